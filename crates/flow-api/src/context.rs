@@ -1,0 +1,165 @@
+//! What every call gets besides its data: mode, randomness, memory setting, condition and the layer's path.
+
+use crate::{FlowDevice, Scalar};
+use dfdx::prelude::Tensor;
+use flow_kernels::noise::Stream;
+use std::fmt::Display;
+
+/// Whether a call belongs to training or to evaluation.
+///
+/// Estimators read it: a residual flow may train with a roulette estimate and report exact log-dets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// A training step.
+    Train,
+    /// Scoring, sampling, reporting.
+    #[default]
+    Evaluate,
+}
+
+/// What is kept between the forward and the backward sweep of a training step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub enum Memory {
+    /// Every layer may keep its activations: fastest.
+    #[default]
+    Store,
+    /// Only each layer's input is kept, and its forward pass is run again: exact gradients at about one event a layer.
+    Recompute,
+    /// Nothing is kept: layers are inverted on the way back, so memory does not grow with depth. Layers whose inverse is not exact keep their input.
+    Invert,
+}
+
+/// Which implementation of a flow runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kernels {
+    /// What [`FlowDevice::FUSED`] says of the device.
+    #[default]
+    Device,
+    /// Row-block kernels in host memory.
+    Fused,
+    /// Plain dfdx operations on the device.
+    Plain,
+}
+
+/// The context of a call.
+///
+/// Randomness is a pure function of seed, step, the layer's path and the row, so a layer that is computed again draws the same noise, and
+/// a run is reproduced by its seed at any number of threads.
+///
+/// ```
+/// use flow_api::{Context, Memory, Mode};
+/// use dfdx::prelude::Cpu;
+/// let cx = Context::<f32, Cpu>::new(7).at_step(3).in_mode(Mode::Train).with_memory(Memory::Invert);
+/// assert_eq!(cx.child("layers").child(2).path(), "layers.2");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Context<E: Scalar, D: FlowDevice<E>> {
+    seed: u64,
+    step: u64,
+    mode: Mode,
+    memory: Memory,
+    kernels: Kernels,
+    condition: Option<Tensor<(usize, usize), E, D>>,
+    path: String,
+}
+
+impl<E: Scalar, D: FlowDevice<E>> Context<E, D> {
+    /// An evaluation context without a condition.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            step: 0,
+            mode: Mode::default(),
+            memory: Memory::default(),
+            kernels: Kernels::default(),
+            condition: None,
+            path: String::new(),
+        }
+    }
+
+    /// The same at another step: noise is drawn anew each step.
+    #[must_use]
+    pub fn at_step(mut self, step: u64) -> Self {
+        self.step = step;
+        self
+    }
+
+    /// The same in another mode.
+    #[must_use]
+    pub fn in_mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// The same with another memory setting.
+    #[must_use]
+    pub fn with_memory(mut self, memory: Memory) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// The same with the implementation chosen.
+    #[must_use]
+    pub fn with_kernels(mut self, kernels: Kernels) -> Self {
+        self.kernels = kernels;
+        self
+    }
+
+    /// The same with a condition: one vector a sample, shape (batch, width).
+    #[must_use]
+    pub fn with_condition(mut self, condition: Tensor<(usize, usize), E, D>) -> Self {
+        self.condition = Some(condition);
+        self
+    }
+
+    /// The context of a child layer: its path is this one's with `.name` behind.
+    #[must_use]
+    pub fn child(&self, name: impl Display) -> Self {
+        let mut child = self.clone();
+        if !child.path.is_empty() {
+            child.path.push('.');
+        }
+        child.path.push_str(&name.to_string());
+        child
+    }
+
+    /// This layer as a root of its own, for block `block` of its rows: an empty path, and noise that still depends on seed, step, path and block.
+    #[must_use]
+    pub fn rooted(&self, block: u64) -> Self {
+        Self { seed: self.noise().row(block).next_u64(), path: String::new(), ..self.clone() }
+    }
+
+    /// Dotted path of the layer that is called, empty at the root.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Training or evaluation.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// What a training pass keeps.
+    pub fn memory(&self) -> Memory {
+        self.memory
+    }
+
+    /// The condition, if there is one.
+    pub fn condition(&self) -> Option<&Tensor<(usize, usize), E, D>> {
+        self.condition.as_ref()
+    }
+
+    /// Whether the fused row-block kernels are to run, where a flow has them.
+    pub fn fused(&self) -> bool {
+        match self.kernels {
+            Kernels::Device => D::FUSED,
+            Kernels::Fused => true,
+            Kernels::Plain => false,
+        }
+    }
+
+    /// This layer's random stream.
+    pub fn noise(&self) -> Stream {
+        Stream::new(self.seed, self.step, &self.path)
+    }
+}

@@ -1,0 +1,190 @@
+//! `ActNorm`: a scale and a shift per feature that start by normalising the data.
+
+use crate::rows::{Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};
+use crate::{Context, FlowDevice, FlowError, Module, Parameter, Result, Scalar, module_fields};
+use dfdx::prelude::*;
+use flow_kernels::workspace::Buffer;
+use num_traits::Float;
+
+/// Activation normalisation: y = e^s ⊙ x + t with a log-scale s and a shift t per feature.
+///
+/// # Log-det
+/// Σⱼ sⱼ, exact.
+///
+/// # Initialisation
+/// Data-dependent and explicit ([`Bijector::initialise`](crate::Bijector::initialise)): s = −ln std(x), t = −mean(x)/std(x), so that every feature leaves with mean 0 and standard deviation 1 over the batch (rows of all
+/// samples). Used before that, it is an error ([`FlowError::NotInitialised`]), as are one row and a constant feature. Source: Kingma & Dhariwal, "Glow",
+/// section 3.1 (arXiv:1807.03039). Whether it is initialised is state, saved with the parameters.
+#[derive(Debug, Clone)]
+pub struct ActNorm<E: Scalar, D: FlowDevice<E>> {
+    log_scale: Parameter<E, D>,
+    shift: Parameter<E, D>,
+    initialised: bool,
+}
+
+impl<E: Scalar, D: FlowDevice<E>> ActNorm<E, D> {
+    /// An uninitialised layer on R^dim.
+    pub fn new(dim: usize, device: &D) -> Self {
+        let zeros = || Parameter::new(device.clone(), &[dim], vec![E::zero(); dim]);
+        Self { log_scale: zeros(), shift: zeros(), initialised: false }
+    }
+
+    fn check_initialised(&self, cx: &Context<E, D>) -> Result<()> {
+        if self.initialised { Ok(()) } else { Err(FlowError::NotInitialised { layer: cx.path().to_owned() }) }
+    }
+}
+
+impl<E: Scalar, D: FlowDevice<E>> Module<E> for ActNorm<E, D> {
+    module_fields!(E; parameter log_scale, parameter shift, flag initialised);
+}
+
+struct Kernel<'a, E> {
+    scale: Vec<E>,
+    shift: &'a [E],
+    log_det: E,
+}
+
+impl<E: Scalar> Kernel<'_, E> {
+    /// Adds to the sums and pulls the cotangent back, given the values e^s x of every element.
+    fn pull(&self, scaled: &[E], cotangent: &mut [E], lanes: usize, sums: &mut [E]) {
+        let dim = self.scale.len();
+        for j in 0..dim {
+            let (mut for_scale, mut for_shift) = (E::zero(), E::zero());
+            for (c, &sx) in cotangent[j * lanes..][..lanes].iter_mut().zip(&scaled[j * lanes..][..lanes]) {
+                for_scale += *c * sx;
+                for_shift += *c;
+                *c *= self.scale[j];
+            }
+            sums[j] += for_scale;
+            sums[dim + j] += for_shift;
+        }
+    }
+}
+
+impl<E: Scalar> RowKernel<E> for Kernel<'_, E> {
+    fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
+        let mut scaled = Buffer::take(if tape.is_recording() { values.len() } else { 0 });
+        for (j, feature) in values.chunks_exact_mut(lanes.lanes).enumerate() {
+            feature.iter_mut().for_each(|x| *x *= self.scale[j]);
+            if tape.is_recording() {
+                scaled[j * lanes.lanes..][..lanes.lanes].copy_from_slice(feature);
+            }
+            feature.iter_mut().for_each(|x| *x += self.shift[j]);
+        }
+        lanes.log_det.iter_mut().for_each(|l| *l += self.log_det);
+        tape.push(scaled);
+        Ok(())
+    }
+
+    fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {
+        for (j, feature) in values.chunks_exact_mut(lanes.lanes).enumerate() {
+            feature.iter_mut().for_each(|y| *y = (*y - self.shift[j]) / self.scale[j]);
+        }
+        lanes.log_det.iter_mut().for_each(|l| *l -= self.log_det);
+        Ok(())
+    }
+
+    fn pullback(&self, cotangent: &mut [E], pull: &Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
+        self.pull(&tape.pop()?, cotangent, pull.lanes, sums);
+        Ok(())
+    }
+
+    fn pullback_inverting(&self, values: &mut [E], cotangent: &mut [E], pull: &Pull<'_, E>, sums: &mut [E]) -> Result<()> {
+        for (j, feature) in values.chunks_exact_mut(pull.lanes).enumerate() {
+            feature.iter_mut().for_each(|y| *y -= self.shift[j]);
+        }
+        self.pull(values, cotangent, pull.lanes, sums);
+        for (j, feature) in values.chunks_exact_mut(pull.lanes).enumerate() {
+            feature.iter_mut().for_each(|x| *x /= self.scale[j]);
+        }
+        Ok(())
+    }
+
+    fn sums_len(&self) -> usize {
+        2 * self.scale.len()
+    }
+
+    fn finish(&self, sums: &[E], log_det: E, gradients: &mut [E]) -> Result<()> {
+        gradients.iter_mut().zip(sums).for_each(|(g, &s)| *g += s);
+        gradients[..self.scale.len()].iter_mut().for_each(|g| *g += log_det);
+        Ok(())
+    }
+}
+
+impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ActNorm<E, D> {
+    fn kind(&self) -> &'static str {
+        "ActNorm"
+    }
+
+    fn dim(&self) -> usize {
+        self.shift.values().len()
+    }
+
+    fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+        self.check_initialised(cx)?;
+        let log_scale = self.log_scale.values();
+        Ok(Box::new(Kernel {
+            scale: log_scale.iter().map(|s| Float::exp(*s)).collect(),
+            shift: self.shift.values(),
+            log_det: log_scale.iter().copied().sum(),
+        }))
+    }
+
+    fn plain(&self) -> Option<&dyn PlainRows<E, D>> {
+        Some(self)
+    }
+
+    fn initialise(&mut self, values: &[E], rows: usize, cx: &Context<E, D>) -> Result<()> {
+        let layer = || cx.path().to_owned();
+        if rows < 2 {
+            return Err(FlowError::BatchTooSmall { layer: layer(), got: rows });
+        }
+        let count = rows as f64;
+        let (mut log_scale, mut shift) = (Vec::new(), Vec::new());
+        for (feature, values) in values.chunks_exact(rows).enumerate() {
+            let mean = values.iter().map(|x| x.as_f64()).sum::<f64>() / count;
+            let std = (values.iter().map(|x| (x.as_f64() - mean).powi(2)).sum::<f64>() / count).sqrt();
+            if !std.is_finite() {
+                let row = values.iter().position(|x| !Float::is_finite(*x)).unwrap_or(0);
+                return Err(FlowError::NotFinite { layer: layer(), what: "the initialisation batch", row });
+            }
+            // Below the rounding of the values themselves there is no variance to normalise.
+            if std <= 4.0 * <E as Float>::epsilon().as_f64() * mean.abs() || std == 0.0 {
+                return Err(FlowError::ConstantFeature { layer: layer(), feature });
+            }
+            log_scale.push(E::of(-std.ln()));
+            shift.push(E::of(-mean / std));
+        }
+        self.log_scale.values_mut().copy_from_slice(&log_scale);
+        self.shift.values_mut().copy_from_slice(&shift);
+        self.initialised = true;
+        Ok(())
+    }
+
+    fn multiply_adds(&self) -> u64 {
+        0
+    }
+}
+
+impl<E: Scalar, D: FlowDevice<E>> PlainRows<E, D> for ActNorm<E, D> {
+    fn forward_taped(&self, x: Taped<(usize, usize), E, D>, cx: &Context<E, D>) -> Result<TapedRows<E, D>> {
+        self.check_initialised(cx)?;
+        let shape = *x.shape();
+        let log_scale = self.log_scale.tensor().retaped::<OwnedTape<E, D>>().broadcast_like::<_, Axis<0>>(&shape);
+        let log_det = log_scale.with_empty_tape().sum::<(usize,), Axis<1>>();
+        let shift = self.shift.tensor().retaped::<OwnedTape<E, D>>().broadcast_like::<_, Axis<0>>(&shape);
+        Ok((x * log_scale.exp() + shift, log_det))
+    }
+
+    fn inverse(
+        &self,
+        y: Tensor<(usize, usize), E, D>,
+        cx: &Context<E, D>,
+    ) -> Result<(Tensor<(usize, usize), E, D>, Tensor<(usize,), E, D>)> {
+        self.check_initialised(cx)?;
+        let shape = *y.shape();
+        let negative = self.log_scale.tensor().clone().negate().broadcast_like::<_, Axis<0>>(&shape);
+        let shift = self.shift.tensor().clone().broadcast_like::<_, Axis<0>>(&shape);
+        Ok(((y - shift) * negative.clone().exp(), negative.sum::<(usize,), Axis<1>>()))
+    }
+}

@@ -1,0 +1,103 @@
+//! Log-determinants that know whether they are exact, and reports of what a solve cost.
+
+use crate::{FlowDevice, Scalar};
+use dfdx::prelude::*;
+
+/// Whether a layer's log-det is computed or estimated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LogDetKind {
+    /// Exact up to rounding.
+    Exact,
+    /// An estimate with a standard error.
+    Estimate,
+}
+
+impl LogDetKind {
+    /// A composition is exact where both are.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        if self == Self::Exact && other == Self::Exact { Self::Exact } else { Self::Estimate }
+    }
+}
+
+impl std::fmt::Display for LogDetKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Exact => "exact",
+            Self::Estimate => "estimate",
+        })
+    }
+}
+
+/// log|det J| of every sample, in nats, shape (batch).
+#[derive(Clone, Debug)]
+pub struct LogDet<E: Scalar, D: FlowDevice<E>> {
+    /// The value, or its estimate.
+    pub value: Tensor<(usize,), E, D>,
+    /// Standard error of the estimate of every sample; `None` where the value is exact.
+    pub standard_error: Option<Tensor<(usize,), E, D>>,
+}
+
+impl<E: Scalar, D: FlowDevice<E>> LogDet<E, D> {
+    /// An exact value.
+    pub fn exact(value: Tensor<(usize,), E, D>) -> Self {
+        Self { value, standard_error: None }
+    }
+
+    /// Zero for a batch: the log-det of a volume-preserving map.
+    pub fn zero(device: &D, batch: usize) -> Self {
+        Self::exact(device.zeros_like(&(batch,)))
+    }
+
+    /// Exact or an estimate.
+    pub fn kind(&self) -> LogDetKind {
+        if self.standard_error.is_some() { LogDetKind::Estimate } else { LogDetKind::Exact }
+    }
+
+    /// The log-det of a composition: values add up, independent standard errors in quadrature.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let standard_error = match (self.standard_error, other.standard_error) {
+            (Some(a), Some(b)) => Some((a.square() + b.square()).sqrt()),
+            (a, b) => a.or(b),
+        };
+        Self { value: self.value + other.value, standard_error }
+    }
+}
+
+/// What the iterative parts of a call did: zero everywhere for closed forms.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SolveReport {
+    /// Most iterations that any row of any layer took (fixed-point iterations, accepted ODE steps).
+    pub iterations: usize,
+    /// Most evaluations of a residual branch or vector field that any row block took, summed over layers.
+    pub evaluations: usize,
+    /// Most ODE steps that any row block rejected, summed over layers.
+    pub rejected: usize,
+    /// The largest true residual left by an iterative inverse, in units of the data.
+    pub residual: f64,
+}
+
+impl SolveReport {
+    /// The report of two layers one after the other.
+    #[must_use]
+    pub fn then(self, next: Self) -> Self {
+        Self {
+            iterations: self.iterations.max(next.iterations),
+            evaluations: self.evaluations + next.evaluations,
+            rejected: self.rejected + next.rejected,
+            residual: self.residual.max(next.residual),
+        }
+    }
+
+    /// The report of two row blocks side by side in one layer.
+    #[must_use]
+    pub fn beside(self, other: Self) -> Self {
+        Self {
+            iterations: self.iterations.max(other.iterations),
+            evaluations: self.evaluations.max(other.evaluations),
+            rejected: self.rejected.max(other.rejected),
+            residual: self.residual.max(other.residual),
+        }
+    }
+}

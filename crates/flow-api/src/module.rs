@@ -1,0 +1,394 @@
+//! Parameters and state by dotted path: one traversal serves counting, optimising, saving and loading.
+//!
+//! The path of a parameter is the path of its layer with the parameter's name behind, for example `layers.3.channel.2.net.initial.weight`, and it is
+//! the key in a checkpoint too. The traversal is depth-first in a fixed order, so the parameters below any path are one contiguous
+//! range of the flat buffers that [`Gradients`](crate::Gradients) and optimisers use.
+
+use crate::{FlowDevice, FlowError, Result, Scalar, StateMismatch};
+use dfdx::prelude::Tensor;
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::OnceLock;
+
+/// A trainable tensor: its values in host memory, mirrored on the device when a plain dfdx kernel asks for them.
+///
+/// ```
+/// use flow_api::Parameter;
+/// use dfdx::prelude::Cpu;
+/// let mut weight = Parameter::<f32, Cpu>::new(Cpu::default(), &[2, 3], vec![0.0; 6]);
+/// weight.values_mut()[0] = 1.0;
+/// assert_eq!(weight.tensor().as_vec()[0], 1.0);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Parameter<E: Scalar, D: FlowDevice<E>> {
+    device: D,
+    shape: Vec<usize>,
+    values: Vec<E>,
+    mirror: OnceLock<Tensor<(usize,), E, D>>,
+}
+
+impl<E: Scalar, D: FlowDevice<E>> Parameter<E, D> {
+    /// A parameter of this shape, row-major. A buffer of another length is cut or filled with zeros.
+    pub fn new(device: D, shape: &[usize], mut values: Vec<E>) -> Self {
+        let len = shape.iter().product();
+        debug_assert_eq!(values.len(), len, "a parameter's buffer has the length of its shape");
+        values.resize(len, E::zero());
+        Self { device, shape: shape.to_vec(), values, mirror: OnceLock::new() }
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Its values in host memory, row-major.
+    pub fn values(&self) -> &[E] {
+        &self.values
+    }
+
+    /// Its values, to be changed; the device's copy is made anew when it is next asked for.
+    pub fn values_mut(&mut self) -> &mut [E] {
+        self.mirror = OnceLock::new();
+        &mut self.values
+    }
+
+    /// The device's copy, flat. Its identity on a tape is stable until the values change.
+    pub fn tensor(&self) -> &Tensor<(usize,), E, D> {
+        self.mirror.get_or_init(|| self.device.tensor_from_vec(self.values.clone(), (self.values.len(),)))
+    }
+
+    /// The device that it belongs to.
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+}
+
+/// What a module holds under a path.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Entry<'a, E> {
+    /// A trainable tensor.
+    Parameter {
+        /// Its shape.
+        shape: &'a [usize],
+        /// Its values, row-major.
+        values: &'a [E],
+        /// The [`Parameter`] itself, whose device the traversal does not know.
+        parameter: &'a dyn Any,
+    },
+    /// Numbers that are not trained, for example the vectors of a power iteration.
+    Reals(&'a [E]),
+    /// Indices, for example a permutation.
+    Indices(&'a [usize]),
+    /// A switch, for example ActNorm's "initialised".
+    Flag(bool),
+}
+
+/// What a module holds under a path, to be changed in place.
+#[derive(Debug, PartialEq)]
+#[non_exhaustive]
+pub enum EntryMut<'a, E> {
+    /// A trainable tensor.
+    Parameter {
+        /// Its shape.
+        shape: &'a [usize],
+        /// Its values, row-major.
+        values: &'a mut [E],
+    },
+    /// Numbers that are not trained.
+    Reals(&'a mut [E]),
+    /// Indices.
+    Indices(&'a mut [usize]),
+    /// A switch.
+    Flag(&'a mut bool),
+}
+
+/// A dotted path that grows and shrinks with the traversal.
+#[derive(Debug, Default)]
+struct Path(String);
+
+impl Path {
+    fn within<R>(&mut self, name: &dyn Display, f: impl FnOnce(&mut Self) -> R) -> R {
+        use std::fmt::Write as _;
+        let len = self.0.len();
+        let dot = if len == 0 { "" } else { "." };
+        let _ = write!(self.0, "{dot}{name}"); // writing to a String cannot fail
+        let result = f(self);
+        self.0.truncate(len);
+        result
+    }
+}
+
+macro_rules! visitor {
+    ($(#[$doc:meta])* $name:ident, $entry:ident, $($mutable:ident)?) => {
+        $(#[$doc])*
+        pub struct $name<'f, E> {
+            path: Path,
+            f: &'f mut dyn FnMut(&str, $entry<'_, E>),
+        }
+
+        impl<'f, E: Scalar> $name<'f, E> {
+            /// Calls `f` for every entry.
+            pub fn new(f: &'f mut dyn FnMut(&str, $entry<'_, E>)) -> Self {
+                Self { path: Path::default(), f }
+            }
+
+            fn entry(&mut self, name: &dyn Display, entry: $entry<'_, E>) {
+                let Self { path, f } = self;
+                path.within(name, |path| f(&path.0, entry));
+            }
+
+            /// A trainable tensor.
+            pub fn parameter<D: FlowDevice<E>>(&mut self, name: impl Display, parameter: &$($mutable)? Parameter<E, D>) {
+                let entry = visitor!(@parameter $entry parameter $($mutable)?);
+                self.entry(&name, entry);
+            }
+
+            /// Numbers that are not trained.
+            pub fn reals(&mut self, name: impl Display, values: &$($mutable)? [E]) {
+                self.entry(&name, $entry::Reals(values));
+            }
+
+            /// Indices.
+            pub fn indices(&mut self, name: impl Display, values: &$($mutable)? [usize]) {
+                self.entry(&name, $entry::Indices(values));
+            }
+
+            /// A switch.
+            pub fn flag(&mut self, name: impl Display, value: &$($mutable)? bool) {
+                let entry = visitor!(@flag $entry value $($mutable)?);
+                self.entry(&name, entry);
+            }
+
+            /// A module below this one.
+            pub fn child<M: Module<E> + ?Sized>(&mut self, name: impl Display, module: &$($mutable)? M) {
+                let path = std::mem::take(&mut self.path);
+                let mut path = path;
+                path.within(&name, |inner| {
+                    let mut visitor = $name { path: std::mem::take(inner), f: &mut *self.f };
+                    visitor!(@visit module visitor $($mutable)?);
+                    *inner = visitor.path;
+                });
+                self.path = path;
+            }
+        }
+    };
+    (@parameter $entry:ident $p:ident mut) => {{
+        $p.mirror = OnceLock::new();
+        $entry::Parameter { shape: &$p.shape, values: &mut $p.values }
+    }};
+    (@parameter $entry:ident $p:ident) => { $entry::Parameter { shape: &$p.shape, values: &$p.values, parameter: $p } };
+    (@flag $entry:ident $v:ident mut) => { $entry::Flag($v) };
+    (@flag $entry:ident $v:ident) => { $entry::Flag(*$v) };
+    (@visit $m:ident $v:ident mut) => { $m.visit_mut(&mut $v) };
+    (@visit $m:ident $v:ident) => { $m.visit(&mut $v) };
+}
+
+visitor!(
+    /// Walks over parameters and state; handed to [`Module::visit`].
+    Visitor, Entry,
+);
+visitor!(
+    /// Walks over parameters and state, which may be changed; handed to [`Module::visit_mut`].
+    VisitorMut, EntryMut, mut
+);
+
+/// Something with parameters and state.
+///
+/// Both visits must name the same entries in the same order; [`module_fields!`](crate::module_fields) writes them from one list.
+pub trait Module<E: Scalar>: Send + Sync {
+    /// Names every parameter and every piece of state.
+    fn visit(&self, visitor: &mut Visitor<'_, E>);
+
+    /// The same, to be changed. Callers go through [`update`], which calls [`Module::refresh`] afterwards.
+    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>);
+
+    /// Called after parameters or state changed (an optimiser's step, loading): brings derived state up to date, for example the power
+    /// iteration of a spectral norm.
+    ///
+    /// # Errors
+    /// If the new values admit no valid state.
+    fn refresh(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes both visits of [`Module`] from one list of fields: `parameter`, `child`, `reals`, `indices` and `flag`, each with a field's name.
+///
+/// ```
+/// use flow_api::{module_fields, FlowDevice, Module, Parameter, Scalar};
+/// struct Scale<E: Scalar, D: FlowDevice<E>> { log_scale: Parameter<E, D>, initialised: bool }
+/// impl<E: Scalar, D: FlowDevice<E>> Module<E> for Scale<E, D> {
+///     module_fields!(E; parameter log_scale, flag initialised);
+/// }
+/// ```
+#[macro_export]
+macro_rules! module_fields {
+    ($E:ty; $($kind:ident $field:ident),* $(,)?) => {
+        fn visit(&self, visitor: &mut $crate::Visitor<'_, $E>) {
+            let _ = &visitor;
+            $(visitor.$kind(stringify!($field), &self.$field);)*
+        }
+        fn visit_mut(&mut self, visitor: &mut $crate::VisitorMut<'_, $E>) {
+            let _ = &visitor;
+            $(visitor.$kind(stringify!($field), &mut self.$field);)*
+        }
+    };
+    ($E:ty; $($kind:ident $field:ident),* ; refresh $($child:ident),* $(,)?) => {
+        $crate::module_fields!($E; $($kind $field),*);
+        fn refresh(&mut self) -> $crate::Result<()> {
+            $($crate::Module::<$E>::refresh(&mut self.$child)?;)*
+            Ok(())
+        }
+    };
+}
+
+impl<E: Scalar, M: Module<E> + ?Sized> Module<E> for Box<M> {
+    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+        (**self).visit(visitor);
+    }
+    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+        (**self).visit_mut(visitor);
+    }
+    fn refresh(&mut self) -> Result<()> {
+        (**self).refresh()
+    }
+}
+
+impl<E: Scalar, M: Module<E>> Module<E> for Vec<M> {
+    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+        for (i, module) in self.iter().enumerate() {
+            visitor.child(i, module);
+        }
+    }
+    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+        for (i, module) in self.iter_mut().enumerate() {
+            visitor.child(i, module);
+        }
+    }
+    fn refresh(&mut self) -> Result<()> {
+        self.iter_mut().try_for_each(Module::refresh)
+    }
+}
+
+impl<E: Scalar, M: Module<E>> Module<E> for Option<M> {
+    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+        if let Some(module) = self {
+            module.visit(visitor);
+        }
+    }
+    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+        if let Some(module) = self {
+            module.visit_mut(visitor);
+        }
+    }
+    fn refresh(&mut self) -> Result<()> {
+        self.as_mut().map_or(Ok(()), Module::refresh)
+    }
+}
+
+/// Calls `f` with every parameter and piece of state.
+pub fn visit<E: Scalar, M: Module<E> + ?Sized>(module: &M, mut f: impl FnMut(&str, Entry<'_, E>)) {
+    module.visit(&mut Visitor::new(&mut f));
+}
+
+/// Calls `f` with every parameter and piece of state to change it, then [`Module::refresh`].
+///
+/// # Errors
+/// Those of [`Module::refresh`].
+pub fn update<E: Scalar, M: Module<E> + ?Sized>(module: &mut M, mut f: impl FnMut(&str, EntryMut<'_, E>)) -> Result<()> {
+    module.visit_mut(&mut VisitorMut::new(&mut f));
+    module.refresh()
+}
+
+/// Number of trainable values.
+pub fn parameter_count<E: Scalar, M: Module<E> + ?Sized>(module: &M) -> usize {
+    let mut count = 0;
+    visit(module, |_, entry| {
+        if let Entry::Parameter { values, .. } = entry {
+            count += values.len();
+        }
+    });
+    count
+}
+
+/// One saved entry, owned.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Saved<E> {
+    /// A trainable tensor.
+    Parameter {
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Its values, row-major.
+        values: Vec<E>,
+    },
+    /// Numbers that are not trained.
+    Reals(Vec<E>),
+    /// Indices.
+    Indices(Vec<usize>),
+    /// A switch.
+    Flag(bool),
+}
+
+/// Parameters and state of a module by dotted path: what a checkpoint holds.
+pub type State<E> = BTreeMap<String, Saved<E>>;
+
+/// Copies all parameters and state out.
+pub fn save<E: Scalar, M: Module<E> + ?Sized>(module: &M) -> State<E> {
+    let mut state = State::new();
+    visit(module, |path, entry| {
+        let saved = match entry {
+            Entry::Parameter { shape, values, .. } => Saved::Parameter { shape: shape.to_vec(), values: values.to_vec() },
+            Entry::Reals(values) => Saved::Reals(values.to_vec()),
+            Entry::Indices(values) => Saved::Indices(values.to_vec()),
+            Entry::Flag(value) => Saved::Flag(value),
+        };
+        state.insert(path.to_owned(), saved);
+    });
+    state
+}
+
+/// Copies all parameters and state in. Names, kinds and shapes are all checked before the first value changes.
+///
+/// # Errors
+/// [`FlowError::State`] with every difference; the module is then as it was. Errors of [`Module::refresh`].
+pub fn load<E: Scalar, M: Module<E> + ?Sized>(module: &mut M, state: &State<E>) -> Result<()> {
+    let own = save(module);
+    let mut mismatch = StateMismatch {
+        missing: own.keys().filter(|k| !state.contains_key(*k)).cloned().collect(),
+        unexpected: state.keys().filter(|k| !own.contains_key(*k)).cloned().collect(),
+        different: Vec::new(),
+    };
+    for (path, here) in &own {
+        if let Some(there) = state.get(path)
+            && here.layout() != there.layout()
+        {
+            mismatch.different.push((path.clone(), here.layout(), there.layout()));
+        }
+    }
+    if !mismatch.is_empty() {
+        return Err(FlowError::State(mismatch));
+    }
+    update(module, |path, entry| match (entry, state.get(path)) {
+        (EntryMut::Parameter { values, .. }, Some(Saved::Parameter { values: new, .. }))
+        | (EntryMut::Reals(values), Some(Saved::Reals(new))) => {
+            values.copy_from_slice(new);
+        }
+        (EntryMut::Indices(values), Some(Saved::Indices(new))) => values.copy_from_slice(new),
+        (EntryMut::Flag(value), Some(Saved::Flag(new))) => *value = *new,
+        _ => {} // ruled out above
+    })
+}
+
+impl<E> Saved<E> {
+    fn layout(&self) -> String {
+        match self {
+            Self::Parameter { shape, .. } => format!("a parameter of shape {shape:?}"),
+            Self::Reals(values) => format!("{} numbers", values.len()),
+            Self::Indices(values) => format!("{} indices", values.len()),
+            Self::Flag(_) => "a flag".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Row flows one after the other, run block by block in one pass.
+
+use super::kernel::{Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};
+use super::run::finite;
+use crate::bijector::shape_error;
+use crate::{
+    Context, FlowDevice, FlowError, InverseKind, LayerInfo, LogDetKind, Module, Result, Scalar, Visitor, VisitorMut, parameter_count,
+};
+use dfdx::prelude::{HasShape, Tensor};
+use flow_kernels::workspace::Buffer;
+
+/// Row flows of one dimension, composed; their paths are `0.…`, `1.…`, ….
+///
+/// A block of rows goes through all of them while it is in cache.
+pub struct RowChain<E: Scalar, D: FlowDevice<E>> {
+    dim: usize,
+    flows: Vec<Box<dyn RowFlow<E, D>>>,
+}
+
+impl<E: Scalar, D: FlowDevice<E>> RowChain<E, D> {
+    /// Composes flows on R^dim.
+    ///
+    /// # Errors
+    /// [`FlowError::Composition`] for a flow of another dimension.
+    pub fn new(dim: usize, flows: Vec<Box<dyn RowFlow<E, D>>>) -> Result<Self> {
+        let mut before = "the input".to_owned();
+        for (i, flow) in flows.iter().enumerate() {
+            let name = format!("{i} ({})", flow.kind());
+            if flow.dim() != dim {
+                let (expected, got) = (format!("(batch, {})", flow.dim()), format!("(batch, {dim})"));
+                return Err(FlowError::Composition { first: before, second: name, expected, got });
+            }
+            before = name;
+        }
+        Ok(Self { dim, flows })
+    }
+
+    /// The flows in order.
+    pub fn flows(&self) -> &[Box<dyn RowFlow<E, D>>] {
+        &self.flows
+    }
+}
+
+impl<E: Scalar, D: FlowDevice<E>> Module<E> for RowChain<E, D> {
+    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+        self.flows.visit(visitor);
+    }
+    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+        self.flows.visit_mut(visitor);
+    }
+    fn refresh(&mut self) -> Result<()> {
+        self.flows.refresh()
+    }
+}
+
+struct Link<'a, E: Scalar> {
+    path: String,
+    parameters: usize,
+    kernel: Box<dyn RowKernel<E> + 'a>,
+}
+
+struct ChainKernel<'a, E: Scalar>(Vec<Link<'a, E>>);
+
+impl<E: Scalar> ChainKernel<'_, E> {
+    /// The links from last to first, each with its own range of the sums.
+    fn backwards<'s>(&self, sums: &'s mut [E]) -> impl Iterator<Item = (&Link<'_, E>, &'s mut [E])> {
+        let mut rest = sums;
+        let mut parts = Vec::with_capacity(self.0.len());
+        for link in &self.0 {
+            let (own, behind) = rest.split_at_mut(link.kernel.sums_len());
+            parts.push(own);
+            rest = behind;
+        }
+        self.0.iter().zip(parts).rev()
+    }
+}
+
+impl<E: Scalar> RowKernel<E> for ChainKernel<'_, E> {
+    fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
+        self.0.iter().try_for_each(|Link { path, kernel, .. }| {
+            kernel.forward(values, lanes, tape).and_then(|()| finite(lanes)).map_err(|e| e.in_layer(path))
+        })
+    }
+
+    fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {
+        self.0.iter().rev().try_for_each(|Link { path, kernel, .. }| {
+            kernel.inverse(values, lanes).and_then(|()| finite(lanes)).map_err(|e| e.in_layer(path))
+        })
+    }
+
+    fn pullback(&self, cotangent: &mut [E], pull: &Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
+        self.backwards(sums)
+            .try_for_each(|(Link { path, kernel, .. }, sums)| kernel.pullback(cotangent, pull, tape, sums).map_err(|e| e.in_layer(path)))
+    }
+
+    fn pullback_inverting(&self, values: &mut [E], cotangent: &mut [E], pull: &Pull<'_, E>, sums: &mut [E]) -> Result<()> {
+        self.backwards(sums).try_for_each(|(Link { path, kernel, .. }, sums)| {
+            kernel.pullback_inverting(values, cotangent, pull, sums).map_err(|e| e.in_layer(path))
+        })
+    }
+
+    fn sums_len(&self) -> usize {
+        self.0.iter().map(|link| link.kernel.sums_len()).sum()
+    }
+
+    fn finish(&self, mut sums: &[E], log_det: E, mut gradients: &mut [E]) -> Result<()> {
+        for Link { path, parameters, kernel } in &self.0 {
+            let (own_sums, later_sums) = sums.split_at(kernel.sums_len());
+            let (own, later) = gradients.split_at_mut(*parameters);
+            kernel.finish(own_sums, log_det, own).map_err(|e| e.in_layer(path))?;
+            (sums, gradients) = (later_sums, later);
+        }
+        Ok(())
+    }
+}
+
+impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for RowChain<E, D> {
+    fn kind(&self) -> &'static str {
+        "RowChain"
+    }
+
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
+    fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+        let link = |(i, flow): (usize, &'a Box<dyn RowFlow<E, D>>)| {
+            let cx = cx.child(i);
+            let kernel = flow.prepare(&cx).map_err(|e| e.in_layer(cx.path()))?;
+            Ok(Link { path: cx.path().to_owned(), parameters: parameter_count(flow), kernel })
+        };
+        Ok(Box::new(ChainKernel(self.flows.iter().enumerate().map(link).collect::<Result<_>>()?)))
+    }
+
+    fn plain(&self) -> Option<&dyn PlainRows<E, D>> {
+        self.flows.iter().all(|flow| flow.plain().is_some()).then_some(self)
+    }
+
+    fn initialise(&mut self, values: &[E], rows: usize, cx: &Context<E, D>) -> Result<()> {
+        if values.len() != self.dim * rows {
+            return Err(shape_error(cx.path(), "initialise", (rows, self.dim), values.len()));
+        }
+        let mut so_far = Buffer::take(values.len());
+        so_far.copy_from_slice(values);
+        let (mut log_det, mut variance) = (Buffer::zeroed(rows), Buffer::zeroed(rows));
+        for (i, flow) in self.flows.iter_mut().enumerate() {
+            let cx = cx.child(i);
+            flow.initialise(&so_far, rows, &cx).map_err(|e| e.in_layer(cx.path()))?;
+            let mut report = crate::SolveReport::default();
+            let mut lanes =
+                Lanes { lanes: rows, first_row: 0, condition: None, log_det: &mut log_det, variance: &mut variance, report: &mut report };
+            flow.prepare(&cx)?.forward(&mut so_far, &mut lanes, &mut RowTape::idle()).map_err(|e| e.in_layer(cx.path()))?;
+        }
+        Ok(())
+    }
+
+    fn log_det_kind(&self) -> LogDetKind {
+        self.flows.iter().fold(LogDetKind::Exact, |kind, flow| kind.and(flow.log_det_kind()))
+    }
+
+    fn inverse_kind(&self) -> InverseKind {
+        self.flows.iter().fold(InverseKind::ClosedForm, |kind, flow| kind.and(flow.inverse_kind()))
+    }
+
+    fn condition_width(&self) -> Option<usize> {
+        self.flows.iter().find_map(|flow| flow.condition_width())
+    }
+
+    fn multiply_adds(&self) -> u64 {
+        self.flows.iter().map(|flow| flow.multiply_adds()).sum()
+    }
+
+    fn describe(&self, path: &str, rows: usize, table: &mut Vec<LayerInfo>) {
+        let dot = if path.is_empty() { "" } else { "." };
+        for (i, flow) in self.flows.iter().enumerate() {
+            flow.describe(&format!("{path}{dot}{i}"), rows, table);
+        }
+    }
+}
+
+impl<E: Scalar, D: FlowDevice<E>> PlainRows<E, D> for RowChain<E, D> {
+    fn forward_taped(&self, x: Taped<(usize, usize), E, D>, cx: &Context<E, D>) -> Result<TapedRows<E, D>> {
+        let log_det = x.device().zeros_like(&(x.shape().0,)).retaped();
+        self.flows.iter().enumerate().try_fold((x, log_det), |(x, log_det), (i, flow)| {
+            let cx = cx.child(i);
+            let (y, own) = plain(flow.as_ref(), &cx)?.forward_taped(x, &cx)?;
+            Ok((y, log_det + own))
+        })
+    }
+
+    fn inverse(
+        &self,
+        y: Tensor<(usize, usize), E, D>,
+        cx: &Context<E, D>,
+    ) -> Result<(Tensor<(usize, usize), E, D>, Tensor<(usize,), E, D>)> {
+        let log_det = y.device().zeros_like(&(y.shape().0,));
+        self.flows.iter().enumerate().rev().try_fold((y, log_det), |(y, log_det), (i, flow)| {
+            let cx = cx.child(i);
+            let (x, own) = plain(flow.as_ref(), &cx)?.inverse(y, &cx)?;
+            Ok((x, log_det + own))
+        })
+    }
+}
+
+fn plain<'a, E: Scalar, D: FlowDevice<E>>(flow: &'a dyn RowFlow<E, D>, cx: &Context<E, D>) -> Result<&'a dyn PlainRows<E, D>> {
+    flow.plain().ok_or_else(|| FlowError::Unsupported {
+        layer: cx.path().to_owned(),
+        operation: "plain kernels",
+        reason: format!("{} runs on host row blocks alone", flow.kind()),
+    })
+}
+
+impl<E: Scalar, D: FlowDevice<E>> std::fmt::Debug for RowChain<E, D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.flows.iter().map(|flow| flow.kind())).finish()
+    }
+}

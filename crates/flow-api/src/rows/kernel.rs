@@ -1,0 +1,246 @@
+//! The contract of a fused row kernel: a bijection of R^d on a block of rows in host memory.
+
+use crate::{Context, FlowDevice, InverseKind, LayerInfo, LogDetKind, Module, Result, Scalar, SolveReport, parameter_count};
+use dfdx::prelude::{OwnedTape, Tensor};
+use flow_kernels::workspace::Buffer;
+
+/// A block's bookkeeping: everything besides its values.
+///
+/// A block holds `lanes` rows of the batch *feature-major*: feature j of lane r lies at `j * lanes + r`. Element-wise work then runs over
+/// contiguous lanes, the halves of a coupling are contiguous ranges, and a linear layer is W·X.
+#[derive(Debug)]
+pub struct Lanes<'a, E> {
+    /// Rows in the block.
+    pub lanes: usize,
+    /// Index of the first row within the whole call: noise is a function of it.
+    pub first_row: u64,
+    /// The condition, feature-major: width × lanes.
+    pub condition: Option<&'a [E]>,
+    /// log|det J| of every row, to be added to.
+    pub log_det: &'a mut [E],
+    /// Squared standard error of the log-det of every row, to be added to by estimators.
+    pub variance: &'a mut [E],
+    /// What iterative parts did, to be extended.
+    pub report: &'a mut SolveReport,
+}
+
+/// What a pullback is told besides the cotangents of the values.
+#[derive(Debug)]
+pub struct Pull<'a, E> {
+    /// Rows in the block.
+    pub lanes: usize,
+    /// Index of the first row within the whole call.
+    pub first_row: u64,
+    /// The condition, feature-major: width × lanes.
+    pub condition: Option<&'a [E]>,
+    /// ∂L/∂log|det J| of every row.
+    pub log_det: &'a [E],
+}
+
+impl<E: Scalar> Pull<'_, E> {
+    /// Runs `f`, a forward pass or an inverse whose log-dets and report nobody needs, on this block.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn with_lanes<R>(&self, f: impl FnOnce(&mut Lanes<'_, E>) -> Result<R>) -> Result<R> {
+        let (mut log_det, mut variance) = (Buffer::zeroed(self.lanes), Buffer::zeroed(self.lanes));
+        let mut report = SolveReport::default();
+        f(&mut Lanes {
+            lanes: self.lanes,
+            first_row: self.first_row,
+            condition: self.condition,
+            log_det: &mut log_det,
+            variance: &mut variance,
+            report: &mut report,
+        })
+    }
+}
+
+/// A stack on which kernels leave what their pullback needs: forward pushes, pullback pops in reverse.
+#[derive(Debug)]
+pub struct RowTape<E: Scalar> {
+    recording: bool,
+    buffers: Vec<Buffer<E>>,
+}
+
+impl<E: Scalar> RowTape<E> {
+    /// A tape that keeps what is pushed.
+    pub fn recording() -> Self {
+        Self { recording: true, buffers: Vec::new() }
+    }
+
+    /// A tape that drops what is pushed, for a pass without a pullback.
+    pub fn idle() -> Self {
+        Self { recording: false, buffers: Vec::new() }
+    }
+
+    /// Whether a pullback will follow.
+    pub fn is_recording(&self) -> bool {
+        self.recording
+    }
+
+    /// Leaves a buffer for the pullback.
+    pub fn push(&mut self, buffer: Buffer<E>) {
+        if self.recording {
+            self.buffers.push(buffer);
+        }
+    }
+
+    /// Takes the buffer that was pushed last.
+    ///
+    /// # Errors
+    /// An unsupported pullback if the forward pass left nothing: the tape was made by another kernel.
+    pub fn pop(&mut self) -> Result<Buffer<E>> {
+        self.buffers.pop().ok_or_else(|| crate::bijector::foreign_point(""))
+    }
+}
+
+/// A flow made ready for one call: its weights as the kernel wants them (products formed, norms divided out), borrowed from the flow.
+///
+/// All methods work in place on one block and are called from several threads at once.
+pub trait RowKernel<E: Scalar>: Send + Sync {
+    /// x → y in place; adds log|det J| of every row; pushes on the tape what [`RowKernel::pullback`] needs.
+    ///
+    /// # Errors
+    /// Non-finite values, failed solves.
+    fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()>;
+
+    /// y → x in place; adds log|det J⁻¹| of every row.
+    ///
+    /// # Errors
+    /// As [`RowKernel::forward`], and failed iterations.
+    fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()>;
+
+    /// ∂L/∂y → ∂L/∂x in place, popping what `forward` pushed; adds to `sums` whatever [`RowKernel::finish`] turns into the parameters' gradients.
+    ///
+    /// # Errors
+    /// As [`RowKernel::forward`].
+    fn pullback(&self, cotangent: &mut [E], pull: &Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()>;
+
+    /// The pullback from the output: y → x and ∂L/∂y → ∂L/∂x in place.
+    ///
+    /// The default inverts, runs forward again and pulls back; a kernel whose forward and inverse share their work does better.
+    ///
+    /// # Errors
+    /// As [`RowKernel::inverse`].
+    fn pullback_inverting(&self, values: &mut [E], cotangent: &mut [E], pull: &Pull<'_, E>, sums: &mut [E]) -> Result<()> {
+        let mut tape = RowTape::recording();
+        pull.with_lanes(|lanes| {
+            self.inverse(values, lanes)?;
+            let mut again = Buffer::take(values.len());
+            again.copy_from_slice(values);
+            self.forward(&mut again, lanes, &mut tape)
+        })?;
+        self.pullback(cotangent, pull, &mut tape, sums)
+    }
+
+    /// Length of `sums`: by default the number of parameters.
+    fn sums_len(&self) -> usize;
+
+    /// Turns the sums over all rows into gradients, added to `gradients`: this flow's parameters in the order of [`Module::visit`].
+    /// `log_det` is Σ ∂L/∂log|det J| over all rows, for log-dets that no row decides. By default the sums are the gradients.
+    ///
+    /// # Errors
+    /// As [`RowKernel::forward`].
+    fn finish(&self, sums: &[E], log_det: E, gradients: &mut [E]) -> Result<()> {
+        let _ = log_det;
+        for (gradient, &sum) in gradients.iter_mut().zip(sums) {
+            *gradient += sum;
+        }
+        Ok(())
+    }
+}
+
+/// A bijection of R^d, shared by all rows of a batch: the one plug-in that the mixing skeleton needs.
+///
+/// [`Rows`](crate::Rows) makes a [`Bijector`](crate::Bijector) of it. It has fused row-block kernels for host memory
+/// ([`RowFlow::prepare`]) and may have a plain dfdx form for other devices ([`RowFlow::plain`]); without one, its host kernels serve every device.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a flow on rows of R^d",
+    note = "implement `RowFlow`; or implement `TapedBijector` on shape `(usize, usize)` and wrap it in `BlockedRows(Recorded(flow))`"
+)]
+pub trait RowFlow<E: Scalar, D: FlowDevice<E>>: Module<E> {
+    /// Name of the kind of flow, as in specs.
+    fn kind(&self) -> &'static str;
+
+    /// d.
+    fn dim(&self) -> usize;
+
+    /// Makes the kernel for one call: reads the context's mode and noise and this flow's path from it.
+    ///
+    /// # Errors
+    /// Use before initialisation; parameters that admit no bijection.
+    fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>>;
+
+    /// The plain dfdx form, if there is one.
+    fn plain(&self) -> Option<&dyn PlainRows<E, D>> {
+        None
+    }
+
+    /// Data-dependent initialisation from `rows` rows, feature-major (dim × rows).
+    ///
+    /// # Errors
+    /// Too few rows, constant features.
+    fn initialise(&mut self, values: &[E], rows: usize, cx: &Context<E, D>) -> Result<()> {
+        let _ = (values, rows, cx);
+        Ok(())
+    }
+
+    /// Exact or estimated in evaluation.
+    fn log_det_kind(&self) -> LogDetKind {
+        LogDetKind::Exact
+    }
+
+    /// In closed form or by iteration.
+    fn inverse_kind(&self) -> InverseKind {
+        InverseKind::ClosedForm
+    }
+
+    /// Width of the condition that it takes, if it is conditional.
+    fn condition_width(&self) -> Option<usize> {
+        None
+    }
+
+    /// Multiply-adds of matrix products for one row forward.
+    fn multiply_adds(&self) -> u64;
+
+    /// Appends this flow's lines of the model's table, for `rows` rows a sample.
+    fn describe(&self, path: &str, rows: usize, table: &mut Vec<LayerInfo>) {
+        let shape = if rows == 1 { vec![self.dim()] } else { vec![rows, self.dim()] };
+        table.push(LayerInfo {
+            path: path.to_owned(),
+            kind: self.kind().to_owned(),
+            input: shape.clone(),
+            output: shape,
+            parameters: parameter_count(self),
+            log_det: self.log_det_kind(),
+            inverse: self.inverse_kind(),
+            multiply_adds: rows as u64 * self.multiply_adds(),
+        });
+    }
+}
+
+/// A tensor on a tape.
+pub type Taped<S, E, D> = Tensor<S, E, D, OwnedTape<E, D>>;
+
+/// A row flow in plain dfdx operations: for devices whose memory is not the host's, and to check the fused kernels against.
+pub trait PlainRows<E: Scalar, D: FlowDevice<E>> {
+    /// y and log|det J| of every row, recorded on the tape of `x`, shape (rows, d).
+    ///
+    /// # Errors
+    /// As [`RowKernel::forward`].
+    fn forward_taped(&self, x: Taped<(usize, usize), E, D>, cx: &Context<E, D>) -> Result<TapedRows<E, D>>;
+
+    /// x and log|det J⁻¹| of every row.
+    ///
+    /// # Errors
+    /// As [`RowKernel::inverse`].
+    fn inverse(
+        &self,
+        y: Tensor<(usize, usize), E, D>,
+        cx: &Context<E, D>,
+    ) -> Result<(Tensor<(usize, usize), E, D>, Tensor<(usize,), E, D>)>;
+}
+
+/// What [`PlainRows::forward_taped`] gives: y, and log|det J| of every row.
+pub type TapedRows<E, D> = (Taped<(usize, usize), E, D>, Taped<(usize,), E, D>);

@@ -1,0 +1,288 @@
+//! Runs kernels over the rows of a batch: blocks that stay in cache, groups of samples spread over threads.
+//!
+//! A batch is cut into groups of whole samples, and a group into blocks of at most [`BLOCK_LANES`] rows. The cut depends on the batch alone, and sums over
+//! rows are added up block by block and group by group in order, so results are bit-equal at any number of threads.
+
+use super::kernel::{Lanes, Pull, RowKernel, RowTape};
+use super::view::RowView;
+use crate::bijector::foreign_point;
+use crate::{FlowError, Result, Scalar, SolveReport};
+use flow_kernels::workspace::Buffer;
+use rayon::prelude::*;
+
+/// Most rows in a block: the activations of a layer of some hundred units then stay in the L2 cache.
+pub const BLOCK_LANES: usize = 128;
+
+/// Fewest rows that make a group worth its own sums.
+const GROUP_ROWS: usize = 2 * BLOCK_LANES;
+
+/// Most groups of a batch: enough for many threads, few enough that adding up their sums stays cheap.
+const MAX_GROUPS: usize = 16;
+
+/// A condition in host memory: one vector a sample, row-major.
+#[derive(Debug, Clone)]
+pub struct HostCondition<E> {
+    /// Width of a vector.
+    pub width: usize,
+    /// batch × width.
+    pub values: Vec<E>,
+}
+
+/// The rows of a batch that a kernel works on.
+#[derive(Clone, Copy)]
+pub struct RowPass<'a, E: Scalar> {
+    /// Which numbers form the rows.
+    pub view: &'a RowView,
+    /// The kernel.
+    pub kernel: &'a dyn RowKernel<E>,
+    /// Path of its flow, for errors.
+    pub path: &'a str,
+    /// The condition, if the call has one.
+    pub condition: Option<&'a HostCondition<E>>,
+}
+
+/// What a pass over all rows gives besides the values, which it writes in place.
+#[derive(Debug)]
+pub struct PassResult<E: Scalar> {
+    /// Per sample.
+    pub log_det: Vec<E>,
+    /// Squared standard error per sample.
+    pub variance: Vec<E>,
+    /// What iterative parts did.
+    pub report: SolveReport,
+    /// Tapes of all blocks, if the pass recorded.
+    pub tapes: RowTapes<E>,
+}
+
+/// The tapes of all blocks of a pass, group by group.
+#[derive(Debug, Default)]
+pub struct RowTapes<E: Scalar>(Vec<Vec<RowTape<E>>>);
+
+/// Where a pullback starts.
+#[derive(Debug)]
+pub enum RowPoint<'a, E: Scalar> {
+    /// The tapes that a recording forward pass left.
+    Tapes(RowTapes<E>),
+    /// The inputs: the forward pass is run again block by block.
+    Inputs(&'a [E]),
+    /// The outputs, which become the inputs in place.
+    Outputs(&'a mut [E]),
+}
+
+/// One group of samples while it is worked on.
+struct Group<'a, E> {
+    first_row: usize,
+    rows: usize,
+    first_sample: usize,
+    /// Rows of the condition belong to samples.
+    condition: Option<&'a HostCondition<E>>,
+    rows_per_sample: usize,
+}
+
+impl<E: Scalar> Group<'_, E> {
+    /// Blocks as (first row within the group, lanes).
+    fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<E> {
+        let rows = self.rows;
+        (0..rows).step_by(BLOCK_LANES).map(move |first| (first, BLOCK_LANES.min(rows - first)))
+    }
+
+    /// The condition of a block, feature-major.
+    fn condition(&self, first: usize, lanes: usize) -> Option<Buffer<E>> {
+        let condition = self.condition?;
+        let mut block = Buffer::take(condition.width * lanes);
+        for lane in 0..lanes {
+            let sample = self.first_sample + (first + lane) / self.rows_per_sample;
+            for (j, &c) in condition.values[sample * condition.width..][..condition.width].iter().enumerate() {
+                block[j * lanes + lane] = c;
+            }
+        }
+        Some(block)
+    }
+}
+
+impl<'a, E: Scalar> RowPass<'a, E> {
+    fn batch(&self, values: &[E]) -> usize {
+        values.len() / self.view.sample_len().max(1)
+    }
+
+    /// Samples in a group.
+    fn group_samples(&self, batch: usize) -> usize {
+        let rows = batch * self.view.rows();
+        let groups = (rows / GROUP_ROWS).clamp(1, MAX_GROUPS);
+        batch.div_ceil(groups).max(1)
+    }
+
+    fn group(&self, index: usize, samples: usize, batch: usize) -> Group<'a, E> {
+        let first_sample = index * samples;
+        let rows_per_sample = self.view.rows();
+        Group {
+            first_row: first_sample * rows_per_sample,
+            rows: samples.min(batch - first_sample) * rows_per_sample,
+            first_sample,
+            condition: self.condition,
+            rows_per_sample,
+        }
+    }
+
+    /// x → y in place.
+    ///
+    /// # Errors
+    /// Those of the kernels, and [`FlowError::NotFinite`] for a log-det that is not a number.
+    pub fn forward(&self, values: &mut [E], record: bool) -> Result<PassResult<E>> {
+        self.map(values, |block, lanes| {
+            let mut tape = if record { RowTape::recording() } else { RowTape::idle() };
+            self.kernel.forward(block, lanes, &mut tape)?;
+            Ok(tape)
+        })
+    }
+
+    /// y → x in place.
+    ///
+    /// # Errors
+    /// As [`RowPass::forward`].
+    pub fn inverse(&self, values: &mut [E]) -> Result<PassResult<E>> {
+        self.map(values, |block, lanes| {
+            self.kernel.inverse(block, lanes)?;
+            Ok(RowTape::idle())
+        })
+    }
+
+    fn map(&self, values: &mut [E], run: impl Fn(&mut [E], &mut Lanes<'_, E>) -> Result<RowTape<E>> + Sync) -> Result<PassResult<E>> {
+        let batch = self.batch(values);
+        let samples = self.group_samples(batch);
+        let mut log_det = vec![E::zero(); batch];
+        let mut variance = vec![E::zero(); batch];
+        let groups = values
+            .par_chunks_mut((samples * self.view.sample_len()).max(1))
+            .zip(log_det.par_chunks_mut(samples))
+            .zip(variance.par_chunks_mut(samples))
+            .enumerate()
+            .map(|(index, ((values, log_det), variance))| {
+                let group = self.group(index, samples, batch);
+                let mut report = SolveReport::default();
+                let mut tapes = Vec::new();
+                let mut block = Buffer::take(self.view.dim() * BLOCK_LANES.min(group.rows));
+                for (first, lanes) in group.blocks() {
+                    let block = &mut block[..self.view.dim() * lanes];
+                    self.view.gather(values, first, lanes, block);
+                    let (mut lane_log_det, mut lane_variance) = (Buffer::zeroed(lanes), Buffer::zeroed(lanes));
+                    let mut block_report = SolveReport::default();
+                    let condition = group.condition(first, lanes);
+                    let mut lanes_of_block = Lanes {
+                        lanes,
+                        first_row: (group.first_row + first) as u64,
+                        condition: condition.as_deref(),
+                        log_det: &mut lane_log_det,
+                        variance: &mut lane_variance,
+                        report: &mut block_report,
+                    };
+                    let tape = run(block, &mut lanes_of_block)
+                        .and_then(|tape| finite(&lanes_of_block).map(|()| tape))
+                        .map_err(|e| e.in_layer(self.path))?;
+                    if tape.is_recording() {
+                        tapes.push(tape);
+                    }
+                    self.view.scatter(block, first, lanes, values);
+                    report = report.beside(block_report);
+                    for (lane, (&l, &v)) in lane_log_det.iter().zip(lane_variance.iter()).enumerate() {
+                        let sample = (first + lane) / group.rows_per_sample;
+                        log_det[sample] += l;
+                        variance[sample] += v;
+                    }
+                }
+                Ok((report, tapes))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let mut report = SolveReport::default();
+        let mut tapes = Vec::with_capacity(groups.len());
+        for (group_report, group_tapes) in groups {
+            report = report.beside(group_report);
+            tapes.push(group_tapes);
+        }
+        Ok(PassResult { log_det, variance, report, tapes: RowTapes(tapes) })
+    }
+
+    /// ∂L/∂y → ∂L/∂x in place; `gradients` are those of the kernel's flow, to be added to.
+    ///
+    /// # Errors
+    /// As [`RowPass::forward`].
+    pub fn pullback(&self, at: RowPoint<'_, E>, cotangent: &mut [E], log_det: &[E], gradients: &mut [E]) -> Result<()> {
+        let batch = self.batch(cotangent);
+        let samples = self.group_samples(batch);
+        let chunk = (samples * self.view.sample_len()).max(1);
+        let groups: Vec<(GroupPoint<'_, E>, &mut [E])> = match at {
+            RowPoint::Tapes(RowTapes(tapes)) => tapes.into_iter().map(GroupPoint::Tapes).zip(cotangent.chunks_mut(chunk)).collect(),
+            RowPoint::Inputs(x) => x.chunks(chunk).map(GroupPoint::Inputs).zip(cotangent.chunks_mut(chunk)).collect(),
+            RowPoint::Outputs(y) => y.chunks_mut(chunk).map(GroupPoint::Outputs).zip(cotangent.chunks_mut(chunk)).collect(),
+        };
+        let sums = groups
+            .into_par_iter()
+            .enumerate()
+            .map(|(index, (at, cotangent))| self.pull_group(&self.group(index, samples, batch), at, cotangent, log_det))
+            .collect::<Result<Vec<_>>>()?;
+        let total_log_det = log_det.iter().copied().sum::<E>() * E::of(self.view.rows() as f64);
+        let mut parts = sums.into_iter();
+        let Some(mut total) = parts.next() else { return Ok(()) };
+        for part in parts {
+            for (total, &part) in total.iter_mut().zip(part.iter()) {
+                *total += part;
+            }
+        }
+        self.kernel.finish(&total, total_log_det, gradients).map_err(|e| e.in_layer(self.path))
+    }
+
+    fn pull_group(&self, group: &Group<'_, E>, mut at: GroupPoint<'_, E>, cotangent: &mut [E], log_det: &[E]) -> Result<Buffer<E>> {
+        let (view, kernel) = (self.view, self.kernel);
+        let mut sums = Buffer::zeroed(kernel.sums_len());
+        for (index, (first, lanes)) in group.blocks().enumerate() {
+            let mut pulled = Buffer::take(view.dim() * lanes);
+            view.gather(cotangent, first, lanes, &mut pulled);
+            let mut lane_log_det = Buffer::take(lanes);
+            for (lane, to) in lane_log_det.iter_mut().enumerate() {
+                *to = log_det[group.first_sample + (first + lane) / group.rows_per_sample];
+            }
+            let condition = group.condition(first, lanes);
+            let pull = Pull { lanes, first_row: (group.first_row + first) as u64, condition: condition.as_deref(), log_det: &lane_log_det };
+            match &mut at {
+                GroupPoint::Tapes(tapes) => match tapes.get_mut(index) {
+                    Some(tape) => kernel.pullback(&mut pulled, &pull, tape, &mut sums),
+                    None => Err(foreign_point(self.path)),
+                },
+                GroupPoint::Inputs(x) => {
+                    let mut block = Buffer::take(view.dim() * lanes);
+                    view.gather(x, first, lanes, &mut block);
+                    let mut tape = RowTape::recording();
+                    pull.with_lanes(|lanes| kernel.forward(&mut block, lanes, &mut tape))
+                        .and_then(|()| kernel.pullback(&mut pulled, &pull, &mut tape, &mut sums))
+                }
+                GroupPoint::Outputs(y) => {
+                    let mut block = Buffer::take(view.dim() * lanes);
+                    view.gather(y, first, lanes, &mut block);
+                    let result = kernel.pullback_inverting(&mut block, &mut pulled, &pull, &mut sums);
+                    view.scatter(&block, first, lanes, y);
+                    result
+                }
+            }
+            .map_err(|e| e.in_layer(self.path))?;
+            view.scatter(&pulled, first, lanes, cotangent);
+        }
+        Ok(sums)
+    }
+}
+
+enum GroupPoint<'a, E: Scalar> {
+    Tapes(Vec<RowTape<E>>),
+    Inputs(&'a [E]),
+    Outputs(&'a mut [E]),
+}
+
+/// Every log-det of the block is a number.
+pub(super) fn finite<E: Scalar>(lanes: &Lanes<'_, E>) -> Result<()> {
+    match lanes.log_det.iter().position(|l| !num_traits::Float::is_finite(*l)) {
+        None => Ok(()),
+        Some(lane) => {
+            let row = usize::try_from(lanes.first_row).unwrap_or(usize::MAX).saturating_add(lane);
+            Err(FlowError::NotFinite { layer: String::new(), what: "the log-det", row })
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! From specs to models.
+
+use super::SpecError;
+use crate::{
+    BaseDensity, Bijector, BoxBijector, Context, DefaultDevice, Flow, FlowDevice, LayerInfo, LogProb, Module, Result, RowFlow, Scalar,
+    Visitor, VisitorMut,
+};
+use dfdx::prelude::{Tensor, TensorFromVec};
+
+/// Shape of one event: what a density is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub enum EventShape {
+    /// A vector of d numbers.
+    Vector(usize),
+    /// An image.
+    Image {
+        /// Channels.
+        channels: usize,
+        /// Rows of pixels.
+        height: usize,
+        /// Columns of pixels.
+        width: usize,
+    },
+}
+
+impl EventShape {
+    /// Numbers in one event.
+    pub fn len(&self) -> usize {
+        match *self {
+            Self::Vector(dim) => dim,
+            Self::Image { channels, height, width } => channels * height * width,
+        }
+    }
+
+    /// No numbers at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl std::fmt::Display for EventShape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Vector(dim) => write!(f, "({dim})"),
+            Self::Image { channels, height, width } => write!(f, "({channels}, {height}, {width})"),
+        }
+    }
+}
+
+/// Where a flow is built: its dimension, the seed of its parameters, and its place for messages.
+#[derive(Clone, Debug)]
+pub struct BuildScope<D> {
+    device: D,
+    seed: u64,
+    path: String,
+    /// How many flows stand before this one in its list, counted over layers: couplings alternate by it.
+    index: usize,
+}
+
+impl<D: Clone> BuildScope<D> {
+    /// The root of a model.
+    pub fn new(device: D, seed: u64) -> Self {
+        Self { device, seed, path: String::new(), index: 0 }
+    }
+
+    /// The scope of a part.
+    #[must_use]
+    pub fn child(&self, name: impl std::fmt::Display) -> Self {
+        let dot = if self.path.is_empty() { "" } else { "." };
+        Self { path: format!("{}{dot}{name}", self.path), ..self.clone() }
+    }
+
+    /// The same scope for the `index`-th flow of its kind of place: couplings with alternating splits take their turn from it.
+    #[must_use]
+    pub fn at(mut self, index: usize) -> Self {
+        self.index = index;
+        self
+    }
+
+    /// The device to build on.
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// The index given to [`BuildScope::at`].
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Dotted path of the part, as parameters will have it.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// A seed of this part's own, for its initial parameters and permutations: a function of the model's seed and the path.
+    pub fn seed(&self) -> u64 {
+        flow_kernels::noise::Stream::new(self.seed, 0, &self.path).row(0).next_u64()
+    }
+
+    /// The error for a field of this part.
+    pub fn field_error(&self, field: &'static str, expected: impl Into<String>, got: impl std::fmt::Display) -> SpecError {
+        SpecError::Field { path: self.path.clone(), field, expected: expected.into(), got: got.to_string() }
+    }
+
+    /// Checks that a size is at least `least`.
+    ///
+    /// # Errors
+    /// [`SpecError::Field`].
+    pub fn at_least(&self, field: &'static str, value: usize, least: usize) -> Result<usize, SpecError> {
+        if value >= least { Ok(value) } else { Err(self.field_error(field, format!("at least {least}"), value)) }
+    }
+
+    /// Checks that a number is finite and greater than zero.
+    ///
+    /// # Errors
+    /// [`SpecError::Field`].
+    pub fn positive(&self, field: &'static str, value: f64) -> Result<f64, SpecError> {
+        if value.is_finite() && value > 0.0 { Ok(value) } else { Err(self.field_error(field, "a finite number greater than 0", value)) }
+    }
+}
+
+/// A number type that specs build models in: `f32` or `f64`.
+pub trait SpecScalar: Scalar {
+    /// The device that they are built on: [`DefaultDevice`].
+    type Device: FlowDevice<Self>;
+
+    /// Builds a row flow in this type.
+    ///
+    /// # Errors
+    /// As [`BuildRowFlow::build`].
+    fn row_flow(
+        spec: &dyn RowFlowSpec,
+        dim: usize,
+        scope: &BuildScope<Self::Device>,
+    ) -> Result<Box<dyn RowFlow<Self, Self::Device>>, SpecError>;
+
+    /// Builds a model in this type.
+    ///
+    /// # Errors
+    /// As [`BuildModel::build`].
+    fn model(spec: &dyn ModelSpec, event: EventShape, scope: &BuildScope<Self::Device>) -> Result<Model<Self>, SpecError>;
+}
+
+macro_rules! spec_scalar {
+    ($($scalar:ty, $row_flow:ident, $model:ident;)*) => { $(
+        impl SpecScalar for $scalar {
+            type Device = DefaultDevice;
+
+            fn row_flow(spec: &dyn RowFlowSpec, dim: usize, scope: &BuildScope<DefaultDevice>) -> Result<Box<dyn RowFlow<Self, DefaultDevice>>, SpecError> {
+                spec.$row_flow(dim, scope)
+            }
+            fn model(spec: &dyn ModelSpec, event: EventShape, scope: &BuildScope<DefaultDevice>) -> Result<Model<Self>, SpecError> {
+                spec.$model(event, scope)
+            }
+        }
+    )* };
+}
+spec_scalar! {
+    f32, row_flow_f32, model_f32;
+    f64, row_flow_f64, model_f64;
+}
+
+/// What the author of a row flow's spec writes; [`register_row_flow!`](crate::register_row_flow) makes a [`RowFlowSpec`] of it.
+pub trait BuildRowFlow {
+    /// Builds the flow on R^dim with its initial parameters.
+    ///
+    /// # Errors
+    /// [`SpecError::Field`] for values that no flow can be built with.
+    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError>;
+}
+
+/// A row flow that a spec can name.
+///
+/// Not implemented by hand: implement [`BuildRowFlow`] and call [`register_row_flow!`](crate::register_row_flow).
+#[typetag::deserialize]
+pub trait RowFlowSpec: erased_serde::Serialize + std::fmt::Debug + Send + Sync {
+    /// Name of the kind, as in RON.
+    fn kind(&self) -> &'static str;
+    /// Builds it in f32.
+    ///
+    /// # Errors
+    /// As [`BuildRowFlow::build`].
+    fn row_flow_f32(&self, dim: usize, scope: &BuildScope<DefaultDevice>) -> Result<Box<dyn RowFlow<f32, DefaultDevice>>, SpecError>;
+    /// Builds it in f64.
+    ///
+    /// # Errors
+    /// As [`BuildRowFlow::build`].
+    fn row_flow_f64(&self, dim: usize, scope: &BuildScope<DefaultDevice>) -> Result<Box<dyn RowFlow<f64, DefaultDevice>>, SpecError>;
+    /// A copy.
+    fn boxed_clone(&self) -> Box<dyn RowFlowSpec>;
+}
+
+/// Registers a spec type, which implements [`BuildRowFlow`](crate::spec::BuildRowFlow), serde's traits, `Clone` and `Debug`, under its own name.
+///
+/// The calling crate needs `typetag` among its dependencies.
+#[macro_export]
+macro_rules! register_row_flow {
+    ($spec:ident) => {
+        #[::typetag::deserialize]
+        impl $crate::spec::RowFlowSpec for $spec {
+            fn kind(&self) -> &'static str {
+                stringify!($spec)
+            }
+            fn row_flow_f32(
+                &self,
+                dim: usize,
+                scope: &$crate::spec::BuildScope<$crate::DefaultDevice>,
+            ) -> $crate::Result<Box<dyn $crate::RowFlow<f32, $crate::DefaultDevice>>, $crate::spec::SpecError> {
+                $crate::spec::BuildRowFlow::build(self, dim, scope)
+            }
+            fn row_flow_f64(
+                &self,
+                dim: usize,
+                scope: &$crate::spec::BuildScope<$crate::DefaultDevice>,
+            ) -> $crate::Result<Box<dyn $crate::RowFlow<f64, $crate::DefaultDevice>>, $crate::spec::SpecError> {
+                $crate::spec::BuildRowFlow::build(self, dim, scope)
+            }
+            fn boxed_clone(&self) -> Box<dyn $crate::spec::RowFlowSpec> {
+                Box::new(self.clone())
+            }
+        }
+    };
+}
+
+/// What the author of a model's spec writes; [`register_model!`](crate::register_model) makes a [`ModelSpec`] of it.
+pub trait BuildModel {
+    /// Builds the model for events of this shape.
+    ///
+    /// # Errors
+    /// [`SpecError`] for data or fields that no model can be built for.
+    fn build<E: SpecScalar>(&self, event: EventShape, scope: &BuildScope<E::Device>) -> Result<Model<E>, SpecError>;
+
+    /// The shape of events that the spec itself states, if it does.
+    fn event(&self) -> Option<EventShape> {
+        None
+    }
+}
+
+/// A model that a spec file can hold.
+///
+/// Not implemented by hand: implement [`BuildModel`] and call [`register_model!`](crate::register_model).
+#[typetag::deserialize]
+pub trait ModelSpec: erased_serde::Serialize + std::fmt::Debug + Send + Sync {
+    /// Name of the kind, as in RON.
+    fn kind(&self) -> &'static str;
+    /// The shape of events that the spec itself states, if it does.
+    fn event(&self) -> Option<EventShape>;
+    /// Builds it in f32.
+    ///
+    /// # Errors
+    /// As [`BuildModel::build`].
+    fn model_f32(&self, event: EventShape, scope: &BuildScope<DefaultDevice>) -> Result<Model<f32>, SpecError>;
+    /// Builds it in f64.
+    ///
+    /// # Errors
+    /// As [`BuildModel::build`].
+    fn model_f64(&self, event: EventShape, scope: &BuildScope<DefaultDevice>) -> Result<Model<f64>, SpecError>;
+    /// A copy.
+    fn boxed_clone(&self) -> Box<dyn ModelSpec>;
+}
+
+/// Registers a spec type, which implements [`BuildModel`](crate::spec::BuildModel), serde's traits, `Clone` and `Debug`, under its own name.
+///
+/// The calling crate needs `typetag` among its dependencies.
+#[macro_export]
+macro_rules! register_model {
+    ($spec:ident) => {
+        #[::typetag::deserialize]
+        impl $crate::spec::ModelSpec for $spec {
+            fn kind(&self) -> &'static str {
+                stringify!($spec)
+            }
+            fn event(&self) -> Option<$crate::spec::EventShape> {
+                $crate::spec::BuildModel::event(self)
+            }
+            fn model_f32(
+                &self,
+                event: $crate::spec::EventShape,
+                scope: &$crate::spec::BuildScope<$crate::DefaultDevice>,
+            ) -> $crate::Result<$crate::spec::Model<f32>, $crate::spec::SpecError> {
+                $crate::spec::BuildModel::build(self, event, scope)
+            }
+            fn model_f64(
+                &self,
+                event: $crate::spec::EventShape,
+                scope: &$crate::spec::BuildScope<$crate::DefaultDevice>,
+            ) -> $crate::Result<$crate::spec::Model<f64>, $crate::spec::SpecError> {
+                $crate::spec::BuildModel::build(self, event, scope)
+            }
+            fn boxed_clone(&self) -> Box<dyn $crate::spec::ModelSpec> {
+                Box::new(self.clone())
+            }
+        }
+    };
+}
+
+/// A bijector of flattened events, (batch, d) to (batch, d).
+pub type EventBijector<E> = BoxBijector<(usize, usize), (usize, usize), E, <E as SpecScalar>::Device>;
+
+/// A flow on flattened events: what specs build and what training, scoring and sampling work on.
+pub type EventFlow<E> = Flow<EventBijector<E>, Box<dyn BaseDensity<E>>>;
+
+/// A built model: the flow with the shape of its events.
+pub struct Model<E: SpecScalar> {
+    flow: EventFlow<E>,
+    event: EventShape,
+    device: E::Device,
+}
+
+impl<E: SpecScalar> Model<E> {
+    /// A model on events of this shape.
+    ///
+    /// # Errors
+    /// The bijector's [`FlowError::Shape`](crate::FlowError::Shape) if it does not take flattened events of this shape.
+    pub fn new(bijector: EventBijector<E>, base: Box<dyn BaseDensity<E>>, event: EventShape, device: E::Device) -> Result<Self> {
+        bijector.output_shape(&(1, event.len()))?;
+        Ok(Self { flow: Flow::new(bijector, base), event, device })
+    }
+
+    /// The flow, on events flattened to (batch, d).
+    pub fn flow(&self) -> &EventFlow<E> {
+        &self.flow
+    }
+
+    /// The flow, to be initialised.
+    pub fn flow_mut(&mut self) -> &mut EventFlow<E> {
+        &mut self.flow
+    }
+
+    /// Shape of one event.
+    pub fn event(&self) -> EventShape {
+        self.event
+    }
+
+    /// The device that it runs on.
+    pub fn device(&self) -> &E::Device {
+        &self.device
+    }
+
+    /// A batch of flattened events on the model's device.
+    ///
+    /// # Errors
+    /// [`FlowError::Shape`](crate::FlowError::Shape) if the values are not whole events.
+    pub fn batch(&self, values: Vec<E>) -> Result<Tensor<(usize, usize), E, E::Device>> {
+        let dim = self.event.len();
+        if dim == 0 || values.len() % dim != 0 {
+            return Err(crate::shape_error("model", "batch", ("batch", dim), values.len()));
+        }
+        let shape = (values.len() / dim, dim);
+        Ok(self.device.tensor_from_vec(values, shape))
+    }
+
+    /// log p of a batch of flattened events.
+    ///
+    /// # Errors
+    /// As [`Flow::log_prob`].
+    pub fn log_prob(&self, values: Vec<E>, cx: &Context<E, E::Device>) -> Result<LogProb<E>> {
+        self.flow.log_prob(self.batch(values)?, cx)
+    }
+
+    /// `count` samples, flattened.
+    ///
+    /// # Errors
+    /// As [`Flow::sample`].
+    pub fn sample(&self, count: usize, temperature: E, cx: &Context<E, E::Device>) -> Result<Vec<E>> {
+        let x = self.flow.sample((count, self.event.len()), temperature, &self.device, cx)?;
+        Ok(crate::to_host(&x))
+    }
+
+    /// The layer table.
+    ///
+    /// # Errors
+    /// Those of [`Bijector::describe`](crate::Bijector::describe).
+    pub fn describe(&self) -> Result<Vec<LayerInfo>> {
+        let mut table = Vec::new();
+        self.flow.bijector().describe("bijector", &(1, self.event.len()), &mut table)?;
+        Ok(table)
+    }
+}
+
+impl<E: SpecScalar> Module<E> for Model<E> {
+    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+        self.flow.visit(visitor);
+    }
+    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+        self.flow.visit_mut(visitor);
+    }
+    fn refresh(&mut self) -> Result<()> {
+        self.flow.refresh()
+    }
+}
+
+impl<E: SpecScalar> std::fmt::Debug for Model<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model")
+            .field("bijector", &self.flow.bijector().kind())
+            .field("base", &self.flow.base().kind())
+            .field("event", &self.event)
+            .finish()
+    }
+}

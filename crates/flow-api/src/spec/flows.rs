@@ -1,0 +1,113 @@
+//! Specs of the bijectors that belong to no family, of base densities, and of lists of flows.
+
+use super::{BuildRowFlow, BuildScope, FlowSpec, SpecError, SpecScalar};
+use crate::{BaseDensity, DiagonalNormal, RowChain, RowFlow, StandardNormal, layers, register_row_flow};
+use serde::{Deserialize, Serialize};
+
+/// [`layers::ActNorm`]: a scale and a shift per feature, initialised from data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActNorm {}
+register_row_flow!(ActNorm);
+
+impl BuildRowFlow for ActNorm {
+    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError> {
+        Ok(Box::new(layers::ActNorm::new(dim, scope.device())))
+    }
+}
+
+/// An order of features.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// As they are.
+    #[default]
+    Identity,
+    /// Backwards.
+    Reverse,
+    /// Drawn from the model's seed.
+    Random,
+}
+
+/// [`layers::LuLinear`]: an invertible linear map, the identity at the start, with an optional fixed permutation in front.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LuLinear {
+    /// Order of the features in front of the linear map.
+    pub permutation: Order,
+}
+register_row_flow!(LuLinear);
+
+impl BuildRowFlow for LuLinear {
+    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError> {
+        let linear = layers::LuLinear::new(dim, scope.device());
+        Ok(Box::new(match self.permutation {
+            Order::Identity => linear,
+            Order::Reverse => linear.with_permutation((0..dim).rev().collect())?,
+            Order::Random => linear.with_random_permutation(scope.seed()),
+        }))
+    }
+}
+
+/// [`layers::Permutation`]: a fixed order of the features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Permutation {
+    /// The order.
+    pub order: Order,
+}
+register_row_flow!(Permutation);
+
+impl BuildRowFlow for Permutation {
+    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError> {
+        let device = scope.device().clone();
+        Ok(Box::new(match self.order {
+            Order::Identity => layers::Permutation::new((0..dim).collect(), device)?,
+            Order::Reverse => layers::Permutation::reverse(dim, device),
+            Order::Random => layers::Permutation::random(dim, scope.seed(), device),
+        }))
+    }
+}
+
+/// Builds a list of flows on R^dim; `round` counts the lists that a model builds for the same place, layer by layer, so that couplings alternate.
+///
+/// # Errors
+/// As [`BuildRowFlow::build`].
+pub fn build_flows<E: SpecScalar>(
+    flows: &[FlowSpec],
+    dim: usize,
+    round: usize,
+    scope: &BuildScope<E::Device>,
+) -> Result<RowChain<E, E::Device>, SpecError> {
+    let flows = flows
+        .iter()
+        .enumerate()
+        .map(|(i, flow)| {
+            // Flows of one kind take turns: the first coupling of round 0 keeps one half, the next one the other.
+            let same_kind = |other: &&FlowSpec| other.0.kind() == flow.0.kind();
+            let before = flows[..i].iter().filter(same_kind).count();
+            let each_round = flows.iter().filter(same_kind).count();
+            E::row_flow(flow.0.as_ref(), dim, &scope.child(i).at(round * each_round + before))
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(RowChain::new(dim, flows)?)
+}
+
+/// A base density in a spec.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BaseSpec {
+    /// [`StandardNormal`].
+    #[default]
+    StandardNormal,
+    /// [`DiagonalNormal`], with learned mean and scale.
+    DiagonalNormal,
+}
+
+impl BaseSpec {
+    /// Builds the density on R^dim.
+    pub fn build<E: SpecScalar>(self, dim: usize, device: &E::Device) -> Box<dyn BaseDensity<E>> {
+        match self {
+            Self::StandardNormal => Box::new(StandardNormal::new(dim)),
+            Self::DiagonalNormal => Box::new(DiagonalNormal::new(dim, device)),
+        }
+    }
+}

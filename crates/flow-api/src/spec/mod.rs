@@ -1,0 +1,17 @@
+//! Architectures as text: specs are plain data that build bijectors, and every family registers its own.
+//!
+//! A spec is a RON value such as `AffineCoupling(hidden: 128, blocks: 2)`. Row flows ([`RowFlowSpec`]) plug into any model; models ([`ModelSpec`]) are what a file
+//! holds. Both are open: a crate registers a kind with [`register_row_flow!`](crate::register_row_flow) or [`register_model!`](crate::register_model), and every
+//! spec file can name it.
+
+mod build;
+mod error;
+mod flows;
+mod ron_text;
+mod vector;
+
+pub use build::{BuildModel, BuildRowFlow, BuildScope, EventBijector, EventFlow, EventShape, Model, ModelSpec, RowFlowSpec, SpecScalar};
+pub use error::SpecError;
+pub use flows::{ActNorm, BaseSpec, LuLinear, Order, Permutation, build_flows};
+pub use ron_text::{FlowSpec, Kind, Spec, from_ron, to_ron};
+pub use vector::VectorFlow;
