@@ -32,7 +32,7 @@ fn refused_settings() {
         ("AffineCoupling(hidden: -3)", "1:25-1:26: Integer is out of bounds"),
         (
             "AffineCoupling(split: Thirds)",
-            "1:23-1:29: Unexpected enum variant named `Thirds` in enum `Split`, expected one of `Halves` or `Interleaved` instead",
+            "1:23-1:29: Unexpected enum variant named `Thirds`, expected either `Halves` or `Interleaved` instead",
         ),
     ] {
         let error = from_ron::<FlowSpec>(ron).unwrap_err().to_string();
