@@ -36,7 +36,7 @@ pub use mixerflow;
 pub mod prelude {
     pub use flow_api::spec::{BuildScope, EventShape, Model, ModelSpec, RowFlowSpec, Spec, SpecError, SpecScalar, from_ron, to_ron};
     pub use flow_api::{
-        Bijector, BoxBijector, Chain, Context, DefaultDevice, Flow, FlowDevice, FlowError, Gradients, InverseOf, LogDet, Mapped, Memory, Mode, Module,
-        Parameter, Recorded, RowChain, RowFlow, Rows, Scalar, TapedBijector, Then,
+        Bijector, BoxBijector, Chain, Context, DefaultDevice, Flow, FlowDevice, FlowError, Gradients, InverseOf, LogDet, Mapped, Memory,
+        Mode, Module, Parameter, Recorded, RowChain, RowFlow, Rows, Scalar, TapedBijector, Then,
     };
 }

@@ -38,4 +38,4 @@ pub use rows::{
     BLOCK_LANES, BlockedRows, HostCondition, Lanes, PassResult, PlainRows, Pull, RowChain, RowFlow, RowKernel, RowPass, RowPoint, RowTape,
     RowTapes, RowView, Rows, Taped, TapedRows, to_host,
 };
-pub use scalar::{DefaultDevice, FlowDevice, Real, Scalar};
+pub use scalar::{DefaultDevice, FlowDevice, Real, Scalar, Threaded};

@@ -1,10 +1,11 @@
 //! Images, their patches, and the views that the two sides of a mixing layer have of them.
 
+use dfdx::prelude::{Dim, HasShape, Shape, Tensor};
 use flow_api::spec::{EventShape, SpecError};
 use flow_api::{
-    Bijector, Context, Cotangent, FlowDevice, Gradients, Mapped, Module, Point, Pulled, Result, RowView, Scalar, Visitor, VisitorMut, shape_error, to_host,
+    Bijector, Context, Cotangent, FlowDevice, Gradients, Mapped, Module, Point, Pulled, Result, RowView, Scalar, Visitor, VisitorMut,
+    shape_error, to_host,
 };
-use dfdx::prelude::{Dim, HasShape, Shape, Tensor};
 
 /// Shape of an image, channels first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,7 +66,8 @@ impl Patches {
     /// # Errors
     /// [`SpecError::Field`] and [`SpecError::Indivisible`], which names what does not divide what.
     pub fn new(image: ImageShape, size: usize, frame: usize, path: &str) -> Result<Self, SpecError> {
-        let wrong = |field, expected: &str, got: String| SpecError::Field { path: path.to_owned(), field, expected: expected.to_owned(), got };
+        let wrong =
+            |field, expected: &str, got: String| SpecError::Field { path: path.to_owned(), field, expected: expected.to_owned(), got };
         if size == 0 {
             return Err(wrong("patch", "at least 1", "0".to_owned()));
         }
@@ -77,7 +79,13 @@ impl Patches {
             };
             if inner % size != 0 {
                 let dividend_name = if frame == 0 { name } else { inner_name };
-                return Err(SpecError::Indivisible { path: path.to_owned(), dividend_name, dividend: inner, divisor_name: "patch", divisor: size });
+                return Err(SpecError::Indivisible {
+                    path: path.to_owned(),
+                    dividend_name,
+                    dividend: inner,
+                    divisor_name: "patch",
+                    divisor: size,
+                });
             }
         }
         Ok(Self { image, size, frame })

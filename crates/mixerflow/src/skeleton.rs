@@ -2,9 +2,9 @@
 
 use dfdx::prelude::*;
 use flow_api::{
-    Bijector, Context, Cotangent, FlowDevice, FlowError, Gradients, HostCondition, InverseKind, Kept, LayerInfo, LogDetKind, Mapped, Memory, Module,
-    Point, Pulled, Recorded, Result, RowChain, RowFlow, RowPass, RowPoint, RowTapes, RowView, Scalar, SolveReport, Taped, TapedBijector, Visitor,
-    VisitorMut, foreign_point, shape_error, to_host,
+    Bijector, Context, Cotangent, FlowDevice, FlowError, Gradients, HostCondition, InverseKind, Kept, LayerInfo, LogDetKind, Mapped,
+    Memory, Module, Point, Pulled, Recorded, Result, RowChain, RowFlow, RowPass, RowPoint, RowTapes, RowView, Scalar, SolveReport, Taped,
+    TapedBijector, Visitor, VisitorMut, foreign_point, shape_error, to_host,
 };
 
 /// One side of a layer: a flow on R^d that is shared by all rows of a view.
@@ -87,7 +87,10 @@ impl<E: Scalar, D: FlowDevice<E>> Side<E, D> {
 }
 
 /// Columns of `x` by index.
-fn columns<E: Scalar, D: FlowDevice<E>, T: Tape<E, D>>(x: Tensor<(usize, usize), E, D, T>, indices: Vec<usize>) -> Tensor<(usize, usize), E, D, T> {
+fn columns<E: Scalar, D: FlowDevice<E>, T: Tape<E, D>>(
+    x: Tensor<(usize, usize), E, D, T>,
+    indices: Vec<usize>,
+) -> Tensor<(usize, usize), E, D, T> {
     let shape = (indices.len(),);
     let indices: Tensor<(usize,), usize, D> = x.device().tensor_from_vec(indices, shape);
     x.permute::<_, Axes2<1, 0>>().gather(indices).permute::<_, Axes2<1, 0>>()
@@ -102,7 +105,11 @@ impl<E: Scalar, D: FlowDevice<E>> TapedBijector<(usize, usize), E, D> for Side<E
     }
 
     fn output_shape(&self, input: &(usize, usize)) -> Result<(usize, usize)> {
-        if input.1 == self.view.sample_len() { Ok(*input) } else { Err(shape_error("Side", "build", ("batch", self.view.sample_len()), input)) }
+        if input.1 == self.view.sample_len() {
+            Ok(*input)
+        } else {
+            Err(shape_error("Side", "build", ("batch", self.view.sample_len()), input))
+        }
     }
 
     fn forward_taped(
@@ -165,10 +172,7 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
 
     /// All sides in order with their contexts.
     fn sides<'s>(&'s self, cx: &'s Context<E, D>) -> impl DoubleEndedIterator<Item = (usize, &'s Recorded<Side<E, D>>, Context<E, D>)> {
-        self.layers
-            .iter()
-            .enumerate()
-            .flat_map(move |(i, layer)| layer.iter().map(move |(path, side)| (i, side, cx.child(path))))
+        self.layers.iter().enumerate().flat_map(move |(i, layer)| layer.iter().map(move |(path, side)| (i, side, cx.child(path))))
     }
 
     /// Sides run as fused host kernels: by the context's choice, or because one has no other form.
@@ -224,7 +228,8 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
 
     fn mapped<X: Shape>(&self, device: &D, values: Vec<E>, shape: X, totals: Totals<E>) -> Mapped<X, E, D> {
         let batch = totals.log_det.len();
-        let estimate = Bijector::<(usize, usize), E, D>::log_det_kind(self) == LogDetKind::Estimate || totals.variance.iter().any(|v| *v > E::zero());
+        let estimate =
+            Bijector::<(usize, usize), E, D>::log_det_kind(self) == LogDetKind::Estimate || totals.variance.iter().any(|v| *v > E::zero());
         let standard_error =
             estimate.then(|| device.tensor_from_vec(totals.variance.iter().map(|v| num_traits::Float::sqrt(*v)).collect(), (batch,)));
         let log_det = flow_api::LogDet { value: device.tensor_from_vec(totals.log_det, (batch,)), standard_error };

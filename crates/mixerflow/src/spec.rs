@@ -1,8 +1,10 @@
 //! The spec of `MixerFlow`.
 
 use crate::{ImageShape, Patches, Side, Skeleton};
+use flow_api::spec::{
+    BaseSpec, BuildModel, BuildScope, EventShape, FlowSpec, LuLinear, Model, Order, Spec, SpecError, SpecScalar, build_flows,
+};
 use flow_api::{RowView, register_model};
-use flow_api::spec::{BaseSpec, BuildModel, BuildScope, EventShape, FlowSpec, LuLinear, Model, Order, Spec, SpecError, SpecScalar, build_flows};
 use serde::{Deserialize, Serialize};
 
 /// Which layers work on shifted patches, and how far.

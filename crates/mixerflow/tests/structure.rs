@@ -175,7 +175,8 @@ fn a_spec_survives_its_own_text() {
 
 #[test]
 fn fused_and_plain_kernels_agree_on_the_whole_skeleton() {
-    let text = "MixerFlow(patch: 2, layers: 2, channel: [ActNorm(), LuLinear(permutation: Random)], patches: [LuLinear()], shift: (every: 2))";
+    let text =
+        "MixerFlow(patch: 2, layers: 2, channel: [ActNorm(), LuLinear(permutation: Random)], patches: [LuLinear()], shift: (every: 2))";
     let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
     let event = EventShape::Image { channels: 2, height: 6, width: 8 };
     let mut model = f64::model(spec.0.as_ref(), event, &BuildScope::new(device(), 1)).unwrap();
