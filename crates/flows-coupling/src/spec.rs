@@ -8,7 +8,7 @@
 //! # Ok::<(), flow_api::spec::SpecError>(())
 //! ```
 
-use crate::{Additive, Affine, Conditioner, Coupling, Split};
+use crate::{Additive, Affine, Conditioner, Coupling, RationalQuadratic, Split};
 use flow_api::spec::{BuildRowFlow, BuildScope, SpecError, SpecScalar};
 use flow_api::{RowFlow, register_row_flow};
 use flow_nets::Activation;
@@ -77,6 +77,23 @@ coupling_spec! {
         bound: f64 = 2.0,
     }
     |spec, scope| number(scope, "bound", spec.bound).and_then(|bound| Ok(Affine::new(bound)?))
+}
+
+coupling_spec! {
+    /// [`RationalQuadratic`] coupling: a monotone spline on an interval, the identity outside. It runs on host row blocks on every device.
+    SplineCoupling {
+        /// Bins of the spline, 2 to 999. Default 8.
+        bins: usize = 8,
+        /// Half the width B of the interval \[−B, B\] that the spline acts on. Default 3.
+        tail_bound: f64 = 3.0,
+    }
+    |spec, scope| {
+        scope.at_least("bins", spec.bins, 2)?;
+        if spec.bins > 999 {
+            return Err(scope.field_error("bins", "at most 999", spec.bins));
+        }
+        number(scope, "tail_bound", spec.tail_bound).and_then(|bound| Ok(RationalQuadratic::new(spec.bins, bound)?))
+    }
 }
 
 /// A finite number above 0, in the model's number type too.
