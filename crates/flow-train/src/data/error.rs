@@ -1,0 +1,126 @@
+//! What can be wrong with data.
+
+use std::io;
+use std::path::PathBuf;
+
+/// A result with a [`DataError`].
+pub type Result<T, E = DataError> = std::result::Result<T, E>;
+
+/// Why data could not be opened, read or drawn. Every case about a file names it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    // === Files ===
+    /// A file or folder could not be opened or read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A compressed stream is cut off or broken.
+    #[error("{}: broken compressed data: {source}", path.display())]
+    Compressed {
+        /// The file.
+        path: PathBuf,
+        /// What the decompressor said.
+        source: io::Error,
+    },
+    /// The header of a file is not what its format asks for.
+    #[error("{}: {field}: expected {expected}, got {got}", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// Which part of the header.
+        field: &'static str,
+        /// What the format allows there.
+        expected: String,
+        /// What stands there.
+        got: String,
+    },
+    /// There is no item in the file or folder.
+    #[error("{}: holds no items", path.display())]
+    Empty {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// The sizes in a header multiply to more than an array may have ([`MAX_ARRAY_BYTES`](super::MAX_ARRAY_BYTES)).
+    #[error("{}: sizes {sizes:?} are more than {limit} bytes", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The sizes as the header states them.
+        sizes: Vec<u64>,
+        /// The most bytes there may be.
+        limit: u64,
+    },
+    /// The file ends before its data do.
+    #[error("{}: cut off: expected {expected} bytes of data, got {got}", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that the header announces.
+        expected: u64,
+        /// Bytes that there are.
+        got: u64,
+    },
+    /// Bytes follow the end of the data.
+    #[error("{}: more bytes follow the {expected} bytes of data", path.display())]
+    Trailing {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that the header announces.
+        expected: u64,
+    },
+
+    // === Values and labels ===
+    /// There are more or fewer labels than items.
+    #[error("{}: expected {expected} labels, one for each item, got {got}", path.display())]
+    LabelCount {
+        /// The file with the labels.
+        path: PathBuf,
+        /// Number of items.
+        expected: usize,
+        /// Number of labels.
+        got: usize,
+    },
+    /// A value is not one that its place allows.
+    #[error("{}: item {item}: expected {expected}, got {got}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The item, counted from 0.
+        item: usize,
+        /// What is allowed.
+        expected: String,
+        /// What stands there.
+        got: String,
+    },
+
+    // === Splits and draws ===
+    /// There are too few items to split into a training and a test part.
+    #[error("{}: {got} item is too few to split into a training and a test part, which takes 2", path.display())]
+    TooFew {
+        /// The file or folder.
+        path: PathBuf,
+        /// Number of items.
+        got: usize,
+    },
+    /// The training and the test part do not hold the same kind of items.
+    #[error("the training part ({train}) and the test part ({test}) differ")]
+    PartsDiffer {
+        /// What the training part holds.
+        train: String,
+        /// What the test part holds.
+        test: String,
+    },
+    /// An item was drawn that does not exist.
+    #[error("no item {index} in a set of {len}")]
+    NoSuchItem {
+        /// The number asked for.
+        index: usize,
+        /// Number of items.
+        len: usize,
+    },
+}

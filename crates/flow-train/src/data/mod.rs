@@ -1,0 +1,35 @@
+//! Data sets: what a flow is trained on and tested on.
+//!
+//! Every source, in memory or streamed from disk, is a [`Dataset`]; opening a source gives a [`Split`] into a training and a test part.
+//!
+//! ```
+//! use flow_train::data::{self, Draw, ItemShape, Values};
+//!
+//! let split = data::digits()?;
+//! assert_eq!((split.train.len(), split.test.len()), (1500, 297));
+//! assert_eq!(split.train.shape(), ItemShape::Image { channels: 1, height: 8, width: 8 });
+//! assert_eq!(split.train.levels(), Some(17));
+//!
+//! let batch = split.train.batch(&[Draw { epoch: 0, index: 3 }, Draw { epoch: 0, index: 7 }])?;
+//! let Values::Levels(pixels) = &batch.values else { unreachable!("digits have levels") };
+//! assert_eq!(pixels.len(), 2 * 64);
+//! assert_eq!(batch.labels.as_deref(), Some(&[3, 7][..]));
+//! # Ok::<(), flow_train::data::DataError>(())
+//! ```
+
+mod dataset;
+mod digits;
+mod error;
+pub mod idx;
+mod memory;
+
+pub use dataset::{Batch, Dataset, Draw, ItemShape, Skipped, Split, SplitRule, Subset, Values};
+pub use digits::digits;
+pub use error::{DataError, Result};
+pub use memory::{InMemory, Labels};
+
+/// The most bytes that one array read into memory may have after decompression (16 GiB).
+///
+/// Memory grows with the bytes really read, never with what a header claims; this bounds what a compressed file can blow up to.
+/// A set of pictures larger than memory is read as a folder, which streams.
+pub const MAX_ARRAY_BYTES: u64 = 1 << 34;
