@@ -123,4 +123,29 @@ pub enum DataError {
         /// Number of items.
         len: usize,
     },
+
+    // === Use ===
+    /// A setting or a value has no meaning here.
+    #[error("{what}: expected {expected}, got {got}")]
+    Setting {
+        /// What was set.
+        what: &'static str,
+        /// What is allowed.
+        expected: &'static str,
+        /// What it was set to.
+        got: String,
+    },
+    /// A buffer has the wrong length.
+    #[error("{what}: expected {expected} elements, got {got}")]
+    Size {
+        /// Which buffer.
+        what: &'static str,
+        /// The length that fits.
+        expected: usize,
+        /// Its length.
+        got: usize,
+    },
+    /// The system gave no thread to read ahead.
+    #[error("no thread to load data: {0}")]
+    Thread(std::io::Error),
 }

@@ -18,15 +18,22 @@
 //! ```
 
 mod dataset;
+pub mod dequantise;
 mod digits;
 mod error;
 pub mod idx;
+mod loader;
 mod memory;
+mod order;
+mod random;
 
 pub use dataset::{Batch, Dataset, Draw, ItemShape, Skipped, Split, SplitRule, Subset, Values};
+pub use dequantise::{Dequantise, Dequantiser, bits_per_dim};
 pub use digits::digits;
 pub use error::{DataError, Result};
+pub use loader::Loader;
 pub use memory::{InMemory, Labels};
+pub use order::{Shuffle, TrainOrder, each_once};
 
 /// The most bytes that one array read into memory may have after decompression (16 GiB).
 ///
