@@ -28,7 +28,7 @@ pub fn digits() -> Result<Split> {
         width,
         pixels,
     } = idx::read_images(name, IMAGES)?;
-    let [labels] = Labels::numbered([idx::read_labels(name, LABELS, count)?]);
+    let [labels] = Labels::numbered(name, &[idx::read_labels(name, LABELS, count)?])?;
     let shape = ItemShape::Image {
         channels: 1,
         height,

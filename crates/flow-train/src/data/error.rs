@@ -39,6 +39,32 @@ pub enum DataError {
         /// What stands there.
         got: String,
     },
+    /// A picture could not be decoded.
+    #[error("{}: not a readable picture: {reason}", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// A picture has a size that does not fit.
+    #[error("{}: expected {expected}, got {}×{} (width × height)", path.display(), got.0, got.1)]
+    ImageSize {
+        /// The file.
+        path: PathBuf,
+        /// The size that is needed, and what would help.
+        expected: String,
+        /// Width and height.
+        got: (u32, u32),
+    },
+    /// A folder has not the files of its kind of set.
+    #[error("{}: expected a folder with {expected}", path.display())]
+    Missing {
+        /// The folder.
+        path: PathBuf,
+        /// The files that tell the set.
+        expected: &'static str,
+    },
     /// There is no item in the file or folder.
     #[error("{}: holds no items", path.display())]
     Empty {
@@ -96,6 +122,29 @@ pub enum DataError {
         expected: String,
         /// What stands there.
         got: String,
+    },
+
+    /// A line of a text file is malformed.
+    #[error("{}:{line}: expected {expected}, got {got}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// What is allowed.
+        expected: String,
+        /// What stands there.
+        got: String,
+    },
+    /// A file of named arrays has none of this name.
+    #[error("{}: no array `{key}`; there are: {}", path.display(), known.join(", "))]
+    MissingKey {
+        /// The file.
+        path: PathBuf,
+        /// The name asked for.
+        key: String,
+        /// The names that there are.
+        known: Vec<String>,
     },
 
     // === Splits and draws ===

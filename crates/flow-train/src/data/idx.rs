@@ -27,13 +27,17 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 pub fn open(images: &Path, labels: Option<&Path>) -> Result<Split> {
     let train = Part::read(images.to_owned(), labels.map(Path::to_owned))?;
     let Some(test_images) = test_sibling(images).filter(|p| p.exists()) else {
-        let labels = train.labels.map(|l| Labels::numbered([l])).map(|[l]| l);
-        return in_memory(&train.path, train.images, labels)?.split(images, &SplitRule::LastTenth);
+        let labels = train
+            .labels
+            .map(|l| Labels::numbered(images, &[l]))
+            .transpose()?;
+        let set = in_memory(images, train.images, labels.map(|[l]| l))?;
+        return set.split(images, &SplitRule::LastTenth);
     };
     let test_labels = labels.map(|l| test_sibling(l).unwrap_or_else(|| l.to_owned()));
     let test = Part::read(test_images, test_labels)?;
     let [train_labels, test_labels] = match (train.labels, test.labels) {
-        (Some(a), Some(b)) => Labels::numbered([a, b]).map(Some),
+        (Some(a), Some(b)) => Labels::numbered(images, &[a, b])?.map(Some),
         _ => [None, None],
     };
     let train = in_memory(&train.path, train.images, train_labels)?;

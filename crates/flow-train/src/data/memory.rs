@@ -1,6 +1,6 @@
 //! [`InMemory`]: a set that is held whole.
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,16 +18,35 @@ pub struct Labels {
 
 impl Labels {
     /// Labels that are numbers, one list a part of a set, with the classes `0`, `1`, … up to the largest of all parts.
-    pub(super) fn numbered<const PARTS: usize>(parts: [Vec<u8>; PARTS]) -> [Self; PARTS] {
-        let largest = parts.iter().flatten().max().copied();
-        let classes: Arc<[String]> = largest
-            .map_or(0..0, |m| 0..u32::from(m) + 1)
-            .map(|c| c.to_string())
-            .collect();
-        parts.map(|of_items| Self {
-            of_items: of_items.into_iter().map(u32::from).collect(),
+    ///
+    /// # Errors
+    /// [`DataError::Value`] for a label that is negative or not below 65,536; `name` is the file.
+    pub(super) fn numbered<T: Copy + TryInto<u16> + Display, const PARTS: usize>(
+        name: &Path,
+        parts: &[Vec<T>; PARTS],
+    ) -> Result<[Self; PARTS]> {
+        let mut classes = 0;
+        let mut labels: [Vec<u32>; PARTS] = [const { Vec::new() }; PARTS];
+        for (part, labels) in parts.iter().zip(&mut labels) {
+            for (item, &label) in part.iter().enumerate() {
+                let Ok(number) = label.try_into() else {
+                    let expected = "a label from 0 to 65535".to_owned();
+                    return Err(DataError::Value {
+                        path: name.to_owned(),
+                        item,
+                        expected,
+                        got: label.to_string(),
+                    });
+                };
+                labels.push(number.into());
+                classes = classes.max(u32::from(number) + 1);
+            }
+        }
+        let classes: Arc<[String]> = (0..classes).map(|c| c.to_string()).collect();
+        Ok(labels.map(|of_items| Self {
+            of_items,
             classes: classes.clone(),
-        })
+        }))
     }
 }
 

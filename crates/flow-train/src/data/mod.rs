@@ -17,6 +17,8 @@
 //! # Ok::<(), flow_train::data::DataError>(())
 //! ```
 
+mod array;
+pub mod cifar;
 mod dataset;
 pub mod dequantise;
 mod digits;
@@ -24,9 +26,15 @@ mod error;
 pub mod idx;
 mod loader;
 mod memory;
+pub mod npy;
+pub mod npz;
 mod order;
 mod random;
+pub mod table;
+pub mod tensors;
+mod toy;
 
+pub use array::{Array, Layout, Numbers};
 pub use dataset::{Batch, Dataset, Draw, ItemShape, Skipped, Split, SplitRule, Subset, Values};
 pub use dequantise::{Dequantise, Dequantiser, bits_per_dim};
 pub use digits::digits;
@@ -34,6 +42,8 @@ pub use error::{DataError, Result};
 pub use loader::Loader;
 pub use memory::{InMemory, Labels};
 pub use order::{Shuffle, TrainOrder, each_once};
+pub use table::LabelColumn;
+pub use toy::{Toy, ToyKind};
 
 /// The most bytes that one array read into memory may have after decompression (16 GiB).
 ///

@@ -11,6 +11,8 @@ use super::Draw;
 pub(super) enum Purpose {
     Order,
     Dequantise,
+    ToyTrain,
+    ToyTest,
 }
 
 /// The stream of `seed` for one visit of one item. The four numbers are the cipher's whole key, so streams cannot collide.
