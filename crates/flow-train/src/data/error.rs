@@ -173,6 +173,38 @@ pub enum DataError {
         len: usize,
     },
 
+    // === Sources as text ===
+    /// There is no such kind of source.
+    #[error("no kind of data `{got}`; there are: {}", known.join(", "))]
+    UnknownKind {
+        /// What stands before the colon.
+        got: String,
+        /// The kinds that there are.
+        known: &'static [&'static str],
+    },
+    /// A kind of source has no such option.
+    #[error("{kind}: no option `{option}`; there are{}{}", if known.is_empty() { " none" } else { ": " }, known.join(", "))]
+    UnknownOption {
+        /// The kind of source.
+        kind: &'static str,
+        /// The option.
+        option: String,
+        /// The options that the kind has.
+        known: &'static [&'static str],
+    },
+    /// An option of a source has no such value.
+    #[error("{kind}: {option}: expected {expected}, got {got}")]
+    BadOption {
+        /// The kind of source.
+        kind: &'static str,
+        /// The option, or `path` or `name` for what stands before the options.
+        option: String,
+        /// What is allowed.
+        expected: String,
+        /// What it was set to.
+        got: String,
+    },
+
     // === Use ===
     /// A setting or a value has no meaning here.
     #[error("{what}: expected {expected}, got {got}")]

@@ -24,12 +24,15 @@ pub mod dequantise;
 mod digits;
 mod error;
 pub mod idx;
+mod images;
 mod loader;
 mod memory;
 pub mod npy;
 pub mod npz;
 mod order;
+mod picture;
 mod random;
+mod source;
 pub mod table;
 pub mod tensors;
 mod toy;
@@ -39,9 +42,11 @@ pub use dataset::{Batch, Dataset, Draw, ItemShape, Skipped, Split, SplitRule, Su
 pub use dequantise::{Dequantise, Dequantiser, bits_per_dim};
 pub use digits::digits;
 pub use error::{DataError, Result};
+pub use images::{Crop, ImageFolder};
 pub use loader::Loader;
 pub use memory::{InMemory, Labels};
 pub use order::{Shuffle, TrainOrder, each_once};
+pub use source::{Arrays, DataSource};
 pub use table::LabelColumn;
 pub use toy::{Toy, ToyKind};
 

@@ -11,6 +11,7 @@ use super::Draw;
 pub(super) enum Purpose {
     Order,
     Dequantise,
+    Crop,
     ToyTrain,
     ToyTest,
 }
