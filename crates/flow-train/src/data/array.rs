@@ -135,8 +135,8 @@ impl Array {
     /// Unsigned bytes are pictures of 256 levels, N×H×W (grey), N×C×H×W or N×H×W×C, or vectors of 256 levels, N×d; floats are vectors, N×d.
     ///
     /// # Errors
-    /// [`DataError::Header`] for any other shape or type and where the layout of four axes is ambiguous; [`labels`](Self::labels) and
-    /// [`InMemory::new`] for the rest.
+    /// [`DataError::Header`] for any other shape or type and where the layout of four axes is ambiguous; [`DataError::Value`] for a
+    /// label that is not from 0 to 65,535; and those of [`InMemory::new`].
     pub fn into_dataset(
         self,
         path: &Path,

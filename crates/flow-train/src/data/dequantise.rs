@@ -203,8 +203,7 @@ impl Dequantiser {
     fn continuous(&self, level: f64) -> (f64, f64) {
         let levels = f64::from(self.levels);
         match self.logit {
-            // Exact but for the division, where adding −½ to v would round.
-            None => ((level - levels / 2.0) / levels, 0.0),
+            None => (level / levels - 0.5, 0.0),
             Some(alpha) => {
                 let inner = 1.0 - 2.0 * alpha;
                 let low = (alpha + inner * (level / levels)).ln();

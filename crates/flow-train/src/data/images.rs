@@ -482,3 +482,74 @@ impl fmt::Debug for Pictures {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kept bytes are counted once a picture and stay within the limit, whatever is drawn.
+    #[test]
+    fn the_cache_keeps_to_its_limit() -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        for i in 0..4 {
+            image::GrayImage::new(600, 600).save(dir.path().join(format!("{i}.png")))?;
+        }
+        let folder = ImageFolder::new(dir.path());
+        let files: Vec<_> = (0..4)
+            .map(|i| dir.path().join(format!("{i}.png")))
+            .collect();
+        for (mib, kept) in [(0, 0), (1, 0), (2, 1), (512, 4)] {
+            let pictures = Pictures {
+                files: files
+                    .iter()
+                    .map(|path| File {
+                        path: path.clone(),
+                        label: None,
+                        picture: OnceLock::new(),
+                    })
+                    .collect(),
+                shape: ItemShape::Image {
+                    channels: 3,
+                    height: 600,
+                    width: 600,
+                },
+                crop: folder.crop,
+                crops: 1,
+                prepare: Prepare {
+                    resize: None,
+                    grey: false,
+                },
+                classes: Arc::default(),
+                seed: 0,
+                same_every_epoch: false,
+                cache: Arc::new(Cache {
+                    used: AtomicUsize::new(0),
+                    limit: mib << 20,
+                }),
+            };
+            for epoch in 0..3 {
+                let draws: Vec<_> = (0..8)
+                    .map(|i| Draw {
+                        epoch,
+                        index: i % 4,
+                    })
+                    .collect();
+                pictures.batch(&draws)?;
+            }
+            assert_eq!(
+                pictures
+                    .files
+                    .iter()
+                    .filter(|f| f.picture.get().is_some())
+                    .count(),
+                kept,
+                "{mib} MiB"
+            );
+            assert_eq!(
+                pictures.cache.used.load(Ordering::Relaxed),
+                kept * 600 * 600 * 3
+            );
+        }
+        Ok(())
+    }
+}

@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn an_error_is_the_last_item_and_a_drop_ends_an_endless_loader() -> Result<()> {
         let set = digits()?.test;
-        let mut loader = Loader::new(set.clone(), each_once(300, 100, 0), 1)?;
+        let mut loader = Loader::new(set.clone(), each_once(400, 100, 0), 1)?;
         assert!(loader.by_ref().take(2).all(|b| b.is_ok()));
         assert!(matches!(
             loader.next(),

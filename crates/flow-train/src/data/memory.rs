@@ -75,7 +75,7 @@ impl InMemory {
     /// `levels` is the number of levels of discrete values and `None` for continuous ones.
     ///
     /// # Errors
-    /// [`DataError::Empty`] without items, [`DataError::Truncated`] if the last item is not whole, [`DataError::LabelCount`] if there is not one
+    /// [`DataError::Empty`] without items, [`DataError::Size`] if the last item is not whole, [`DataError::LabelCount`] if there is not one
     /// label an item, [`DataError::Header`] if `levels` does not fit the kind of values, [`DataError::Value`] for a value of `levels` or
     /// more, a value that is not finite, or a label without a class.
     pub fn new(
@@ -92,10 +92,11 @@ impl InMemory {
         }
         let len = values.len() / dims;
         if len * dims != values.len() {
-            return Err(DataError::Truncated {
-                path: path(),
-                expected: ((len + 1) * dims) as u64,
-                got: values.len() as u64,
+            let expected = (len + 1) * dims;
+            return Err(DataError::Size {
+                what: "values",
+                expected,
+                got: values.len(),
             });
         }
         let bad = match (&values, levels) {
@@ -237,5 +238,108 @@ impl fmt::Debug for InMemory {
             .field("levels", &self.levels)
             .field("classes", &self.classes())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let labels = |of_items: &[u32]| {
+            Some(Labels {
+                of_items: of_items.to_vec(),
+                classes: ["a".to_owned(), "b".to_owned()].into(),
+            })
+        };
+        let (bytes, reals) = (
+            |v: &[u8]| Values::Levels(v.to_vec()),
+            |v: &[f64]| Values::Real(v.to_vec()),
+        );
+        let cases = [
+            (bytes(&[]), Some(256), None, "s: holds no items"),
+            (
+                bytes(&[1, 2, 3]),
+                Some(256),
+                None,
+                "values: expected 4 elements, got 3",
+            ),
+            (
+                bytes(&[1, 2, 3, 17]),
+                Some(17),
+                None,
+                "s: item 1: expected a level below 17, got 17",
+            ),
+            (
+                bytes(&[1, 2]),
+                None,
+                None,
+                "s: levels: expected 2 to 256 for discrete values, none for continuous ones, got None",
+            ),
+            (
+                reals(&[1.0, 2.0]),
+                Some(2),
+                None,
+                "s: levels: expected 2 to 256 for discrete values, none for continuous ones, got Some(2)",
+            ),
+            (
+                reals(&[1.0, 2.0, f64::NAN, 0.0]),
+                None,
+                None,
+                "s: item 1: expected a finite number, got NaN",
+            ),
+            (
+                bytes(&[1, 2]),
+                Some(256),
+                labels(&[0, 1]),
+                "s: expected 1 labels, one for each item, got 2",
+            ),
+            (
+                bytes(&[1, 2]),
+                Some(256),
+                labels(&[2]),
+                "s: item 0: expected a label below 2, got 2",
+            ),
+        ];
+        for (values, levels, labels, message) in cases {
+            let set = InMemory::new(
+                "s".as_ref(),
+                values,
+                ItemShape::Vector { dims: 2 },
+                levels,
+                labels,
+            );
+            assert_eq!(set.expect_err(message).to_string(), message);
+        }
+        let nothing = InMemory::new(
+            "s".as_ref(),
+            bytes(&[1]),
+            ItemShape::Vector { dims: 0 },
+            Some(256),
+            None,
+        );
+        assert!(matches!(nothing, Err(DataError::Empty { .. })));
+    }
+
+    #[test]
+    fn one_item_cannot_be_split() -> Result<()> {
+        let set = |n| {
+            InMemory::new(
+                "s".as_ref(),
+                Values::Real(vec![0.0; n]),
+                ItemShape::Vector { dims: 1 },
+                None,
+                None,
+            )
+        };
+        for rule in [SplitRule::LastTenth, SplitRule::EveryTenth] {
+            assert!(matches!(
+                set(1)?.split("s".as_ref(), &rule),
+                Err(DataError::TooFew { got: 1, .. })
+            ));
+            assert_eq!(set(2)?.split("s".as_ref(), &rule)?.test.len(), 1);
+        }
+        Ok(())
     }
 }

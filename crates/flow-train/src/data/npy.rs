@@ -360,6 +360,11 @@ mod tests {
                 "a.npy: sizes [4294967296, 4294967296] are more than 17179869184 bytes",
             ),
             (
+                "a little too large",
+                npy(&dict("|u1", "131072, 131073"), &[]),
+                "a.npy: sizes [131072, 131073] are more than",
+            ),
+            (
                 "overflow hidden by 0",
                 npy(&dict("|u1", "18446744073709551615, 0"), &[]),
                 "a.npy: sizes [18446744073709551615, 0] are more than",
@@ -436,12 +441,14 @@ mod tests {
             );
         }
         // Interleaved pixels come apart into planes.
-        let batch =
-            set("1, 2, 2, 3", "|u1", Layout::Auto, 12)?.batch(&[Draw { epoch: 0, index: 0 }])?;
-        assert_eq!(
-            batch.values,
-            Values::Levels(vec![0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11])
-        );
+        for layout in [Layout::Auto, Layout::Hwc] {
+            let batch =
+                set("1, 2, 2, 3", "|u1", layout, 12)?.batch(&[Draw { epoch: 0, index: 0 }])?;
+            assert_eq!(
+                batch.values,
+                Values::Levels(vec![0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11])
+            );
+        }
         Ok(())
     }
 
