@@ -278,7 +278,15 @@ fn files_that_do_not_fit_are_named_or_skipped() -> Test {
         ImageFolder::new(empty.path().join("none")).open(0),
         Err(DataError::Io { .. })
     ));
-    for bad in ["&crops=2", "&crop=none", "&test=[", "&crops=0"] {
+    for bad in [
+        "&crops=2",
+        "&skip-bad=1&crop=random&crops=100000000",
+        "&skip-bad=1&test=nothing",
+        "&skip-bad=1&test=*",
+        "&crop=none",
+        "&test=[",
+        "&crops=0",
+    ] {
         assert!(matches!(open(bad), Err(DataError::Setting { .. })), "{bad}");
     }
     Ok(())

@@ -14,7 +14,8 @@ use super::dataset::check_draws;
 use super::picture::{Picture, Prepare};
 use super::random::{Purpose, stream};
 use super::{
-    Batch, DataError, Dataset, Draw, ItemShape, Result, Skipped, Split, SplitRule, Values,
+    Batch, DataError, Dataset, Draw, ItemShape, MAX_ITEMS, Result, Skipped, Split, SplitRule,
+    Values,
 };
 
 /// Which window of a picture is an item.
@@ -78,9 +79,9 @@ impl ImageFolder {
     /// Lists the folder and checks the size of every picture; `seed` is that of the random crops.
     ///
     /// # Errors
-    /// [`DataError::Setting`] for settings that contradict each other or a malformed pattern, [`DataError::Empty`], [`DataError::TooFew`] if a part would be empty,
-    /// [`DataError::ImageSize`] for a picture that is too small or, without crops, not of the size of the first, [`DataError::Image`] for a broken one,
-    /// [`DataError::Io`].
+    /// [`DataError::Setting`] for settings that contradict each other, a malformed pattern, or patterns that match no picture or
+    /// all; [`DataError::Empty`]; [`DataError::TooFew`] if a part would be empty; [`DataError::ImageSize`] for a picture that is too
+    /// small or, without crops, not of the size of the first; [`DataError::Image`] for a broken one; [`DataError::Io`].
     pub fn open(&self, seed: u64) -> Result<Split> {
         self.check()?;
         let patterns = self.patterns()?;
@@ -104,6 +105,16 @@ impl ImageFolder {
         };
 
         let n = kept.len();
+        if n.checked_mul(self.crops)
+            .is_none_or(|items| items > MAX_ITEMS)
+        {
+            let expected = "at most 100000000 crops in an epoch";
+            return Err(DataError::Setting {
+                what: "crops",
+                expected,
+                got: format!("{} of {n} pictures", self.crops),
+            });
+        }
         let (labels, classes) = self.classes(&kept);
         let is_test = |i: usize, path: &Path| match &patterns {
             Some(patterns) => self.matches(patterns, path),
@@ -123,6 +134,14 @@ impl ImageFolder {
             });
         }
         if train.is_empty() || test.is_empty() {
+            if let Some(patterns) = &self.test {
+                let expected = "patterns that match some of the pictures and not all";
+                return Err(DataError::Setting {
+                    what: "test",
+                    expected,
+                    got: patterns.clone(),
+                });
+            }
             return Err(DataError::TooFew {
                 path: self.dir.clone(),
                 got: n,
@@ -425,7 +444,7 @@ impl Pictures {
 
 impl Dataset for Pictures {
     fn len(&self) -> usize {
-        self.files.len().saturating_mul(self.crops)
+        self.files.len() * self.crops
     }
 
     fn shape(&self) -> ItemShape {

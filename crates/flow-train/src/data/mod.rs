@@ -55,3 +55,6 @@ pub use toy::{Toy, ToyKind};
 /// Memory grows with the bytes really read, never with what a header claims; this bounds what a compressed file can blow up to.
 /// A set of pictures larger than memory is read as a folder, which streams.
 pub const MAX_ARRAY_BYTES: u64 = 1 << 34;
+
+/// The most items of an epoch of generated points or of crops: an epoch's order is held in memory.
+pub const MAX_ITEMS: usize = 100_000_000;

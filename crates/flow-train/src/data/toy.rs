@@ -8,7 +8,9 @@ use rand::Rng;
 use rand_distr::StandardNormal;
 
 use super::random::{Purpose, stream};
-use super::{DataError, Draw, InMemory, ItemShape, Labels, Result, Split, SplitRule, Values};
+use super::{
+    DataError, Draw, InMemory, ItemShape, Labels, MAX_ITEMS, Result, Split, SplitRule, Values,
+};
 
 /// A density on ℝ², by the conventions of the set it is named after, so that figures can be compared.
 ///
@@ -138,9 +140,6 @@ pub struct Toy {
 }
 
 impl Toy {
-    /// The most points in a part.
-    pub const MAX_POINTS: usize = 100_000_000;
-
     /// 10,000 points with the noise of the convention.
     pub const fn new(kind: ToyKind) -> Self {
         Self {
@@ -165,9 +164,9 @@ impl Toy {
     /// Generates both parts. Labels are the moon, centre or circle that a point belongs to; a checkerboard has none.
     ///
     /// # Errors
-    /// [`DataError::Setting`] if `n` is 0 or above [`MAX_POINTS`](Self::MAX_POINTS), the noise is negative or not finite, or a checkerboard has any.
+    /// [`DataError::Setting`] if `n` is 0 or above [`MAX_ITEMS`], the noise is negative or not finite, or a checkerboard has any.
     pub fn open(&self, seed: u64) -> Result<Split> {
-        if !(1..=Self::MAX_POINTS).contains(&self.n) {
+        if !(1..=MAX_ITEMS).contains(&self.n) {
             return Err(DataError::Setting {
                 what: "n",
                 expected: "1 to 100000000 points",
