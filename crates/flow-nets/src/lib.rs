@@ -1,1 +1,5 @@
-//! flow-nets
+//! The networks that the families of flows share, with kernels on row blocks.
+
+mod residual_mlp;
+
+pub use residual_mlp::{Activation, ResidualMlp, ResidualMlpConfig, ResidualMlpKernel};

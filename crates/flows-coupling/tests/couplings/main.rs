@@ -1,0 +1,5 @@
+//! Couplings from their specs: values, log-dets, gradients, text.
+
+mod common;
+mod flows;
+mod spec;
