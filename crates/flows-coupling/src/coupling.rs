@@ -165,12 +165,12 @@ impl<T: Transformer<E>, E: Scalar, D: FlowDevice<E>> Coupling<T, E, D> {
     fn cut<P: Tape<E, D>>(&self, x: Matrix<E, D, P>) -> (Matrix<E, D, P>, Matrix<E, D, P>) {
         let Partition { kept, moved } = self.partition;
         let columns = x.permute::<_, Axes2<1, 0>>();
-        (columns_at(columns.with_empty_tape(), kept.features().collect()), columns_at(columns, moved.features().collect()))
+        (columns_at(columns.with_empty_tape(), kept.features()), columns_at(columns, moved.features()))
     }
 
     /// Both parts as they lie in a row.
     fn join<P: Tape<E, D> + Merge<P>>(&self, kept: Matrix<E, D, P>, moved: Matrix<E, D, P>) -> Matrix<E, D, P> {
-        columns_at((kept, moved).concat_along(Axis::<1>).permute::<_, Axes2<1, 0>>(), self.partition.places())
+        columns_at((kept, moved).concat_along(Axis::<1>).permute::<_, Axes2<1, 0>>(), self.partition.places().into_iter())
     }
 
     /// The conditioner's output for the kept columns.
@@ -187,8 +187,13 @@ impl<T: Transformer<E>, E: Scalar, D: FlowDevice<E>> Coupling<T, E, D> {
 }
 
 /// Rows of a transposed matrix as columns.
-fn columns_at<E: Scalar, D: FlowDevice<E>, P: Tape<E, D>>(columns: Matrix<E, D, P>, features: Vec<usize>) -> Matrix<E, D, P> {
-    let features: Tensor<(usize,), usize, D> = columns.device().tensor_from_vec(features.clone(), (features.len(),));
+fn columns_at<E: Scalar, D: FlowDevice<E>, P: Tape<E, D>>(
+    columns: Matrix<E, D, P>,
+    features: impl Iterator<Item = usize>,
+) -> Matrix<E, D, P> {
+    let features: Vec<usize> = features.collect();
+    let count = features.len();
+    let features: Tensor<(usize,), usize, D> = columns.device().tensor_from_vec(features, (count,));
     columns.gather(features).permute::<_, Axes2<1, 0>>()
 }
 

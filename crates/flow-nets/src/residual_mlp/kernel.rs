@@ -95,7 +95,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
 
     /// The output (outputs × lanes) for an input (inputs × lanes) and a condition (condition × lanes).
     ///
-    /// Leaves on the tape: the input with the condition, per block what either activation needs (its output for ReLU and tanh, its input for the
+    /// Leaves on the tape: the input with the condition, per block what either activation needs (its output for `Relu` and `Tanh`, its input for the
     /// others), and what `final` saw.
     ///
     /// # Errors
@@ -181,7 +181,9 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
 /// h += b.
 fn add_bias<E: Scalar>(h: &mut [E], bias: &[E], lanes: usize) {
     for (row, &b) in h.chunks_exact_mut(lanes).zip(bias) {
-        row.iter_mut().for_each(|h| *h += b);
+        for h in row {
+            *h += b;
+        }
     }
 }
 
@@ -198,7 +200,9 @@ fn activate_bias<N: Nonlinear, E: Scalar>(h: &mut [E], bias: &[E], u: &mut [E], 
 /// h = φ(h + b).
 fn activate_bias_in_place<N: Nonlinear, E: Scalar>(h: &mut [E], bias: &[E], lanes: usize) {
     for (h, &b) in h.chunks_exact_mut(lanes).zip(bias) {
-        h.iter_mut().for_each(|h| *h = N::value(*h + b));
+        for h in h {
+            *h = N::value(*h + b);
+        }
     }
 }
 
