@@ -4,6 +4,8 @@
 
 #[path = "golden/mixerflow.rs"]
 mod mixerflow;
+#[path = "golden/spline.rs"]
+mod spline;
 
 use safetensors::{Dtype, SafeTensors};
 use std::path::PathBuf;
@@ -30,6 +32,11 @@ impl Golden {
     /// A whole number of the metadata.
     pub fn size(&self, key: &str) -> usize {
         usize::try_from(self.meta[key].as_u64().unwrap_or_else(|| panic!("meta.{key}"))).unwrap()
+    }
+
+    /// A number of the metadata.
+    pub fn number(&self, key: &str) -> f64 {
+        self.meta[key].as_f64().unwrap_or_else(|| panic!("meta.{key}"))
     }
 
     /// Names of all tensors.

@@ -98,7 +98,11 @@ where
                 compared += 1;
             }
         }
-        assert_eq!(compared, golden.names().iter().filter(|name| name.starts_with("grad.")).count(), "every golden gradient has its parameter");
+        assert_eq!(
+            compared,
+            golden.names().iter().filter(|name| name.starts_with("grad.")).count(),
+            "every golden gradient has its parameter"
+        );
     }
 }
 

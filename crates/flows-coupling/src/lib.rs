@@ -1,17 +1,19 @@
 //! Coupling flows: additive, affine and rational-quadratic-spline couplings with a residual-MLP conditioner.
 //!
 //! One mechanism, [`Coupling`], splits a row in two, conditions on the part that passes, and moves the other part with a [`Transformer`]. Specs are in [`spec`]:
-//! `AdditiveCoupling(…)`, `AffineCoupling(…)`.
+//! `AdditiveCoupling(…)`, `AffineCoupling(…)`, `SplineCoupling(…)`.
 
 mod affine;
 mod coupling;
 mod math;
 pub mod spec;
+mod spline;
 mod split;
 mod transformer;
 
 pub use affine::{Additive, Affine};
 pub use coupling::{Conditioner, Coupling};
+pub use spline::RationalQuadratic;
 pub use split::Split;
 pub use transformer::{MappedRows, PlainTransformer, Transformer};
 

@@ -8,9 +8,9 @@
 //! # Ok::<(), flow_api::spec::SpecError>(())
 //! ```
 
-use crate::{Additive, Affine, Conditioner, Coupling, Split};
+use crate::{Additive, Affine, Conditioner, Coupling, RationalQuadratic, Split};
 use flow_api::spec::{BuildRowFlow, BuildScope, SpecError, SpecScalar};
-use flow_api::{RowFlow, register_row_flow};
+use flow_api::{FlowError, RowFlow, register_row_flow};
 use flow_nets::Activation;
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ macro_rules! coupling_spec {
     (
         $(#[$doc:meta])*
         $name:ident { $( $(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr, )* }
-        |$spec:ident, $scope:ident| $transformer:expr
+        |$spec:ident| $transformer:expr
     ) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,15 +50,18 @@ macro_rules! coupling_spec {
 
         impl BuildRowFlow for $name {
             fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError> {
-                let ($spec, $scope) = (self, &scope.child(stringify!($name)));
-                $scope.at_least("dim", dim, 2)?;
-                $scope.at_least("hidden", self.hidden, 1)?;
-                $scope.at_least("blocks", self.blocks, 1)?;
-                let condition = self.condition.map_or(Ok(0), |width| $scope.at_least("condition", width, 1))?;
+                let $spec = self;
+                let named = scope.child(stringify!($name));
+                let condition = self.condition.map_or(Ok(0), |width| named.at_least("condition", width, 1))?;
                 let conditioner = Conditioner { hidden: self.hidden, blocks: self.blocks, activation: self.activation, condition };
-                let transformer = $transformer?;
                 let flipped = scope.index() % 2 == 1;
-                Ok(Box::new(Coupling::<_, E, _>::new(dim, self.split, flipped, transformer, conditioner, scope.seed(), scope.device())?))
+                let coupling = $transformer
+                    .and_then(|t| Coupling::<_, E, _>::new(dim, self.split, flipped, t, conditioner, scope.seed(), scope.device()));
+                match coupling {
+                    Ok(coupling) => Ok(Box::new(coupling)),
+                    Err(FlowError::Setting { field, expected, got, .. }) => Err(named.field_error(field, expected, got)),
+                    Err(other) => Err(other.into()),
+                }
             }
         }
     };
@@ -67,7 +70,7 @@ macro_rules! coupling_spec {
 coupling_spec! {
     /// [`Additive`] coupling: y = x + t, volume-preserving.
     AdditiveCoupling {}
-    |_spec, _scope| Ok::<_, SpecError>(Additive)
+    |_spec| Ok(Additive)
 }
 
 coupling_spec! {
@@ -76,15 +79,16 @@ coupling_spec! {
         /// Bound c of the log-scale s = c tanh(r / c). Default 2.
         bound: f64 = 2.0,
     }
-    |spec, scope| number(scope, "bound", spec.bound).and_then(|bound| Ok(Affine::new(bound)?))
+    |spec| Affine::new(E::of(spec.bound))
 }
 
-/// A finite number above 0, in the model's number type too.
-fn number<E: SpecScalar>(scope: &BuildScope<E::Device>, field: &'static str, value: f64) -> Result<E, SpecError> {
-    let in_type = E::of(scope.positive(field, value)?);
-    if in_type > E::zero() && num_traits::Float::is_finite(in_type) {
-        Ok(in_type)
-    } else {
-        Err(scope.field_error(field, "a number that the model's number type can hold", value))
+coupling_spec! {
+    /// [`RationalQuadratic`] coupling: a monotone spline on an interval, the identity outside. It runs on host row blocks on every device.
+    SplineCoupling {
+        /// Bins of the spline, 2 to 999. Default 8.
+        bins: usize = 8,
+        /// Half the width B of the interval \[−B, B\] that the spline acts on. Default 3.
+        tail_bound: f64 = 3.0,
     }
+    |spec| RationalQuadratic::new(spec.bins, E::of(spec.tail_bound))
 }

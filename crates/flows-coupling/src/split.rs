@@ -36,7 +36,7 @@ impl Split {
             return Err(FlowError::Setting {
                 layer: "Coupling".to_owned(),
                 field: "dim",
-                expected: "at least 2: one feature to keep and one to move".to_owned(),
+                expected: "at least 2".to_owned(),
                 got: dim.to_string(),
             });
         }

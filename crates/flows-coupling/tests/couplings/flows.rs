@@ -14,6 +14,9 @@ const CASES: &[(&str, usize, usize)] = &[
     ("AffineCoupling(hidden: 5, blocks: 1, bound: 0.7, activation: Silu, split: Interleaved)", 7, 0),
     ("AffineCoupling(hidden: 9, blocks: 3, activation: Tanh, split: Interleaved)", 6, 1),
     ("AffineCoupling(hidden: 8, blocks: 2, activation: Gelu, condition: 3)", 3, 0),
+    ("SplineCoupling(hidden: 8, blocks: 1)", 5, 0),
+    ("SplineCoupling(hidden: 8, blocks: 1, bins: 2, tail_bound: 1.5, split: Interleaved, activation: Tanh)", 6, 1),
+    ("SplineCoupling(hidden: 8, blocks: 1, bins: 5, tail_bound: 0.8, condition: 3)", 2, 1),
 ];
 
 const ROWS: usize = 6;
@@ -164,7 +167,7 @@ fn fused_kernels_equal_plain_operations() {
 fn the_kept_features_pass_bit_for_bit_and_alone_decide_how_the_others_move() {
     for &(ron, dim, index) in CASES {
         let (flow, cx) = (build::<f32>(ron, dim, index, 0.3), context(1, condition(ron), Kernels::Fused));
-        let x = normal::<f32>(dim, "x");
+        let x: Vec<f32> = normal::<f32>(dim, "x").iter().map(|x| 0.3 * x).collect(); // inside of every spline
         let at = |x: &[f32]| to_host(&flow.forward(batch(x.to_vec(), dim), &cx).unwrap().value);
         let y = at(&x);
         let kept: Vec<usize> = (0..dim).filter(|&j| y[j].to_bits() == x[j].to_bits()).collect();

@@ -3,3 +3,4 @@
 mod common;
 mod flows;
 mod spec;
+mod spline;
