@@ -1,1 +1,3 @@
-//! flow-nets
+//! Conditioner networks that the flow families share, with explicit derivatives.
+
+pub mod smooth;
