@@ -3,3 +3,5 @@
 mod residual_mlp;
 
 pub use residual_mlp::{Activation, ResidualMlp, ResidualMlpConfig, ResidualMlpKernel};
+//! Conditioner networks that the flow families share, with explicit derivatives.
+pub mod smooth;

@@ -1,0 +1,202 @@
+//! The forward pass and the tangent pass.
+
+use flow_kernels::Real;
+use flow_kernels::matmul::{Accumulate, Operand, matmul};
+use flow_kernels::workspace::Buffer;
+
+use super::elementwise::{Activate, affine, push_tangents, scale_rows};
+use super::kernel::{MlpKernel, Modulation, Stage};
+
+/// What [`MlpKernel::forward_traced`] leaves for the passes after it: layer inputs, pre-activations, slopes φ′, and the scale of the modulation.
+#[derive(Debug)]
+pub struct Trace<E: Real> {
+    pub(super) values: Buffer<E>,
+    pub(super) lanes: usize,
+}
+
+impl<E: Real> Trace<E> {
+    /// Rows in the block.
+    pub fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    /// The one buffer that it is, to be put on a tape.
+    pub fn into_values(self) -> Buffer<E> {
+        self.values
+    }
+
+    /// The trace of `lanes` rows again, from what [`into_values`](Self::into_values) of a trace of the same kernel gave.
+    pub fn from_values(values: Buffer<E>, lanes: usize) -> Self {
+        Self { values, lanes }
+    }
+}
+
+/// What [`MlpKernel::jvp_traced`] leaves for [`MlpKernel::pullback_dual`]: the tangents of layer inputs and pre-activations.
+#[derive(Debug)]
+pub struct TangentTrace<E: Real> {
+    pub(super) values: Buffer<E>,
+    pub(super) columns: usize,
+}
+
+impl<E: Real> Stage<'_, E> {
+    pub(super) fn weight(&self) -> Operand<'_, E> {
+        Operand::new(&self.weight, self.output, self.input)
+    }
+
+    /// This layer's part of a flat scale or shift, or nothing where there is none.
+    pub(super) fn modulation<'b>(&self, flat: &'b [E]) -> &'b [E] {
+        flat.get(self.modulation..self.modulation + self.output).unwrap_or(&[])
+    }
+
+    /// z = s ⊙ (W h + b) + t.
+    fn pre_activation(&self, h: &[E], lanes: usize, modulation: Modulation<'_, E>, z: &mut [E]) {
+        matmul(z, Accumulate::Replace, self.weight(), Operand::new(h, self.input, lanes));
+        affine(z, &self.bias, self.modulation(modulation.scale), self.modulation(modulation.shift), lanes);
+    }
+
+    /// ż = s ⊙ (W ḣ).
+    pub(super) fn pre_tangent(&self, h: &[E], columns: usize, scale: &[E], z: &mut [E]) {
+        matmul(z, Accumulate::Replace, self.weight(), Operand::new(h, self.input, columns));
+        scale_rows(z, columns, scale);
+    }
+
+    /// The next layer's input from this one's and z; the slopes too, unless `slope` is empty.
+    fn activate(&self, h: &[E], z: &[E], lanes: usize, slope: &mut [E], out: &mut [E]) {
+        let Some(hidden) = &self.hidden else { return };
+        let (passed, activated) = out.split_at_mut(hidden.passed * lanes);
+        if let Some([eta, _]) = hidden.concat {
+            passed.iter_mut().zip(h).for_each(|(out, &h)| *out = eta * h);
+        }
+        hidden.phi.with(Activate { z, out: activated, slope, gain: hidden.gain() });
+    }
+
+    /// The next layer's input tangents from this one's and ż.
+    pub(super) fn activate_tangents(&self, slope: &[E], h: &[E], z: &[E], lanes: usize, columns: usize, out: &mut [E]) {
+        let Some(hidden) = &self.hidden else { return };
+        let (passed, activated) = out.split_at_mut(hidden.passed * columns);
+        if let Some([eta, _]) = hidden.concat {
+            passed.iter_mut().zip(h).for_each(|(out, &h)| *out = eta * h);
+        }
+        push_tangents(slope, z, activated, lanes, columns);
+    }
+
+    /// Width of the next layer's input.
+    pub(super) fn width(&self) -> usize {
+        self.hidden.map_or(self.output, |h| h.passed + h.activated)
+    }
+
+    fn activated(&self) -> usize {
+        self.hidden.map_or(0, |h| h.activated)
+    }
+
+    /// h, z and slope of this layer in a trace.
+    pub(super) fn traced<'b>(&self, trace: &'b Trace<E>) -> [&'b [E]; 3] {
+        let lanes = trace.lanes;
+        let (h, rest) = trace.values[self.trace * lanes..].split_at(self.input * lanes);
+        if self.hidden.is_none() {
+            return [h, &[], &[]];
+        }
+        let (z, rest) = rest.split_at(self.output * lanes);
+        [h, z, &rest[..self.activated() * lanes]]
+    }
+
+    /// ḣ and ż of this layer in a tangent trace.
+    pub(super) fn traced_tangents<'b>(&self, trace: &'b TangentTrace<E>) -> [&'b [E]; 2] {
+        let (h, rest) = trace.values[self.tangent_trace * trace.columns..].split_at(self.input * trace.columns);
+        if self.hidden.is_none() { [h, &[]] } else { [h, &rest[..self.output * trace.columns]] }
+    }
+}
+
+impl<E: Real> MlpKernel<'_, E> {
+    /// y = g(x) without a trace: x is input × lanes, y output × lanes.
+    pub fn forward(&self, x: &[E], lanes: usize, modulation: Modulation<'_, E>, y: &mut [E]) {
+        if lanes == 0 {
+            return;
+        }
+        let mut h = Buffer::take(0);
+        for (i, stage) in self.stages.iter().enumerate() {
+            let input = if i == 0 { x } else { &h[..] };
+            if stage.hidden.is_none() {
+                stage.pre_activation(input, lanes, modulation, y);
+                continue;
+            }
+            let mut z = Buffer::take(stage.output * lanes);
+            stage.pre_activation(input, lanes, modulation, &mut z);
+            let mut out = Buffer::take(stage.width() * lanes);
+            stage.activate(input, &z, lanes, &mut [], &mut out);
+            h = out;
+        }
+    }
+
+    /// y = g(x), and what the other passes need.
+    pub fn forward_traced(&self, x: &[E], lanes: usize, modulation: Modulation<'_, E>, y: &mut [E]) -> Trace<E> {
+        let rows = self.trace_rows * lanes;
+        let mut values = Buffer::take(rows + modulation.scale.len());
+        values[rows..].copy_from_slice(modulation.scale);
+        if lanes > 0 {
+            values[..self.input * lanes].copy_from_slice(&x[..self.input * lanes]);
+            for stage in &self.stages {
+                let (h, rest) = values[stage.trace * lanes..].split_at_mut(stage.input * lanes);
+                if stage.hidden.is_none() {
+                    stage.pre_activation(h, lanes, modulation, y);
+                    continue;
+                }
+                let (z, rest) = rest.split_at_mut(stage.output * lanes);
+                let (slope, rest) = rest.split_at_mut(stage.activated() * lanes);
+                stage.pre_activation(h, lanes, modulation, z);
+                stage.activate(h, z, lanes, slope, &mut rest[..stage.width() * lanes]);
+            }
+        }
+        Trace { values, lanes }
+    }
+
+    /// s of all layers, as the forward pass was given it.
+    pub(super) fn scale<'b>(&self, trace: &'b Trace<E>) -> &'b [E] {
+        &trace.values[self.trace_rows * trace.lanes..]
+    }
+
+    /// J u for k tangents a row: `tangents` is input × (k · lanes), `out` output × (k · lanes).
+    pub fn jvp(&self, trace: &Trace<E>, tangents: &[E], out: &mut [E]) {
+        let columns = tangents.len() / self.input;
+        if columns == 0 || trace.lanes == 0 {
+            return;
+        }
+        let scale = self.scale(trace);
+        let mut h = Buffer::take(0);
+        for (i, stage) in self.stages.iter().enumerate() {
+            let input = if i == 0 { tangents } else { &h[..] };
+            if stage.hidden.is_none() {
+                stage.pre_tangent(input, columns, stage.modulation(scale), out);
+                continue;
+            }
+            let [_, _, slope] = stage.traced(trace);
+            let mut z = Buffer::take(stage.output * columns);
+            stage.pre_tangent(input, columns, stage.modulation(scale), &mut z);
+            let mut next = Buffer::take(stage.width() * columns);
+            stage.activate_tangents(slope, input, &z, trace.lanes, columns, &mut next);
+            h = next;
+        }
+    }
+
+    /// [`jvp`](Self::jvp), and what [`pullback_dual`](Self::pullback_dual) needs of it.
+    pub fn jvp_traced(&self, trace: &Trace<E>, tangents: &[E], out: &mut [E]) -> TangentTrace<E> {
+        let columns = tangents.len() / self.input;
+        let mut values = Buffer::take(self.tangent_trace_rows * columns);
+        if columns > 0 && trace.lanes > 0 {
+            let scale = self.scale(trace);
+            values[..self.input * columns].copy_from_slice(&tangents[..self.input * columns]);
+            for stage in &self.stages {
+                let (h, rest) = values[stage.tangent_trace * columns..].split_at_mut(stage.input * columns);
+                if stage.hidden.is_none() {
+                    stage.pre_tangent(h, columns, stage.modulation(scale), out);
+                    continue;
+                }
+                let [_, _, slope] = stage.traced(trace);
+                let (z, rest) = rest.split_at_mut(stage.output * columns);
+                stage.pre_tangent(h, columns, stage.modulation(scale), z);
+                stage.activate_tangents(slope, h, z, trace.lanes, columns, &mut rest[..stage.width() * columns]);
+            }
+        }
+        TangentTrace { values, columns }
+    }
+}

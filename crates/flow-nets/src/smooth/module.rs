@@ -1,0 +1,236 @@
+//! The network as a module: parameters by path, and their initial values.
+
+use std::borrow::Cow;
+
+use flow_api::{FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+use serde::{Deserialize, Serialize};
+
+use super::activation::Activation;
+use super::kernel::{Layer, MlpKernel, Modulated};
+
+/// How weights start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Initialisation {
+    /// Weights and biases uniform in ±1/√(fan-in): what `torch.nn.Linear` does.
+    #[default]
+    Uniform,
+    /// Weights normal with variance 2/(fan-in), biases 0 (He et al. 2015, arXiv:1502.01852, section 2.2).
+    Kaiming,
+}
+
+/// The sizes of an [`Mlp`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MlpConfig {
+    /// Width of x.
+    pub input: usize,
+    /// Outputs of every hidden layer's linear map. The next layer sees twice as many with [`Activation::CLipSwish`].
+    pub hidden: Vec<usize>,
+    /// Width of y.
+    pub output: usize,
+    /// φ.
+    pub activation: Activation,
+    /// Hidden layers are densely connected: each one's output is its input, followed by what it computed.
+    pub concat: bool,
+    /// How weights start.
+    pub initialisation: Initialisation,
+    /// The last layer starts as zero, so that the network starts as y = 0.
+    pub zero_last: bool,
+}
+
+impl MlpConfig {
+    /// Input, hidden and output widths; everything else as it usually is: `LipSwish`, no dense connections, uniform start.
+    pub fn new(input: usize, hidden: impl Into<Vec<usize>>, output: usize) -> Self {
+        Self {
+            input,
+            hidden: hidden.into(),
+            output,
+            activation: Activation::default(),
+            concat: false,
+            initialisation: Initialisation::default(),
+            zero_last: false,
+        }
+    }
+}
+
+/// The parameters of one layer.
+#[derive(Debug, Clone)]
+pub struct MlpLayer<E: Scalar, D: FlowDevice<E>> {
+    weight: Parameter<E, D>,
+    bias: Parameter<E, D>,
+    beta: Option<Parameter<E, D>>,
+}
+
+impl<E: Scalar, D: FlowDevice<E>> MlpLayer<E, D> {
+    /// out × in.
+    pub fn weight(&self) -> &Parameter<E, D> {
+        &self.weight
+    }
+
+    /// out.
+    pub fn bias(&self) -> &Parameter<E, D> {
+        &self.bias
+    }
+
+    /// The raw β of a hidden layer whose activation has one, shape (1).
+    pub fn beta(&self) -> Option<&Parameter<E, D>> {
+        self.beta.as_ref()
+    }
+
+    /// Outputs and inputs of the linear map.
+    pub fn shape(&self) -> (usize, usize) {
+        let output = self.bias.values().len();
+        (output, self.weight.values().len() / output)
+    }
+}
+
+impl<E: Scalar, D: FlowDevice<E>> Module<E> for MlpLayer<E, D> {
+    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+        visitor.parameter("weight", &self.weight);
+        visitor.parameter("bias", &self.bias);
+        if let Some(beta) = &self.beta {
+            visitor.parameter("beta", beta);
+        }
+    }
+    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+        visitor.parameter("weight", &mut self.weight);
+        visitor.parameter("bias", &mut self.bias);
+        if let Some(beta) = &mut self.beta {
+            visitor.parameter("beta", beta);
+        }
+    }
+}
+
+/// A smooth multilayer perceptron with its parameters; [`MlpKernel`] computes.
+///
+/// # Parameters
+/// `layers.{i}.weight` (out × in), `layers.{i}.bias` (out) and, on hidden layers whose activation has one, `layers.{i}.beta` (1): visited in the order of the
+/// kernel's sums.
+///
+/// ```
+/// use flow_api::{DefaultDevice, parameter_count};
+/// use flow_nets::smooth::{Mlp, MlpConfig, Modulation};
+/// let mlp = Mlp::<f32, DefaultDevice>::new(&MlpConfig::new(2, [16, 16], 2), 7, &DefaultDevice::default())?;
+/// let kernel = mlp.kernel()?;
+/// assert_eq!(kernel.sums_len(), parameter_count(&mlp));
+/// let mut y = [0.0; 2];
+/// kernel.forward(&[0.3, -0.2], 1, Modulation::default(), &mut y);
+/// # Ok::<(), flow_api::FlowError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Mlp<E: Scalar, D: FlowDevice<E>> {
+    input: usize,
+    activation: Activation,
+    layers: Vec<MlpLayer<E, D>>,
+}
+
+impl<E: Scalar, D: FlowDevice<E>> Mlp<E, D> {
+    /// The network of these sizes, with initial parameters drawn from the seed.
+    ///
+    /// # Errors
+    /// [`FlowError::Setting`] for a width of 0.
+    pub fn new(config: &MlpConfig, seed: u64, device: &D) -> Result<Self> {
+        let widths = [("input", config.input), ("output", config.output)];
+        if let Some((field, got)) = widths.into_iter().chain(config.hidden.iter().map(|&w| ("hidden", w))).find(|&(_, w)| w == 0) {
+            return Err(FlowError::Setting { layer: "Mlp".to_owned(), field, expected: "at least 1".to_owned(), got: got.to_string() });
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut width = config.input;
+        let mut layers = Vec::with_capacity(config.hidden.len() + 1);
+        for (i, &output) in config.hidden.iter().chain([&config.output]).enumerate() {
+            let is_last = i == config.hidden.len();
+            let (weight, bias) = if is_last && config.zero_last {
+                (vec![E::zero(); output * width], vec![E::zero(); output])
+            } else {
+                config.initialisation.draw(output, width, &mut rng)
+            };
+            let beta = (!is_last && config.activation.has_beta())
+                .then(|| Parameter::new(device.clone(), &[1], vec![E::of(Activation::INITIAL_BETA)]));
+            layers.push(MlpLayer {
+                weight: Parameter::new(device.clone(), &[output, width], weight),
+                bias: Parameter::new(device.clone(), &[output], bias),
+                beta,
+            });
+            width = output * config.activation.branches() + if config.concat { width } else { 0 };
+        }
+        Ok(Self { input: config.input, activation: config.activation, layers })
+    }
+
+    /// Width of x.
+    pub fn input(&self) -> usize {
+        self.input
+    }
+
+    /// φ.
+    pub fn activation(&self) -> Activation {
+        self.activation
+    }
+
+    /// The layers, first to last.
+    pub fn layers(&self) -> &[MlpLayer<E, D>] {
+        &self.layers
+    }
+
+    /// The kernel with the weights as they are, for a network without dense connections and modulation.
+    ///
+    /// # Errors
+    /// Those of [`MlpKernel::new`], for a network with dense connections.
+    pub fn kernel(&self) -> Result<MlpKernel<'_, E>> {
+        self.kernel_with(self.layers.iter().map(|layer| layer.weight.values().into()), &[], Modulated::No)
+    }
+
+    /// The kernel with effective weights of the caller's, η₁ and η₂ of every hidden layer (none without dense connections), and a modulation.
+    ///
+    /// # Errors
+    /// Those of [`MlpKernel::new`]; [`FlowError::Shape`] for another number of weights.
+    pub fn kernel_with<'a>(
+        &'a self,
+        weights: impl IntoIterator<Item = Cow<'a, [E]>>,
+        eta: &[[E; 2]],
+        modulated: Modulated,
+    ) -> Result<MlpKernel<'a, E>> {
+        let last = self.layers.len() - 1;
+        let layer = |(i, (layer, weight)): (usize, (&'a MlpLayer<E, D>, Cow<'a, [E]>))| {
+            let made = Layer::new(weight, layer.bias.values());
+            if i == last {
+                return made;
+            }
+            let beta = layer.beta.as_ref().and_then(|beta| beta.values().first().copied()).unwrap_or_else(E::zero);
+            let made = made.activated(self.activation, beta);
+            match eta.get(i) {
+                Some(&eta) => made.concat(eta),
+                None => made,
+            }
+        };
+        let layers: Vec<_> = self.layers.iter().zip(weights).enumerate().map(layer).collect();
+        if layers.len() != self.layers.len() {
+            return Err(flow_api::shape_error("Mlp", "kernel_with", self.layers.len(), layers.len()));
+        }
+        MlpKernel::new(self.input, layers, modulated)
+    }
+}
+
+impl<E: Scalar, D: FlowDevice<E>> Module<E> for Mlp<E, D> {
+    flow_api::module_fields!(E; child layers);
+}
+
+impl Initialisation {
+    /// Weight and bias of a linear layer.
+    fn draw<E: Scalar>(self, output: usize, input: usize, rng: &mut ChaCha8Rng) -> (Vec<E>, Vec<E>) {
+        let fan_in = input as f64;
+        match self {
+            Self::Uniform => {
+                let bound = 1.0 / fan_in.sqrt();
+                let mut draw = |len| (0..len).map(|_| E::of(rng.gen_range(-bound..bound))).collect();
+                (draw(output * input), draw(output))
+            }
+            Self::Kaiming => {
+                let deviation = (2.0 / fan_in).sqrt();
+                let weight = (0..output * input).map(|_| E::of(deviation * rng.sample::<f64, _>(StandardNormal))).collect();
+                (weight, vec![E::zero(); output])
+            }
+        }
+    }
+}
