@@ -1,0 +1,187 @@
+//! Matrix products over row-major slices, by [faer](https://docs.rs/faer).
+//!
+//! Always on one thread: kernels are parallel over blocks (see [`crate::blocks`]), not inside of a product.
+
+use faer::linalg::matmul::matmul as faer_matmul;
+use faer::{Accum, MatMut, MatRef, Par};
+
+use crate::scalar::Real;
+
+/// What becomes of the destination's old contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accumulate {
+    /// They are overwritten, and not read: NaN there does no harm.
+    Replace,
+    /// The product is added to them.
+    Add,
+}
+
+/// A row-major slice seen as a matrix, or as its transpose.
+///
+/// ```
+/// use flow_kernels::matmul::Mat;
+/// let w = Mat::new(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2, 3);
+/// assert_eq!((w.rows(), w.cols()), (2, 3));
+/// assert_eq!((w.t().rows(), w.t().cols()), (3, 2));
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Mat<'a, E> {
+    data: &'a [E],
+    rows: usize,
+    cols: usize,
+    transposed: bool,
+}
+
+impl<'a, E> Mat<'a, E> {
+    /// `data` as `rows` × `cols`, row after row.
+    ///
+    /// # Panics
+    /// In debug builds if the size is another; in release builds a product with it panics.
+    pub fn new(data: &'a [E], rows: usize, cols: usize) -> Self {
+        debug_assert_eq!(data.len(), rows * cols, "data is {rows} × {cols}");
+        Self {
+            data,
+            rows,
+            cols,
+            transposed: false,
+        }
+    }
+
+    /// The transpose: another view, nothing is moved.
+    #[must_use]
+    pub fn t(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            transposed: !self.transposed,
+            ..self
+        }
+    }
+
+    /// Number of rows of this view.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns of this view.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    fn view(self) -> MatRef<'a, E> {
+        if self.transposed {
+            MatRef::from_column_major_slice(self.data, self.rows, self.cols)
+        } else {
+            MatRef::from_row_major_slice(self.data, self.rows, self.cols)
+        }
+    }
+}
+
+/// `dst = a · b` or `dst += a · b`, where `dst` is row-major, `a.rows()` × `b.cols()`.
+///
+/// With a weight `W` (out × in), a block `X` (in × lanes) and a cotangent `dY` (out × lanes), a linear layer is
+///
+/// | | | |
+/// |---|---|---|
+/// | forward | `Y = W · X` | `matmul(y, Replace, w, x)` |
+/// | input's cotangent | `dX = Wᵀ · dY` | `matmul(dx, Replace, w.t(), dy)` |
+/// | weight's gradient | `dW += dY · Xᵀ` | `matmul(dw, Add, dy, x.t())` |
+///
+/// ```
+/// use flow_kernels::matmul::{matmul, Accumulate, Mat};
+/// let w = Mat::new(&[1.0, 2.0, 3.0, 4.0], 2, 2);
+/// let x = Mat::new(&[1.0, 0.0, 1.0, 0.0, 1.0, 1.0], 2, 3);
+/// let mut y = [0.0; 6];
+/// matmul(&mut y, Accumulate::Replace, w, x);
+/// assert_eq!(y, [1.0, 2.0, 3.0, 3.0, 4.0, 7.0]);
+/// ```
+///
+/// # Panics
+/// If the sizes do not match.
+pub fn matmul<E: Real>(dst: &mut [E], accumulate: Accumulate, a: Mat<'_, E>, b: Mat<'_, E>) {
+    let accumulate = match accumulate {
+        Accumulate::Replace => Accum::Replace,
+        Accumulate::Add => Accum::Add,
+    };
+    let dst = MatMut::from_row_major_slice_mut(dst, a.rows, b.cols);
+    faer_matmul(dst, accumulate, a.view(), b.view(), E::one(), Par::Seq);
+}
+
+#[cfg(test)]
+#[allow(clippy::float_cmp, reason = "results are exact")]
+mod tests {
+    use super::*;
+
+    fn entries<E: Real>(len: usize, seed: usize) -> Vec<E> {
+        (0..len)
+            .map(|i| E::of(((i * 7 + seed) % 13) as f64 - 6.0))
+            .collect()
+    }
+
+    /// Small integers, so that every order of summation is exact.
+    fn check<E: Real>(rows: usize, inner: usize, cols: usize) {
+        let (a, b) = (entries::<E>(rows * inner, 1), entries::<E>(inner * cols, 5));
+        let transpose = |x: &[E], rows: usize, cols: usize| -> Vec<E> {
+            (0..rows * cols)
+                .map(|i| x[(i % rows) * cols + i / rows])
+                .collect()
+        };
+        let (at, bt) = (transpose(&a, rows, inner), transpose(&b, inner, cols));
+        let product = |i: usize, j: usize| {
+            (0..inner)
+                .map(|k| a[i * inner + k] * b[k * cols + j])
+                .sum::<E>()
+        };
+        let views = [
+            (Mat::new(&a, rows, inner), "a"),
+            (Mat::new(&at, inner, rows).t(), "aᵀ"),
+        ];
+        for (a, name_a) in views {
+            for (b, name_b) in [
+                (Mat::new(&b, inner, cols), "b"),
+                (Mat::new(&bt, cols, inner).t(), "bᵀ"),
+            ] {
+                let mut y = vec![E::nan(); rows * cols];
+                matmul(&mut y, Accumulate::Replace, a, b);
+                let mut z = vec![E::one(); rows * cols];
+                matmul(&mut z, Accumulate::Add, a, b);
+                for i in 0..rows * cols {
+                    let expected = product(i / cols, i % cols);
+                    assert_eq!(
+                        (y[i], z[i]),
+                        (expected, expected + E::one()),
+                        "{name_a} {name_b} {rows}×{inner}×{cols} at {i}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn products_in_all_orientations() {
+        for (rows, inner, cols) in [
+            (1, 1, 1),
+            (1, 5, 7),
+            (6, 1, 3),
+            (5, 7, 1),
+            (2, 3, 4),
+            (17, 24, 33),
+            (48, 40, 100),
+        ] {
+            check::<f32>(rows, inner, cols);
+            check::<f64>(rows, inner, cols);
+        }
+    }
+
+    #[test]
+    fn an_empty_inner_dimension_gives_zero() {
+        let mut y = [f32::NAN; 6];
+        matmul(
+            &mut y,
+            Accumulate::Replace,
+            Mat::new(&[], 2, 0),
+            Mat::new(&[], 0, 3),
+        );
+        assert_eq!(y, [0.0; 6]);
+    }
+}
