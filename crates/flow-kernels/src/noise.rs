@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(stream.row(12).next_u64(), 248_404_337_054_745_246);
         assert_eq!(
             draw::<f32>(&stream, 12, uniform, 2),
-            [0.013_466_000_6, 0.552_546_322_3]
+            [0.013_466_001, 0.552_546_3]
         );
         assert_eq!(
             draw::<f64>(&stream, 12, uniform, 2),

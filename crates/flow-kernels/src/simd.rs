@@ -47,7 +47,7 @@ macro_rules! vectorized {
             impl $(<$($generic $(: $bound)?),*>)? $crate::simd::__pulp::WithSimd for Arguments<($($ty,)*)> {
                 type Output = $crate::vectorized!(@output $($out)?);
                 #[inline(always)]
-                fn with_simd<Simd: $crate::simd::__pulp::Simd>(self, _: Simd) -> Self::Output {
+                fn with_simd<AnySimd: $crate::simd::__pulp::Simd>(self, _: AnySimd) -> Self::Output {
                     let ($($arg,)*) = self.0;
                     $body
                 }
@@ -63,7 +63,7 @@ vectorized! {
     /// Adds `bias[j]` to all `lanes` of feature `j`.
     ///
     /// # Panics
-    /// If `lanes` is zero while `block` is not empty, and in debug builds if `block` is not `bias.len()` × `lanes`.
+    /// If `lanes` is zero, and in debug builds if `block` is not `bias.len()` × `lanes`.
     pub fn add_bias<E: Real>(block: &mut [E], bias: &[E], lanes: usize) {
         debug_assert_eq!(block.len(), bias.len() * lanes, "block is features × lanes");
         for (feature, &bias) in block.chunks_exact_mut(lanes).zip(bias) {
@@ -113,7 +113,7 @@ vectorized! {
     /// Adds up the features of each lane: `y[r] += Σ_j x[j, r]`, with `y.len()` lanes. The log-det of a block.
     ///
     /// # Panics
-    /// If `y` is empty while `x` is not.
+    /// If `y` is empty.
     pub fn add_features<E: Real>(y: &mut [E], x: &[E]) {
         debug_assert_eq!(x.len() % y.len().max(1), 0, "x is features × lanes");
         for feature in x.chunks_exact(y.len()) {
@@ -126,7 +126,7 @@ vectorized! {
     /// Adds up the lanes of each feature: `y[j] += Σ_r x[j, r]`. The gradient of a bias.
     ///
     /// # Panics
-    /// If `lanes` is zero while `x` is not empty.
+    /// If `lanes` is zero.
     pub fn add_lanes<E: Real>(y: &mut [E], x: &[E], lanes: usize) {
         debug_assert_eq!(x.len(), y.len() * lanes, "x is features × lanes");
         for (y, feature) in y.iter_mut().zip(x.chunks_exact(lanes)) {
@@ -137,7 +137,7 @@ vectorized! {
     /// Adds up the products over the lanes of each feature: `z[j] += Σ_r x[j, r] y[j, r]`. The gradient of a scale.
     ///
     /// # Panics
-    /// If `lanes` is zero while `x` is not empty.
+    /// If `lanes` is zero.
     pub fn add_lane_products<E: Real>(z: &mut [E], x: &[E], y: &[E], lanes: usize) {
         debug_assert_eq!(x.len(), z.len() * lanes, "x is features × lanes");
         debug_assert_eq!(x.len(), y.len());
