@@ -1,10 +1,10 @@
 //! The additive and the affine transformer.
 
-use crate::math;
 use crate::transformer::{MappedRows, PlainTransformer, Transformer};
 use dfdx::prelude::*;
 use flow_api::{FlowDevice, Real, Result, RowTape, Scalar, Taped, TapedRows};
 use flow_kernels::workspace::Buffer;
+use flow_kernels::{scalar, vectorized};
 use num_traits::Float;
 
 /// y = x + t: volume-preserving, log-det 0. The conditioner gives t.
@@ -114,44 +114,46 @@ fn features<'a, E: Real>(
     values.chunks_exact_mut(lanes).zip(r.chunks_exact_mut(lanes)).zip(t.chunks_exact_mut(lanes))
 }
 
-/// x → y, r → s, t → x e^s.
-fn scale_and_shift<E: Real>(bound: E, values: &mut [E], numbers: &mut [E], log_det: &mut [E]) {
-    let steepness = Float::recip(bound);
-    for ((x, r), t) in features(values, numbers, log_det.len()) {
-        for (((x, r), t), l) in x.iter_mut().zip(r).zip(t).zip(&mut *log_det) {
-            let s = bound * math::tanh(*r * steepness);
-            let scaled = *x * math::exp(s);
-            *x = scaled + *t;
-            *l += s;
-            (*r, *t) = (s, scaled);
+vectorized! {
+    /// x → y, r → s, t → x e^s.
+    fn scale_and_shift<E: Real>(bound: E, values: &mut [E], numbers: &mut [E], log_det: &mut [E]) {
+        let steepness = Float::recip(bound);
+        for ((x, r), t) in features(values, numbers, log_det.len()) {
+            for (((x, r), t), l) in x.iter_mut().zip(r).zip(t).zip(&mut *log_det) {
+                let s = bound * scalar::tanh(*r * steepness);
+                let scaled = *x * scalar::exp(s);
+                *x = scaled + *t;
+                *l += s;
+                (*r, *t) = (s, scaled);
+            }
         }
     }
-}
 
-/// y → x, r → s, t → x e^s.
-fn shift_and_scale_back<E: Real>(bound: E, values: &mut [E], numbers: &mut [E], log_det: &mut [E]) {
-    let steepness = Float::recip(bound);
-    for ((y, r), t) in features(values, numbers, log_det.len()) {
-        for (((y, r), t), l) in y.iter_mut().zip(r).zip(t).zip(&mut *log_det) {
-            let s = bound * math::tanh(*r * steepness);
-            let scaled = *y - *t;
-            *y = scaled * math::exp(-s);
-            *l -= s;
-            (*r, *t) = (s, scaled);
+    /// y → x, r → s, t → x e^s.
+    fn shift_and_scale_back<E: Real>(bound: E, values: &mut [E], numbers: &mut [E], log_det: &mut [E]) {
+        let steepness = Float::recip(bound);
+        for ((y, r), t) in features(values, numbers, log_det.len()) {
+            for (((y, r), t), l) in y.iter_mut().zip(r).zip(t).zip(&mut *log_det) {
+                let s = bound * scalar::tanh(*r * steepness);
+                let scaled = *y - *t;
+                *y = scaled * scalar::exp(-s);
+                *l -= s;
+                (*r, *t) = (s, scaled);
+            }
         }
     }
-}
 
-/// ∂L/∂y → ∂L/∂x, s → ∂L/∂r, x e^s → ∂L/∂t.
-fn pull<E: Real>(bound: E, cotangent: &mut [E], numbers: &mut [E], log_det: &[E]) {
-    let steepness = Float::recip(bound);
-    for ((g, s), scaled) in features(cotangent, numbers, log_det.len()) {
-        for (((g, s), scaled), &l) in g.iter_mut().zip(s).zip(scaled).zip(log_det) {
-            let for_scale = *g * *scaled + l;
-            let tanh = *s * steepness;
-            *scaled = *g;
-            *g *= math::exp(*s);
-            *s = for_scale * (E::one() - tanh) * (E::one() + tanh);
+    /// ∂L/∂y → ∂L/∂x, s → ∂L/∂r, x e^s → ∂L/∂t.
+    fn pull<E: Real>(bound: E, cotangent: &mut [E], numbers: &mut [E], log_det: &[E]) {
+        let steepness = Float::recip(bound);
+        for ((g, s), scaled) in features(cotangent, numbers, log_det.len()) {
+            for (((g, s), scaled), &l) in g.iter_mut().zip(s).zip(scaled).zip(log_det) {
+                let for_scale = *g * *scaled + l;
+                let tanh = *s * steepness;
+                *scaled = *g;
+                *g *= scalar::exp(*s);
+                *s = for_scale * (E::one() - tanh) * (E::one() + tanh);
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use flow_api::{
     Context, FlowDevice, FlowError, Lanes, Module, PlainRows, Pull, Result, RowFlow, RowKernel, RowTape, Scalar, Taped, TapedRows,
     module_fields,
 };
+use flow_kernels::simd::add;
 use flow_nets::{Activation, ResidualMlp, ResidualMlpConfig, ResidualMlpKernel};
 
 /// Sizes of a coupling's conditioner, a [`ResidualMlp`].
@@ -98,7 +99,7 @@ impl<T: Transformer<E>, E: Scalar> RowKernel<E> for Kernel<'_, T, E> {
         let Partition { kept, moved } = self.partition;
         let numbers = moved.update(cotangent, pull.lanes, |g| self.transformer.pullback(g, pull.log_det, tape))?;
         let through_net = self.net.pullback(&numbers, pull.lanes, tape, sums)?;
-        kept.update(cotangent, pull.lanes, |g| g.iter_mut().zip(through_net.iter()).for_each(|(g, &through)| *g += through));
+        kept.update(cotangent, pull.lanes, |g| add(g, &through_net[..g.len()]));
         Ok(())
     }
 
