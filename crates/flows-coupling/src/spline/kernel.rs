@@ -1,4 +1,7 @@
-//! The spline on feature-major blocks: every step works on a few lanes at once, whose numbers stay in registers.
+//! The spline on feature-major blocks, some lanes at a time.
+//!
+//! The lanes of a step lie in arrays of fixed size and not in slices of the block: there are too many of them for LLVM to check at run time that slices do
+//! not overlap, as it must before it vectorises a loop.
 
 use super::RationalQuadratic;
 use super::segment::Segment;
@@ -6,8 +9,8 @@ use flow_api::Real;
 use flow_kernels::{scalar, vectorized};
 use num_traits::Float;
 
-/// Lanes of a step: one AVX-512 register of f32.
-const WIDTH: usize = 64;
+/// Lanes of a step. With 16 LLVM unrolls the loops before it vectorises them, and then does not; with 64 it spills more.
+const WIDTH: usize = 32;
 
 type Pack<E> = [E; WIDTH];
 
