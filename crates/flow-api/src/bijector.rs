@@ -37,7 +37,7 @@ pub struct Cotangent<S: Shape, E: Scalar, D: FlowDevice<E>> {
 }
 
 /// Whatever a layer kept of its forward pass for its pullback.
-pub type Kept = Box<dyn Any + Send + Sync>;
+pub type Kept = Box<dyn Any>;
 
 /// The point at which a pullback is taken: what the memory setting left of the forward pass.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 //! the key in a checkpoint too. The traversal is depth-first in a fixed order, so the parameters below any path are one contiguous
 //! range of the flat buffers that [`Gradients`](crate::Gradients) and optimisers use.
 
-use crate::{FlowDevice, FlowError, Result, Scalar, StateMismatch};
+use crate::{FlowDevice, FlowError, Result, Scalar, StateMismatch, Threaded};
 use dfdx::prelude::Tensor;
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -197,7 +197,7 @@ visitor!(
 /// Something with parameters and state.
 ///
 /// Both visits must name the same entries in the same order; [`module_fields!`](crate::module_fields) writes them from one list.
-pub trait Module<E: Scalar>: Send + Sync {
+pub trait Module<E: Scalar>: Threaded {
     /// Names every parameter and every piece of state.
     fn visit(&self, visitor: &mut Visitor<'_, E>);
 

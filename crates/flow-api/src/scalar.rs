@@ -9,11 +9,23 @@ pub use flow_kernels::Real;
 pub trait Scalar: Real + Dtype {}
 impl<E: Real + Dtype> Scalar for E {}
 
+/// `Send + Sync`, wherever the device allows it: dfdx's CUDA device holds a stream that is neither, so with the `cuda` feature this asks for nothing.
+#[cfg(not(feature = "cuda"))]
+pub trait Threaded: Send + Sync {}
+#[cfg(not(feature = "cuda"))]
+impl<T: Send + Sync + ?Sized> Threaded for T {}
+
+/// `Send + Sync`, wherever the device allows it: dfdx's CUDA device holds a stream that is neither, so with the `cuda` feature this asks for nothing.
+#[cfg(feature = "cuda")]
+pub trait Threaded {}
+#[cfg(feature = "cuda")]
+impl<T: ?Sized> Threaded for T {}
+
 /// A dfdx device that flows run on.
 ///
 /// A flow has up to two implementations, tested equal: fused kernels over row blocks in host memory, and plain dfdx operations that
 /// run wherever dfdx does. [`FlowDevice::FUSED`] says which one a device takes unless the call's context says otherwise.
-pub trait FlowDevice<E: Scalar>: Device<E> + Send + Sync {
+pub trait FlowDevice<E: Scalar>: Device<E> + Threaded {
     /// The device's memory is the host's, so that the fused row-block kernels are the fast path.
     const FUSED: bool;
 }

@@ -1,3 +1,6 @@
-//! Conditioner networks that the flow families share, with explicit derivatives.
+//! The networks that the families of flows share, with kernels on row blocks.
 
+mod residual_mlp;
 pub mod smooth;
+
+pub use residual_mlp::{Activation, ResidualMlp, ResidualMlpConfig, ResidualMlpKernel};

@@ -1,6 +1,6 @@
 //! `ActNorm`: a scale and a shift per feature that start by normalising the data.
 
-use crate::rows::{Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};
+use crate::rows::{AffineMap, Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};
 use crate::{Context, FlowDevice, FlowError, Module, Parameter, Result, Scalar, module_fields};
 use dfdx::prelude::*;
 use flow_kernels::workspace::Buffer;
@@ -111,6 +111,57 @@ impl<E: Scalar> RowKernel<E> for Kernel<'_, E> {
     }
 }
 
+impl<E: Scalar> AffineMap<E> for Kernel<'_, E> {
+    fn dim(&self) -> usize {
+        self.scale.len()
+    }
+
+    fn matrix(&self) -> Vec<E> {
+        diagonal(self.scale.iter().copied())
+    }
+
+    fn inverse_matrix(&self) -> Vec<E> {
+        diagonal(self.scale.iter().map(|&scale| E::one() / scale))
+    }
+
+    fn offset(&self) -> Vec<E> {
+        self.shift.to_vec()
+    }
+
+    fn log_det(&self) -> E {
+        self.log_det
+    }
+
+    fn finish(&self, for_matrix: &[E], for_offset: &[E], log_det: E, gradients: &mut [E]) {
+        let dim = self.scale.len();
+        let (for_scale, for_shift) = gradients.split_at_mut(dim);
+        for (j, gradient) in for_scale.iter_mut().enumerate() {
+            *gradient += for_matrix[j * (dim + 1)] * self.scale[j] + log_det;
+        }
+        for_shift.iter_mut().zip(for_offset).for_each(|(gradient, &sum)| *gradient += sum);
+    }
+}
+
+/// A dense diagonal matrix.
+fn diagonal<E: Scalar>(entries: impl ExactSizeIterator<Item = E>) -> Vec<E> {
+    let dim = entries.len();
+    let mut matrix = vec![E::zero(); dim * dim];
+    entries.enumerate().for_each(|(j, entry)| matrix[j * (dim + 1)] = entry);
+    matrix
+}
+
+impl<E: Scalar, D: FlowDevice<E>> ActNorm<E, D> {
+    fn kernel(&self, cx: &Context<E, D>) -> Result<Kernel<'_, E>> {
+        self.check_initialised(cx)?;
+        let log_scale = self.log_scale.values();
+        Ok(Kernel {
+            scale: log_scale.iter().map(|s| Float::exp(*s)).collect(),
+            shift: self.shift.values(),
+            log_det: log_scale.iter().copied().sum(),
+        })
+    }
+}
+
 impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ActNorm<E, D> {
     fn kind(&self) -> &'static str {
         "ActNorm"
@@ -121,13 +172,11 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ActNorm<E, D> {
     }
 
     fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
-        self.check_initialised(cx)?;
-        let log_scale = self.log_scale.values();
-        Ok(Box::new(Kernel {
-            scale: log_scale.iter().map(|s| Float::exp(*s)).collect(),
-            shift: self.shift.values(),
-            log_det: log_scale.iter().copied().sum(),
-        }))
+        Ok(Box::new(self.kernel(cx)?))
+    }
+
+    fn affine<'a>(&'a self, cx: &Context<E, D>) -> Result<Option<Box<dyn AffineMap<E> + 'a>>> {
+        Ok(Some(Box::new(self.kernel(cx)?)))
     }
 
     fn plain(&self) -> Option<&dyn PlainRows<E, D>> {

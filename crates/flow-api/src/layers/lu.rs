@@ -1,8 +1,8 @@
 //! An invertible linear map in LU form.
 
-use super::permutation::{check, inverse_indices, permute, permute_columns, random_indices, unpermute};
-use crate::rows::{Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};
-use crate::{Context, FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
+use super::permutation::{check, inverse_indices, permute_columns, random_indices, unpermute};
+use crate::rows::{AffineKernel, AffineMap, AffinePart, PlainRows, RowFlow, RowKernel, Taped, TapedRows};
+use crate::{Context, FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut, parameter_count};
 use dfdx::prelude::*;
 use faer::linalg::triangular_solve::{solve_unit_lower_triangular_in_place, solve_upper_triangular_in_place};
 use faer::{MatMut, MatRef, Par, reborrow::ReborrowMut};
@@ -20,7 +20,7 @@ use num_traits::Float;
 /// # Parameters
 /// `lower` (d(d−1)/2, row by row), `upper` (d(d−1)/2, row by row, without the diagonal), `log_diagonal` (d), `bias` (d). State: `permutation`.
 ///
-/// The inverse is two triangular solves. Sources: Kingma & Dhariwal, "Glow", section 3.2 (arXiv:1807.03039), for the LU form with the diagonal kept
+/// The inverse matrix comes from two triangular solves, once a call. Sources: Kingma & Dhariwal, "Glow", section 3.2 (arXiv:1807.03039), for the LU form with the diagonal kept
 /// apart; Durkan et al., "Neural Spline Flows", section 3 (arXiv:1906.04032), for the identity start.
 #[derive(Debug, Clone)]
 pub struct LuLinear<E: Scalar, D: FlowDevice<E>> {
@@ -171,119 +171,93 @@ impl<E: Scalar> Factors<E> {
         product
     }
 
-    /// X → U⁻¹ L⁻¹ X in place, X feature-major.
-    fn solve(&self, values: &mut [E], lanes: usize) {
-        let mut x = MatMut::from_row_major_slice_mut(values, self.dim, lanes);
-        solve_unit_lower_triangular_in_place(MatRef::from_row_major_slice(&self.lower, self.dim, self.dim), x.rb_mut(), Par::Seq);
-        solve_upper_triangular_in_place(MatRef::from_row_major_slice(&self.upper, self.dim, self.dim), x, Par::Seq);
+    /// U⁻¹ L⁻¹.
+    fn inverse(&self) -> Vec<E> {
+        let dim = self.dim;
+        let mut values: Vec<E> = (0..dim * dim).map(|k| if k % (dim + 1) == 0 { E::one() } else { E::zero() }).collect();
+        let mut x = MatMut::from_row_major_slice_mut(&mut values, dim, dim);
+        solve_unit_lower_triangular_in_place(MatRef::from_row_major_slice(&self.lower, dim, dim), x.rb_mut(), Par::Seq);
+        solve_upper_triangular_in_place(MatRef::from_row_major_slice(&self.upper, dim, dim), x, Par::Seq);
+        values
     }
 }
 
-struct Kernel<'a, E> {
+/// The map of one call.
+struct Map<'a, E> {
     factors: Factors<E>,
-    product: Vec<E>,
     bias: &'a [E],
     permutation: Option<&'a [usize]>,
     log_det: E,
 }
 
-impl<E: Scalar> Kernel<'_, E> {
-    /// The values behind the permutation.
-    fn permuted(&self, values: &[E], lanes: usize) -> Buffer<E> {
-        let mut out = Buffer::take(values.len());
-        match self.permutation {
-            Some(indices) => permute(indices, values, &mut out, lanes),
-            None => out.copy_from_slice(values),
-        }
-        out
+impl<E: Scalar> AffineMap<E> for Map<'_, E> {
+    fn dim(&self) -> usize {
+        self.factors.dim
     }
 
-    fn unpermute(&self, values: &mut [E], lanes: usize) {
-        if let Some(indices) = self.permutation {
-            let mut from = Buffer::take(values.len());
-            from.copy_from_slice(values);
-            unpermute(indices, &from, values, lanes);
-        }
-    }
-
-    fn pull(&self, permuted: &[E], cotangent: &mut [E], lanes: usize, sums: &mut [E]) {
+    /// L U with its columns where the permutation takes them from.
+    fn matrix(&self) -> Vec<E> {
+        let product = self.factors.product();
+        let Some(indices) = self.permutation else { return product };
         let dim = self.factors.dim;
-        let (for_product, for_bias) = sums.split_at_mut(dim * dim);
-        matmul(for_product, Accumulate::Add, Operand::new(cotangent, dim, lanes), Operand::new(permuted, dim, lanes).transposed());
-        for (sum, feature) in for_bias.iter_mut().zip(cotangent.chunks_exact(lanes)) {
-            *sum += feature.iter().copied().sum::<E>();
+        let mut matrix = vec![E::zero(); dim * dim];
+        for (from, to) in product.chunks_exact(dim).zip(matrix.chunks_exact_mut(dim)) {
+            indices.iter().zip(from).for_each(|(&i, &value)| to[i] = value);
         }
-        let mut pulled = Buffer::take(cotangent.len());
-        matmul(&mut pulled, Accumulate::Replace, Operand::new(&self.product, dim, dim).transposed(), Operand::new(cotangent, dim, lanes));
-        match self.permutation {
-            Some(indices) => unpermute(indices, &pulled, cotangent, lanes),
-            None => cotangent.copy_from_slice(&pulled),
-        }
+        matrix
     }
 
-    fn solve(&self, values: &mut [E], lanes: usize) {
-        for (feature, &b) in values.chunks_exact_mut(lanes).zip(self.bias) {
-            feature.iter_mut().for_each(|y| *y -= b);
-        }
-        self.factors.solve(values, lanes);
-    }
-}
-
-impl<E: Scalar> RowKernel<E> for Kernel<'_, E> {
-    fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
-        let (dim, n) = (self.factors.dim, lanes.lanes);
-        let permuted = self.permuted(values, n);
-        matmul(values, Accumulate::Replace, Operand::new(&self.product, dim, dim), Operand::new(&permuted, dim, n));
-        for (feature, &b) in values.chunks_exact_mut(n).zip(self.bias) {
-            feature.iter_mut().for_each(|y| *y += b);
-        }
-        lanes.log_det.iter_mut().for_each(|l| *l += self.log_det);
-        tape.push(permuted);
-        Ok(())
+    /// Two triangular solves against the identity.
+    fn inverse_matrix(&self) -> Vec<E> {
+        let inverse = self.factors.inverse();
+        let Some(indices) = self.permutation else { return inverse };
+        let mut matrix = vec![E::zero(); inverse.len()];
+        unpermute(indices, &inverse, &mut matrix, self.factors.dim);
+        matrix
     }
 
-    fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {
-        self.solve(values, lanes.lanes);
-        self.unpermute(values, lanes.lanes);
-        lanes.log_det.iter_mut().for_each(|l| *l -= self.log_det);
-        Ok(())
+    fn offset(&self) -> Vec<E> {
+        self.bias.to_vec()
     }
 
-    fn pullback(&self, cotangent: &mut [E], pull: &Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
-        self.pull(&tape.pop()?, cotangent, pull.lanes, sums);
-        Ok(())
-    }
-
-    fn pullback_inverting(&self, values: &mut [E], cotangent: &mut [E], pull: &Pull<'_, E>, sums: &mut [E]) -> Result<()> {
-        self.solve(values, pull.lanes);
-        self.pull(values, cotangent, pull.lanes, sums);
-        self.unpermute(values, pull.lanes);
-        Ok(())
-    }
-
-    /// ∂L/∂(LU) and ∂L/∂b.
-    fn sums_len(&self) -> usize {
-        let dim = self.factors.dim;
-        dim * dim + dim
+    fn log_det(&self) -> E {
+        self.log_det
     }
 
     /// ∂L/∂L = ∂L/∂(LU) Uᵀ and ∂L/∂U = Lᵀ ∂L/∂(LU), each on its triangle; ∂L/∂s = diag(∂L/∂U) e^s + ∂L/∂log-det.
-    fn finish(&self, sums: &[E], log_det: E, gradients: &mut [E]) -> Result<()> {
+    fn finish(&self, for_matrix: &[E], for_offset: &[E], log_det: E, gradients: &mut [E]) {
         let Factors { dim, lower, upper } = &self.factors;
         let dim = *dim;
-        let (for_product, for_bias) = sums.split_at(dim * dim);
-        let mut for_lower = Buffer::take(dim * dim);
-        let mut for_upper = Buffer::take(dim * dim);
-        let product = Operand::new(for_product, dim, dim);
+        let mut for_product = Buffer::take(dim * dim);
+        match self.permutation {
+            None => for_product.copy_from_slice(for_matrix),
+            Some(indices) => {
+                for (to, from) in for_product.chunks_exact_mut(dim).zip(for_matrix.chunks_exact(dim)) {
+                    indices.iter().zip(to).for_each(|(&i, to)| *to = from[i]);
+                }
+            }
+        }
+        let (mut for_lower, mut for_upper) = (Buffer::take(dim * dim), Buffer::take(dim * dim));
+        let product = Operand::new(&for_product, dim, dim);
         matmul(&mut for_lower, Accumulate::Replace, product, Operand::new(upper, dim, dim).transposed());
         matmul(&mut for_upper, Accumulate::Replace, Operand::new(lower, dim, dim).transposed(), product);
         let own = places(dim, Triangle::Lower)
             .map(|place| for_lower[place])
             .chain(places(dim, Triangle::Upper).map(|place| for_upper[place]))
-            .chain((0..dim).map(|j| for_upper[j * dim + j] * upper[j * dim + j] + log_det))
-            .chain(for_bias.iter().copied());
+            .chain((0..dim).map(|j| for_upper[j * (dim + 1)] * upper[j * (dim + 1)] + log_det))
+            .chain(for_offset.iter().copied());
         gradients.iter_mut().zip(own).for_each(|(gradient, own)| *gradient += own);
-        Ok(())
+    }
+}
+
+impl<E: Scalar, D: FlowDevice<E>> LuLinear<E, D> {
+    fn map(&self, cx: &Context<E, D>) -> Result<Map<'_, E>> {
+        Ok(Map {
+            factors: self.factors(cx)?,
+            bias: self.bias.values(),
+            permutation: self.permutation.as_deref(),
+            log_det: self.log_diagonal.values().iter().copied().sum(),
+        })
     }
 }
 
@@ -297,14 +271,12 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for LuLinear<E, D> {
     }
 
     fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
-        let factors = self.factors(cx)?;
-        Ok(Box::new(Kernel {
-            product: factors.product(),
-            factors,
-            bias: self.bias.values(),
-            permutation: self.permutation.as_deref(),
-            log_det: self.log_diagonal.values().iter().copied().sum(),
-        }))
+        let part = AffinePart { map: Box::new(self.map(cx)?), parameters: parameter_count(self) };
+        Ok(Box::new(AffineKernel::new(vec![part])))
+    }
+
+    fn affine<'a>(&'a self, cx: &Context<E, D>) -> Result<Option<Box<dyn AffineMap<E> + 'a>>> {
+        Ok(Some(Box::new(self.map(cx)?)))
     }
 
     fn plain(&self) -> Option<&dyn PlainRows<E, D>> {
@@ -367,8 +339,7 @@ impl<E: Scalar, D: FlowDevice<E>> PlainRows<E, D> for LuLinear<E, D> {
         let shape = *y.shape();
         let device = self.bias.device();
         // dfdx has no triangular solve: the inverse matrix is formed on the host.
-        let mut inverse: Vec<E> = (0..shape.1 * shape.1).map(|k| if k % (shape.1 + 1) == 0 { E::one() } else { E::zero() }).collect();
-        self.factors(cx)?.solve(&mut inverse, shape.1);
+        let inverse = self.factors(cx)?.inverse();
         let inverse = device.tensor_from_vec(inverse, (shape.1, shape.1));
         let bias = self.bias.tensor().clone().broadcast_like::<_, Axis<0>>(&shape);
         let x = (y - bias).matmul(inverse.permute::<_, Axes2<1, 0>>());

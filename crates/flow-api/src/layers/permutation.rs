@@ -1,6 +1,6 @@
 //! A fixed permutation of the features.
 
-use crate::rows::{Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};
+use crate::rows::{AffineMap, Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};
 use crate::{Context, FlowDevice, FlowError, Module, Result, Scalar, Visitor, VisitorMut};
 use dfdx::prelude::*;
 use flow_kernels::workspace::Buffer;
@@ -132,6 +132,33 @@ impl<E: Scalar> RowKernel<E> for Kernel<'_> {
     }
 }
 
+impl<E: Scalar> AffineMap<E> for Kernel<'_> {
+    fn dim(&self) -> usize {
+        self.0.len()
+    }
+
+    fn matrix(&self) -> Vec<E> {
+        let dim = self.0.len();
+        let mut matrix = vec![E::zero(); dim * dim];
+        self.0.iter().enumerate().for_each(|(j, &i)| matrix[j * dim + i] = E::one());
+        matrix
+    }
+
+    fn inverse_matrix(&self) -> Vec<E> {
+        AffineMap::<E>::matrix(&Kernel(&inverse_indices(self.0)))
+    }
+
+    fn offset(&self) -> Vec<E> {
+        vec![E::zero(); self.0.len()]
+    }
+
+    fn log_det(&self) -> E {
+        E::zero()
+    }
+
+    fn finish(&self, _: &[E], _: &[E], _: E, _: &mut [E]) {}
+}
+
 impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for Permutation<D> {
     fn kind(&self) -> &'static str {
         "Permutation"
@@ -143,6 +170,10 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for Permutation<D> {
 
     fn prepare<'a>(&'a self, _: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         Ok(Box::new(Kernel(&self.indices)))
+    }
+
+    fn affine<'a>(&'a self, _: &Context<E, D>) -> Result<Option<Box<dyn AffineMap<E> + 'a>>> {
+        Ok(Some(Box::new(Kernel(&self.indices))))
     }
 
     fn plain(&self) -> Option<&dyn PlainRows<E, D>> {

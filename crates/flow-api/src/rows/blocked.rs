@@ -4,7 +4,7 @@ use super::kernel::{Lanes, Pull, RowFlow, RowKernel, RowTape};
 use super::tensor::to_host;
 use super::view::RowView;
 use crate::{
-    Bijector, Context, Cotangent, FlowDevice, Gradients, InverseKind, LogDetKind, Mapped, Module, Point, Result, Scalar, Visitor,
+    Bijector, Context, Cotangent, FlowDevice, Gradients, InverseKind, LogDetKind, Mapped, Module, Point, Result, Scalar, Threaded, Visitor,
     VisitorMut,
 };
 use dfdx::prelude::Tensor;
@@ -36,7 +36,7 @@ impl<B, D> BlockedRows<B, D> {
     }
 }
 
-impl<E: Scalar, B: Module<E>, D: Send + Sync> Module<E> for BlockedRows<B, D> {
+impl<E: Scalar, B: Module<E>, D: Threaded> Module<E> for BlockedRows<B, D> {
     fn visit(&self, visitor: &mut Visitor<'_, E>) {
         self.inner.visit(visitor);
     }
@@ -92,9 +92,9 @@ impl<B, E: Scalar, D: FlowDevice<E>> BlockedKernel<'_, B, E, D> {
     }
 }
 
-impl<B, E: Scalar, D: FlowDevice<E>> RowKernel<E> for BlockedKernel<'_, B, E, D>
+impl<B, E: Scalar, D: FlowDevice<E> + Send + Sync> RowKernel<E> for BlockedKernel<'_, B, E, D>
 where
-    B: Bijector<(usize, usize), E, D, Out = (usize, usize)>,
+    B: Bijector<(usize, usize), E, D, Out = (usize, usize)> + Sync,
 {
     fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
         if tape.is_recording() {
@@ -136,7 +136,10 @@ where
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>, B: Bijector<(usize, usize), E, D, Out = (usize, usize)>> RowFlow<E, D> for BlockedRows<B, D> {
+/// For devices that several threads can use at once: dfdx's CPU, not its CUDA device.
+impl<E: Scalar, D: FlowDevice<E> + Send + Sync, B: Bijector<(usize, usize), E, D, Out = (usize, usize)> + Sync> RowFlow<E, D>
+    for BlockedRows<B, D>
+{
     fn kind(&self) -> &'static str {
         self.inner.kind()
     }

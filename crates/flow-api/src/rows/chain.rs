@@ -2,6 +2,7 @@
 
 use super::kernel::{Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};
 use super::run::finite;
+use super::{AffineKernel, AffinePart};
 use crate::bijector::shape_error;
 use crate::{
     Context, FlowDevice, FlowError, InverseKind, LayerInfo, LogDetKind, Module, Result, Scalar, Visitor, VisitorMut, parameter_count,
@@ -11,7 +12,7 @@ use flow_kernels::workspace::Buffer;
 
 /// Row flows of one dimension, composed; their paths are `0.…`, `1.…`, ….
 ///
-/// A block of rows goes through all of them while it is in cache.
+/// A block of rows goes through all of them while it is in cache, and neighbouring affine maps are one matrix product.
 pub struct RowChain<E: Scalar, D: FlowDevice<E>> {
     dim: usize,
     flows: Vec<Box<dyn RowFlow<E, D>>>,
@@ -124,12 +125,28 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for RowChain<E, D> {
     }
 
     fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
-        let link = |(i, flow): (usize, &'a Box<dyn RowFlow<E, D>>)| {
-            let cx = cx.child(i);
-            let kernel = flow.prepare(&cx).map_err(|e| e.in_layer(cx.path()))?;
-            Ok(Link { path: cx.path().to_owned(), parameters: parameter_count(flow), kernel })
-        };
-        Ok(Box::new(ChainKernel(self.flows.iter().enumerate().map(link).collect::<Result<_>>()?)))
+        let mut links: Vec<Link<'a, E>> = Vec::with_capacity(self.flows.len());
+        let mut at = 0;
+        while let Some(flow) = self.flows.get(at) {
+            let first = cx.child(at);
+            let mut parts = Vec::new();
+            while let Some(flow) = self.flows.get(at + parts.len()) {
+                let cx = cx.child(at + parts.len());
+                let Some(map) = flow.affine(&cx).map_err(|e| e.in_layer(cx.path()))? else { break };
+                parts.push(AffinePart { map, parameters: parameter_count(flow) });
+            }
+            let path = first.path().to_owned();
+            if parts.len() > 1 {
+                at += parts.len();
+                let parameters = parts.iter().map(|part| part.parameters).sum();
+                links.push(Link { path, parameters, kernel: Box::new(AffineKernel::new(parts)) });
+            } else {
+                at += 1;
+                let kernel = flow.prepare(&first).map_err(|e| e.in_layer(&path))?;
+                links.push(Link { path, parameters: parameter_count(flow), kernel });
+            }
+        }
+        Ok(Box::new(ChainKernel(links)))
     }
 
     fn plain(&self) -> Option<&dyn PlainRows<E, D>> {

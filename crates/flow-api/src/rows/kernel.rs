@@ -1,5 +1,6 @@
 //! The contract of a fused row kernel: a bijection of R^d on a block of rows in host memory.
 
+use super::affine::AffineMap;
 use crate::{Context, FlowDevice, InverseKind, LayerInfo, LogDetKind, Module, Result, Scalar, SolveReport, parameter_count};
 use dfdx::prelude::{OwnedTape, Tensor};
 use flow_kernels::workspace::Buffer;
@@ -171,6 +172,15 @@ pub trait RowFlow<E: Scalar, D: FlowDevice<E>>: Module<E> {
     /// # Errors
     /// Use before initialisation; parameters that admit no bijection.
     fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>>;
+
+    /// This flow as an affine map, if it is one: neighbours in a [`RowChain`](crate::RowChain) are then multiplied together.
+    ///
+    /// # Errors
+    /// As [`RowFlow::prepare`].
+    fn affine<'a>(&'a self, cx: &Context<E, D>) -> Result<Option<Box<dyn AffineMap<E> + 'a>>> {
+        let _ = cx;
+        Ok(None)
+    }
 
     /// The plain dfdx form, if there is one.
     fn plain(&self) -> Option<&dyn PlainRows<E, D>> {

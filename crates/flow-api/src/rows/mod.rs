@@ -3,6 +3,7 @@
 //! [`RowFlow`] is what a family implements; [`RowKernel`] is its form for one call, on blocks of rows in host memory; [`RowView`] says which numbers of a
 //! sample are its rows; [`RowPass`] runs a kernel over a batch; [`RowChain`] composes row flows; [`Rows`] makes a [`Bijector`](crate::Bijector) of one.
 
+mod affine;
 mod blocked;
 mod chain;
 mod kernel;
@@ -10,6 +11,8 @@ mod run;
 mod tensor;
 mod view;
 
+pub use affine::AffineMap;
+pub(crate) use affine::{AffineKernel, AffinePart};
 pub use blocked::BlockedRows;
 pub use chain::RowChain;
 pub use kernel::{Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};

@@ -58,6 +58,11 @@ impl RowView {
         self.columns.len()
     }
 
+    /// Places of all elements within a sample, row by row.
+    pub fn places(&self) -> impl Iterator<Item = usize> {
+        self.rows.iter().flat_map(|row| self.columns.iter().map(move |column| row + column))
+    }
+
     /// Copies rows `first..first + lanes` of the batch into a feature-major block.
     pub fn gather<E: Copy>(&self, batch: &[E], first: usize, lanes: usize, block: &mut [E]) {
         self.for_each_run(first, lanes, |lane, base, len, rows| {

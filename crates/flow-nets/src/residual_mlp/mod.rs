@@ -1,0 +1,157 @@
+//! The residual MLP that conditions couplings.
+
+mod activation;
+mod kernel;
+mod plain;
+
+pub use activation::Activation;
+pub use kernel::ResidualMlpKernel;
+
+use flow_api::{FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut, module_fields};
+use kernel::Affine;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Sizes of a [`ResidualMlp`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ResidualMlpConfig {
+    /// Numbers that go in.
+    pub inputs: usize,
+    /// Width of the condition, 0 without one: it is appended to the input.
+    pub condition: usize,
+    /// Numbers that come out.
+    pub outputs: usize,
+    /// Width of the hidden layers.
+    pub hidden: usize,
+    /// Residual blocks of two linear layers each.
+    pub blocks: usize,
+    /// The nonlinearity φ.
+    pub activation: Activation,
+}
+
+/// h = W x + b; per block h ← h + W₁ φ(W₀ φ(h) + b₀) + b₁; out = V h + c.
+///
+/// The pre-activation residual network that "Neural Spline Flows" conditions its couplings with (Durkan et al., arXiv:1906.04032, appendix B.1), without
+/// dropout and batch normalisation.
+///
+/// # Parameters
+/// `initial.weight`, `initial.bias`, `blocks.{k}.{0,1}.weight`, `blocks.{k}.{0,1}.bias`, `final.weight`, `final.bias`; weights (outputs × inputs), row-major.
+///
+/// # Initialisation
+/// Weights and biases uniform in ±1/√inputs (`PyTorch`'s default), except the last linear layer of every block, uniform in ±10⁻³, and `final`, which is zero:
+/// the network starts as zero, so that a coupling starts as the identity. Values are a function of the seed and the same in every number type.
+///
+/// ```
+/// use flow_nets::{Activation, ResidualMlp, ResidualMlpConfig};
+/// use flow_api::{RowTape, parameter_count};
+/// use dfdx::prelude::Cpu;
+/// let config = ResidualMlpConfig { inputs: 2, condition: 0, outputs: 3, hidden: 8, blocks: 1, activation: Activation::Relu };
+/// let net = ResidualMlp::<f32, Cpu>::new(config, 7, &Cpu::default())?;
+/// assert_eq!(parameter_count(&net), (2 + 1) * 8 + 2 * (8 + 1) * 8 + (8 + 1) * 3);
+/// // Four rows, feature-major.
+/// let output = net.kernel().forward(&[0.5; 8], None, 4, &mut RowTape::idle())?;
+/// assert_eq!(output[..], [0.0; 12]);
+/// # Ok::<(), flow_api::FlowError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ResidualMlp<E: Scalar, D: FlowDevice<E>> {
+    config: ResidualMlpConfig,
+    initial: Linear<E, D>,
+    blocks: Vec<[Linear<E, D>; 2]>,
+    last: Linear<E, D>,
+}
+
+#[derive(Clone, Debug)]
+struct Linear<E: Scalar, D: FlowDevice<E>> {
+    weight: Parameter<E, D>,
+    bias: Parameter<E, D>,
+}
+
+/// What the last linear layer of a block starts below.
+const BLOCK_OUTPUT_BOUND: f64 = 1e-3;
+
+impl<E: Scalar, D: FlowDevice<E>> Linear<E, D> {
+    /// Uniform in ±`bound`.
+    fn new(inputs: usize, outputs: usize, bound: f64, rng: &mut ChaCha8Rng, device: &D) -> Self {
+        let mut uniform = |len: usize| (0..len).map(|_| E::of(rng.gen_range(-1.0..1.0) * bound)).collect();
+        Self {
+            weight: Parameter::new(device.clone(), &[outputs, inputs], uniform(outputs * inputs)),
+            bias: Parameter::new(device.clone(), &[outputs], uniform(outputs)),
+        }
+    }
+
+    fn affine(&self) -> Affine<'_, E> {
+        Affine { weight: self.weight.values(), bias: self.bias.values() }
+    }
+}
+
+impl<E: Scalar, D: FlowDevice<E>> ResidualMlp<E, D> {
+    /// A network of these sizes with initial parameters drawn from `seed`.
+    ///
+    /// # Errors
+    /// [`FlowError::Setting`] for a size of zero (a condition of width zero is none).
+    pub fn new(config: ResidualMlpConfig, seed: u64, device: &D) -> Result<Self> {
+        let ResidualMlpConfig { inputs, condition, outputs, hidden, blocks, .. } = config;
+        for (field, value) in [("inputs", inputs), ("outputs", outputs), ("hidden", hidden), ("blocks", blocks)] {
+            if value == 0 {
+                let expected = "at least 1".to_owned();
+                return Err(FlowError::Setting { layer: "ResidualMlp".to_owned(), field, expected, got: "0".to_owned() });
+            }
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let default_bound = |inputs: usize| 1.0 / (inputs as f64).sqrt();
+        let mut linear = |inputs, outputs, bound| Linear::new(inputs, outputs, bound, &mut rng, device);
+        Ok(Self {
+            config,
+            initial: linear(inputs + condition, hidden, default_bound(inputs + condition)),
+            blocks: (0..blocks)
+                .map(|_| [linear(hidden, hidden, default_bound(hidden)), linear(hidden, hidden, BLOCK_OUTPUT_BOUND)])
+                .collect(),
+            last: linear(hidden, outputs, 0.0),
+        })
+    }
+
+    /// Its sizes.
+    pub fn config(&self) -> &ResidualMlpConfig {
+        &self.config
+    }
+
+    /// Multiply-adds of matrix products for one row.
+    pub fn multiply_adds(&self) -> u64 {
+        let ResidualMlpConfig { inputs, condition, outputs, hidden, blocks, .. } = self.config;
+        (hidden * (inputs + condition + 2 * blocks * hidden + outputs)) as u64
+    }
+
+    /// The kernel for one call.
+    pub fn kernel(&self) -> ResidualMlpKernel<'_, E> {
+        ResidualMlpKernel {
+            config: &self.config,
+            initial: self.initial.affine(),
+            blocks: self.blocks.iter().map(|[first, second]| [first.affine(), second.affine()]).collect(),
+            last: self.last.affine(),
+        }
+    }
+}
+
+impl<E: Scalar, D: FlowDevice<E>> Module<E> for Linear<E, D> {
+    module_fields!(E; parameter weight, parameter bias);
+}
+
+impl<E: Scalar, D: FlowDevice<E>> Module<E> for ResidualMlp<E, D> {
+    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+        visitor.child("initial", &self.initial);
+        for (k, [first, second]) in self.blocks.iter().enumerate() {
+            visitor.child(format_args!("blocks.{k}.0"), first);
+            visitor.child(format_args!("blocks.{k}.1"), second);
+        }
+        visitor.child("final", &self.last);
+    }
+    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+        visitor.child("initial", &mut self.initial);
+        for (k, [first, second]) in self.blocks.iter_mut().enumerate() {
+            visitor.child(format_args!("blocks.{k}.0"), first);
+            visitor.child(format_args!("blocks.{k}.1"), second);
+        }
+        visitor.child("final", &mut self.last);
+    }
+}

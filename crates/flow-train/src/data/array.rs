@@ -1,0 +1,274 @@
+//! Arrays of numbers with a shape, whatever file they came from, and how they become a data set.
+
+use std::path::Path;
+
+use super::{
+    DataError, InMemory, ItemShape, Labels, MAX_ARRAY_BYTES, Result, Split, SplitRule, Values,
+};
+
+/// Where the channels of a four-axis picture array stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// Told by the axis that has 1 or 3 entries; an error if both axes or neither could be it.
+    #[default]
+    Auto,
+    /// N×C×H×W.
+    Chw,
+    /// N×H×W×C.
+    Hwc,
+}
+
+/// The type of an array's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Element {
+    U8,
+    I8,
+    U16,
+    I16,
+    U32,
+    I32,
+    U64,
+    I64,
+    F32,
+    F64,
+}
+
+impl Element {
+    pub(super) fn bytes(self) -> u64 {
+        match self {
+            Self::U8 | Self::I8 => 1,
+            Self::U16 | Self::I16 => 2,
+            Self::U32 | Self::I32 | Self::F32 => 4,
+            Self::U64 | Self::I64 | Self::F64 => 8,
+        }
+    }
+}
+
+/// Elements in one of the three forms that a data set needs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Numbers {
+    /// Unsigned bytes.
+    Bytes(Vec<u8>),
+    /// Floats of either width.
+    Floats(Vec<f64>),
+    /// Integers of any other type; those above `i64::MAX` stand as `i64::MAX`.
+    Integers(Vec<i64>),
+}
+
+/// An array in row-major order: its last axis varies fastest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array {
+    /// Size of each axis.
+    pub shape: Vec<usize>,
+    /// The elements, as many as the product of `shape`.
+    pub numbers: Numbers,
+}
+
+impl Array {
+    /// Bytes of an array of this shape, if it is not too large to be read; `path` names it in errors.
+    pub(super) fn size(path: &Path, shape: &[u64], element: Element) -> Result<u64> {
+        let bytes = shape
+            .iter()
+            .try_fold(element.bytes(), |all, &s| all.checked_mul(s));
+        // A zero makes the product small however large the other sizes are.
+        let fits = shape
+            .iter()
+            .all(|&s| s <= MAX_ARRAY_BYTES && usize::try_from(s).is_ok());
+        bytes
+            .filter(|&b| fits && b <= MAX_ARRAY_BYTES)
+            .ok_or_else(|| DataError::TooLarge {
+                path: path.to_owned(),
+                sizes: shape.to_vec(),
+                limit: MAX_ARRAY_BYTES,
+            })
+    }
+
+    /// Decodes `raw`, whose length is [`Array::size`].
+    pub(super) fn decode(
+        shape: Vec<usize>,
+        element: Element,
+        big_endian: bool,
+        raw: Vec<u8>,
+    ) -> Self {
+        fn each<const N: usize, T>(raw: &[u8], big: bool, from: impl Fn([u8; N]) -> T) -> Vec<T> {
+            let (words, _) = raw.as_chunks::<N>();
+            let native = |mut word: [u8; N]| {
+                if big {
+                    word.reverse();
+                }
+                word
+            };
+            words.iter().map(|&w| from(native(w))).collect()
+        }
+        let numbers = match element {
+            Element::U8 => Numbers::Bytes(raw),
+            Element::I8 => {
+                Numbers::Integers(each(&raw, big_endian, |b| i8::from_le_bytes(b).into()))
+            }
+            Element::U16 => {
+                Numbers::Integers(each(&raw, big_endian, |b| u16::from_le_bytes(b).into()))
+            }
+            Element::I16 => {
+                Numbers::Integers(each(&raw, big_endian, |b| i16::from_le_bytes(b).into()))
+            }
+            Element::U32 => {
+                Numbers::Integers(each(&raw, big_endian, |b| u32::from_le_bytes(b).into()))
+            }
+            Element::I32 => {
+                Numbers::Integers(each(&raw, big_endian, |b| i32::from_le_bytes(b).into()))
+            }
+            Element::U64 => {
+                let from = |b| i64::try_from(u64::from_le_bytes(b)).unwrap_or(i64::MAX);
+                Numbers::Integers(each(&raw, big_endian, from))
+            }
+            Element::I64 => Numbers::Integers(each(&raw, big_endian, i64::from_le_bytes)),
+            Element::F32 => {
+                Numbers::Floats(each(&raw, big_endian, |b| f32::from_le_bytes(b).into()))
+            }
+            Element::F64 => Numbers::Floats(each(&raw, big_endian, f64::from_le_bytes)),
+        };
+        Self { shape, numbers }
+    }
+
+    /// A data set of these items; `path` names it in errors.
+    ///
+    /// Unsigned bytes are pictures of 256 levels, N×H×W (grey), N×C×H×W or N×H×W×C, or vectors of 256 levels, N×d; floats are vectors, N×d.
+    ///
+    /// # Errors
+    /// [`DataError::Header`] for any other shape or type and where the layout of four axes is ambiguous; [`DataError::Value`] for a
+    /// label that is not from 0 to 65,535; and those of [`InMemory::new`].
+    pub fn into_dataset(
+        self,
+        path: &Path,
+        layout: Layout,
+        labels: Option<Self>,
+    ) -> Result<InMemory> {
+        let error = |field, expected: &str, got: String| {
+            Err(DataError::Header {
+                path: path.to_owned(),
+                field,
+                expected: expected.to_owned(),
+                got,
+            })
+        };
+        let axes = format!("{:?}", self.shape);
+        let (shape, interleaved) = match (self.shape.get(1..), layout) {
+            (Some(&[dims]), _) => (ItemShape::Vector { dims }, false),
+            (Some(&[height, width]), _) => (
+                ItemShape::Image {
+                    channels: 1,
+                    height,
+                    width,
+                },
+                false,
+            ),
+            (Some(&[a, b, c]), layout) => {
+                let chw = ItemShape::Image {
+                    channels: a,
+                    height: b,
+                    width: c,
+                };
+                let hwc = ItemShape::Image {
+                    channels: c,
+                    height: a,
+                    width: b,
+                };
+                let colour = |channels| channels == 1 || channels == 3;
+                match layout {
+                    Layout::Chw => (chw, false),
+                    Layout::Hwc => (hwc, true),
+                    Layout::Auto if colour(a) && !colour(c) => (chw, false),
+                    Layout::Auto if colour(c) && !colour(a) => (hwc, true),
+                    Layout::Auto => {
+                        let expected = "N×C×H×W or N×H×W×C with 1 or 3 channels; it is ambiguous here: say layout=chw or layout=hwc";
+                        return error("shape", expected, axes);
+                    }
+                }
+            }
+            _ => {
+                return error(
+                    "shape",
+                    "2 axes (vectors), 3 (grey pictures) or 4 (pictures)",
+                    axes,
+                );
+            }
+        };
+        let (values, levels) = match (self.numbers, shape) {
+            (Numbers::Bytes(mut pixels), ItemShape::Image { channels, .. }) if interleaved => {
+                planes_apart(&mut pixels, channels, shape.dims());
+                (Values::Levels(pixels), Some(256))
+            }
+            (Numbers::Bytes(v), _) => (Values::Levels(v), Some(256)),
+            (Numbers::Floats(v), ItemShape::Vector { .. }) => (Values::Real(v), None),
+            (Numbers::Floats(_), _) => {
+                return error(
+                    "shape",
+                    "2 axes for floats; pictures are unsigned bytes",
+                    axes,
+                );
+            }
+            (Numbers::Integers(_), _) => {
+                return error(
+                    "element type",
+                    "u8, f32 or f64",
+                    "another integer".to_owned(),
+                );
+            }
+        };
+        let labels = labels.map(|l| l.labels(path)).transpose()?;
+        InMemory::new(path, values, shape, levels, labels)
+    }
+
+    /// [`into_dataset`](Self::into_dataset), split by [`SplitRule::EveryTenth`].
+    ///
+    /// # Errors
+    /// As those of `into_dataset`, and [`DataError::TooFew`].
+    pub fn into_split(self, path: &Path, layout: Layout, labels: Option<Self>) -> Result<Split> {
+        self.into_dataset(path, layout, labels)?
+            .split(path, &SplitRule::EveryTenth)
+    }
+
+    /// The elements as labels of items.
+    fn labels(self, path: &Path) -> Result<Labels> {
+        if self.shape.len() != 1 {
+            let got = format!("{:?}", self.shape);
+            return Err(DataError::Header {
+                path: path.to_owned(),
+                field: "shape of labels",
+                expected: "1 axis".to_owned(),
+                got,
+            });
+        }
+        let numbers: Vec<i64> = match self.numbers {
+            Numbers::Bytes(v) => v.into_iter().map(i64::from).collect(),
+            Numbers::Integers(v) => v,
+            Numbers::Floats(_) => {
+                let (expected, got) = ("an integer type".to_owned(), "floats".to_owned());
+                return Err(DataError::Header {
+                    path: path.to_owned(),
+                    field: "labels",
+                    expected,
+                    got,
+                });
+            }
+        };
+        let [labels] = Labels::numbered(path, &[numbers])?;
+        Ok(labels)
+    }
+}
+
+/// Reorders pictures of `dims` values in place, from pixel by pixel (H, W, C) to channel by channel (C, H, W).
+pub(super) fn planes_apart(pictures: &mut [u8], channels: usize, dims: usize) {
+    let mut pixels = vec![0; dims];
+    for picture in pictures.chunks_exact_mut(dims.max(1)) {
+        pixels.copy_from_slice(picture);
+        for (channel, plane) in picture
+            .chunks_exact_mut((dims / channels).max(1))
+            .enumerate()
+        {
+            for (value, pixel) in plane.iter_mut().zip(pixels.chunks_exact(channels)) {
+                *value = pixel[channel];
+            }
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The [`Dataset`] trait and what goes in and out of it.
+
+use std::fmt::{self, Debug};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{DataError, Result};
+
+/// The shape of one item, without the batch axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ItemShape {
+    /// A picture, laid out channel by channel, row by row: `[channels, height, width]`.
+    Image {
+        /// 1 for grey, 3 for red, green, blue.
+        channels: usize,
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+    },
+    /// A plain vector: `[dims]`.
+    Vector {
+        /// Entries.
+        dims: usize,
+    },
+}
+
+impl ItemShape {
+    /// Values in one item: the D of bits per dimension.
+    pub const fn dims(&self) -> usize {
+        match *self {
+            Self::Image {
+                channels,
+                height,
+                width,
+            } => channels * height * width,
+            Self::Vector { dims } => dims,
+        }
+    }
+}
+
+/// `3×32×32` for a picture (C×H×W), `10` for a vector.
+impl fmt::Display for ItemShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image {
+                channels,
+                height,
+                width,
+            } => write!(f, "{channels}×{height}×{width}"),
+            Self::Vector { dims } => write!(f, "{dims}"),
+        }
+    }
+}
+
+/// One visit to one item: which item, and in which pass over the data.
+///
+/// Whatever is random about a visit (the window of a crop, a flip, dequantisation noise) is a pure function of the seed and of this
+/// pair. It does not depend on the batch that the visit falls in, on the number of threads, or on where a run was resumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Draw {
+    /// Number of passes over the whole set made before this one.
+    pub epoch: u64,
+    /// Which item, `0..len`.
+    pub index: usize,
+}
+
+/// The values of a set or of a batch, item after item.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values {
+    /// Discrete values `0..levels`: to be dequantised before a density model sees them.
+    Levels(Vec<u8>),
+    /// Continuous values: taken as they are.
+    Real(Vec<f64>),
+}
+
+impl Values {
+    /// Number of values, over all items.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Levels(v) => v.len(),
+            Self::Real(v) => v.len(),
+        }
+    }
+
+    /// Whether there is no value at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Items in the order in which they were asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// Values of shape `[draws, item shape…]`.
+    pub values: Values,
+    /// The class of each item, an index into [`Dataset::classes`]; `None` for a set without labels.
+    pub labels: Option<Vec<u32>>,
+    /// What was asked for: keys the noise that dequantisation adds.
+    pub draws: Vec<Draw>,
+}
+
+/// A set of items of one shape that can be drawn by number.
+///
+/// One trait for sets in memory, pictures decoded from disk when they are drawn, and generated samples. All methods take `&self` and
+/// may be called from many threads.
+pub trait Dataset: Debug + Send + Sync {
+    /// Number of items in one epoch.
+    fn len(&self) -> usize;
+
+    /// Whether there is no item.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The shape of every item.
+    fn shape(&self) -> ItemShape;
+
+    /// Number of discrete levels of a value (256 for 8-bit pictures); `None` if values are continuous.
+    fn levels(&self) -> Option<u32>;
+
+    /// Names of the classes, by label; empty for a set without labels.
+    fn classes(&self) -> &[String] {
+        &[]
+    }
+
+    /// The name of an item, such as its file; `None` if items have no names or there is no such item.
+    fn item_name(&self, index: usize) -> Option<String> {
+        let _ = index;
+        None
+    }
+
+    /// The drawn items: a pure function of the seed that the set was opened with and of `draws`.
+    ///
+    /// # Shapes
+    /// `values`: `[draws.len(), shape…]`; `labels`: `[draws.len()]`.
+    ///
+    /// # Errors
+    /// [`DataError::NoSuchItem`] for an index of `len` or more; reading and decoding errors of streamed sets.
+    fn batch(&self, draws: &[Draw]) -> Result<Batch>;
+}
+
+/// Fails with [`DataError::NoSuchItem`] unless every draw is of an item below `len`.
+pub(super) fn check_draws(draws: &[Draw], len: usize) -> Result<()> {
+    match draws.iter().find(|d| d.index >= len) {
+        Some(draw) => Err(DataError::NoSuchItem {
+            index: draw.index,
+            len,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Some items of a set, renumbered from 0; nothing is copied.
+#[derive(Clone, Debug)]
+pub struct Subset {
+    of: Arc<dyn Dataset>,
+    items: Vec<usize>,
+}
+
+impl Subset {
+    /// The given items of `of`, in that order.
+    ///
+    /// # Errors
+    /// [`DataError::NoSuchItem`] for an item that `of` has not.
+    pub fn new(of: Arc<dyn Dataset>, items: Vec<usize>) -> Result<Self> {
+        match items.iter().find(|&&i| i >= of.len()) {
+            Some(&index) => Err(DataError::NoSuchItem {
+                index,
+                len: of.len(),
+            }),
+            None => Ok(Self { of, items }),
+        }
+    }
+}
+
+impl Dataset for Subset {
+    fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    fn shape(&self) -> ItemShape {
+        self.of.shape()
+    }
+
+    fn levels(&self) -> Option<u32> {
+        self.of.levels()
+    }
+
+    fn classes(&self) -> &[String] {
+        self.of.classes()
+    }
+
+    fn item_name(&self, index: usize) -> Option<String> {
+        self.of.item_name(*self.items.get(index)?)
+    }
+
+    /// The `draws` of the batch are numbered as in this subset.
+    fn batch(&self, draws: &[Draw]) -> Result<Batch> {
+        check_draws(draws, self.len())?;
+        let inner: Vec<_> = draws
+            .iter()
+            .map(|d| Draw {
+                index: self.items[d.index],
+                ..*d
+            })
+            .collect();
+        Ok(Batch {
+            draws: draws.to_vec(),
+            ..self.of.batch(&inner)?
+        })
+    }
+}
+
+/// Where the test part of a [`Split`] comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SplitRule {
+    /// The set has a fixed test part of its own: separate files, or the documented last part of a bundled set.
+    Fixed,
+    /// The last ⌊n/10⌋ items (at least one) are the test part: the items are taken to be in no particular order.
+    LastTenth,
+    /// Items 9, 19, 29, … (at least the last one) are the test part: safe for files that are sorted by class.
+    EveryTenth,
+    /// The files that match this pattern are the test part.
+    Matching(String),
+    /// Both parts are generated, from separate streams of one seed.
+    Generated,
+}
+
+impl SplitRule {
+    /// Whether item `index` of `n` is a test item under [`LastTenth`](Self::LastTenth) or [`EveryTenth`](Self::EveryTenth);
+    /// the other rules do not go by number, and say no.
+    pub(super) fn is_test(&self, index: usize, n: usize) -> bool {
+        match self {
+            Self::LastTenth => index >= n - (n / 10).max(1).min(n),
+            Self::EveryTenth if n < 10 => index + 1 == n,
+            Self::EveryTenth => index % 10 == 9,
+            Self::Fixed | Self::Matching(_) | Self::Generated => false,
+        }
+    }
+}
+
+/// A file that was left out of a set because it could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The file.
+    pub path: PathBuf,
+    /// What was wrong with it.
+    pub reason: String,
+}
+
+/// A training part and a test part that share no item.
+#[derive(Clone, Debug)]
+pub struct Split {
+    /// To train on.
+    pub train: Arc<dyn Dataset>,
+    /// To test on. Random crops of it are the same in every epoch, so that test figures can be compared.
+    pub test: Arc<dyn Dataset>,
+    /// How the two were told apart.
+    pub rule: SplitRule,
+    /// Files left out because they are broken; only ever filled where the source was told to skip them.
+    pub skipped: Vec<Skipped>,
+}
+
+impl Split {
+    /// Two parts, with nothing skipped.
+    ///
+    /// # Errors
+    /// [`DataError::PartsDiffer`] unless both have the same item shape, levels, and classes or no classes.
+    pub fn new(train: Arc<dyn Dataset>, test: Arc<dyn Dataset>, rule: SplitRule) -> Result<Self> {
+        let kind = |d: &dyn Dataset| {
+            format!(
+                "{} items, {:?} levels, {} classes",
+                d.shape(),
+                d.levels(),
+                d.classes().len()
+            )
+        };
+        if train.shape() != test.shape()
+            || train.levels() != test.levels()
+            || train.classes() != test.classes()
+        {
+            return Err(DataError::PartsDiffer {
+                train: kind(&*train),
+                test: kind(&*test),
+            });
+        }
+        Ok(Self {
+            train,
+            test,
+            rule,
+            skipped: Vec::new(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rule_leaves_a_tenth_and_at_least_one() {
+        let count = |rule: &SplitRule, n: usize| (0..n).filter(|&i| rule.is_test(i, n)).count();
+        for rule in [SplitRule::LastTenth, SplitRule::EveryTenth] {
+            let counts: Vec<_> = [1, 2, 9, 10, 19, 20, 1000]
+                .iter()
+                .map(|&n| count(&rule, n))
+                .collect();
+            assert_eq!(counts, [1, 1, 1, 1, 1, 2, 100], "{rule:?}");
+        }
+        assert!(SplitRule::LastTenth.is_test(18, 19) && !SplitRule::LastTenth.is_test(17, 19));
+        assert!(SplitRule::EveryTenth.is_test(9, 19) && !SplitRule::EveryTenth.is_test(18, 19));
+    }
+}

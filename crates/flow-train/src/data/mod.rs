@@ -1,0 +1,60 @@
+//! Data sets: what a flow is trained on and tested on.
+//!
+//! Every source, in memory or streamed from disk, is a [`Dataset`]; opening a source gives a [`Split`] into a training and a test part.
+//!
+//! ```
+//! use flow_train::data::{self, Draw, ItemShape, Values};
+//!
+//! let split = data::digits()?;
+//! assert_eq!((split.train.len(), split.test.len()), (1500, 297));
+//! assert_eq!(split.train.shape(), ItemShape::Image { channels: 1, height: 8, width: 8 });
+//! assert_eq!(split.train.levels(), Some(17));
+//!
+//! let batch = split.train.batch(&[Draw { epoch: 0, index: 3 }, Draw { epoch: 0, index: 7 }])?;
+//! let Values::Levels(pixels) = &batch.values else { unreachable!("digits have levels") };
+//! assert_eq!(pixels.len(), 2 * 64);
+//! assert_eq!(batch.labels.as_deref(), Some(&[3, 7][..]));
+//! # Ok::<(), flow_train::data::DataError>(())
+//! ```
+
+mod array;
+pub mod cifar;
+mod dataset;
+pub mod dequantise;
+mod digits;
+mod error;
+pub mod idx;
+mod images;
+mod loader;
+mod memory;
+pub mod npy;
+pub mod npz;
+mod order;
+mod picture;
+mod random;
+mod source;
+pub mod table;
+pub mod tensors;
+mod toy;
+
+pub use array::{Array, Layout, Numbers};
+pub use dataset::{Batch, Dataset, Draw, ItemShape, Skipped, Split, SplitRule, Subset, Values};
+pub use dequantise::{Dequantise, Dequantiser, bits_per_dim};
+pub use digits::digits;
+pub use error::{DataError, Result};
+pub use images::{Crop, ImageFolder};
+pub use loader::Loader;
+pub use memory::{InMemory, Labels};
+pub use order::{Shuffle, TrainOrder, each_once};
+pub use source::{Arrays, DataSource};
+pub use table::LabelColumn;
+pub use toy::{Toy, ToyKind};
+
+/// The most bytes that one array read into memory may have after decompression (16 GiB).
+///
+/// Memory grows with the bytes really read, never with what a header claims; this bounds what a compressed file can blow up to.
+/// A set of pictures larger than memory is read as a folder, which streams.
+pub const MAX_ARRAY_BYTES: u64 = 1 << 34;
+
+/// The most items of an epoch of generated points or of crops: an epoch's order is held in memory.
+pub const MAX_ITEMS: usize = 100_000_000;

@@ -1,0 +1,180 @@
+//! One decoded picture.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use image::imageops::FilterType;
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageReader};
+
+use super::{DataError, Result};
+
+/// The most bytes of one decoded picture (512 MiB).
+const MAX_BYTES: u64 = 1 << 29;
+
+/// What is done to a picture after decoding.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Prepare {
+    /// Scale so that the shorter side has this many pixels.
+    pub(super) resize: Option<usize>,
+    pub(super) grey: bool,
+}
+
+/// 8-bit pixels, row by row, channels interleaved.
+pub(super) struct Picture {
+    width: usize,
+    height: usize,
+    channels: usize,
+    pixels: Vec<u8>,
+}
+
+impl Prepare {
+    /// Decodes and prepares a file.
+    pub(super) fn read(self, path: &Path) -> Result<Picture> {
+        let (decoder, orientation) = decoder(path)?;
+        let mut image = DynamicImage::from_decoder(decoder).map_err(|e| broken(path, &e))?;
+        image.apply_orientation(orientation);
+        if image.color().has_alpha() {
+            image = over_white(&image);
+        }
+        let (width, height) = self.scaled(path, (image.width(), image.height()))?;
+        if (width, height) != (image.width(), image.height()) {
+            image = image.resize_exact(width, height, FilterType::Lanczos3);
+        }
+        let (channels, pixels) = if self.grey {
+            (1, image.into_luma8().into_raw())
+        } else {
+            (3, image.into_rgb8().into_raw())
+        };
+        Ok(Picture {
+            width: width as usize,
+            height: height as usize,
+            channels,
+            pixels,
+        })
+    }
+
+    /// Width and height that [`read`](Self::read) gives, from the header alone.
+    pub(super) fn read_size(self, path: &Path) -> Result<(u32, u32)> {
+        let (decoder, orientation) = decoder(path)?;
+        let (width, height) = decoder.dimensions();
+        let turned = matches!(
+            orientation,
+            Orientation::Rotate90
+                | Orientation::Rotate270
+                | Orientation::Rotate90FlipH
+                | Orientation::Rotate270FlipH
+        );
+        self.scaled(
+            path,
+            if turned {
+                (height, width)
+            } else {
+                (width, height)
+            },
+        )
+    }
+
+    /// The size after scaling. A very thin picture could grow without bound.
+    fn scaled(self, path: &Path, size: (u32, u32)) -> Result<(u32, u32)> {
+        let Some(side) = self.resize else {
+            return Ok(size);
+        };
+        let shorter = u128::from(size.0.min(size.1).max(1));
+        let scale = |x: u32| (u128::from(x) * side as u128 + shorter / 2) / shorter;
+        let (width, height) = (scale(size.0), scale(size.1));
+        let fits = width.saturating_mul(height).saturating_mul(3) <= MAX_BYTES.into();
+        match (u32::try_from(width), u32::try_from(height)) {
+            (Ok(width), Ok(height)) if fits => Ok((width, height)),
+            _ => {
+                let expected = format!(
+                    "a picture of less than {MAX_BYTES} bytes when scaled to a shorter side of {side}"
+                );
+                Err(DataError::ImageSize {
+                    path: path.to_owned(),
+                    expected,
+                    got: size,
+                })
+            }
+        }
+    }
+}
+
+fn broken(path: &Path, error: &image::ImageError) -> DataError {
+    DataError::Image {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+/// Opens a file by its content.
+fn decoder(path: &Path) -> Result<(impl ImageDecoder, Orientation)> {
+    let io = |source| DataError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let file = BufReader::new(File::open(path).map_err(io)?);
+    let reader = ImageReader::new(file).with_guessed_format().map_err(io)?;
+    let mut decoder = reader.into_decoder().map_err(|e| broken(path, &e))?;
+    if decoder.total_bytes() > MAX_BYTES {
+        let expected = format!("a picture of at most {MAX_BYTES} bytes");
+        return Err(DataError::ImageSize {
+            path: path.to_owned(),
+            expected,
+            got: decoder.dimensions(),
+        });
+    }
+    let orientation = decoder.orientation().map_err(|e| broken(path, &e))?;
+    Ok((decoder, orientation))
+}
+
+fn over_white(image: &DynamicImage) -> DynamicImage {
+    let rgba = image.to_rgba8();
+    let mut rgb = image::RgbImage::new(rgba.width(), rgba.height());
+    for (to, from) in rgb.pixels_mut().zip(rgba.pixels()) {
+        let [colours @ .., alpha] = from.0.map(u32::from);
+        to.0 = colours.map(|c| {
+            let mixed = (c * alpha + 255 * (255 - alpha) + 127) / 255;
+            u8::try_from(mixed).unwrap_or(u8::MAX)
+        });
+    }
+    rgb.into()
+}
+
+impl Picture {
+    /// Width and height.
+    pub(super) fn size(&self) -> (u32, u32) {
+        // They came from the decoder as u32.
+        let side = |s: usize| u32::try_from(s).unwrap_or(u32::MAX);
+        (side(self.width), side(self.height))
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.pixels.len()
+    }
+
+    /// Copies a window that lies inside the picture to `out`, channel by channel.
+    pub(super) fn copy_window(
+        &self,
+        left: usize,
+        top: usize,
+        width: usize,
+        height: usize,
+        out: &mut [u8],
+    ) {
+        let rows = self
+            .pixels
+            .chunks_exact(self.width * self.channels)
+            .skip(top)
+            .take(height);
+        for (y, row) in rows.enumerate() {
+            let pixels = row.chunks_exact(self.channels).skip(left).take(width);
+            for (x, pixel) in pixels.enumerate() {
+                for (channel, &value) in pixel.iter().enumerate() {
+                    out[(channel * height + y) * width + x] = value;
+                }
+            }
+        }
+    }
+}

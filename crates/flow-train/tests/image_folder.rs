@@ -1,0 +1,293 @@
+//! Folders of pictures on disk: windows, classes, splits, and files that do not fit.
+
+use std::path::Path;
+
+use flow_train::data::{
+    Crop, DataError, DataSource, Dataset, Draw, ImageFolder, ItemShape, SplitRule, Values,
+};
+use image::{DynamicImage, Rgb, RgbImage, Rgba, RgbaImage};
+
+type Test = Result<(), Box<dyn std::error::Error>>;
+
+/// Pixel (x, y) is (x, y, `blue`): a window shows where it was cut and of what.
+fn coordinates(width: u32, height: u32, blue: u8) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| {
+        Rgb([
+            u8::try_from(x).unwrap_or(255),
+            u8::try_from(y).unwrap_or(255),
+            blue,
+        ])
+    })
+}
+
+fn levels(set: &dyn Dataset, draws: &[Draw]) -> Vec<u8> {
+    match set.batch(draws).map(|b| b.values) {
+        Ok(Values::Levels(v)) => v,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn all(set: &dyn Dataset, epoch: u64) -> Vec<Draw> {
+    (0..set.len()).map(|index| Draw { epoch, index }).collect()
+}
+
+fn save(dir: &Path, name: &str, image: impl Into<DynamicImage>) -> Result<(), image::ImageError> {
+    let path = dir.join(name);
+    std::fs::create_dir_all(path.parent().unwrap_or(dir))?;
+    image.into().save(path)
+}
+
+#[test]
+fn random_windows_are_a_function_of_the_seed_and_the_visit() -> Test {
+    let dir = tempfile::tempdir()?;
+    for (i, blue) in [10, 20, 30, 40].into_iter().enumerate() {
+        save(dir.path(), &format!("{i}.png"), coordinates(40, 30, blue))?;
+    }
+    let folder = ImageFolder {
+        size: Some(8),
+        crop: Crop::Random,
+        crops: 50,
+        test: Some("3.*".into()),
+        ..ImageFolder::new(dir.path())
+    };
+    let split = folder.open(7)?;
+    assert_eq!((split.train.len(), split.test.len()), (150, 50));
+    assert_eq!(
+        split.train.shape(),
+        ItemShape::Image {
+            channels: 3,
+            height: 8,
+            width: 8
+        }
+    );
+    assert_eq!(
+        split.train.item_name(60),
+        Some(dir.path().join("1.png").display().to_string())
+    );
+
+    let train = &*split.train;
+    let (first, second) = (levels(train, &all(train, 0)), levels(train, &all(train, 1)));
+    assert_ne!(first, second);
+    let mut corners = std::collections::BTreeSet::new();
+    for (item, window) in first.chunks(3 * 64).enumerate() {
+        // Channel by channel, row by row: x grows along rows, y along columns, blue is that of the file.
+        let (left, top) = (window[0], window[64]);
+        corners.insert((left, top));
+        assert!(left <= 32 && top <= 22);
+        for at in 0..64u8 {
+            let pixel = [0, 64, 128].map(|plane| window[plane + usize::from(at)]);
+            assert_eq!(
+                pixel,
+                [
+                    left + at % 8,
+                    top + at / 8,
+                    10 * (u8::try_from(item)? / 50 + 1)
+                ]
+            );
+        }
+    }
+    assert!(
+        corners.len() > 100,
+        "{} of 150 windows differ",
+        corners.len()
+    );
+
+    // Not on the batch, the cache or the opening; but on the seed. The test part has no epochs.
+    let uncached = ImageFolder {
+        cache: 0,
+        ..folder.clone()
+    }
+    .open(7)?;
+    let backwards: Vec<_> = all(train, 0).into_iter().rev().collect();
+    let again = levels(&*uncached.train, &backwards);
+    assert!(first.chunks(192).eq(again.chunks(192).rev()));
+    assert_ne!(levels(&*folder.open(8)?.train, &all(train, 0)), first);
+    let test = &*split.test;
+    assert_eq!(levels(test, &all(test, 0)), levels(test, &all(test, 1)));
+    Ok(())
+}
+
+#[test]
+fn subfolders_are_classes_and_every_tenth_file_is_a_test_file() -> Test {
+    let dir = tempfile::tempdir()?;
+    for i in 0..20 {
+        let class = if i < 12 { "cat" } else { "dog" };
+        save(
+            dir.path(),
+            &format!("{class}/{i:02}.png"),
+            coordinates(4, 4, i),
+        )?;
+    }
+    std::fs::write(dir.path().join("cat/notes.txt"), "no picture")?;
+    std::fs::write(dir.path().join("cat/._00.png"), "hidden")?;
+    let split = ImageFolder::new(dir.path()).open(0)?;
+    assert_eq!(
+        (split.train.len(), split.test.len(), &split.rule),
+        (18, 2, &SplitRule::EveryTenth)
+    );
+    let batch = split.test.batch(&all(&*split.test, 0))?;
+    assert_eq!(batch.labels, Some(vec![0, 1]));
+    assert_eq!(split.test.classes(), ["cat", "dog"]);
+    let Values::Levels(pixels) = batch.values else {
+        panic!("pictures have levels")
+    };
+    assert_eq!((pixels[32], pixels[48 + 32]), (9, 19));
+
+    // A pattern with a slash goes by the path inside the folder.
+    let by_path = ImageFolder {
+        test: Some("dog/1?.png".into()),
+        ..ImageFolder::new(dir.path())
+    }
+    .open(0)?;
+    assert_eq!((by_path.train.len(), by_path.test.len()), (12, 8));
+    // One file beside the subfolders: no classes.
+    save(dir.path(), "stray.png", coordinates(4, 4, 0))?;
+    assert!(
+        ImageFolder::new(dir.path())
+            .open(0)?
+            .train
+            .classes()
+            .is_empty()
+    );
+    Ok(())
+}
+
+#[test]
+fn formats_transparency_grey_and_scaling() -> Test {
+    let dir = tempfile::tempdir()?;
+    // Half transparent black over white is the grey 127 or 128; the same as plain colours in three formats.
+    save(
+        dir.path(),
+        "a.png",
+        RgbaImage::from_pixel(16, 8, Rgba([0, 0, 0, 128])),
+    )?;
+    save(
+        dir.path(),
+        "b.webp",
+        RgbImage::from_pixel(16, 8, Rgb([127, 127, 127])),
+    )?;
+    save(
+        dir.path(),
+        "c.jpg",
+        RgbImage::from_pixel(16, 8, Rgb([127, 127, 127])),
+    )?;
+    // Told by content, not by name.
+    std::fs::copy(dir.path().join("c.jpg"), dir.path().join("d.png"))?;
+    for grey in [false, true] {
+        let split = ImageFolder {
+            grey,
+            ..ImageFolder::new(dir.path())
+        }
+        .open(0)?;
+        let channels = if grey { 1 } else { 3 };
+        assert_eq!(
+            split.train.shape(),
+            ItemShape::Image {
+                channels,
+                height: 8,
+                width: 16
+            }
+        );
+        for set in [&*split.train, &*split.test] {
+            assert!(
+                levels(set, &all(set, 0))
+                    .iter()
+                    .all(|v| v.abs_diff(127) <= 2)
+            );
+        }
+    }
+    let scaled = ImageFolder {
+        size: Some(4),
+        crop: Crop::Center,
+        resize: true,
+        ..ImageFolder::new(dir.path())
+    }
+    .open(0)?;
+    assert_eq!(
+        scaled.train.shape(),
+        ItemShape::Image {
+            channels: 3,
+            height: 4,
+            width: 4
+        }
+    );
+    assert!(
+        levels(&*scaled.train, &all(&*scaled.train, 0))
+            .iter()
+            .all(|v| v.abs_diff(127) <= 2)
+    );
+    Ok(())
+}
+
+#[test]
+fn files_that_do_not_fit_are_named_or_skipped() -> Test {
+    let dir = tempfile::tempdir()?;
+    for i in 0..4 {
+        save(dir.path(), &format!("good{i}.png"), coordinates(20, 20, i))?;
+    }
+    let text = format!("images:{}?size=16", dir.path().display());
+    let open = |options: &str| {
+        format!("{text}{options}")
+            .parse::<DataSource>()
+            .and_then(|s| s.open(0))
+    };
+    assert!(open("").is_ok());
+
+    save(dir.path(), "small.png", coordinates(20, 15, 0))?;
+    let small = dir.path().join("small.png");
+    assert!(
+        matches!(open(""), Err(DataError::ImageSize { path, got: (20, 15), .. }) if path == small)
+    );
+    let whole = ImageFolder::new(dir.path()).open(0);
+    assert!(
+        matches!(whole, Err(DataError::ImageSize { path, .. }) if path == small),
+        "mixed sizes without crops"
+    );
+    assert_eq!(open("&resize=1")?.train.len(), 4);
+
+    // A header that reads and a body that does not: found when drawn, or at opening if told to skip.
+    let good = std::fs::read(dir.path().join("good0.png"))?;
+    std::fs::remove_file(&small)?;
+    std::fs::write(dir.path().join("cut.png"), &good[..good.len() / 2])?;
+    let split = open("&test=good*")?;
+    let cut = dir.path().join("cut.png");
+    assert!(
+        matches!(split.train.batch(&all(&*split.train, 0)), Err(DataError::Image { path, .. }) if path == cut)
+    );
+    std::fs::write(dir.path().join("junk.jpg"), "junk")?;
+    assert!(
+        matches!(open(""), Err(DataError::Image { path, .. }) if path == dir.path().join("junk.jpg"))
+    );
+    save(dir.path(), "small.png", coordinates(20, 15, 0))?;
+    let split = open("&skip-bad=1")?;
+    let names: Vec<_> = split
+        .skipped
+        .iter()
+        .filter_map(|s| s.path.file_name())
+        .collect();
+    assert_eq!(names, ["cut.png", "junk.jpg", "small.png"]);
+    assert_eq!(split.train.len() + split.test.len(), 4);
+    split.train.batch(&all(&*split.train, 0))?;
+
+    let empty = tempfile::tempdir()?;
+    assert!(matches!(
+        ImageFolder::new(empty.path()).open(0),
+        Err(DataError::Empty { .. })
+    ));
+    assert!(matches!(
+        ImageFolder::new(empty.path().join("none")).open(0),
+        Err(DataError::Io { .. })
+    ));
+    for bad in [
+        "&crops=2",
+        "&skip-bad=1&crop=random&crops=100000000",
+        "&skip-bad=1&test=nothing",
+        "&skip-bad=1&test=*",
+        "&crop=none",
+        "&test=[",
+        "&crops=0",
+    ] {
+        assert!(matches!(open(bad), Err(DataError::Setting { .. })), "{bad}");
+    }
+    Ok(())
+}

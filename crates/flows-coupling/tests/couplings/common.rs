@@ -1,0 +1,107 @@
+//! What the tests of this crate share: couplings from RON, with parameters away from their start.
+
+use dfdx::prelude::*;
+use flow_api::spec::{BuildScope, FlowSpec, SpecError, SpecScalar, from_ron};
+use flow_api::{
+    Bijector, Context, Cotangent, EntryMut, FlowDevice, Gradients, Kernels, Mapped, Memory, Point, RowChain, Rows, Scalar, to_host, update,
+};
+use flow_kernels::noise::Stream;
+use flows_coupling as _;
+
+pub(crate) type Flow<E> = Rows<RowChain<E, Cpu>>;
+pub(crate) type Batch<E, D> = Tensor<(usize, usize), E, D>;
+
+pub(crate) fn try_build<E: SpecScalar<Device = Cpu>>(ron: &str, dim: usize, index: usize) -> Result<Flow<E>, SpecError>
+where
+    Cpu: FlowDevice<E>,
+{
+    let spec: FlowSpec = from_ron(ron)?;
+    let flow = E::row_flow(spec.0.as_ref(), dim, &BuildScope::new(Cpu::default(), 5).at(index))?;
+    Ok(Rows(RowChain::new(dim, vec![flow])?))
+}
+
+/// A coupling whose parameters are all moved by `amount` times a standard normal number.
+pub(crate) fn build<E: SpecScalar<Device = Cpu>>(ron: &str, dim: usize, index: usize, amount: f64) -> Flow<E>
+where
+    Cpu: FlowDevice<E>,
+{
+    let mut flow = try_build(ron, dim, index).unwrap();
+    update(&mut flow, |path, entry| {
+        if let EntryMut::Parameter { values, .. } = entry {
+            let noise: Vec<f64> = normal(values.len(), path);
+            values.iter_mut().zip(noise).for_each(|(value, n)| *value += E::of(amount * n));
+        }
+    })
+    .unwrap();
+    flow
+}
+
+/// Standard normal numbers that `name` decides.
+pub(crate) fn normal<E: Scalar>(len: usize, name: &str) -> Vec<E> {
+    let mut values = vec![0.0; len];
+    Stream::new(3, 0, name).row(0).gaussian(&mut values);
+    values.into_iter().map(E::of).collect()
+}
+
+pub(crate) fn batch<E: Scalar>(values: Vec<E>, dim: usize) -> Batch<E, Cpu>
+where
+    Cpu: FlowDevice<E>,
+{
+    let rows = values.len() / dim;
+    Cpu::default().tensor_from_vec(values, (rows, dim))
+}
+
+/// A context, with a condition where `width` says so.
+pub(crate) fn context<E: Scalar>(rows: usize, width: Option<usize>, kernels: Kernels) -> Context<E, Cpu>
+where
+    Cpu: FlowDevice<E>,
+{
+    let cx = Context::new(1).with_kernels(kernels);
+    match width {
+        Some(width) => cx.with_condition(batch(normal(rows * width, "condition"), width)),
+        None => cx,
+    }
+}
+
+/// The loss ⟨w, y⟩ + ⟨v, log-det⟩ with fixed random weights.
+pub(crate) fn weights<E: Scalar>(rows: usize, dim: usize) -> Cotangent<(usize, usize), E, Cpu>
+where
+    Cpu: FlowDevice<E>,
+{
+    Cotangent { value: batch(normal(rows * dim, "w"), dim), log_det: Cpu::default().tensor_from_vec(normal(rows, "v"), (rows,)) }
+}
+
+pub(crate) fn loss<E: Scalar>(mapped: &Mapped<(usize, usize), E, Cpu>, weights: &Cotangent<(usize, usize), E, Cpu>) -> E
+where
+    Cpu: FlowDevice<E>,
+{
+    let dot = |a: Vec<E>, b: Vec<E>| a.into_iter().zip(b).map(|(a, b)| a * b).sum::<E>();
+    dot(to_host(&mapped.value), to_host(&weights.value)) + dot(to_host(&mapped.log_det.value), to_host(&weights.log_det))
+}
+
+/// ∂L/∂x and the gradients of all parameters, from what `memory` leaves.
+pub(crate) fn pull<E: SpecScalar<Device = Cpu>>(flow: &Flow<E>, x: &Batch<E, Cpu>, memory: Memory, cx: &Context<E, Cpu>) -> (Vec<E>, Vec<E>)
+where
+    Cpu: FlowDevice<E>,
+{
+    let (rows, dim) = *x.shape();
+    let at = match memory {
+        Memory::Store => Point::Kept(flow.forward_keeping(x.clone(), cx).unwrap().1),
+        Memory::Recompute => Point::Input(x.clone()),
+        Memory::Invert => Point::Output(flow.forward(x.clone(), cx).unwrap().value),
+    };
+    let mut gradients = Gradients::zeros(flow);
+    let pulled = flow.pullback(at, weights(rows, dim), &mut gradients, cx).unwrap();
+    assert_eq!(gradients.untouched().count(), 0);
+    (to_host(&pulled.cotangent), gradients.values().to_vec())
+}
+
+/// The largest difference relative to the largest magnitude (at least 1).
+pub(crate) fn difference<E: Scalar>(a: &[E], b: &[E]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let scale = b.iter().fold(1.0_f64, |largest, b| largest.max(b.as_f64().abs()));
+    a.iter().zip(b).fold(0.0_f64, |largest, (a, b)| {
+        let difference = (a.as_f64() - b.as_f64()).abs();
+        if difference.is_nan() { f64::INFINITY } else { largest.max(difference) }
+    }) / scale
+}

@@ -1,0 +1,6 @@
+//! Couplings from their specs: values, log-dets, gradients, text.
+
+mod common;
+mod flows;
+mod spec;
+mod spline;

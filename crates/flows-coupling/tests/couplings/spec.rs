@@ -1,0 +1,85 @@
+//! Couplings as text: what is accepted, what is refused and how, and round trips.
+
+use super::common::try_build;
+use flow_api::spec::{FlowSpec, SpecError, from_ron, to_ron};
+use flow_api::{Entry, visit};
+
+#[test]
+fn refused_settings() {
+    for (ron, dim, expected) in [
+        ("AffineCoupling()", 1, "AffineCoupling: dim: expected at least 2, got 1"),
+        ("AffineCoupling()", 0, "AffineCoupling: dim: expected at least 2, got 0"),
+        ("AffineCoupling(hidden: 0)", 4, "AffineCoupling: hidden: expected at least 1, got 0"),
+        ("AdditiveCoupling(blocks: 0)", 4, "AdditiveCoupling: blocks: expected at least 1, got 0"),
+        ("AdditiveCoupling(condition: 0)", 4, "AdditiveCoupling: condition: expected at least 1, got 0"),
+        ("AffineCoupling(bound: 0.0)", 4, "AffineCoupling: bound: expected a finite number greater than 0, got 0"),
+        ("AffineCoupling(bound: -1.0)", 4, "AffineCoupling: bound: expected a finite number greater than 0, got -1"),
+        ("AffineCoupling(bound: NaN)", 4, "AffineCoupling: bound: expected a finite number greater than 0, got NaN"),
+        ("AffineCoupling(bound: inf)", 4, "AffineCoupling: bound: expected a finite number greater than 0, got inf"),
+        ("AffineCoupling(bound: 1e60)", 4, "AffineCoupling: bound: expected a finite number greater than 0, got inf"),
+        ("AffineCoupling(bound: 1e-60)", 4, "AffineCoupling: bound: expected a finite number greater than 0, got 0"),
+        ("SplineCoupling(bins: 1)", 4, "SplineCoupling: bins: expected between 2 and 999, got 1"),
+        ("SplineCoupling(bins: 1000)", 4, "SplineCoupling: bins: expected between 2 and 999, got 1000"),
+        ("SplineCoupling(tail_bound: -3.0)", 4, "SplineCoupling: tail_bound: expected a finite number greater than 0, got -3"),
+        ("SplineCoupling(tail_bound: 3e38)", 4, "SplineCoupling: tail_bound: expected a finite number greater than 0, got inf"),
+    ] {
+        match try_build::<f32>(ron, dim, 0) {
+            Err(error @ SpecError::Field { .. }) => assert!(error.to_string().starts_with(expected), "{ron}: {error}"),
+            other => panic!("{ron} on {dim}: {:?}", other.map(|_| ())),
+        }
+    }
+    for (ron, expected) in [
+        (
+            "AffineCoupling(hiden: 3)",
+            "1:16-1:21: Unexpected field named `hiden`, expected one of `hidden`, `blocks`, `activation`, `split`, `condition`, or `bound` instead",
+        ),
+        ("AffineCoupling(hidden: -3)", "1:25-1:26: Integer is out of bounds"),
+        (
+            "AffineCoupling(split: Thirds)",
+            "1:23-1:29: Unexpected enum variant named `Thirds`, expected either `Halves` or `Interleaved` instead",
+        ),
+    ] {
+        let error = from_ron::<FlowSpec>(ron).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+}
+
+#[test]
+fn text_to_spec_to_text_to_spec() {
+    for (ron, written) in [
+        ("AdditiveCoupling()", "AdditiveCoupling(\n    hidden: 128,\n    blocks: 2,\n    activation: Relu,\n    split: Halves,\n)"),
+        (
+            "AffineCoupling(hidden: 16, blocks: 3, activation: Gelu, split: Interleaved, condition: 4, bound: 1.5)",
+            "AffineCoupling(\n    hidden: 16,\n    blocks: 3,\n    activation: Gelu,\n    split: Interleaved,\n    condition: 4,\n    bound: 1.5,\n)",
+        ),
+        (
+            "SplineCoupling(bins: 4, tail_bound: 5.0)",
+            "SplineCoupling(\n    hidden: 128,\n    blocks: 2,\n    activation: Relu,\n    split: Halves,\n    bins: 4,\n    tail_bound: 5.0,\n)",
+        ),
+    ] {
+        let text = to_ron(&from_ron::<FlowSpec>(ron).unwrap()).unwrap();
+        assert_eq!(text, written);
+        assert_eq!(to_ron(&from_ron::<FlowSpec>(&text).unwrap()).unwrap(), text);
+    }
+}
+
+#[test]
+fn parameters_have_the_paths_and_shapes_of_the_reference_network() {
+    let mut seen = Vec::new();
+    visit(&try_build::<f32>("AffineCoupling(hidden: 8, blocks: 1)", 5, 0).unwrap(), |path, entry| {
+        if let Entry::Parameter { shape, .. } = entry {
+            seen.push(format!("{path} {shape:?}"));
+        }
+    });
+    let expected = [
+        "0.net.initial.weight [8, 2]",
+        "0.net.initial.bias [8]",
+        "0.net.blocks.0.0.weight [8, 8]",
+        "0.net.blocks.0.0.bias [8]",
+        "0.net.blocks.0.1.weight [8, 8]",
+        "0.net.blocks.0.1.bias [8]",
+        "0.net.final.weight [6, 8]",
+        "0.net.final.bias [6]",
+    ];
+    assert_eq!(seen, expected);
+}

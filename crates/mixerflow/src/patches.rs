@@ -1,0 +1,232 @@
+//! Images, their patches, and the views that the two sides of a mixing layer have of them.
+
+use dfdx::prelude::{Dim, HasShape, Shape, Tensor};
+use flow_api::spec::{EventShape, SpecError};
+use flow_api::{
+    Bijector, Context, Cotangent, FlowDevice, Gradients, Mapped, Module, Point, Pulled, Result, RowView, Scalar, Visitor, VisitorMut,
+    shape_error, to_host,
+};
+
+/// Shape of an image, channels first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ImageShape {
+    /// Channels, c.
+    pub channels: usize,
+    /// Rows of pixels, H.
+    pub height: usize,
+    /// Columns of pixels, W.
+    pub width: usize,
+}
+
+impl ImageShape {
+    /// The shape of image events.
+    ///
+    /// # Errors
+    /// [`SpecError::Event`] for vectors and for images without pixels.
+    pub fn of(event: EventShape, path: &str) -> Result<Self, SpecError> {
+        match event {
+            EventShape::Image { channels, height, width } if !event.is_empty() => Ok(Self { channels, height, width }),
+            _ => Err(SpecError::Event { path: path.to_owned(), expected: "images", got: event.to_string() }),
+        }
+    }
+
+    /// Numbers in an image.
+    pub fn len(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    /// No pixels at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every pixel as a row of its channels: what a 1×1 convolution works on.
+    ///
+    /// # Errors
+    /// None for a valid shape.
+    pub fn pixels(&self) -> Result<RowView> {
+        let plane = self.height * self.width;
+        RowView::new(self.len(), (0..plane).collect(), (0..self.channels).map(|c| c * plane).collect())
+    }
+}
+
+/// The patches of an image, or of the image without a frame.
+///
+/// Patches are row-major; the numbers of a patch are ordered (channel, row, column).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patches {
+    image: ImageShape,
+    size: usize,
+    frame: usize,
+}
+
+impl Patches {
+    /// Patches of `size` × `size` pixels inside a frame `frame` pixels wide, which may be 0.
+    ///
+    /// # Errors
+    /// [`SpecError::Field`] and [`SpecError::Indivisible`], which names what does not divide what.
+    pub fn new(image: ImageShape, size: usize, frame: usize, path: &str) -> Result<Self, SpecError> {
+        let wrong =
+            |field, expected: &str, got: String| SpecError::Field { path: path.to_owned(), field, expected: expected.to_owned(), got };
+        if size == 0 {
+            return Err(wrong("patch", "at least 1", "0".to_owned()));
+        }
+        for (name, inner_name, side) in
+            [("height", "height inside the shift frame", image.height), ("width", "width inside the shift frame", image.width)]
+        {
+            let Some(inner) = frame.checked_mul(2).and_then(|frames| side.checked_sub(frames)).filter(|inner| *inner > 0) else {
+                return Err(wrong("frame", &format!("less than half of the {name} {side}"), frame.to_string()));
+            };
+            if inner % size != 0 {
+                let dividend_name = if frame == 0 { name } else { inner_name };
+                return Err(SpecError::Indivisible {
+                    path: path.to_owned(),
+                    dividend_name,
+                    dividend: inner,
+                    divisor_name: "patch",
+                    divisor: size,
+                });
+            }
+        }
+        Ok(Self { image, size, frame })
+    }
+
+    /// Number of patches, N.
+    pub fn count(&self) -> usize {
+        let inner = |side: usize| (side - 2 * self.frame) / self.size;
+        inner(self.image.height) * inner(self.image.width)
+    }
+
+    /// Numbers in a patch, C = cP².
+    pub fn len(&self) -> usize {
+        self.image.channels * self.size * self.size
+    }
+
+    /// Patches always hold numbers.
+    pub fn is_empty(&self) -> bool {
+        self.image.is_empty()
+    }
+
+    /// Places of the first number of every patch, and of the numbers of a patch relative to it.
+    fn places(&self) -> (Vec<usize>, Vec<usize>) {
+        let ImageShape { channels, height, width } = self.image;
+        let starts = |side: usize| (self.frame..side - self.frame).step_by(self.size);
+        let patches = starts(height).flat_map(|row| starts(width).map(move |column| row * width + column)).collect();
+        let size = self.size;
+        let numbers = (0..channels)
+            .flat_map(|c| (0..size).flat_map(move |row| (0..size).map(move |column| (c * height + row) * width + column)))
+            .collect();
+        (patches, numbers)
+    }
+
+    /// The rows of the channel flow: every patch is a row of R^C.
+    ///
+    /// # Errors
+    /// None for valid patches.
+    pub fn channel_view(&self) -> Result<RowView> {
+        let (patches, numbers) = self.places();
+        RowView::new(self.image.len(), patches, numbers)
+    }
+
+    /// The rows of the patch flow: the same number of all patches is a row of R^N.
+    ///
+    /// # Errors
+    /// None for valid patches.
+    pub fn patch_view(&self) -> Result<RowView> {
+        let (patches, numbers) = self.places();
+        RowView::new(self.image.len(), numbers, patches)
+    }
+}
+
+/// Cuts images into patches: (batch, c, H, W) to the mixer matrix (batch, N, C), a pure permutation.
+///
+/// # Log-det
+/// 0, exact.
+///
+/// The skeleton itself does not need it (its sides read the image in place); it is there to compose by hand and to look at the mixer matrix.
+#[derive(Clone, Debug)]
+pub struct Patchify {
+    patches: Patches,
+    view: RowView,
+}
+
+impl Patchify {
+    /// Cuts images of this shape into patches of `size` × `size` pixels.
+    ///
+    /// # Errors
+    /// [`SpecError::Indivisible`].
+    pub fn new(image: ImageShape, size: usize) -> Result<Self, SpecError> {
+        let patches = Patches::new(image, size, 0, "Patchify")?;
+        Ok(Self { patches, view: patches.channel_view()? })
+    }
+
+    /// The mixer matrix of images of this shape.
+    fn matrix_shape<C: Dim, H: Dim, W: Dim>(&self, image: &(usize, C, H, W)) -> Result<(usize, usize, usize)> {
+        let ImageShape { channels, height, width } = self.patches.image;
+        if [image.1.size(), image.2.size(), image.3.size()] == [channels, height, width] {
+            return Ok((image.0, self.patches.count(), self.patches.len()));
+        }
+        Err(shape_error("Patchify", "build", ("batch", channels, height, width), image.concrete()))
+    }
+
+    fn matrix<E: Scalar>(&self, image: &[E]) -> Vec<E> {
+        self.places(image.len()).map(|place| image[place]).collect()
+    }
+
+    fn image<E: Scalar>(&self, matrix: &[E]) -> Vec<E> {
+        let mut image = vec![E::zero(); matrix.len()];
+        self.places(matrix.len()).zip(matrix).for_each(|(place, &value)| image[place] = value);
+        image
+    }
+
+    fn places(&self, len: usize) -> impl Iterator<Item = usize> {
+        let sample = self.view.sample_len();
+        (0..len / sample).flat_map(move |b| self.view.places().map(move |place| b * sample + place))
+    }
+}
+
+impl<E: Scalar> Module<E> for Patchify {
+    fn visit(&self, _: &mut Visitor<'_, E>) {}
+    fn visit_mut(&mut self, _: &mut VisitorMut<'_, E>) {}
+}
+
+impl<C: Dim, H: Dim, W: Dim, E: Scalar, D: FlowDevice<E>> Bijector<(usize, C, H, W), E, D> for Patchify {
+    type Out = (usize, usize, usize);
+
+    fn kind(&self) -> &'static str {
+        "Patchify"
+    }
+
+    fn output_shape(&self, input: &(usize, C, H, W)) -> Result<Self::Out> {
+        self.matrix_shape(input)
+    }
+
+    fn forward(&self, x: Tensor<(usize, C, H, W), E, D>, _: &Context<E, D>) -> Result<Mapped<Self::Out, E, D>> {
+        let out = self.matrix_shape(x.shape())?;
+        let device = x.device();
+        Ok(Mapped::exact(device.tensor_from_vec(self.matrix(&to_host(&x)), out), device.zeros_like(&(out.0,))))
+    }
+
+    fn inverse(&self, y: Tensor<Self::Out, E, D>, cx: &Context<E, D>) -> Result<Mapped<(usize, C, H, W), E, D>> {
+        let ImageShape { channels, height, width } = self.patches.image;
+        let concrete = [y.shape().0, channels, height, width];
+        let shape = <(usize, C, H, W)>::from_concrete(&concrete);
+        let Some(shape) = shape.filter(|shape| self.matrix_shape(shape).ok() == Some(*y.shape())) else {
+            let expected = ("batch", self.patches.count(), self.patches.len());
+            return Err(shape_error(cx.path(), "inverse", expected, y.shape()));
+        };
+        let device = y.device();
+        Ok(Mapped::exact(device.tensor_from_vec(self.image(&to_host(&y)), shape), device.zeros_like(&(shape.0,))))
+    }
+
+    fn pullback(
+        &self,
+        at: Point<(usize, C, H, W), Self::Out, E, D>,
+        cotangent: Cotangent<Self::Out, E, D>,
+        _: &mut Gradients<E>,
+        cx: &Context<E, D>,
+    ) -> Result<Pulled<(usize, C, H, W), E, D>> {
+        let input = at.input(self, cx)?;
+        Ok(Pulled { input: Some(input), cotangent: self.inverse(cotangent.value, cx)?.value })
+    }
+}

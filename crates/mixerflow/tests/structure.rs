@@ -1,0 +1,210 @@
+//! What the skeleton promises: permutations bit for bit, weight sharing, an untouched frame, and specs that say what is wrong with them.
+
+use dfdx::prelude::*;
+use flow_api::layers::LuLinear;
+use flow_api::spec::{BuildScope, EventShape, ModelSpec, Spec, SpecScalar, from_ron, to_ron};
+use flow_api::{Bijector, Context, EntryMut, RowChain, update};
+use flow_kernels::noise::Stream;
+use mixerflow::{ImageShape, Patches, Patchify, Side, Skeleton};
+
+const IMAGE: ImageShape = ImageShape { channels: 2, height: 6, width: 8 };
+
+fn device() -> Cpu {
+    Cpu::seed_from_u64(3)
+}
+
+fn noise(len: usize, seed: u64) -> Vec<f64> {
+    let mut values = vec![0.0; len];
+    Stream::new(seed, 0, "test").row(0).gaussian(&mut values);
+    values
+}
+
+/// A skeleton of one side whose linear map is far from the identity.
+fn one_side(view: flow_api::RowView) -> Skeleton<f64, Cpu> {
+    let dim = view.dim();
+    let mut linear = LuLinear::new(dim, &device());
+    update(&mut linear, |path, entry| {
+        if let EntryMut::Parameter { values, .. } = entry {
+            let len = values.len();
+            values.copy_from_slice(&noise(len, path.len() as u64));
+        }
+    })
+    .unwrap();
+    let chain = RowChain::new(dim, vec![Box::new(linear)]).unwrap();
+    Skeleton::new("OneSide", IMAGE.len(), vec![vec![("side".to_owned(), Side::new(view, chain).unwrap())]]).unwrap()
+}
+
+fn forward(skeleton: &Skeleton<f64, Cpu>, images: Vec<f64>) -> Vec<f64> {
+    let batch = images.len() / IMAGE.len();
+    let x = device().tensor_from_vec(images, (batch, IMAGE.len()));
+    skeleton.forward(x, &Context::new(0)).unwrap().value.as_vec()
+}
+
+#[test]
+fn patchify_is_the_documented_permutation_bit_for_bit() {
+    let patchify = Patchify::new(IMAGE, 2).unwrap();
+    let images = noise(3 * IMAGE.len(), 1);
+    let x: Tensor<(usize, Const<2>, usize, usize), f64, Cpu> = device().tensor_from_vec(images.clone(), (3, Const, 6, 8));
+    let cx = Context::new(0);
+    let matrix = patchify.forward(x, &cx).unwrap();
+    assert_eq!(*matrix.value.shape(), (3, 12, 8));
+    assert_eq!(matrix.log_det.value.as_vec(), [0.0; 3]);
+    let values = matrix.value.as_vec();
+    for b in 0..3 {
+        for n in 0..12 {
+            for k in 0..8 {
+                let (c, row, column) = (k / 4, k / 2 % 2, k % 2);
+                let pixel = ((b * 2 + c) * 6 + n / 4 * 2 + row) * 8 + n % 4 * 2 + column;
+                assert_eq!(values[(b * 12 + n) * 8 + k].to_bits(), images[pixel].to_bits());
+            }
+        }
+    }
+    let back: Tensor<(usize, Const<2>, usize, usize), f64, Cpu> = patchify.inverse(matrix.value, &cx).unwrap().value;
+    assert_eq!(back.as_vec(), images);
+}
+
+/// Applies a permutation to patches (`rows`) or to the numbers of a patch of every image, by way of the mixer matrix.
+fn permuted(images: &[f64], patches: &Patches, rows: Option<&[usize]>, columns: Option<&[usize]>) -> Vec<f64> {
+    let places: Vec<usize> = patches.channel_view().unwrap().places().collect();
+    let (count, len) = (patches.count(), patches.len());
+    let mut out = images.to_vec();
+    for image in 0..images.len() / IMAGE.len() {
+        let at = image * IMAGE.len();
+        for n in 0..count {
+            for k in 0..len {
+                let from = rows.map_or(n, |rows| rows[n]) * len + columns.map_or(k, |columns| columns[k]);
+                out[at + places[n * len + k]] = images[at + places[from]];
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn patches_share_the_channel_flow_and_channels_share_the_patch_flow() {
+    let images = noise(2 * IMAGE.len(), 2);
+    for frame in [0, 1] {
+        let patches = Patches::new(IMAGE, 2, frame, "test").unwrap();
+        let (count, len) = (patches.count(), patches.len());
+        let rotate = |n: usize| (0..n).map(|i| (i + 2) % n).collect::<Vec<_>>();
+        let (rows, columns) = (rotate(count), rotate(len));
+        let channel = one_side(patches.channel_view().unwrap());
+        assert_eq!(
+            forward(&channel, permuted(&images, &patches, Some(&rows), None)),
+            permuted(&forward(&channel, images.clone()), &patches, Some(&rows), None)
+        );
+        let patch = one_side(patches.patch_view().unwrap());
+        assert_eq!(
+            forward(&patch, permuted(&images, &patches, None, Some(&columns))),
+            permuted(&forward(&patch, images.clone()), &patches, None, Some(&columns))
+        );
+    }
+}
+
+#[test]
+fn the_frame_of_a_shift_layer_passes_bit_for_bit_and_nothing_else_does() {
+    let images = noise(2 * IMAGE.len(), 5);
+    let patches = Patches::new(IMAGE, 2, 1, "test").unwrap();
+    assert_eq!(patches.count(), 2 * 3);
+    for view in [patches.channel_view().unwrap(), patches.patch_view().unwrap()] {
+        let out = forward(&one_side(view), images.clone());
+        for (at, (x, y)) in images.iter().zip(&out).enumerate() {
+            let (row, column) = (at / 8 % 6, at % 8);
+            let in_frame = row == 0 || row == 5 || column == 0 || column == 7;
+            assert_eq!(in_frame, x.to_bits() == y.to_bits(), "row {row}, column {column}");
+        }
+    }
+}
+
+#[test]
+fn errors_say_which_number_does_not_divide_which() {
+    let digits = EventShape::Image { channels: 1, height: 8, width: 8 };
+    let sides = "channel: [LuLinear()], patches: [LuLinear()]";
+    let cases = [
+        (format!("MixerFlow(patch: 3, layers: 2, {sides})"), digits, "bijector: height 8 is not divisible by patch 3"),
+        (
+            format!("MixerFlow(patch: 4, layers: 4, {sides})"),
+            EventShape::Image { channels: 3, height: 32, width: 30 },
+            "bijector: width 30 is not divisible by patch 4",
+        ),
+        (
+            format!("MixerFlow(patch: 4, layers: 1, shift: (every: 1, frame: 1), {sides})"),
+            digits,
+            "bijector: height inside the shift frame 6 is not divisible by patch 4",
+        ),
+        (
+            format!("MixerFlow(patch: 2, layers: 1, shift: (every: 1, frame: 2), {sides})"),
+            digits,
+            "bijector: shift.frame: expected a width that is no multiple of the patch 2, got 2",
+        ),
+        (
+            format!("MixerFlow(patch: 8, layers: 1, shift: (every: 1), {sides})"),
+            digits,
+            "bijector: frame: expected less than half of the height 8, got 4",
+        ),
+        (
+            format!("MixerFlow(patch: 2, layers: 1, shift: (every: 0), {sides})"),
+            digits,
+            "bijector: shift.every: expected at least 1, got 0",
+        ),
+        (format!("MixerFlow(patch: 0, layers: 1, {sides})"), digits, "bijector: patch: expected at least 1, got 0"),
+        (format!("MixerFlow(patch: 2, layers: 0, {sides})"), digits, "bijector: layers: expected at least 1, got 0"),
+        (
+            format!("MixerFlow(image: (1, 8, 8), patch: 2, layers: 1, {sides})"),
+            EventShape::Image { channels: 1, height: 28, width: 28 },
+            "bijector: image: expected the data's shape (1, 28, 28), got (1, 8, 8)",
+        ),
+        (format!("MixerFlow(patch: 2, layers: 1, {sides})"), EventShape::Vector(64), "bijector: expected images, got data of shape (64)"),
+    ];
+    for (text, event, expected) in cases {
+        let spec: Spec<dyn ModelSpec> = from_ron(&text).unwrap();
+        let error = f32::model(spec.0.as_ref(), event, &BuildScope::new(Default::default(), 1)).unwrap_err();
+        assert_eq!(error.to_string(), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_spec_survives_its_own_text() {
+    let text = "MixerFlow(patch: 2, layers: 4, channel: [ActNorm(), LuLinear(permutation: Reverse)], patches: [LuLinear()], shift: None)";
+    let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
+    let once = to_ron(&spec).unwrap();
+    let again: Spec<dyn ModelSpec> = from_ron(&once).unwrap();
+    assert_eq!(to_ron(&again).unwrap(), once);
+    assert!(once.contains("LuLinear(") && once.contains("shift: None"), "{once}");
+}
+
+#[test]
+fn fused_and_plain_kernels_agree_on_the_whole_skeleton() {
+    let text =
+        "MixerFlow(patch: 2, layers: 2, channel: [ActNorm(), LuLinear(permutation: Random)], patches: [LuLinear()], shift: (every: 2))";
+    let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
+    let event = EventShape::Image { channels: 2, height: 6, width: 8 };
+    let mut model = f64::model(spec.0.as_ref(), event, &BuildScope::new(device(), 1)).unwrap();
+    let images = noise(5 * IMAGE.len(), 9);
+    let cx = Context::new(1);
+    let batch = model.batch(images.clone()).unwrap();
+    model.flow_mut().initialise(batch, &cx).unwrap();
+    update(&mut model, |path, entry| {
+        if let EntryMut::Parameter { values, .. } = entry {
+            let shake = noise(values.len(), path.len() as u64);
+            values.iter_mut().zip(shake).for_each(|(v, shake)| *v += 0.1 * shake);
+        }
+    })
+    .unwrap();
+    let mut results = Vec::new();
+    for kernels in [flow_api::Kernels::Fused, flow_api::Kernels::Plain] {
+        for memory in [flow_api::Memory::Store, flow_api::Memory::Recompute, flow_api::Memory::Invert] {
+            let cx = cx.clone().with_kernels(kernels).with_memory(memory);
+            let mut gradients = flow_api::Gradients::zeros(&model);
+            let loss = model.flow().nll(model.batch(images.clone()).unwrap(), &mut gradients, &cx).unwrap();
+            assert_eq!(gradients.untouched().count(), 0);
+            results.push((loss.nll, gradients.values().to_vec()));
+        }
+    }
+    for (nll, gradients) in &results[1..] {
+        assert!((nll - results[0].0).abs() < 1e-11 * nll.abs());
+        for (a, b) in gradients.iter().zip(&results[0].1) {
+            assert!((a - b).abs() < 1e-9 * (1.0 + a.abs()), "{a} {b}");
+        }
+    }
+}
