@@ -21,7 +21,9 @@ fn median(mut f: impl FnMut() -> Result<(), Box<dyn std::error::Error>>, runs: u
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [path, shape, batch, memory @ ..] = arguments.as_slice() else { return Err("usage: step_time SPEC C,H,W BATCH [store|recompute|invert]".into()) };
+    let [path, shape, batch, memory @ ..] = arguments.as_slice() else {
+        return Err("usage: step_time SPEC C,H,W BATCH [store|recompute|invert]".into());
+    };
     let shape: Vec<usize> = shape.split(',').map(str::parse).collect::<Result<_, _>>()?;
     let [channels, height, width] = shape[..] else { return Err("a shape is C,H,W".into()) };
     let batch: usize = batch.parse()?;

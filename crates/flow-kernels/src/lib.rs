@@ -1,6 +1,25 @@
-//! Building blocks of the fused host kernels.
+//!
+//! # The block
+//!
+//! layer. A block is **feature-major**: `d` features × `lanes` rows, and the element of feature `j` in lane `r` is at `j * lanes + r`. Hence
+//! - element-wise operations run over contiguous memory and vectorise,
+//! - a bias or scale is one number a feature, broadcast over the lanes,
+//! - the two halves of a coupling are two contiguous ranges,
+//! - a log-det per row is a vertical sum over features,
+//! - a linear layer is a matrix product `W · X`, with `W` (out × in) and `X` (in × lanes) both row-major.
+//!
+//! # The parts
+//!
+//! - [`scalar`]: the trait [`Real`] (f32, f64) and elementary functions that LLVM can vectorise;
+//! - [`mod@simd`]: run-time dispatch to the widest instruction set, and loops over slices;
+//! - [`mod@matmul`]: matrix products over row-major slices;
+//! - [`noise`]: random numbers that are a pure function of seed, step, layer and row;
+//! - [`workspace`]: scratch memory that is reused;
+
 pub mod matmul;
 pub mod noise;
-mod scalar;
+pub mod scalar;
+pub mod simd;
 pub mod workspace;
+
 pub use scalar::Real;

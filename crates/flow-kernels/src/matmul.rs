@@ -1,46 +1,145 @@
-//! Matrix products on row-major slices.
+//! Matrix products over row-major slices, by [faer](https://docs.rs/faer).
+//!
+//! Always on one thread: kernels are parallel over blocks (see [`crate::blocks`]), not inside of a product.
 
-use crate::Real;
+use faer::linalg::matmul::matmul as faer_matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
-/// What a product does with the values that the destination holds.
+use crate::scalar::Real;
+
+/// What becomes of the destination's old contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accumulate {
-    /// Overwrite them.
+    /// They are overwritten, and not read: NaN there does no harm.
     Replace,
-    /// Add to them.
+    /// The product is added to them.
     Add,
 }
 
-/// A row-major matrix, or its transpose, as an operand of a product.
+/// A row-major slice seen as a matrix, or as its transpose.
+///
+/// ```
+/// use flow_kernels::matmul::Operand;
+/// let w = Operand::new(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2, 3);
+/// assert_eq!((w.rows(), w.cols()), (2, 3));
+/// assert_eq!((w.transposed().rows(), w.transposed().cols()), (3, 2));
+/// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Operand<'a, E: Real>(MatRef<'a, E>);
+pub struct Operand<'a, E> {
+    data: &'a [E],
+    rows: usize,
+    cols: usize,
+    transposed: bool,
+}
 
-impl<'a, E: Real> Operand<'a, E> {
-    /// The row-major matrix of this size.
-    pub fn new(values: &'a [E], rows: usize, columns: usize) -> Self {
-        Self(MatRef::from_row_major_slice(&values[..rows * columns], rows, columns))
+impl<'a, E> Operand<'a, E> {
+    /// `data` as `rows` × `cols`, row after row.
+    ///
+    /// # Panics
+    /// In debug builds if the size is another; in release builds a product with it panics.
+    pub fn new(data: &'a [E], rows: usize, cols: usize) -> Self {
+        debug_assert_eq!(data.len(), rows * cols, "data is {rows} × {cols}");
+        Self { data, rows, cols, transposed: false }
     }
-    /// Its transpose.
+
+    /// The transpose: another view, nothing is moved.
     #[must_use]
     pub fn transposed(self) -> Self {
-        Self(self.0.transpose())
+        Self { rows: self.cols, cols: self.rows, transposed: !self.transposed, ..self }
+    }
+
+    /// Number of rows of this view.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns of this view.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    fn view(self) -> MatRef<'a, E> {
+        if self.transposed {
+            MatRef::from_column_major_slice(self.data, self.rows, self.cols)
+        } else {
+            MatRef::from_row_major_slice(self.data, self.rows, self.cols)
+        }
     }
 }
 
-/// dst = A·B or dst += A·B, on one thread: parallelism is over blocks of rows.
+/// `dst = a · b` or `dst += a · b`, where `dst` is row-major, `a.rows()` × `b.cols()`.
+///
+/// With a weight `W` (out × in), a block `X` (in × lanes) and a cotangent `dY` (out × lanes), a linear layer is
+///
+/// | | | |
+/// |---|---|---|
+/// | forward | `Y = W · X` | `matmul(y, Replace, w, x)` |
+/// | input's cotangent | `dX = Wᵀ · dY` | `matmul(dx, Replace, w.transposed(), dy)` |
+/// | weight's gradient | `dW += dY · Xᵀ` | `matmul(dw, Add, dy, x.transposed())` |
+///
+/// ```
+/// use flow_kernels::matmul::{matmul, Accumulate, Operand};
+/// let w = Operand::new(&[1.0, 2.0, 3.0, 4.0], 2, 2);
+/// let x = Operand::new(&[1.0, 0.0, 1.0, 0.0, 1.0, 1.0], 2, 3);
+/// let mut y = [0.0; 6];
+/// matmul(&mut y, Accumulate::Replace, w, x);
+/// assert_eq!(y, [1.0, 2.0, 3.0, 3.0, 4.0, 7.0]);
+/// ```
+///
+/// # Panics
+/// If the sizes do not match.
 pub fn matmul<E: Real>(dst: &mut [E], accumulate: Accumulate, a: Operand<'_, E>, b: Operand<'_, E>) {
-    let accum = match accumulate {
+    let accumulate = match accumulate {
         Accumulate::Replace => Accum::Replace,
         Accumulate::Add => Accum::Add,
     };
-    let (rows, columns) = (a.0.nrows(), b.0.ncols());
-    faer::linalg::matmul::matmul(
-        MatMut::from_row_major_slice_mut(&mut dst[..rows * columns], rows, columns),
-        accum,
-        a.0,
-        b.0,
-        <E as num_traits::One>::one(),
-        Par::Seq,
-    );
+    let dst = MatMut::from_row_major_slice_mut(dst, a.rows, b.cols);
+    faer_matmul(dst, accumulate, a.view(), b.view(), E::one(), Par::Seq);
+}
+
+#[cfg(test)]
+#[allow(clippy::float_cmp, reason = "results are exact")]
+mod tests {
+    use super::*;
+
+    fn entries<E: Real>(len: usize, seed: usize) -> Vec<E> {
+        (0..len).map(|i| E::of(((i * 7 + seed) % 13) as f64 - 6.0)).collect()
+    }
+
+    /// Small integers, so that every order of summation is exact.
+    fn check<E: Real>(rows: usize, inner: usize, cols: usize) {
+        let (a, b) = (entries::<E>(rows * inner, 1), entries::<E>(inner * cols, 5));
+        let transpose =
+            |x: &[E], rows: usize, cols: usize| -> Vec<E> { (0..rows * cols).map(|i| x[(i % rows) * cols + i / rows]).collect() };
+        let (at, bt) = (transpose(&a, rows, inner), transpose(&b, inner, cols));
+        let product = |i: usize, j: usize| (0..inner).map(|k| a[i * inner + k] * b[k * cols + j]).sum::<E>();
+        let views = [(Operand::new(&a, rows, inner), "a"), (Operand::new(&at, inner, rows).transposed(), "aᵀ")];
+        for (a, name_a) in views {
+            for (b, name_b) in [(Operand::new(&b, inner, cols), "b"), (Operand::new(&bt, cols, inner).transposed(), "bᵀ")] {
+                let mut y = vec![E::nan(); rows * cols];
+                matmul(&mut y, Accumulate::Replace, a, b);
+                let mut z = vec![E::one(); rows * cols];
+                matmul(&mut z, Accumulate::Add, a, b);
+                for i in 0..rows * cols {
+                    let expected = product(i / cols, i % cols);
+                    assert_eq!((y[i], z[i]), (expected, expected + E::one()), "{name_a} {name_b} {rows}×{inner}×{cols} at {i}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn products_in_all_orientations() {
+        for (rows, inner, cols) in [(1, 1, 1), (1, 5, 7), (6, 1, 3), (5, 7, 1), (2, 3, 4), (17, 24, 33), (48, 40, 100)] {
+            check::<f32>(rows, inner, cols);
+            check::<f64>(rows, inner, cols);
+        }
+    }
+
+    #[test]
+    fn an_empty_inner_dimension_gives_zero() {
+        let mut y = [f32::NAN; 6];
+        matmul(&mut y, Accumulate::Replace, Operand::new(&[], 2, 0), Operand::new(&[], 0, 3));
+        assert_eq!(y, [0.0; 6]);
+    }
 }

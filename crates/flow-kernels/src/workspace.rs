@@ -1,53 +1,134 @@
-//! Scratch buffers that are reused, so that kernels do not allocate in a steady state.
+//! Scratch memory that is reused, so that a kernel in steady state does not allocate.
+//!
+//! [`Buffer::take`] hands out memory from a pool of the process and its drop puts it back. The pool is shared by all threads, since what one thread keeps of a forward pass
+//! another one may drop in the backward pass; it holds as much as was ever in use at one time, until [`release`] gives it back.
+//! A buffer starts on a cache line (64 bytes), so that no vector load of a block whose lanes are a multiple of 16 crosses one.
 
-use crate::Real;
-use std::any::{Any, TypeId};
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
-type Pool = HashMap<(TypeId, usize), Vec<Box<dyn Any>>>;
-thread_local! {
-    static POOL: RefCell<Pool> = RefCell::default();
+use crate::scalar::Real;
+
+/// Cache line, and the widest vector register there is.
+const ALIGNMENT: usize = 64;
+
+/// Buffers lie in the pool by length, rounded up to a multiple of this many numbers.
+const STEP: usize = 64;
+
+/// Memory by length.
+type Pool<E> = LazyLock<Mutex<HashMap<usize, Vec<Vec<E>>>>>;
+
+/// The pool of a number type: what [`Real`] needs to have one for each.
+///
+/// The public can see this trait as a bound of [`Real`] but cannot name it.
+#[doc(hidden)]
+pub trait Pooled: Sized + 'static {
+    /// Runs `f` on the pool.
+    fn with_pool<R>(f: impl FnOnce(&mut HashMap<usize, Vec<Vec<Self>>>) -> R) -> R;
 }
 
-/// A scratch buffer: borrowed from this thread's pool, and back in it when dropped.
+macro_rules! impl_pooled {
+    ($($float:ident),*) => {$(
+        impl Pooled for $float {
+            fn with_pool<R>(f: impl FnOnce(&mut HashMap<usize, Vec<Vec<Self>>>) -> R) -> R {
+                static POOL: Pool<$float> = LazyLock::new(Mutex::default);
+                // A panic elsewhere leaves the pool sound: its operations do not panic half-way.
+                f(&mut POOL.lock().unwrap_or_else(PoisonError::into_inner))
+            }
+        }
+    )*};
+}
+impl_pooled!(f32, f64);
+
+/// Gives all memory that is in the pool, not in use, back to the system.
+pub fn release<E: Real>() {
+    E::with_pool(HashMap::clear);
+}
+
+/// Scratch memory: a slice that goes back to the pool when dropped.
 #[derive(Debug)]
 pub struct Buffer<E: Real> {
-    values: Vec<E>,
+    memory: Vec<E>,
+    start: usize,
+    len: usize,
 }
 
 impl<E: Real> Buffer<E> {
-    /// A buffer of `len` values; what they are is unspecified.
+    /// Takes a buffer of `len` numbers with unspecified contents: whatever the last user left there.
+    ///
+    /// ```
+    /// use flow_kernels::workspace::Buffer;
+    /// let mut hidden = Buffer::<f32>::take(128 * 96);
+    /// hidden.fill(1.0);
+    /// assert!(Buffer::<f32>::zeroed(10).iter().all(|&x| x == 0.0));
+    /// ```
     pub fn take(len: usize) -> Self {
-        let capacity = len.next_power_of_two();
-        let pooled = POOL.with_borrow_mut(|pool| pool.get_mut(&(TypeId::of::<E>(), capacity)).and_then(Vec::pop));
-        let mut values = pooled.and_then(|any| any.downcast::<Vec<E>>().ok()).map_or_else(|| Vec::with_capacity(capacity), |b| *b);
-        values.resize(len, E::zero());
-        Self { values }
+        if len == 0 {
+            return Self { memory: Vec::new(), start: 0, len };
+        }
+        let slack = ALIGNMENT / size_of::<E>();
+        let size = len.next_multiple_of(STEP) + slack;
+        let pooled = E::with_pool(|pool| pool.get_mut(&size).and_then(Vec::pop));
+        let memory = pooled.unwrap_or_else(|| vec![E::zero(); size]);
+        let start = memory.as_ptr().align_offset(ALIGNMENT).min(slack);
+        Self { memory, start, len }
     }
-    /// A buffer of `len` zeros.
+
+    /// Takes a buffer of `len` zeros.
     pub fn zeroed(len: usize) -> Self {
         let mut buffer = Self::take(len);
         buffer.fill(E::zero());
         buffer
     }
 }
-impl<E: Real> Drop for Buffer<E> {
-    fn drop(&mut self) {
-        let values = std::mem::take(&mut self.values);
-        let key = (TypeId::of::<E>(), values.capacity());
-        let _ = POOL.try_with(|pool| pool.borrow_mut().entry(key).or_default().push(Box::new(values)));
-    }
-}
+
 impl<E: Real> Deref for Buffer<E> {
     type Target = [E];
+
+    #[inline]
     fn deref(&self) -> &[E] {
-        &self.values
+        &self.memory[self.start..self.start + self.len]
     }
 }
+
 impl<E: Real> DerefMut for Buffer<E> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [E] {
-        &mut self.values
+        &mut self.memory[self.start..self.start + self.len]
+    }
+}
+
+impl<E: Real> Drop for Buffer<E> {
+    fn drop(&mut self) {
+        let memory = std::mem::take(&mut self.memory);
+        if !memory.is_empty() {
+            E::with_pool(|pool| pool.entry(memory.len()).or_default().push(memory));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_distinct_and_reused() {
+        for len in [1, 63, 64, 65, 1000, 128 * 96] {
+            let mut a = Buffer::<f32>::take(len);
+            let b = Buffer::<f32>::take(len);
+            assert_eq!((a.len(), a.as_ptr().align_offset(ALIGNMENT), b.as_ptr().align_offset(ALIGNMENT)), (len, 0, 0));
+            assert!(a.as_ptr_range().end <= b.as_ptr() || b.as_ptr_range().end <= a.as_ptr());
+            a.fill(1.0);
+            assert!(Buffer::<f32>::zeroed(len).iter().all(|x| *x == 0.0));
+        }
+        // No other test takes buffers of this length.
+        let first = Buffer::<f64>::take(7_777).as_ptr();
+        assert_eq!(Buffer::<f64>::take(7_777).as_ptr(), first);
+    }
+
+    #[test]
+    fn an_empty_buffer_is_empty() {
+        assert!(Buffer::<f64>::take(0).is_empty());
     }
 }

@@ -15,20 +15,10 @@ use std::time::Instant;
 use flow_train::data::{DataSource, ItemShape, Loader, Values, each_once};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let source: DataSource = std::env::args()
-        .nth(1)
-        .unwrap_or_else(|| "digits".to_owned())
-        .parse()?;
+    let source: DataSource = std::env::args().nth(1).unwrap_or_else(|| "digits".to_owned()).parse()?;
     let split = source.open(0)?;
-    let (shape, levels, classes) = (
-        split.train.shape(),
-        split.train.levels(),
-        split.train.classes().len(),
-    );
-    println!(
-        "{source}: items {shape}, {levels:?} levels, {classes} classes, {:?}",
-        split.rule
-    );
+    let (shape, levels, classes) = (split.train.shape(), split.train.levels(), split.train.classes().len());
+    println!("{source}: items {shape}, {levels:?} levels, {classes} classes, {:?}", split.rule);
     for skipped in &split.skipped {
         println!("skipped: {}", skipped.reason);
     }
@@ -37,10 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             ItemShape::Image { channels, .. } => channels,
             ItemShape::Vector { dims } => dims,
         };
-        let (plane, scale) = (
-            set.shape().dims() / channels,
-            set.levels().map_or(1.0, |l| f64::from(l - 1)),
-        );
+        let (plane, scale) = (set.shape().dims() / channels, set.levels().map_or(1.0, |l| f64::from(l - 1)));
         let (mut sums, mut squares) = (vec![0.0; channels], vec![0.0; channels]);
         let started = Instant::now();
         for batch in Loader::new(set.clone(), each_once(set.len(), 256, 0), 2)? {
@@ -57,16 +44,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let seconds = started.elapsed().as_secs_f64();
         let count = (set.len() * plane) as f64;
         let means: Vec<_> = sums.iter().map(|s| s / count).collect();
-        let deviations: Vec<_> = squares
-            .iter()
-            .zip(&means)
-            .map(|(s, m)| (s / count - m * m).max(0.0).sqrt())
-            .collect();
-        println!(
-            "{:<6} {:>6} items, mean {means:.4?}, deviation {deviations:.4?}",
-            format!("{name}:"),
-            set.len()
-        );
+        let deviations: Vec<_> = squares.iter().zip(&means).map(|(s, m)| (s / count - m * m).max(0.0).sqrt()).collect();
+        println!("{:<6} {:>6} items, mean {means:.4?}, deviation {deviations:.4?}", format!("{name}:"), set.len());
         println!("        {:.0} items a second", set.len() as f64 / seconds);
     }
     Ok(())

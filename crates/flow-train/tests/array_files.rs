@@ -29,79 +29,33 @@ fn every_file_of_arrays_gives_the_same_split() -> Test {
         zip.write_all(array)?;
     }
     zip.finish()?;
-    let tensors = [
-        ("x", TensorView::new(Dtype::U8, vec![12, 1, 2], &pixels)?),
-        ("classes", TensorView::new(Dtype::I64, vec![12], &labels)?),
-    ];
+    let tensors =
+        [("x", TensorView::new(Dtype::U8, vec![12, 1, 2], &pixels)?), ("classes", TensorView::new(Dtype::I64, vec![12], &labels)?)];
     std::fs::write(at("a.safetensors"), safetensors::serialize(tensors, None)?)?;
-    let lines: String = (0..12).fold(String::new(), |all, i| {
-        format!("{all}{i}, {i}, {}\n", i % 3)
-    });
+    let lines: String = (0..12).fold(String::new(), |all, i| format!("{all}{i}, {i}, {}\n", i % 3));
     std::fs::write(at("t.csv"), lines)?;
 
-    let image = ItemShape::Image {
-        channels: 1,
-        height: 1,
-        width: 2,
-    };
+    let image = ItemShape::Image { channels: 1, height: 1, width: 2 };
     let cases = [
         ("npy", "x.npy", "", image, None),
         ("npz", "a.npz", "?x=images&y=labels", image, Some(vec![0])),
-        (
-            "safetensors",
-            "a.safetensors",
-            "?y=classes",
-            image,
-            Some(vec![0]),
-        ),
-        (
-            "csv",
-            "t.csv",
-            "?label=last",
-            ItemShape::Vector { dims: 2 },
-            Some(vec![0]),
-        ),
+        ("safetensors", "a.safetensors", "?y=classes", image, Some(vec![0])),
+        ("csv", "t.csv", "?label=last", ItemShape::Vector { dims: 2 }, Some(vec![0])),
     ];
     for (kind, file, options, shape, labels) in cases {
         let text = format!("{kind}:{}{options}", at(file).display());
         let split = text.parse::<DataSource>()?.open(0)?;
-        assert_eq!(
-            (split.train.len(), split.test.len(), split.rule),
-            (11, 1, SplitRule::EveryTenth),
-            "{text}"
-        );
+        assert_eq!((split.train.len(), split.test.len(), split.rule), (11, 1, SplitRule::EveryTenth), "{text}");
         assert_eq!(split.train.shape(), shape, "{text}");
         let batch = split.test.batch(&[Draw { epoch: 0, index: 0 }])?;
-        let expected = if kind == "csv" {
-            Values::Real(vec![9.0; 2])
-        } else {
-            Values::Levels(vec![9; 2])
-        };
+        let expected = if kind == "csv" { Values::Real(vec![9.0; 2]) } else { Values::Levels(vec![9; 2]) };
         assert_eq!((batch.values, batch.labels), (expected, labels), "{text}");
     }
 
-    let wrong = |text: &str| {
-        text.replace("DIR", &dir.path().display().to_string())
-            .parse::<DataSource>()?
-            .open(0)
-    };
-    assert!(
-        matches!(wrong("npz:DIR/a.npz"), Err(DataError::MissingKey { key, known, .. }) if key == "x" && known == ["images", "labels"])
-    );
-    assert!(matches!(
-        wrong("npz:DIR/a.npz?x=labels"),
-        Err(DataError::Header { field: "shape", .. })
-    ));
-    assert!(matches!(
-        wrong("npz:DIR/a.npz?x=images&y=images"),
-        Err(DataError::Header {
-            field: "shape of labels",
-            ..
-        })
-    ));
-    assert!(matches!(
-        wrong("npy:DIR/none.npy"),
-        Err(DataError::Io { .. })
-    ));
+    let wrong = |text: &str| text.replace("DIR", &dir.path().display().to_string()).parse::<DataSource>()?.open(0);
+    assert!(matches!(wrong("npz:DIR/a.npz"), Err(DataError::MissingKey { key, known, .. }) if key == "x" && known == ["images", "labels"]));
+    assert!(matches!(wrong("npz:DIR/a.npz?x=labels"), Err(DataError::Header { field: "shape", .. })));
+    assert!(matches!(wrong("npz:DIR/a.npz?x=images&y=images"), Err(DataError::Header { field: "shape of labels", .. })));
+    assert!(matches!(wrong("npy:DIR/none.npy"), Err(DataError::Io { .. })));
     Ok(())
 }

@@ -2,22 +2,14 @@
 
 use std::path::Path;
 
-use flow_train::data::{
-    Crop, DataError, DataSource, Dataset, Draw, ImageFolder, ItemShape, SplitRule, Values,
-};
+use flow_train::data::{Crop, DataError, DataSource, Dataset, Draw, ImageFolder, ItemShape, SplitRule, Values};
 use image::{DynamicImage, Rgb, RgbImage, Rgba, RgbaImage};
 
 type Test = Result<(), Box<dyn std::error::Error>>;
 
 /// Pixel (x, y) is (x, y, `blue`): a window shows where it was cut and of what.
 fn coordinates(width: u32, height: u32, blue: u8) -> RgbImage {
-    RgbImage::from_fn(width, height, |x, y| {
-        Rgb([
-            u8::try_from(x).unwrap_or(255),
-            u8::try_from(y).unwrap_or(255),
-            blue,
-        ])
-    })
+    RgbImage::from_fn(width, height, |x, y| Rgb([u8::try_from(x).unwrap_or(255), u8::try_from(y).unwrap_or(255), blue]))
 }
 
 fn levels(set: &dyn Dataset, draws: &[Draw]) -> Vec<u8> {
@@ -43,27 +35,11 @@ fn random_windows_are_a_function_of_the_seed_and_the_visit() -> Test {
     for (i, blue) in [10, 20, 30, 40].into_iter().enumerate() {
         save(dir.path(), &format!("{i}.png"), coordinates(40, 30, blue))?;
     }
-    let folder = ImageFolder {
-        size: Some(8),
-        crop: Crop::Random,
-        crops: 50,
-        test: Some("3.*".into()),
-        ..ImageFolder::new(dir.path())
-    };
+    let folder = ImageFolder { size: Some(8), crop: Crop::Random, crops: 50, test: Some("3.*".into()), ..ImageFolder::new(dir.path()) };
     let split = folder.open(7)?;
     assert_eq!((split.train.len(), split.test.len()), (150, 50));
-    assert_eq!(
-        split.train.shape(),
-        ItemShape::Image {
-            channels: 3,
-            height: 8,
-            width: 8
-        }
-    );
-    assert_eq!(
-        split.train.item_name(60),
-        Some(dir.path().join("1.png").display().to_string())
-    );
+    assert_eq!(split.train.shape(), ItemShape::Image { channels: 3, height: 8, width: 8 });
+    assert_eq!(split.train.item_name(60), Some(dir.path().join("1.png").display().to_string()));
 
     let train = &*split.train;
     let (first, second) = (levels(train, &all(train, 0)), levels(train, &all(train, 1)));
@@ -76,28 +52,13 @@ fn random_windows_are_a_function_of_the_seed_and_the_visit() -> Test {
         assert!(left <= 32 && top <= 22);
         for at in 0..64u8 {
             let pixel = [0, 64, 128].map(|plane| window[plane + usize::from(at)]);
-            assert_eq!(
-                pixel,
-                [
-                    left + at % 8,
-                    top + at / 8,
-                    10 * (u8::try_from(item)? / 50 + 1)
-                ]
-            );
+            assert_eq!(pixel, [left + at % 8, top + at / 8, 10 * (u8::try_from(item)? / 50 + 1)]);
         }
     }
-    assert!(
-        corners.len() > 100,
-        "{} of 150 windows differ",
-        corners.len()
-    );
+    assert!(corners.len() > 100, "{} of 150 windows differ", corners.len());
 
     // Not on the batch, the cache or the opening; but on the seed. The test part has no epochs.
-    let uncached = ImageFolder {
-        cache: 0,
-        ..folder.clone()
-    }
-    .open(7)?;
+    let uncached = ImageFolder { cache: 0, ..folder.clone() }.open(7)?;
     let backwards: Vec<_> = all(train, 0).into_iter().rev().collect();
     let again = levels(&*uncached.train, &backwards);
     assert!(first.chunks(192).eq(again.chunks(192).rev()));
@@ -112,43 +73,24 @@ fn subfolders_are_classes_and_every_tenth_file_is_a_test_file() -> Test {
     let dir = tempfile::tempdir()?;
     for i in 0..20 {
         let class = if i < 12 { "cat" } else { "dog" };
-        save(
-            dir.path(),
-            &format!("{class}/{i:02}.png"),
-            coordinates(4, 4, i),
-        )?;
+        save(dir.path(), &format!("{class}/{i:02}.png"), coordinates(4, 4, i))?;
     }
     std::fs::write(dir.path().join("cat/notes.txt"), "no picture")?;
     std::fs::write(dir.path().join("cat/._00.png"), "hidden")?;
     let split = ImageFolder::new(dir.path()).open(0)?;
-    assert_eq!(
-        (split.train.len(), split.test.len(), &split.rule),
-        (18, 2, &SplitRule::EveryTenth)
-    );
+    assert_eq!((split.train.len(), split.test.len(), &split.rule), (18, 2, &SplitRule::EveryTenth));
     let batch = split.test.batch(&all(&*split.test, 0))?;
     assert_eq!(batch.labels, Some(vec![0, 1]));
     assert_eq!(split.test.classes(), ["cat", "dog"]);
-    let Values::Levels(pixels) = batch.values else {
-        panic!("pictures have levels")
-    };
+    let Values::Levels(pixels) = batch.values else { panic!("pictures have levels") };
     assert_eq!((pixels[32], pixels[48 + 32]), (9, 19));
 
     // A pattern with a slash goes by the path inside the folder.
-    let by_path = ImageFolder {
-        test: Some("dog/1?.png".into()),
-        ..ImageFolder::new(dir.path())
-    }
-    .open(0)?;
+    let by_path = ImageFolder { test: Some("dog/1?.png".into()), ..ImageFolder::new(dir.path()) }.open(0)?;
     assert_eq!((by_path.train.len(), by_path.test.len()), (12, 8));
     // One file beside the subfolders: no classes.
     save(dir.path(), "stray.png", coordinates(4, 4, 0))?;
-    assert!(
-        ImageFolder::new(dir.path())
-            .open(0)?
-            .train
-            .classes()
-            .is_empty()
-    );
+    assert!(ImageFolder::new(dir.path()).open(0)?.train.classes().is_empty());
     Ok(())
 }
 
@@ -156,66 +98,22 @@ fn subfolders_are_classes_and_every_tenth_file_is_a_test_file() -> Test {
 fn formats_transparency_grey_and_scaling() -> Test {
     let dir = tempfile::tempdir()?;
     // Half transparent black over white is the grey 127 or 128; the same as plain colours in three formats.
-    save(
-        dir.path(),
-        "a.png",
-        RgbaImage::from_pixel(16, 8, Rgba([0, 0, 0, 128])),
-    )?;
-    save(
-        dir.path(),
-        "b.webp",
-        RgbImage::from_pixel(16, 8, Rgb([127, 127, 127])),
-    )?;
-    save(
-        dir.path(),
-        "c.jpg",
-        RgbImage::from_pixel(16, 8, Rgb([127, 127, 127])),
-    )?;
+    save(dir.path(), "a.png", RgbaImage::from_pixel(16, 8, Rgba([0, 0, 0, 128])))?;
+    save(dir.path(), "b.webp", RgbImage::from_pixel(16, 8, Rgb([127, 127, 127])))?;
+    save(dir.path(), "c.jpg", RgbImage::from_pixel(16, 8, Rgb([127, 127, 127])))?;
     // Told by content, not by name.
     std::fs::copy(dir.path().join("c.jpg"), dir.path().join("d.png"))?;
     for grey in [false, true] {
-        let split = ImageFolder {
-            grey,
-            ..ImageFolder::new(dir.path())
-        }
-        .open(0)?;
+        let split = ImageFolder { grey, ..ImageFolder::new(dir.path()) }.open(0)?;
         let channels = if grey { 1 } else { 3 };
-        assert_eq!(
-            split.train.shape(),
-            ItemShape::Image {
-                channels,
-                height: 8,
-                width: 16
-            }
-        );
+        assert_eq!(split.train.shape(), ItemShape::Image { channels, height: 8, width: 16 });
         for set in [&*split.train, &*split.test] {
-            assert!(
-                levels(set, &all(set, 0))
-                    .iter()
-                    .all(|v| v.abs_diff(127) <= 2)
-            );
+            assert!(levels(set, &all(set, 0)).iter().all(|v| v.abs_diff(127) <= 2));
         }
     }
-    let scaled = ImageFolder {
-        size: Some(4),
-        crop: Crop::Center,
-        resize: true,
-        ..ImageFolder::new(dir.path())
-    }
-    .open(0)?;
-    assert_eq!(
-        scaled.train.shape(),
-        ItemShape::Image {
-            channels: 3,
-            height: 4,
-            width: 4
-        }
-    );
-    assert!(
-        levels(&*scaled.train, &all(&*scaled.train, 0))
-            .iter()
-            .all(|v| v.abs_diff(127) <= 2)
-    );
+    let scaled = ImageFolder { size: Some(4), crop: Crop::Center, resize: true, ..ImageFolder::new(dir.path()) }.open(0)?;
+    assert_eq!(scaled.train.shape(), ItemShape::Image { channels: 3, height: 4, width: 4 });
+    assert!(levels(&*scaled.train, &all(&*scaled.train, 0)).iter().all(|v| v.abs_diff(127) <= 2));
     Ok(())
 }
 
@@ -226,23 +124,14 @@ fn files_that_do_not_fit_are_named_or_skipped() -> Test {
         save(dir.path(), &format!("good{i}.png"), coordinates(20, 20, i))?;
     }
     let text = format!("images:{}?size=16", dir.path().display());
-    let open = |options: &str| {
-        format!("{text}{options}")
-            .parse::<DataSource>()
-            .and_then(|s| s.open(0))
-    };
+    let open = |options: &str| format!("{text}{options}").parse::<DataSource>().and_then(|s| s.open(0));
     assert!(open("").is_ok());
 
     save(dir.path(), "small.png", coordinates(20, 15, 0))?;
     let small = dir.path().join("small.png");
-    assert!(
-        matches!(open(""), Err(DataError::ImageSize { path, got: (20, 15), .. }) if path == small)
-    );
+    assert!(matches!(open(""), Err(DataError::ImageSize { path, got: (20, 15), .. }) if path == small));
     let whole = ImageFolder::new(dir.path()).open(0);
-    assert!(
-        matches!(whole, Err(DataError::ImageSize { path, .. }) if path == small),
-        "mixed sizes without crops"
-    );
+    assert!(matches!(whole, Err(DataError::ImageSize { path, .. }) if path == small), "mixed sizes without crops");
     assert_eq!(open("&resize=1")?.train.len(), 4);
 
     // A header that reads and a body that does not: found when drawn, or at opening if told to skip.
@@ -251,33 +140,19 @@ fn files_that_do_not_fit_are_named_or_skipped() -> Test {
     std::fs::write(dir.path().join("cut.png"), &good[..good.len() / 2])?;
     let split = open("&test=good*")?;
     let cut = dir.path().join("cut.png");
-    assert!(
-        matches!(split.train.batch(&all(&*split.train, 0)), Err(DataError::Image { path, .. }) if path == cut)
-    );
+    assert!(matches!(split.train.batch(&all(&*split.train, 0)), Err(DataError::Image { path, .. }) if path == cut));
     std::fs::write(dir.path().join("junk.jpg"), "junk")?;
-    assert!(
-        matches!(open(""), Err(DataError::Image { path, .. }) if path == dir.path().join("junk.jpg"))
-    );
+    assert!(matches!(open(""), Err(DataError::Image { path, .. }) if path == dir.path().join("junk.jpg")));
     save(dir.path(), "small.png", coordinates(20, 15, 0))?;
     let split = open("&skip-bad=1")?;
-    let names: Vec<_> = split
-        .skipped
-        .iter()
-        .filter_map(|s| s.path.file_name())
-        .collect();
+    let names: Vec<_> = split.skipped.iter().filter_map(|s| s.path.file_name()).collect();
     assert_eq!(names, ["cut.png", "junk.jpg", "small.png"]);
     assert_eq!(split.train.len() + split.test.len(), 4);
     split.train.batch(&all(&*split.train, 0))?;
 
     let empty = tempfile::tempdir()?;
-    assert!(matches!(
-        ImageFolder::new(empty.path()).open(0),
-        Err(DataError::Empty { .. })
-    ));
-    assert!(matches!(
-        ImageFolder::new(empty.path().join("none")).open(0),
-        Err(DataError::Io { .. })
-    ));
+    assert!(matches!(ImageFolder::new(empty.path()).open(0), Err(DataError::Empty { .. })));
+    assert!(matches!(ImageFolder::new(empty.path().join("none")).open(0), Err(DataError::Io { .. })));
     for bad in [
         "&crops=2",
         "&skip-bad=1&crop=random&crops=100000000",

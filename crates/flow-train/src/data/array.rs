@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use super::{
-    DataError, InMemory, ItemShape, Labels, MAX_ARRAY_BYTES, Result, Split, SplitRule, Values,
-};
+use super::{DataError, InMemory, ItemShape, Labels, MAX_ARRAY_BYTES, Result, Split, SplitRule, Values};
 
 /// Where the channels of a four-axis picture array stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,29 +65,18 @@ pub struct Array {
 impl Array {
     /// Bytes of an array of this shape, if it is not too large to be read; `path` names it in errors.
     pub(super) fn size(path: &Path, shape: &[u64], element: Element) -> Result<u64> {
-        let bytes = shape
-            .iter()
-            .try_fold(element.bytes(), |all, &s| all.checked_mul(s));
+        let bytes = shape.iter().try_fold(element.bytes(), |all, &s| all.checked_mul(s));
         // A zero makes the product small however large the other sizes are.
-        let fits = shape
-            .iter()
-            .all(|&s| s <= MAX_ARRAY_BYTES && usize::try_from(s).is_ok());
-        bytes
-            .filter(|&b| fits && b <= MAX_ARRAY_BYTES)
-            .ok_or_else(|| DataError::TooLarge {
-                path: path.to_owned(),
-                sizes: shape.to_vec(),
-                limit: MAX_ARRAY_BYTES,
-            })
+        let fits = shape.iter().all(|&s| s <= MAX_ARRAY_BYTES && usize::try_from(s).is_ok());
+        bytes.filter(|&b| fits && b <= MAX_ARRAY_BYTES).ok_or_else(|| DataError::TooLarge {
+            path: path.to_owned(),
+            sizes: shape.to_vec(),
+            limit: MAX_ARRAY_BYTES,
+        })
     }
 
     /// Decodes `raw`, whose length is [`Array::size`].
-    pub(super) fn decode(
-        shape: Vec<usize>,
-        element: Element,
-        big_endian: bool,
-        raw: Vec<u8>,
-    ) -> Self {
+    pub(super) fn decode(shape: Vec<usize>, element: Element, big_endian: bool, raw: Vec<u8>) -> Self {
         fn each<const N: usize, T>(raw: &[u8], big: bool, from: impl Fn([u8; N]) -> T) -> Vec<T> {
             let (words, _) = raw.as_chunks::<N>();
             let native = |mut word: [u8; N]| {
@@ -102,29 +89,17 @@ impl Array {
         }
         let numbers = match element {
             Element::U8 => Numbers::Bytes(raw),
-            Element::I8 => {
-                Numbers::Integers(each(&raw, big_endian, |b| i8::from_le_bytes(b).into()))
-            }
-            Element::U16 => {
-                Numbers::Integers(each(&raw, big_endian, |b| u16::from_le_bytes(b).into()))
-            }
-            Element::I16 => {
-                Numbers::Integers(each(&raw, big_endian, |b| i16::from_le_bytes(b).into()))
-            }
-            Element::U32 => {
-                Numbers::Integers(each(&raw, big_endian, |b| u32::from_le_bytes(b).into()))
-            }
-            Element::I32 => {
-                Numbers::Integers(each(&raw, big_endian, |b| i32::from_le_bytes(b).into()))
-            }
+            Element::I8 => Numbers::Integers(each(&raw, big_endian, |b| i8::from_le_bytes(b).into())),
+            Element::U16 => Numbers::Integers(each(&raw, big_endian, |b| u16::from_le_bytes(b).into())),
+            Element::I16 => Numbers::Integers(each(&raw, big_endian, |b| i16::from_le_bytes(b).into())),
+            Element::U32 => Numbers::Integers(each(&raw, big_endian, |b| u32::from_le_bytes(b).into())),
+            Element::I32 => Numbers::Integers(each(&raw, big_endian, |b| i32::from_le_bytes(b).into())),
             Element::U64 => {
                 let from = |b| i64::try_from(u64::from_le_bytes(b)).unwrap_or(i64::MAX);
                 Numbers::Integers(each(&raw, big_endian, from))
             }
             Element::I64 => Numbers::Integers(each(&raw, big_endian, i64::from_le_bytes)),
-            Element::F32 => {
-                Numbers::Floats(each(&raw, big_endian, |b| f32::from_le_bytes(b).into()))
-            }
+            Element::F32 => Numbers::Floats(each(&raw, big_endian, |b| f32::from_le_bytes(b).into())),
             Element::F64 => Numbers::Floats(each(&raw, big_endian, f64::from_le_bytes)),
         };
         Self { shape, numbers }
@@ -137,42 +112,17 @@ impl Array {
     /// # Errors
     /// [`DataError::Header`] for any other shape or type and where the layout of four axes is ambiguous; [`DataError::Value`] for a
     /// label that is not from 0 to 65,535; and those of [`InMemory::new`].
-    pub fn into_dataset(
-        self,
-        path: &Path,
-        layout: Layout,
-        labels: Option<Self>,
-    ) -> Result<InMemory> {
+    pub fn into_dataset(self, path: &Path, layout: Layout, labels: Option<Self>) -> Result<InMemory> {
         let error = |field, expected: &str, got: String| {
-            Err(DataError::Header {
-                path: path.to_owned(),
-                field,
-                expected: expected.to_owned(),
-                got,
-            })
+            Err(DataError::Header { path: path.to_owned(), field, expected: expected.to_owned(), got })
         };
         let axes = format!("{:?}", self.shape);
         let (shape, interleaved) = match (self.shape.get(1..), layout) {
             (Some(&[dims]), _) => (ItemShape::Vector { dims }, false),
-            (Some(&[height, width]), _) => (
-                ItemShape::Image {
-                    channels: 1,
-                    height,
-                    width,
-                },
-                false,
-            ),
+            (Some(&[height, width]), _) => (ItemShape::Image { channels: 1, height, width }, false),
             (Some(&[a, b, c]), layout) => {
-                let chw = ItemShape::Image {
-                    channels: a,
-                    height: b,
-                    width: c,
-                };
-                let hwc = ItemShape::Image {
-                    channels: c,
-                    height: a,
-                    width: b,
-                };
+                let chw = ItemShape::Image { channels: a, height: b, width: c };
+                let hwc = ItemShape::Image { channels: c, height: a, width: b };
                 let colour = |channels| channels == 1 || channels == 3;
                 match layout {
                     Layout::Chw => (chw, false),
@@ -186,11 +136,7 @@ impl Array {
                 }
             }
             _ => {
-                return error(
-                    "shape",
-                    "2 axes (vectors), 3 (grey pictures) or 4 (pictures)",
-                    axes,
-                );
+                return error("shape", "2 axes (vectors), 3 (grey pictures) or 4 (pictures)", axes);
             }
         };
         let (values, levels) = match (self.numbers, shape) {
@@ -201,18 +147,10 @@ impl Array {
             (Numbers::Bytes(v), _) => (Values::Levels(v), Some(256)),
             (Numbers::Floats(v), ItemShape::Vector { .. }) => (Values::Real(v), None),
             (Numbers::Floats(_), _) => {
-                return error(
-                    "shape",
-                    "2 axes for floats; pictures are unsigned bytes",
-                    axes,
-                );
+                return error("shape", "2 axes for floats; pictures are unsigned bytes", axes);
             }
             (Numbers::Integers(_), _) => {
-                return error(
-                    "element type",
-                    "u8, f32 or f64",
-                    "another integer".to_owned(),
-                );
+                return error("element type", "u8, f32 or f64", "another integer".to_owned());
             }
         };
         let labels = labels.map(|l| l.labels(path)).transpose()?;
@@ -224,32 +162,21 @@ impl Array {
     /// # Errors
     /// As those of `into_dataset`, and [`DataError::TooFew`].
     pub fn into_split(self, path: &Path, layout: Layout, labels: Option<Self>) -> Result<Split> {
-        self.into_dataset(path, layout, labels)?
-            .split(path, &SplitRule::EveryTenth)
+        self.into_dataset(path, layout, labels)?.split(path, &SplitRule::EveryTenth)
     }
 
     /// The elements as labels of items.
     fn labels(self, path: &Path) -> Result<Labels> {
         if self.shape.len() != 1 {
             let got = format!("{:?}", self.shape);
-            return Err(DataError::Header {
-                path: path.to_owned(),
-                field: "shape of labels",
-                expected: "1 axis".to_owned(),
-                got,
-            });
+            return Err(DataError::Header { path: path.to_owned(), field: "shape of labels", expected: "1 axis".to_owned(), got });
         }
         let numbers: Vec<i64> = match self.numbers {
             Numbers::Bytes(v) => v.into_iter().map(i64::from).collect(),
             Numbers::Integers(v) => v,
             Numbers::Floats(_) => {
                 let (expected, got) = ("an integer type".to_owned(), "floats".to_owned());
-                return Err(DataError::Header {
-                    path: path.to_owned(),
-                    field: "labels",
-                    expected,
-                    got,
-                });
+                return Err(DataError::Header { path: path.to_owned(), field: "labels", expected, got });
             }
         };
         let [labels] = Labels::numbered(path, &[numbers])?;
@@ -262,10 +189,7 @@ pub(super) fn planes_apart(pictures: &mut [u8], channels: usize, dims: usize) {
     let mut pixels = vec![0; dims];
     for picture in pictures.chunks_exact_mut(dims.max(1)) {
         pixels.copy_from_slice(picture);
-        for (channel, plane) in picture
-            .chunks_exact_mut((dims / channels).max(1))
-            .enumerate()
-        {
+        for (channel, plane) in picture.chunks_exact_mut((dims / channels).max(1)).enumerate() {
             for (value, pixel) in plane.iter_mut().zip(pixels.chunks_exact(channels)) {
                 *value = pixel[channel];
             }

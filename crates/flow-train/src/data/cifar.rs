@@ -10,18 +10,7 @@ use image::{ColorType, ImageDecoder, ImageFormat, ImageReader};
 use super::array::planes_apart;
 use super::{DataError, InMemory, ItemShape, Labels, Result, Split, SplitRule, Values};
 
-const CLASSES: [&str; 10] = [
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-];
+const CLASSES: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 const CHANNELS: usize = 3;
 const SIDE: usize = 32;
 const PIXELS: usize = CHANNELS * SIDE * SIDE;
@@ -58,10 +47,7 @@ pub fn open(dir: &Path) -> Result<Split> {
 fn open_file(path: &Path) -> Result<BufReader<File>> {
     match File::open(path) {
         Ok(file) => Ok(BufReader::new(file)),
-        Err(source) => Err(DataError::Io {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(DataError::Io { path: path.to_owned(), source }),
     }
 }
 
@@ -86,15 +72,8 @@ fn strips(dir: &Path, names: &[String], labels: &str) -> Result<InMemory> {
 }
 
 fn in_memory(path: &Path, pixels: Vec<u8>, of_items: Vec<u8>) -> Result<InMemory> {
-    let labels = Labels {
-        of_items: of_items.into_iter().map(u32::from).collect(),
-        classes: CLASSES.map(str::to_owned).into(),
-    };
-    let shape = ItemShape::Image {
-        channels: CHANNELS,
-        height: SIDE,
-        width: SIDE,
-    };
+    let labels = Labels { of_items: of_items.into_iter().map(u32::from).collect(), classes: CLASSES.map(str::to_owned).into() };
+    let shape = ItemShape::Image { channels: CHANNELS, height: SIDE, width: SIDE };
     InMemory::new(path, Values::Levels(pixels), shape, Some(256), Some(labels))
 }
 
@@ -103,38 +82,21 @@ fn in_memory(path: &Path, pixels: Vec<u8>, of_items: Vec<u8>) -> Result<InMemory
 ///
 /// # Errors
 /// [`DataError::Empty`], [`DataError::Truncated`] if the last record is not whole, [`DataError::Io`].
-pub fn read_records(
-    path: &Path,
-    mut reader: impl Read,
-    pixels: &mut Vec<u8>,
-    labels: &mut Vec<u8>,
-) -> Result<()> {
+pub fn read_records(path: &Path, mut reader: impl Read, pixels: &mut Vec<u8>, labels: &mut Vec<u8>) -> Result<()> {
     let before = labels.len();
     let mut record = Vec::with_capacity(1 + PIXELS);
     loop {
         record.clear();
-        let read = reader
-            .by_ref()
-            .take(1 + PIXELS as u64)
-            .read_to_end(&mut record);
-        match read.map_err(|source| DataError::Io {
-            path: path.to_owned(),
-            source,
-        })? {
+        let read = reader.by_ref().take(1 + PIXELS as u64).read_to_end(&mut record);
+        match read.map_err(|source| DataError::Io { path: path.to_owned(), source })? {
             0 if labels.len() == before => {
-                return Err(DataError::Empty {
-                    path: path.to_owned(),
-                });
+                return Err(DataError::Empty { path: path.to_owned() });
             }
             0 => return Ok(()),
             got if got <= PIXELS => {
                 let whole = ((labels.len() - before) * (1 + PIXELS)) as u64;
                 let expected = whole + 1 + PIXELS as u64;
-                return Err(DataError::Truncated {
-                    path: path.to_owned(),
-                    expected,
-                    got: whole + got as u64,
-                });
+                return Err(DataError::Truncated { path: path.to_owned(), expected, got: whole + got as u64 });
             }
             _ => {
                 labels.push(record[0]);
@@ -150,13 +112,8 @@ pub fn read_records(
 /// # Errors
 /// [`DataError::Image`] if it is not a PNG or is cut off, [`DataError::Header`] if it is not 1024 wide, 8-bit RGB and at most 100,000 high.
 pub fn read_strip(path: &Path, reader: impl BufRead + Seek, pixels: &mut Vec<u8>) -> Result<()> {
-    let broken = |e: image::ImageError| DataError::Image {
-        path: path.to_owned(),
-        reason: e.to_string(),
-    };
-    let decoder = ImageReader::with_format(reader, ImageFormat::Png)
-        .into_decoder()
-        .map_err(broken)?;
+    let broken = |e: image::ImageError| DataError::Image { path: path.to_owned(), reason: e.to_string() };
+    let decoder = ImageReader::with_format(reader, ImageFormat::Png).into_decoder().map_err(broken)?;
     let (width, height) = decoder.dimensions();
     let color = decoder.color_type();
     if width as usize != SIDE * SIDE || height > MAX_STRIP || color != ColorType::Rgb8 {
@@ -196,9 +153,7 @@ mod tests {
 
     /// A picture whose bytes name their channel and place.
     fn picture(index: usize) -> Vec<u8> {
-        (0..PIXELS)
-            .map(|i| u8::try_from((i * 7 + i / 1024 * 50 + index) % 256).unwrap_or(0))
-            .collect()
+        (0..PIXELS).map(|i| u8::try_from((i * 7 + i / 1024 * 50 + index) % 256).unwrap_or(0)).collect()
     }
 
     fn strip(pictures: &[Vec<u8>], width: u32) -> Vec<u8> {
@@ -208,9 +163,7 @@ mod tests {
         }
         let mut out = Vec::new();
         let height = u32::try_from(rows.len()).expect("small") / 3 / width;
-        PngEncoder::new(&mut out)
-            .write_image(&rows, width, height, image::ExtendedColorType::Rgb8)
-            .expect("memory");
+        PngEncoder::new(&mut out).write_image(&rows, width, height, image::ExtendedColorType::Rgb8).expect("memory");
         out
     }
 
@@ -218,85 +171,36 @@ mod tests {
     fn both_layouts_give_the_same_set() -> Result<(), Box<dyn std::error::Error>> {
         let dirs = [tempfile::tempdir()?, tempfile::tempdir()?];
         let mut labels = Vec::new();
-        for (i, name) in [
-            "data_batch_1",
-            "data_batch_2",
-            "data_batch_3",
-            "data_batch_4",
-            "data_batch_5",
-            "test_batch",
-        ]
-        .iter()
-        .enumerate()
-        {
+        for (i, name) in ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"].iter().enumerate() {
             let pictures = [picture(2 * i), picture(2 * i + 1)];
             let label = u8::try_from(i)?;
-            let records: Vec<u8> = pictures
-                .iter()
-                .flat_map(|p| [&[label][..], p].concat())
-                .collect();
+            let records: Vec<u8> = pictures.iter().flat_map(|p| [&[label][..], p].concat()).collect();
             std::fs::write(dirs[0].path().join(format!("{name}.bin")), records)?;
-            std::fs::write(
-                dirs[1].path().join(format!("{name}.png")),
-                strip(&pictures, 1024),
-            )?;
+            std::fs::write(dirs[1].path().join(format!("{name}.png")), strip(&pictures, 1024))?;
             labels.extend([label, label]);
         }
-        std::fs::write(
-            dirs[1].path().join("train_lables.json"),
-            format!("{:?}", &labels[..10]),
-        )?;
-        std::fs::write(
-            dirs[1].path().join("test_lables.json"),
-            format!("{:?}", &labels[10..]),
-        )?;
+        std::fs::write(dirs[1].path().join("train_lables.json"), format!("{:?}", &labels[..10]))?;
+        std::fs::write(dirs[1].path().join("test_lables.json"), format!("{:?}", &labels[10..]))?;
         for dir in &dirs {
             let split = open(dir.path())?;
-            assert_eq!(
-                (split.train.len(), split.test.len(), split.rule),
-                (10, 2, SplitRule::Fixed)
-            );
+            assert_eq!((split.train.len(), split.test.len(), split.rule), (10, 2, SplitRule::Fixed));
             let batch = split.test.batch(&[Draw { epoch: 0, index: 1 }])?;
             assert_eq!(batch.values, Values::Levels(picture(11)));
-            assert_eq!(
-                split.test.classes()[batch.labels.expect("labelled")[0] as usize],
-                "dog"
-            );
+            assert_eq!(split.test.classes()[batch.labels.expect("labelled")[0] as usize], "dog");
         }
         std::fs::write(dirs[1].path().join("test_lables.json"), "[1]")?;
-        assert!(matches!(
-            open(dirs[1].path()),
-            Err(DataError::LabelCount {
-                expected: 2,
-                got: 1,
-                ..
-            })
-        ));
+        assert!(matches!(open(dirs[1].path()), Err(DataError::LabelCount { expected: 2, got: 1, .. })));
         std::fs::write(dirs[1].path().join("test_lables.json"), "[1, 10]")?;
-        assert!(matches!(
-            open(dirs[1].path()),
-            Err(DataError::Value { item: 1, .. })
-        ));
-        assert!(matches!(
-            open(&dirs[0].path().join("none")),
-            Err(DataError::Missing { .. })
-        ));
+        assert!(matches!(open(dirs[1].path()), Err(DataError::Value { item: 1, .. })));
+        assert!(matches!(open(&dirs[0].path().join("none")), Err(DataError::Missing { .. })));
         Ok(())
     }
 
     #[test]
     fn malformed_files_are_typed_errors() {
-        let records =
-            |bytes: &[u8]| read_records("c".as_ref(), bytes, &mut Vec::new(), &mut Vec::new());
+        let records = |bytes: &[u8]| read_records("c".as_ref(), bytes, &mut Vec::new(), &mut Vec::new());
         assert!(matches!(records(&[]), Err(DataError::Empty { .. })));
-        assert!(matches!(
-            records(&[0; 3074]),
-            Err(DataError::Truncated {
-                expected: 6146,
-                got: 3074,
-                ..
-            })
-        ));
+        assert!(matches!(records(&[0; 3074]), Err(DataError::Truncated { expected: 6146, got: 3074, .. })));
 
         let good = strip(&[picture(0), picture(1)], 1024);
         let strip_of = |bytes: &[u8]| read_strip("c".as_ref(), Cursor::new(bytes), &mut Vec::new());
@@ -307,24 +211,10 @@ mod tests {
         let mut high = good.clone();
         high[20..24].fill(0x7f);
         assert!(strip_of(&high).is_err(), "a lying height");
-        assert!(matches!(
-            strip_of(&strip(&[picture(0)], 512)),
-            Err(DataError::Header { .. })
-        ));
+        assert!(matches!(strip_of(&strip(&[picture(0)], 512)), Err(DataError::Header { .. })));
 
-        for text in [
-            "",
-            "[1",
-            "{}",
-            "[300]",
-            "[-1]",
-            "[1.5]",
-            &"[".repeat(100_000),
-        ] {
-            assert!(matches!(
-                read_labels("c".as_ref(), text.as_bytes()),
-                Err(DataError::Line { line: 0..=1, .. })
-            ));
+        for text in ["", "[1", "{}", "[300]", "[-1]", "[1.5]", &"[".repeat(100_000)] {
+            assert!(matches!(read_labels("c".as_ref(), text.as_bytes()), Err(DataError::Line { line: 0..=1, .. })));
         }
     }
 }

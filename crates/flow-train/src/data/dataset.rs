@@ -29,11 +29,7 @@ impl ItemShape {
     /// Values in one item: the D of bits per dimension.
     pub const fn dims(&self) -> usize {
         match *self {
-            Self::Image {
-                channels,
-                height,
-                width,
-            } => channels * height * width,
+            Self::Image { channels, height, width } => channels * height * width,
             Self::Vector { dims } => dims,
         }
     }
@@ -43,11 +39,7 @@ impl ItemShape {
 impl fmt::Display for ItemShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Image {
-                channels,
-                height,
-                width,
-            } => write!(f, "{channels}×{height}×{width}"),
+            Self::Image { channels, height, width } => write!(f, "{channels}×{height}×{width}"),
             Self::Vector { dims } => write!(f, "{dims}"),
         }
     }
@@ -143,10 +135,7 @@ pub trait Dataset: Debug + Send + Sync {
 /// Fails with [`DataError::NoSuchItem`] unless every draw is of an item below `len`.
 pub(super) fn check_draws(draws: &[Draw], len: usize) -> Result<()> {
     match draws.iter().find(|d| d.index >= len) {
-        Some(draw) => Err(DataError::NoSuchItem {
-            index: draw.index,
-            len,
-        }),
+        Some(draw) => Err(DataError::NoSuchItem { index: draw.index, len }),
         None => Ok(()),
     }
 }
@@ -165,10 +154,7 @@ impl Subset {
     /// [`DataError::NoSuchItem`] for an item that `of` has not.
     pub fn new(of: Arc<dyn Dataset>, items: Vec<usize>) -> Result<Self> {
         match items.iter().find(|&&i| i >= of.len()) {
-            Some(&index) => Err(DataError::NoSuchItem {
-                index,
-                len: of.len(),
-            }),
+            Some(&index) => Err(DataError::NoSuchItem { index, len: of.len() }),
             None => Ok(Self { of, items }),
         }
     }
@@ -198,17 +184,8 @@ impl Dataset for Subset {
     /// The `draws` of the batch are numbered as in this subset.
     fn batch(&self, draws: &[Draw]) -> Result<Batch> {
         check_draws(draws, self.len())?;
-        let inner: Vec<_> = draws
-            .iter()
-            .map(|d| Draw {
-                index: self.items[d.index],
-                ..*d
-            })
-            .collect();
-        Ok(Batch {
-            draws: draws.to_vec(),
-            ..self.of.batch(&inner)?
-        })
+        let inner: Vec<_> = draws.iter().map(|d| Draw { index: self.items[d.index], ..*d }).collect();
+        Ok(Batch { draws: draws.to_vec(), ..self.of.batch(&inner)? })
     }
 }
 
@@ -269,29 +246,11 @@ impl Split {
     /// # Errors
     /// [`DataError::PartsDiffer`] unless both have the same item shape, levels, and classes or no classes.
     pub fn new(train: Arc<dyn Dataset>, test: Arc<dyn Dataset>, rule: SplitRule) -> Result<Self> {
-        let kind = |d: &dyn Dataset| {
-            format!(
-                "{} items, {:?} levels, {} classes",
-                d.shape(),
-                d.levels(),
-                d.classes().len()
-            )
-        };
-        if train.shape() != test.shape()
-            || train.levels() != test.levels()
-            || train.classes() != test.classes()
-        {
-            return Err(DataError::PartsDiffer {
-                train: kind(&*train),
-                test: kind(&*test),
-            });
+        let kind = |d: &dyn Dataset| format!("{} items, {:?} levels, {} classes", d.shape(), d.levels(), d.classes().len());
+        if train.shape() != test.shape() || train.levels() != test.levels() || train.classes() != test.classes() {
+            return Err(DataError::PartsDiffer { train: kind(&*train), test: kind(&*test) });
         }
-        Ok(Self {
-            train,
-            test,
-            rule,
-            skipped: Vec::new(),
-        })
+        Ok(Self { train, test, rule, skipped: Vec::new() })
     }
 }
 
@@ -303,10 +262,7 @@ mod tests {
     fn each_rule_leaves_a_tenth_and_at_least_one() {
         let count = |rule: &SplitRule, n: usize| (0..n).filter(|&i| rule.is_test(i, n)).count();
         for rule in [SplitRule::LastTenth, SplitRule::EveryTenth] {
-            let counts: Vec<_> = [1, 2, 9, 10, 19, 20, 1000]
-                .iter()
-                .map(|&n| count(&rule, n))
-                .collect();
+            let counts: Vec<_> = [1, 2, 9, 10, 19, 20, 1000].iter().map(|&n| count(&rule, n)).collect();
             assert_eq!(counts, [1, 1, 1, 1, 1, 2, 100], "{rule:?}");
         }
         assert!(SplitRule::LastTenth.is_test(18, 19) && !SplitRule::LastTenth.is_test(17, 19));

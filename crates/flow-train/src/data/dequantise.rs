@@ -69,13 +69,7 @@ impl Dequantise {
     /// # Errors
     /// [`DataError::Setting`] if `levels` is not 2 to 256, `bits` is out of range or reduces other than 256 levels, α is out of range, or `flip` is for vectors.
     pub fn build(&self, levels: u32, shape: ItemShape, seed: u64) -> Result<Dequantiser> {
-        let bad = |what, expected, got| {
-            Err(DataError::Setting {
-                what,
-                expected,
-                got,
-            })
-        };
+        let bad = |what, expected, got| Err(DataError::Setting { what, expected, got });
         if !(2..=256).contains(&levels) {
             return bad("levels", "2 to 256", levels.to_string());
         }
@@ -83,11 +77,7 @@ impl Dequantise {
             None => 0,
             Some(bits @ 1..=8) if levels == 256 => 8 - bits,
             Some(bits) => {
-                return bad(
-                    "bits",
-                    "1 to 8, of 256 levels",
-                    format!("{bits}, of {levels} levels"),
-                );
+                return bad("bits", "1 to 8, of 256 levels", format!("{bits}, of {levels} levels"));
             }
         };
         if let Some(alpha) = self.logit.filter(|a| !(0.0..0.5).contains(a)) {
@@ -103,15 +93,7 @@ impl Dequantise {
         if shape.dims() == 0 {
             return bad("item shape", "at least one value", shape.to_string());
         }
-        Ok(Dequantiser {
-            seed,
-            dims: shape.dims(),
-            row,
-            levels: levels >> dropped,
-            dropped,
-            logit: self.logit,
-            flip: self.flip,
-        })
+        Ok(Dequantiser { seed, dims: shape.dims(), row, levels: levels >> dropped, dropped, logit: self.logit, flip: self.flip })
     }
 }
 
@@ -138,10 +120,7 @@ impl Dequantiser {
     /// The same without flips: to evaluate with.
     #[must_use]
     pub fn without_flips(&self) -> Self {
-        Self {
-            flip: false,
-            ..self.clone()
-        }
+        Self { flip: false, ..self.clone() }
     }
 
     /// y and log|det ∂y/∂v| of discrete `values`; see the module for both maps.
@@ -151,33 +130,16 @@ impl Dequantiser {
     ///
     /// # Errors
     /// [`DataError::Size`] if a length does not fit, [`DataError::Setting`] for a value that is not below the number of levels.
-    pub fn dequantise<E: Float + Send + Sync>(
-        &self,
-        values: &[u8],
-        draws: &[Draw],
-        y: &mut [E],
-        log_det: &mut [E],
-    ) -> Result<()> {
+    pub fn dequantise<E: Float + Send + Sync>(&self, values: &[u8], draws: &[Draw], y: &mut [E], log_det: &mut [E]) -> Result<()> {
         let dims = self.dims;
         check_size("values", draws.len().checked_mul(dims), values.len())?;
         check_size("y", Some(values.len()), y.len())?;
         check_size("log_det", Some(draws.len()), log_det.len())?;
-        if let Some(value) = values
-            .iter()
-            .find(|&&x| u32::from(x >> self.dropped) >= self.levels)
-        {
+        if let Some(value) = values.iter().find(|&&x| u32::from(x >> self.dropped) >= self.levels) {
             let got = format!("{value}, of {} levels", self.levels);
-            return Err(DataError::Setting {
-                what: "value",
-                expected: "less than the number of levels",
-                got,
-            });
+            return Err(DataError::Setting { what: "value", expected: "less than the number of levels", got });
         }
-        let items = values
-            .par_chunks_exact(dims)
-            .zip(draws)
-            .zip(y.par_chunks_exact_mut(dims))
-            .zip(log_det);
+        let items = values.par_chunks_exact(dims).zip(draws).zip(y.par_chunks_exact_mut(dims)).zip(log_det);
         items.for_each(|(((x, &draw), y), log_det)| *log_det = cast(self.item(x, draw, y)));
         Ok(())
     }
@@ -190,8 +152,7 @@ impl Dequantiser {
         for (x, y) in x.chunks_exact(self.row).zip(y.chunks_exact_mut(self.row)) {
             for (i, y) in y.iter_mut().enumerate() {
                 let x = if flipped { x[x.len() - 1 - i] } else { x[i] };
-                let (value, slope) =
-                    self.continuous(f64::from(x >> self.dropped) + noise.uniform());
+                let (value, slope) = self.continuous(f64::from(x >> self.dropped) + noise.uniform());
                 *y = cast(value);
                 log_det += slope;
             }
@@ -226,11 +187,7 @@ impl Dequantiser {
         for (y, level) in y.iter().zip(levels) {
             let y = y.to_f64().unwrap_or(f64::NAN);
             if y.is_nan() {
-                return Err(DataError::Setting {
-                    what: "y",
-                    expected: "a number",
-                    got: y.to_string(),
-                });
+                return Err(DataError::Setting { what: "y", expected: "a number", got: y.to_string() });
             }
             let scaled = match self.logit {
                 None => y * count + count / 2.0,
@@ -282,11 +239,7 @@ fn cast<E: Float>(x: f64) -> E {
 fn check_size(what: &'static str, expected: Option<usize>, got: usize) -> Result<()> {
     match expected {
         Some(expected) if expected == got => Ok(()),
-        _ => Err(DataError::Size {
-            what,
-            expected: expected.unwrap_or(usize::MAX),
-            got,
-        }),
+        _ => Err(DataError::Size { what, expected: expected.unwrap_or(usize::MAX), got }),
     }
 }
 
@@ -314,23 +267,11 @@ mod tests {
         }
         for levels in 2..=256u32 {
             for logit in SETTINGS {
-                let d = Dequantise {
-                    logit,
-                    ..Dequantise::default()
-                }
-                .build(levels, vector(1), 0)?;
+                let d = Dequantise { logit, ..Dequantise::default() }.build(levels, vector(1), 0)?;
                 for x in 0..=u8::try_from(levels - 1).expect("at most 255") {
                     for u in [midpoint(0), midpoint(1), 0.5, midpoint(u16::MAX)] {
-                        assert_eq!(
-                            round_trip::<f32>(&d, f64::from(x) + u)?,
-                            x,
-                            "f32, {levels} levels, {logit:?}, u {u}"
-                        );
-                        assert_eq!(
-                            round_trip::<f64>(&d, f64::from(x) + u)?,
-                            x,
-                            "f64, {levels} levels, {logit:?}, u {u}"
-                        );
+                        assert_eq!(round_trip::<f32>(&d, f64::from(x) + u)?, x, "f32, {levels} levels, {logit:?}, u {u}");
+                        assert_eq!(round_trip::<f64>(&d, f64::from(x) + u)?, x, "f64, {levels} levels, {logit:?}, u {u}");
                     }
                 }
             }
@@ -342,11 +283,7 @@ mod tests {
     fn items_come_back_and_noise_depends_on_the_visit_alone() -> Result<()> {
         let pixels: Vec<u8> = (0..=255).collect();
         for logit in SETTINGS {
-            let d = Dequantise {
-                logit,
-                ..Dequantise::default()
-            }
-            .build(256, vector(64), 3)?;
+            let d = Dequantise { logit, ..Dequantise::default() }.build(256, vector(64), 3)?;
             let (mut y, mut log_det) = ([0f32; 256], [0f32; 4]);
             d.dequantise(&pixels, &draws(4), &mut y, &mut log_det)?;
             let mut back = [0; 256];
@@ -356,25 +293,11 @@ mod tests {
             let (mut alone, mut one) = ([0f64; 64], [0f64; 1]);
             d.dequantise(&pixels[128..192], &draws(4)[2..3], &mut alone, &mut one)?;
             assert!(
-                alone
-                    .iter()
-                    .zip(&y[128..])
-                    .all(|(a, b)| cast::<f32>(*a).to_bits() == b.to_bits()),
+                alone.iter().zip(&y[128..]).all(|(a, b)| cast::<f32>(*a).to_bits() == b.to_bits()),
                 "not in the batch, not in the precision"
             );
-            d.dequantise(
-                &pixels[128..192],
-                &[Draw { epoch: 1, index: 2 }],
-                &mut alone,
-                &mut one,
-            )?;
-            assert!(
-                alone
-                    .iter()
-                    .zip(&y[128..])
-                    .all(|(a, b)| cast::<f32>(*a).to_bits() != b.to_bits()),
-                "other noise in another epoch"
-            );
+            d.dequantise(&pixels[128..192], &[Draw { epoch: 1, index: 2 }], &mut alone, &mut one)?;
+            assert!(alone.iter().zip(&y[128..]).all(|(a, b)| cast::<f32>(*a).to_bits() != b.to_bits()), "other noise in another epoch");
         }
         Ok(())
     }
@@ -391,11 +314,7 @@ mod tests {
         let bound = 4.0 / (n as f64).sqrt();
         assert!((mean(&|u| u) - 0.5).abs() < bound * (1.0 / 12.0f64).sqrt());
         assert!((mean(&|u| u * u) - 1.0 / 3.0).abs() < bound * (4.0 / 45.0f64).sqrt());
-        let lag = u
-            .windows(2)
-            .map(|w| (w[0] - 0.5) * (w[1] - 0.5))
-            .sum::<f64>()
-            / (n - 1) as f64;
+        let lag = u.windows(2).map(|w| (w[0] - 0.5) * (w[1] - 0.5)).sum::<f64>() / (n - 1) as f64;
         assert!(lag.abs() < bound / 12.0);
         Ok(())
     }
@@ -404,21 +323,14 @@ mod tests {
     #[test]
     fn logit_log_det_is_the_slope() -> Result<()> {
         for alpha in [1e-6, 0.05] {
-            let d = Dequantise {
-                logit: Some(alpha),
-                ..Dequantise::default()
-            }
-            .build(17, vector(1), 9)?;
+            let d = Dequantise { logit: Some(alpha), ..Dequantise::default() }.build(17, vector(1), 9)?;
             for x in 0..17u8 {
                 let (mut y, mut log_det) = ([0f64], [0f64]);
                 d.dequantise(&[x], &draws(1), &mut y, &mut log_det)?;
                 let v = |y: f64| (1.0 / (1.0 + (-y).exp()) - alpha) / (1.0 - 2.0 * alpha);
                 let h = 1e-5;
                 let slope = (v(y[0] + h) - v(y[0] - h)) / (2.0 * h);
-                assert!(
-                    (log_det[0] + slope.ln()).abs() < 1e-6,
-                    "α {alpha}, level {x}"
-                );
+                assert!((log_det[0] + slope.ln()).abs() < 1e-6, "α {alpha}, level {x}");
             }
         }
         Ok(())
@@ -426,20 +338,14 @@ mod tests {
 
     #[test]
     fn bits_are_dropped_from_the_low_end_and_counted() -> Result<()> {
-        let d = Dequantise {
-            bits: Some(5),
-            ..Dequantise::default()
-        }
-        .build(256, vector(3), 0)?;
+        let d = Dequantise { bits: Some(5), ..Dequantise::default() }.build(256, vector(3), 0)?;
         let (mut y, mut log_det, mut back) = ([0f32; 3], [1f32], [9; 3]);
         d.dequantise(&[7, 8, 255], &draws(1), &mut y, &mut log_det)?;
         d.quantise(&y, &mut back)?;
         assert_eq!((d.levels(), back, log_det), (32, [0, 1, 31], [0.0]));
         // Exactly log₂ levels under the uniform density, whose log is 0 on the cube of volume 1.
         for levels in [2, 16, 32, 256] {
-            assert!(
-                (bits_per_dim(0.0, 7, levels) - f64::from(levels.ilog2())).abs() < f64::EPSILON
-            );
+            assert!((bits_per_dim(0.0, 7, levels) - f64::from(levels.ilog2())).abs() < f64::EPSILON);
         }
         assert!((bits_per_dim(0.0, 64, 17) - 17f64.log2()).abs() < f64::EPSILON);
         assert!((bits_per_dim(-10.0 * LN_2, 5, 2) - 3.0).abs() < 1e-12);
@@ -448,16 +354,8 @@ mod tests {
 
     #[test]
     fn a_flip_mirrors_rows_about_half_the_time() -> Result<()> {
-        let shape = ItemShape::Image {
-            channels: 1,
-            height: 2,
-            width: 3,
-        };
-        let d = Dequantise {
-            flip: true,
-            ..Dequantise::default()
-        }
-        .build(256, shape, 4)?;
+        let shape = ItemShape::Image { channels: 1, height: 2, width: 3 };
+        let d = Dequantise { flip: true, ..Dequantise::default() }.build(256, shape, 4)?;
         let (rows, mirrored) = ([1, 2, 3, 4, 5, 6], [3, 2, 1, 6, 5, 4]);
         let n = 400;
         let (mut y, mut log_det, mut back) = (vec![0f32; 6 * n], vec![0f32; n], vec![0; 6 * n]);
@@ -465,12 +363,8 @@ mod tests {
         d.quantise(&y, &mut back)?;
         assert!(back.chunks(6).all(|p| p == rows || p == mirrored));
         let flips = back.chunks(6).filter(|&p| p == mirrored).count();
-        assert!(
-            (160..=240).contains(&flips),
-            "{flips} of {n}, ±4 standard deviations"
-        );
-        d.without_flips()
-            .dequantise(&rows.repeat(n), &draws(n), &mut y, &mut log_det)?;
+        assert!((160..=240).contains(&flips), "{flips} of {n}, ±4 standard deviations");
+        d.without_flips().dequantise(&rows.repeat(n), &draws(n), &mut y, &mut log_det)?;
         d.quantise(&y, &mut back)?;
         assert!(back.chunks(6).all(|p| p == rows));
         Ok(())
@@ -480,72 +374,23 @@ mod tests {
     fn what_does_not_fit_is_an_error() -> Result<()> {
         let with = |bits, logit, flip| Dequantise { bits, logit, flip };
         let cases = [
-            (
-                with(None, None, false),
-                1,
-                "levels: expected 2 to 256, got 1",
-            ),
-            (
-                with(None, None, false),
-                257,
-                "levels: expected 2 to 256, got 257",
-            ),
-            (
-                with(Some(0), None, false),
-                256,
-                "bits: expected 1 to 8, of 256 levels, got 0, of 256 levels",
-            ),
-            (
-                with(Some(4), None, false),
-                17,
-                "bits: expected 1 to 8, of 256 levels, got 4, of 17 levels",
-            ),
-            (
-                with(None, Some(0.5), false),
-                256,
-                "logit: expected 0 ≤ α < 0.5, got 0.5",
-            ),
-            (
-                with(None, Some(f64::NAN), false),
-                256,
-                "logit: expected 0 ≤ α < 0.5, got NaN",
-            ),
-            (
-                with(None, None, true),
-                256,
-                "flip: expected pictures, got vectors of 3",
-            ),
+            (with(None, None, false), 1, "levels: expected 2 to 256, got 1"),
+            (with(None, None, false), 257, "levels: expected 2 to 256, got 257"),
+            (with(Some(0), None, false), 256, "bits: expected 1 to 8, of 256 levels, got 0, of 256 levels"),
+            (with(Some(4), None, false), 17, "bits: expected 1 to 8, of 256 levels, got 4, of 17 levels"),
+            (with(None, Some(0.5), false), 256, "logit: expected 0 ≤ α < 0.5, got 0.5"),
+            (with(None, Some(f64::NAN), false), 256, "logit: expected 0 ≤ α < 0.5, got NaN"),
+            (with(None, None, true), 256, "flip: expected pictures, got vectors of 3"),
         ];
         for (setting, levels, message) in cases {
-            assert_eq!(
-                setting
-                    .build(levels, vector(3), 0)
-                    .expect_err(message)
-                    .to_string(),
-                message
-            );
+            assert_eq!(setting.build(levels, vector(3), 0).expect_err(message).to_string(), message);
         }
         let d = Dequantise::default().build(17, vector(2), 0)?;
         let (mut y, mut log_det) = ([0f32; 2], [0f32; 1]);
-        assert!(matches!(
-            d.dequantise(&[0; 3], &draws(1), &mut y, &mut log_det),
-            Err(DataError::Size { what: "values", .. })
-        ));
-        assert!(matches!(
-            d.dequantise(&[0; 2], &draws(1), &mut y[..1], &mut log_det),
-            Err(DataError::Size { what: "y", .. })
-        ));
-        assert!(matches!(
-            d.dequantise(&[0; 2], &draws(1), &mut y, &mut []),
-            Err(DataError::Size {
-                what: "log_det",
-                ..
-            })
-        ));
-        assert!(
-            d.dequantise(&[0, 17], &draws(1), &mut y, &mut log_det)
-                .is_err()
-        );
+        assert!(matches!(d.dequantise(&[0; 3], &draws(1), &mut y, &mut log_det), Err(DataError::Size { what: "values", .. })));
+        assert!(matches!(d.dequantise(&[0; 2], &draws(1), &mut y[..1], &mut log_det), Err(DataError::Size { what: "y", .. })));
+        assert!(matches!(d.dequantise(&[0; 2], &draws(1), &mut y, &mut []), Err(DataError::Size { what: "log_det", .. })));
+        assert!(d.dequantise(&[0, 17], &draws(1), &mut y, &mut log_det).is_err());
         let mut out = [0; 2];
         assert!(d.quantise(&[0.0, f64::NAN], &mut out).is_err());
         d.quantise(&[f64::INFINITY, -9.0], &mut out)?;

@@ -22,23 +22,10 @@ const TRAIN: usize = 1500;
 /// As [`idx::read_images`]; the bundled files have none.
 pub fn digits() -> Result<Split> {
     let name = Path::new("digits");
-    let idx::Images {
-        count,
-        height,
-        width,
-        pixels,
-    } = idx::read_images(name, IMAGES)?;
+    let idx::Images { count, height, width, pixels } = idx::read_images(name, IMAGES)?;
     let [labels] = Labels::numbered(name, &[idx::read_labels(name, LABELS, count)?])?;
-    let shape = ItemShape::Image {
-        channels: 1,
-        height,
-        width,
-    };
-    InMemory::new(name, Values::Levels(pixels), shape, Some(17), Some(labels))?.split_where(
-        name,
-        |i| i >= TRAIN,
-        SplitRule::Fixed,
-    )
+    let shape = ItemShape::Image { channels: 1, height, width };
+    InMemory::new(name, Values::Levels(pixels), shape, Some(17), Some(labels))?.split_where(name, |i| i >= TRAIN, SplitRule::Fixed)
 }
 
 #[cfg(test)]
@@ -52,19 +39,11 @@ mod tests {
         let split = digits()?;
         let mut totals = Vec::new();
         for part in [&split.train, &split.test] {
-            let draws: Vec<_> = (0..part.len())
-                .map(|index| Draw { epoch: 0, index })
-                .collect();
+            let draws: Vec<_> = (0..part.len()).map(|index| Draw { epoch: 0, index }).collect();
             let batch = part.batch(&draws)?;
-            let Values::Levels(pixels) = batch.values else {
-                panic!("digits are discrete")
-            };
+            let Values::Levels(pixels) = batch.values else { panic!("digits are discrete") };
             let labels = batch.labels.expect("digits have labels");
-            totals.push((
-                part.len(),
-                pixels.iter().map(|&p| u32::from(p)).sum::<u32>(),
-                labels.iter().sum::<u32>(),
-            ));
+            totals.push((part.len(), pixels.iter().map(|&p| u32::from(p)).sum::<u32>(), labels.iter().sum::<u32>()));
             assert_eq!(pixels.iter().max(), Some(&16));
         }
         assert_eq!(totals, EXPECTED);

@@ -9,9 +9,7 @@ use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 
-use super::{
-    DataError, InMemory, ItemShape, Labels, MAX_ARRAY_BYTES, Result, Split, SplitRule, Values,
-};
+use super::{DataError, InMemory, ItemShape, Labels, MAX_ARRAY_BYTES, Result, Split, SplitRule, Values};
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
@@ -27,10 +25,7 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 pub fn open(images: &Path, labels: Option<&Path>) -> Result<Split> {
     let train = Part::read(images.to_owned(), labels.map(Path::to_owned))?;
     let Some(test_images) = test_sibling(images).filter(|p| p.exists()) else {
-        let labels = train
-            .labels
-            .map(|l| Labels::numbered(images, &[l]))
-            .transpose()?;
+        let labels = train.labels.map(|l| Labels::numbered(images, &[l])).transpose()?;
         let set = in_memory(images, train.images, labels.map(|[l]| l))?;
         return set.split(images, &SplitRule::LastTenth);
     };
@@ -48,8 +43,7 @@ pub fn open(images: &Path, labels: Option<&Path>) -> Result<Split> {
 /// `…/t10k-images` for `…/train-images`; none if the file is not named so.
 fn test_sibling(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?;
-    name.contains("train")
-        .then(|| path.with_file_name(name.replacen("train", "t10k", 1)))
+    name.contains("train").then(|| path.with_file_name(name.replacen("train", "t10k", 1)))
 }
 
 /// One images file and its labels, as read.
@@ -63,37 +57,18 @@ impl Part {
     fn read(path: PathBuf, labels: Option<PathBuf>) -> Result<Self> {
         let open = |path: &Path| match File::open(path) {
             Ok(file) => Ok(BufReader::new(file)),
-            Err(source) => Err(DataError::Io {
-                path: path.to_owned(),
-                source,
-            }),
+            Err(source) => Err(DataError::Io { path: path.to_owned(), source }),
         };
         let images = read_images(&path, open(&path)?)?;
-        let labels = labels
-            .map(|l| read_labels(&l, open(&l)?, images.count))
-            .transpose()?;
-        Ok(Self {
-            path,
-            images,
-            labels,
-        })
+        let labels = labels.map(|l| read_labels(&l, open(&l)?, images.count)).transpose()?;
+        Ok(Self { path, images, labels })
     }
 }
 
 fn in_memory(path: &Path, images: Images, labels: Option<Labels>) -> Result<InMemory> {
     let Images { height, width, .. } = images;
-    let shape = ItemShape::Image {
-        channels: 1,
-        height,
-        width,
-    };
-    InMemory::new(
-        path,
-        Values::Levels(images.pixels),
-        shape,
-        Some(256),
-        labels,
-    )
+    let shape = ItemShape::Image { channels: 1, height, width };
+    InMemory::new(path, Values::Levels(images.pixels), shape, Some(256), labels)
 }
 
 /// The pictures of one file.
@@ -118,12 +93,7 @@ pub struct Images {
 /// [`DataError::Trailing`], [`DataError::Compressed`], [`DataError::Io`].
 pub fn read_images(path: &Path, reader: impl Read) -> Result<Images> {
     let ([count, height, width], pixels) = read_array::<3>(path, reader)?;
-    Ok(Images {
-        count,
-        height,
-        width,
-        pixels,
-    })
+    Ok(Images { count, height, width, pixels })
 }
 
 /// Reads the labels of `items` pictures; `path` only names the source in errors.
@@ -133,39 +103,18 @@ pub fn read_images(path: &Path, reader: impl Read) -> Result<Images> {
 pub fn read_labels(path: &Path, reader: impl Read, items: usize) -> Result<Vec<u8>> {
     let ([n], labels) = read_array::<1>(path, reader)?;
     if n != items {
-        return Err(DataError::LabelCount {
-            path: path.to_owned(),
-            expected: items,
-            got: n,
-        });
+        return Err(DataError::LabelCount { path: path.to_owned(), expected: items, got: n });
     }
     Ok(labels)
 }
 
-fn read_array<const AXES: usize>(
-    path: &Path,
-    mut reader: impl Read,
-) -> Result<([usize; AXES], Vec<u8>)> {
+fn read_array<const AXES: usize>(path: &Path, mut reader: impl Read) -> Result<([usize; AXES], Vec<u8>)> {
     let mut head = Vec::new();
-    let io = |source| DataError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    reader
-        .by_ref()
-        .take(GZIP_MAGIC.len() as u64)
-        .read_to_end(&mut head)
-        .map_err(io)?;
+    let io = |source| DataError::Io { path: path.to_owned(), source };
+    reader.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut head).map_err(io)?;
     if head == GZIP_MAGIC {
-        let broken = |source| DataError::Compressed {
-            path: path.to_owned(),
-            source,
-        };
-        read_plain(
-            path,
-            MultiGzDecoder::new(Cursor::new(head).chain(reader)),
-            broken,
-        )
+        let broken = |source| DataError::Compressed { path: path.to_owned(), source };
+        read_plain(path, MultiGzDecoder::new(Cursor::new(head).chain(reader)), broken)
     } else {
         read_plain(path, Cursor::new(head).chain(reader), io)
     }
@@ -176,65 +125,34 @@ fn read_plain<const AXES: usize>(
     mut reader: impl Read,
     failed: impl Fn(std::io::Error) -> DataError,
 ) -> Result<([usize; AXES], Vec<u8>)> {
-    let truncated = |expected, got| DataError::Truncated {
-        path: path.to_owned(),
-        expected,
-        got,
-    };
+    let truncated = |expected, got| DataError::Truncated { path: path.to_owned(), expected, got };
     let mut header = Vec::new();
     let header_bytes = 4 * (1 + AXES) as u64;
-    reader
-        .by_ref()
-        .take(header_bytes)
-        .read_to_end(&mut header)
-        .map_err(&failed)?;
+    reader.by_ref().take(header_bytes).read_to_end(&mut header).map_err(&failed)?;
     let (words, _) = header.as_chunks::<4>();
     let magic = [0, 0, 8, u8::try_from(AXES).unwrap_or(u8::MAX)];
     if let Some(got) = words.first().filter(|&w| *w != magic) {
         let hex = |bytes: &[u8; 4]| format!("{:#010x}", u32::from_be_bytes(*bytes));
         let expected = format!("{} (unsigned bytes, {AXES} axes)", hex(&magic));
-        return Err(DataError::Header {
-            path: path.to_owned(),
-            field: "magic number",
-            expected,
-            got: hex(got),
-        });
+        return Err(DataError::Header { path: path.to_owned(), field: "magic number", expected, got: hex(got) });
     }
     if words.len() < 1 + AXES {
         return Err(truncated(header_bytes, header.len() as u64));
     }
-    let sizes: Vec<u64> = words[1..]
-        .iter()
-        .map(|w| u32::from_be_bytes(*w).into())
-        .collect();
+    let sizes: Vec<u64> = words[1..].iter().map(|w| u32::from_be_bytes(*w).into()).collect();
     if sizes.contains(&0) {
-        return Err(DataError::Empty {
-            path: path.to_owned(),
-        });
+        return Err(DataError::Empty { path: path.to_owned() });
     }
-    let bytes = sizes
-        .iter()
-        .try_fold(1u64, |all, &s| all.checked_mul(s))
-        .filter(|&b| b <= MAX_ARRAY_BYTES);
+    let bytes = sizes.iter().try_fold(1u64, |all, &s| all.checked_mul(s)).filter(|&b| b <= MAX_ARRAY_BYTES);
     let axes: Option<Vec<usize>> = sizes.iter().map(|&s| s.try_into().ok()).collect();
     let (Some(bytes), Some(axes)) = (bytes, axes.and_then(|a| a.try_into().ok())) else {
-        return Err(DataError::TooLarge {
-            path: path.to_owned(),
-            sizes,
-            limit: MAX_ARRAY_BYTES,
-        });
+        return Err(DataError::TooLarge { path: path.to_owned(), sizes, limit: MAX_ARRAY_BYTES });
     };
     let mut data = Vec::new();
-    reader
-        .take(bytes + 1)
-        .read_to_end(&mut data)
-        .map_err(failed)?;
+    reader.take(bytes + 1).read_to_end(&mut data).map_err(failed)?;
     match data.len() as u64 {
         got if got < bytes => Err(truncated(bytes, got)),
-        got if got > bytes => Err(DataError::Trailing {
-            path: path.to_owned(),
-            expected: bytes,
-        }),
+        got if got > bytes => Err(DataError::Trailing { path: path.to_owned(), expected: bytes }),
         _ => Ok((axes, data)),
     }
 }
@@ -254,9 +172,7 @@ mod tests {
 
     fn gzip(data: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        GzEncoder::new(data, Compression::default())
-            .read_to_end(&mut out)
-            .expect("reads a slice");
+        GzEncoder::new(data, Compression::default()).read_to_end(&mut out).expect("reads a slice");
         out
     }
 
@@ -267,12 +183,7 @@ mod tests {
     #[test]
     fn plain_and_gzipped_are_told_by_content() -> Result<()> {
         let good = idx(&[2, 1, 3], &[1, 2, 3, 4, 5, 6]);
-        let expected = Images {
-            count: 2,
-            height: 1,
-            width: 3,
-            pixels: vec![1, 2, 3, 4, 5, 6],
-        };
+        let expected = Images { count: 2, height: 1, width: 3, pixels: vec![1, 2, 3, 4, 5, 6] };
         assert_eq!(read(&good)?, expected);
         assert_eq!(read(&gzip(&good))?, expected);
         Ok(())
@@ -285,31 +196,11 @@ mod tests {
         let mut bad_sum = zipped.clone();
         bad_sum[zipped.len() - 8] ^= 1;
         let cases: [(&str, Vec<u8>, &str); 13] = [
-            (
-                "empty file",
-                vec![],
-                "file: cut off: expected 16 bytes of data, got 0",
-            ),
-            (
-                "half a magic number",
-                vec![0, 0],
-                "file: cut off: expected 16 bytes of data, got 2",
-            ),
-            (
-                "labels for images",
-                idx(&[1], &[1]),
-                "file: magic number: expected 0x00000803 (unsigned bytes, 3 axes), got 0x00000801",
-            ),
-            (
-                "floats",
-                vec![0, 0, 0x0d, 3, 0, 0, 0, 1],
-                "file: magic number: expected 0x00000803 (unsigned bytes, 3 axes), got 0x00000d03",
-            ),
-            (
-                "half a header",
-                idx(&[1, 1, 1], &[])[..9].to_vec(),
-                "file: cut off: expected 16 bytes of data, got 9",
-            ),
+            ("empty file", vec![], "file: cut off: expected 16 bytes of data, got 0"),
+            ("half a magic number", vec![0, 0], "file: cut off: expected 16 bytes of data, got 2"),
+            ("labels for images", idx(&[1], &[1]), "file: magic number: expected 0x00000803 (unsigned bytes, 3 axes), got 0x00000801"),
+            ("floats", vec![0, 0, 0x0d, 3, 0, 0, 0, 1], "file: magic number: expected 0x00000803 (unsigned bytes, 3 axes), got 0x00000d03"),
+            ("half a header", idx(&[1, 1, 1], &[])[..9].to_vec(), "file: cut off: expected 16 bytes of data, got 9"),
             ("no images", idx(&[0, 28, 28], &[]), "file: holds no items"),
             ("no pixels", idx(&[5, 0, 28], &[]), "file: holds no items"),
             (
@@ -317,41 +208,19 @@ mod tests {
                 idx(&[huge, huge, huge], &[]),
                 "file: sizes [4294967295, 4294967295, 4294967295] are more than 17179869184 bytes",
             ),
-            (
-                "lying header",
-                idx(&[1 << 20, 64, 64], &[7; 9]),
-                "file: cut off: expected 4294967296 bytes of data, got 9",
-            ),
-            (
-                "trailing byte",
-                idx(&[1, 1, 1], &[1, 2]),
-                "file: more bytes follow the 1 bytes of data",
-            ),
-            (
-                "gzip cut off",
-                zipped[..zipped.len() - 9].to_vec(),
-                "file: broken compressed data: ",
-            ),
+            ("lying header", idx(&[1 << 20, 64, 64], &[7; 9]), "file: cut off: expected 4294967296 bytes of data, got 9"),
+            ("trailing byte", idx(&[1, 1, 1], &[1, 2]), "file: more bytes follow the 1 bytes of data"),
+            ("gzip cut off", zipped[..zipped.len() - 9].to_vec(), "file: broken compressed data: "),
             ("gzip checksum", bad_sum, "file: broken compressed data: "),
-            (
-                "gzip of junk",
-                gzip(b"junk junk junk junk"),
-                "file: magic number: ",
-            ),
+            ("gzip of junk", gzip(b"junk junk junk junk"), "file: magic number: "),
         ];
         for (case, bytes, message) in cases {
             let error = read(&bytes).expect_err(case).to_string();
             let exact = !message.ends_with(": ");
-            assert!(
-                error == message || !exact && error.starts_with(message),
-                "{case}: {error}"
-            );
+            assert!(error == message || !exact && error.starts_with(message), "{case}: {error}");
         }
         let labels = read_labels("labels".as_ref(), &idx(&[2], &[1, 2])[..], 3);
-        assert_eq!(
-            labels.expect_err("too few").to_string(),
-            "labels: expected 3 labels, one for each item, got 2"
-        );
+        assert_eq!(labels.expect_err("too few").to_string(), "labels: expected 3 labels, one for each item, got 2");
     }
 
     /// The rule of the test part, on files: a `t10k` sibling is used, and without one the last tenth is.
@@ -362,31 +231,18 @@ mod tests {
         std::fs::write(at("train-images"), idx(&[20, 1, 1], &[3; 20]))?;
         std::fs::write(at("train-labels"), idx(&[20], &[9; 20]))?;
         let split = open(&at("train-images"), Some(&at("train-labels")))?;
-        assert_eq!(
-            (split.train.len(), split.test.len(), split.rule),
-            (18, 2, SplitRule::LastTenth)
-        );
+        assert_eq!((split.train.len(), split.test.len(), split.rule), (18, 2, SplitRule::LastTenth));
 
         std::fs::write(at("t10k-images"), idx(&[5, 1, 1], &[4; 5]))?;
         let missing = open(&at("train-images"), Some(&at("train-labels")));
         assert!(matches!(missing, Err(DataError::Io { path, .. }) if path == at("t10k-labels")));
         std::fs::write(at("t10k-labels"), idx(&[5], &[1; 5]))?;
         let split = open(&at("train-images"), Some(&at("train-labels")))?;
-        assert_eq!(
-            (split.train.len(), split.test.len(), split.rule),
-            (20, 5, SplitRule::Fixed)
-        );
-        assert_eq!(
-            split.test.classes().len(),
-            10,
-            "classes are those of both parts"
-        );
+        assert_eq!((split.train.len(), split.test.len(), split.rule), (20, 5, SplitRule::Fixed));
+        assert_eq!(split.test.classes().len(), 10, "classes are those of both parts");
 
         std::fs::write(at("t10k-images"), idx(&[5, 1, 2], &[4; 10]))?;
-        assert!(matches!(
-            open(&at("train-images"), None),
-            Err(DataError::PartsDiffer { .. })
-        ));
+        assert!(matches!(open(&at("train-images"), None), Err(DataError::PartsDiffer { .. })));
         Ok(())
     }
 

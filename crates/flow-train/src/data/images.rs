@@ -13,10 +13,7 @@ use rayon::prelude::*;
 use super::dataset::check_draws;
 use super::picture::{Picture, Prepare};
 use super::random::{Purpose, stream};
-use super::{
-    Batch, DataError, Dataset, Draw, ItemShape, MAX_ITEMS, Result, Skipped, Split, SplitRule,
-    Values,
-};
+use super::{Batch, DataError, Dataset, Draw, ItemShape, MAX_ITEMS, Result, Skipped, Split, SplitRule, Values};
 
 /// Which window of a picture is an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,35 +82,18 @@ impl ImageFolder {
     pub fn open(&self, seed: u64) -> Result<Split> {
         self.check()?;
         let patterns = self.patterns()?;
-        let prepare = Prepare {
-            resize: self.size.filter(|_| self.resize),
-            grey: self.grey,
-        };
-        let Survey {
-            kept,
-            skipped,
-            size: (width, height),
-        } = self.survey(prepare)?;
+        let prepare = Prepare { resize: self.size.filter(|_| self.resize), grey: self.grey };
+        let Survey { kept, skipped, size: (width, height) } = self.survey(prepare)?;
         let (height, width) = match (self.crop, self.size) {
             (Crop::Center | Crop::Random, Some(size)) => (size, size),
             _ => (height as usize, width as usize),
         };
-        let shape = ItemShape::Image {
-            channels: if self.grey { 1 } else { 3 },
-            height,
-            width,
-        };
+        let shape = ItemShape::Image { channels: if self.grey { 1 } else { 3 }, height, width };
 
         let n = kept.len();
-        if n.checked_mul(self.crops)
-            .is_none_or(|items| items > MAX_ITEMS)
-        {
+        if n.checked_mul(self.crops).is_none_or(|items| items > MAX_ITEMS) {
             let expected = "at most 100000000 crops in an epoch";
-            return Err(DataError::Setting {
-                what: "crops",
-                expected,
-                got: format!("{} of {n} pictures", self.crops),
-            });
+            return Err(DataError::Setting { what: "crops", expected, got: format!("{} of {n} pictures", self.crops) });
         }
         let (labels, classes) = self.classes(&kept);
         let is_test = |i: usize, path: &Path| match &patterns {
@@ -122,58 +102,23 @@ impl ImageFolder {
         };
         let (mut train, mut test) = (Vec::new(), Vec::new());
         for (i, path) in kept.into_iter().enumerate() {
-            let part = if is_test(i, &path) {
-                &mut test
-            } else {
-                &mut train
-            };
-            part.push(File {
-                label: labels.as_ref().map(|l| l[i]),
-                path,
-                picture: OnceLock::new(),
-            });
+            let part = if is_test(i, &path) { &mut test } else { &mut train };
+            part.push(File { label: labels.as_ref().map(|l| l[i]), path, picture: OnceLock::new() });
         }
         if train.is_empty() || test.is_empty() {
             if let Some(patterns) = &self.test {
                 let expected = "patterns that match some of the pictures and not all";
-                return Err(DataError::Setting {
-                    what: "test",
-                    expected,
-                    got: patterns.clone(),
-                });
+                return Err(DataError::Setting { what: "test", expected, got: patterns.clone() });
             }
-            return Err(DataError::TooFew {
-                path: self.dir.clone(),
-                got: n,
-            });
+            return Err(DataError::TooFew { path: self.dir.clone(), got: n });
         }
-        let cache = Arc::new(Cache {
-            used: AtomicUsize::new(0),
-            limit: self.cache.saturating_mul(1 << 20),
-        });
+        let cache = Arc::new(Cache { used: AtomicUsize::new(0), limit: self.cache.saturating_mul(1 << 20) });
         let part = |files, same_every_epoch| {
-            let (crop, crops, cache, classes) =
-                (self.crop, self.crops, cache.clone(), classes.clone());
-            Arc::new(Pictures {
-                files,
-                shape,
-                crop,
-                crops,
-                prepare,
-                classes,
-                seed,
-                same_every_epoch,
-                cache,
-            })
+            let (crop, crops, cache, classes) = (self.crop, self.crops, cache.clone(), classes.clone());
+            Arc::new(Pictures { files, shape, crop, crops, prepare, classes, seed, same_every_epoch, cache })
         };
-        let rule = self
-            .test
-            .clone()
-            .map_or(SplitRule::EveryTenth, SplitRule::Matching);
-        Ok(Split {
-            skipped,
-            ..Split::new(part(train, false), part(test, true), rule)?
-        })
+        let rule = self.test.clone().map_or(SplitRule::EveryTenth, SplitRule::Matching);
+        Ok(Split { skipped, ..Split::new(part(train, false), part(test, true), rule)? })
     }
 
     /// Lists the folder and sorts out what cannot be used.
@@ -181,56 +126,32 @@ impl ImageFolder {
         let mut paths = Vec::new();
         list(&self.dir, 0, &mut paths)?;
         paths.sort();
-        let sizes: Vec<_> = paths
-            .par_iter()
-            .map(|path| self.inspect(path, prepare))
-            .collect();
+        let sizes: Vec<_> = paths.par_iter().map(|path| self.inspect(path, prepare)).collect();
         let (mut kept, mut skipped, mut first) = (Vec::new(), Vec::new(), None);
         for (path, size) in paths.into_iter().zip(sizes) {
             let size = match size {
                 Ok(size) => size,
                 Err(error) if self.skip_bad => {
-                    skipped.push(Skipped {
-                        path,
-                        reason: error.to_string(),
-                    });
+                    skipped.push(Skipped { path, reason: error.to_string() });
                     continue;
                 }
                 Err(error) => return Err(error),
             };
             let (w, h) = *first.get_or_insert(size);
             if self.crop == Crop::None && size != (w, h) {
-                let expected = format!(
-                    "{w}×{h} like the first picture; size= and crop= take pictures of several sizes"
-                );
-                return Err(DataError::ImageSize {
-                    path,
-                    expected,
-                    got: size,
-                });
+                let expected = format!("{w}×{h} like the first picture; size= and crop= take pictures of several sizes");
+                return Err(DataError::ImageSize { path, expected, got: size });
             }
             kept.push(path);
         }
         match first {
-            Some(size) => Ok(Survey {
-                kept,
-                skipped,
-                size,
-            }),
-            None => Err(DataError::Empty {
-                path: self.dir.clone(),
-            }),
+            Some(size) => Ok(Survey { kept, skipped, size }),
+            None => Err(DataError::Empty { path: self.dir.clone() }),
         }
     }
 
     fn check(&self) -> Result<()> {
-        let bad = |what, expected, got: String| {
-            Err(DataError::Setting {
-                what,
-                expected,
-                got,
-            })
-        };
+        let bad = |what, expected, got: String| Err(DataError::Setting { what, expected, got });
         match (self.size, self.crop) {
             (Some(0), _) => return bad("size", "at least 1", "0".to_owned()),
             (None, Crop::Center | Crop::Random) => {
@@ -242,11 +163,7 @@ impl ImageFolder {
             _ => {}
         }
         if self.crops == 0 || self.crops > 1 && self.crop != Crop::Random {
-            return bad(
-                "crops",
-                "at least 1, and 1 unless crop=random",
-                self.crops.to_string(),
-            );
+            return bad("crops", "at least 1, and 1 unless crop=random", self.crops.to_string());
         }
         if self.resize && self.size.is_none() {
             return bad("resize", "a size to scale to", "none".to_owned());
@@ -257,46 +174,25 @@ impl ImageFolder {
     fn patterns(&self) -> Result<Option<Vec<Pattern>>> {
         let parse = |text: &str| {
             let got = |e: glob::PatternError| format!("{text}: {e}");
-            Pattern::new(text).map_err(|e| DataError::Setting {
-                what: "test",
-                expected: "shell patterns",
-                got: got(e),
-            })
+            Pattern::new(text).map_err(|e| DataError::Setting { what: "test", expected: "shell patterns", got: got(e) })
         };
-        self.test
-            .as_deref()
-            .map(|patterns| patterns.split(',').map(parse).collect())
-            .transpose()
+        self.test.as_deref().map(|patterns| patterns.split(',').map(parse).collect()).transpose()
     }
 
     fn matches(&self, patterns: &[Pattern], path: &Path) -> bool {
         let inside = path.strip_prefix(&self.dir).unwrap_or(path);
         let name = path.file_name().map_or(Path::new(""), Path::new);
-        patterns.iter().any(|p| {
-            p.matches_path(if p.as_str().contains('/') {
-                inside
-            } else {
-                name
-            })
-        })
+        patterns.iter().any(|p| p.matches_path(if p.as_str().contains('/') { inside } else { name }))
     }
 
     /// The size that a picture has once prepared, or what is wrong with it.
     fn inspect(&self, path: &Path, prepare: Prepare) -> Result<(u32, u32)> {
-        let (width, height) = if self.skip_bad {
-            prepare.read(path)?.size()
-        } else {
-            prepare.read_size(path)?
-        };
+        let (width, height) = if self.skip_bad { prepare.read(path)?.size() } else { prepare.read_size(path)? };
         if let (Crop::Center | Crop::Random, Some(size)) = (self.crop, self.size)
             && (width.min(height) as usize) < size
         {
             let expected = format!("at least {size}×{size}; resize=1 scales pictures first");
-            return Err(DataError::ImageSize {
-                path: path.to_owned(),
-                expected,
-                got: (width, height),
-            });
+            return Err(DataError::ImageSize { path: path.to_owned(), expected, got: (width, height) });
         }
         Ok((width, height))
     }
@@ -306,9 +202,7 @@ impl ImageFolder {
         let folder = |path: &PathBuf| {
             let mut inside = path.strip_prefix(&self.dir).ok()?.components();
             let first = inside.next()?;
-            inside
-                .next()
-                .map(|_| first.as_os_str().to_string_lossy().into_owned())
+            inside.next().map(|_| first.as_os_str().to_string_lossy().into_owned())
         };
         let Some(folders) = files.iter().map(folder).collect::<Option<Vec<_>>>() else {
             return (None, Arc::default());
@@ -317,10 +211,7 @@ impl ImageFolder {
         classes.sort();
         classes.dedup();
         let label = |name: &String| classes.partition_point(|c| c < name);
-        let labels = folders
-            .iter()
-            .map(|name| u32::try_from(label(name)).ok())
-            .collect();
+        let labels = folders.iter().map(|name| u32::try_from(label(name)).ok()).collect();
         (labels, classes.into())
     }
 }
@@ -336,10 +227,7 @@ struct Survey {
 /// Pictures in `dir` and its subfolders; hidden files and links to folders are left out.
 fn list(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
     const DEEPEST: usize = 64;
-    let io = |source| DataError::Io {
-        path: dir.to_owned(),
-        source,
-    };
+    let io = |source| DataError::Io { path: dir.to_owned(), source };
     for entry in fs::read_dir(dir).map_err(io)? {
         let entry = entry.map_err(io)?;
         let path = entry.path();
@@ -395,12 +283,7 @@ impl Pictures {
         }
         let picture = Arc::new(self.prepare.read(&file.path)?);
         let bytes = picture.bytes();
-        if self
-            .cache
-            .used
-            .fetch_add(bytes, Ordering::Relaxed)
-            .saturating_add(bytes)
-            > self.cache.limit
+        if self.cache.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > self.cache.limit
             || file.picture.set(picture.clone()).is_err()
         {
             self.cache.used.fetch_sub(bytes, Ordering::Relaxed);
@@ -416,17 +299,10 @@ impl Pictures {
         let file = &self.files[draw.index / self.crops];
         let picture = self.picture(file)?;
         let (w, h) = picture.size();
-        let (Some(right), Some(down)) = (
-            (w as usize).checked_sub(width),
-            (h as usize).checked_sub(height),
-        ) else {
+        let (Some(right), Some(down)) = ((w as usize).checked_sub(width), (h as usize).checked_sub(height)) else {
             // Only if the file was changed after opening.
             let expected = format!("at least {width}×{height}, as it had when the set was opened");
-            return Err(DataError::ImageSize {
-                path: file.path.clone(),
-                expected,
-                got: (w, h),
-            });
+            return Err(DataError::ImageSize { path: file.path.clone(), expected, got: (w, h) });
         };
         let (left, top) = match self.crop {
             Crop::None => (0, 0),
@@ -460,32 +336,16 @@ impl Dataset for Pictures {
     }
 
     fn item_name(&self, index: usize) -> Option<String> {
-        Some(
-            self.files
-                .get(index / self.crops)?
-                .path
-                .display()
-                .to_string(),
-        )
+        Some(self.files.get(index / self.crops)?.path.display().to_string())
     }
 
     fn batch(&self, draws: &[Draw]) -> Result<Batch> {
         check_draws(draws, self.len())?;
         let dims = self.shape.dims();
         let mut pixels = vec![0; draws.len() * dims];
-        pixels
-            .par_chunks_exact_mut(dims)
-            .zip(draws)
-            .try_for_each(|(item, &draw)| self.draw(draw, item))?;
-        let labels = draws
-            .iter()
-            .map(|d| self.files[d.index / self.crops].label)
-            .collect();
-        Ok(Batch {
-            values: Values::Levels(pixels),
-            labels,
-            draws: draws.to_vec(),
-        })
+        pixels.par_chunks_exact_mut(dims).zip(draws).try_for_each(|(item, &draw)| self.draw(draw, item))?;
+        let labels = draws.iter().map(|d| self.files[d.index / self.crops].label).collect();
+        Ok(Batch { values: Values::Levels(pixels), labels, draws: draws.to_vec() })
     }
 }
 
@@ -514,60 +374,25 @@ mod tests {
             image::GrayImage::new(600, 600).save(dir.path().join(format!("{i}.png")))?;
         }
         let folder = ImageFolder::new(dir.path());
-        let files: Vec<_> = (0..4)
-            .map(|i| dir.path().join(format!("{i}.png")))
-            .collect();
+        let files: Vec<_> = (0..4).map(|i| dir.path().join(format!("{i}.png"))).collect();
         for (mib, kept) in [(0, 0), (1, 0), (2, 1), (512, 4)] {
             let pictures = Pictures {
-                files: files
-                    .iter()
-                    .map(|path| File {
-                        path: path.clone(),
-                        label: None,
-                        picture: OnceLock::new(),
-                    })
-                    .collect(),
-                shape: ItemShape::Image {
-                    channels: 3,
-                    height: 600,
-                    width: 600,
-                },
+                files: files.iter().map(|path| File { path: path.clone(), label: None, picture: OnceLock::new() }).collect(),
+                shape: ItemShape::Image { channels: 3, height: 600, width: 600 },
                 crop: folder.crop,
                 crops: 1,
-                prepare: Prepare {
-                    resize: None,
-                    grey: false,
-                },
+                prepare: Prepare { resize: None, grey: false },
                 classes: Arc::default(),
                 seed: 0,
                 same_every_epoch: false,
-                cache: Arc::new(Cache {
-                    used: AtomicUsize::new(0),
-                    limit: mib << 20,
-                }),
+                cache: Arc::new(Cache { used: AtomicUsize::new(0), limit: mib << 20 }),
             };
             for epoch in 0..3 {
-                let draws: Vec<_> = (0..8)
-                    .map(|i| Draw {
-                        epoch,
-                        index: i % 4,
-                    })
-                    .collect();
+                let draws: Vec<_> = (0..8).map(|i| Draw { epoch, index: i % 4 }).collect();
                 pictures.batch(&draws)?;
             }
-            assert_eq!(
-                pictures
-                    .files
-                    .iter()
-                    .filter(|f| f.picture.get().is_some())
-                    .count(),
-                kept,
-                "{mib} MiB"
-            );
-            assert_eq!(
-                pictures.cache.used.load(Ordering::Relaxed),
-                kept * 600 * 600 * 3
-            );
+            assert_eq!(pictures.files.iter().filter(|f| f.picture.get().is_some()).count(), kept, "{mib} MiB");
+            assert_eq!(pictures.cache.used.load(Ordering::Relaxed), kept * 600 * 600 * 3);
         }
         Ok(())
     }

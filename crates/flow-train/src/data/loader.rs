@@ -33,11 +33,7 @@ impl Loader {
     ///
     /// # Errors
     /// [`DataError::Thread`] if the system gives no thread.
-    pub fn new(
-        set: Arc<dyn Dataset>,
-        draws: impl Iterator<Item = Vec<Draw>> + Send + 'static,
-        ahead: usize,
-    ) -> Result<Self> {
+    pub fn new(set: Arc<dyn Dataset>, draws: impl Iterator<Item = Vec<Draw>> + Send + 'static, ahead: usize) -> Result<Self> {
         let (sender, batches) = sync_channel(ahead);
         let work = move || {
             for draws in draws {
@@ -49,14 +45,8 @@ impl Loader {
                 }
             }
         };
-        let thread = thread::Builder::new()
-            .name("data-loader".to_owned())
-            .spawn(work)
-            .map_err(DataError::Thread)?;
-        Ok(Self {
-            batches: Some(batches),
-            thread: Some(thread),
-        })
+        let thread = thread::Builder::new().name("data-loader".to_owned()).spawn(work).map_err(DataError::Thread)?;
+        Ok(Self { batches: Some(batches), thread: Some(thread) })
     }
 }
 
@@ -96,8 +86,7 @@ mod tests {
         let set = digits()?.train;
         let order = || TrainOrder::new(Shuffle { seed: 5 }, 1500, 128).map(|o| o.take(20));
         for ahead in [0, 3] {
-            let loaded: Vec<_> =
-                Loader::new(set.clone(), order()?, ahead)?.collect::<Result<_>>()?;
+            let loaded: Vec<_> = Loader::new(set.clone(), order()?, ahead)?.collect::<Result<_>>()?;
             let direct: Vec<_> = order()?.map(|d| set.batch(&d)).collect::<Result<_>>()?;
             assert_eq!(loaded, direct);
         }
@@ -109,21 +98,11 @@ mod tests {
         let set = digits()?.test;
         let mut loader = Loader::new(set.clone(), each_once(400, 100, 0), 1)?;
         assert!(loader.by_ref().take(2).all(|b| b.is_ok()));
-        assert!(matches!(
-            loader.next(),
-            Some(Err(DataError::NoSuchItem {
-                index: 297,
-                len: 297
-            }))
-        ));
+        assert!(matches!(loader.next(), Some(Err(DataError::NoSuchItem { index: 297, len: 297 }))));
         assert!(loader.next().is_none() && loader.next().is_none());
 
         let watch = Arc::downgrade(&set);
-        drop(Loader::new(
-            set,
-            TrainOrder::new(Shuffle { seed: 0 }, 297, 8)?,
-            1,
-        )?);
+        drop(Loader::new(set, TrainOrder::new(Shuffle { seed: 0 }, 297, 8)?, 1)?);
         assert_eq!(watch.strong_count(), 0, "the thread has let go of the set");
         Ok(())
     }

@@ -31,22 +31,14 @@ impl Labels {
             for (item, &label) in part.iter().enumerate() {
                 let Ok(number) = label.try_into() else {
                     let expected = "a label from 0 to 65535".to_owned();
-                    return Err(DataError::Value {
-                        path: name.to_owned(),
-                        item,
-                        expected,
-                        got: label.to_string(),
-                    });
+                    return Err(DataError::Value { path: name.to_owned(), item, expected, got: label.to_string() });
                 };
                 labels.push(number.into());
                 classes = classes.max(u32::from(number) + 1);
             }
         }
         let classes: Arc<[String]> = (0..classes).map(|c| c.to_string()).collect();
-        Ok(labels.map(|of_items| Self {
-            of_items,
-            classes: classes.clone(),
-        }))
+        Ok(labels.map(|of_items| Self { of_items, classes: classes.clone() }))
     }
 }
 
@@ -78,13 +70,7 @@ impl InMemory {
     /// [`DataError::Empty`] without items, [`DataError::Size`] if the last item is not whole, [`DataError::LabelCount`] if there is not one
     /// label an item, [`DataError::Header`] if `levels` does not fit the kind of values, [`DataError::Value`] for a value of `levels` or
     /// more, a value that is not finite, or a label without a class.
-    pub fn new(
-        name: &Path,
-        values: Values,
-        shape: ItemShape,
-        levels: Option<u32>,
-        labels: Option<Labels>,
-    ) -> Result<Self> {
+    pub fn new(name: &Path, values: Values, shape: ItemShape, levels: Option<u32>, labels: Option<Labels>) -> Result<Self> {
         let path = || name.to_owned();
         let dims = shape.dims();
         if values.is_empty() || dims == 0 {
@@ -93,11 +79,7 @@ impl InMemory {
         let len = values.len() / dims;
         if len * dims != values.len() {
             let expected = (len + 1) * dims;
-            return Err(DataError::Size {
-                what: "values",
-                expected,
-                got: values.len(),
-            });
+            return Err(DataError::Size { what: "values", expected, got: values.len() });
         }
         let bad = match (&values, levels) {
             (Values::Levels(v), Some(levels @ 2..=256)) => {
@@ -110,51 +92,22 @@ impl InMemory {
             }
             _ => {
                 let expected = "2 to 256 for discrete values, none for continuous ones".to_owned();
-                return Err(DataError::Header {
-                    path: path(),
-                    field: "levels",
-                    expected,
-                    got: format!("{levels:?}"),
-                });
+                return Err(DataError::Header { path: path(), field: "levels", expected, got: format!("{levels:?}") });
             }
         };
         if let Some((at, expected, got)) = bad {
-            return Err(DataError::Value {
-                path: path(),
-                item: at / dims,
-                expected,
-                got,
-            });
+            return Err(DataError::Value { path: path(), item: at / dims, expected, got });
         }
         if let Some(Labels { of_items, classes }) = &labels {
             if of_items.len() != len {
-                return Err(DataError::LabelCount {
-                    path: path(),
-                    expected: len,
-                    got: of_items.len(),
-                });
+                return Err(DataError::LabelCount { path: path(), expected: len, got: of_items.len() });
             }
-            if let Some((item, label)) = of_items
-                .iter()
-                .enumerate()
-                .find(|&(_, &l)| l as usize >= classes.len())
-            {
+            if let Some((item, label)) = of_items.iter().enumerate().find(|&(_, &l)| l as usize >= classes.len()) {
                 let expected = format!("a label below {}", classes.len());
-                return Err(DataError::Value {
-                    path: path(),
-                    item,
-                    expected,
-                    got: label.to_string(),
-                });
+                return Err(DataError::Value { path: path(), item, expected, got: label.to_string() });
             }
         }
-        Ok(Self {
-            values,
-            shape,
-            levels,
-            labels,
-            len,
-        })
+        Ok(Self { values, shape, levels, labels, len })
     }
 
     /// Splits off the test items that `rule` names by number.
@@ -167,25 +120,13 @@ impl InMemory {
     }
 
     /// Splits off the items for which `is_test` says yes, with errors as [`split`](Self::split).
-    pub(super) fn split_where(
-        self,
-        name: &Path,
-        is_test: impl Fn(usize) -> bool,
-        rule: SplitRule,
-    ) -> Result<Split> {
+    pub(super) fn split_where(self, name: &Path, is_test: impl Fn(usize) -> bool, rule: SplitRule) -> Result<Split> {
         let (test, train): (Vec<_>, Vec<_>) = (0..self.len).partition(|&i| is_test(i));
         if train.is_empty() || test.is_empty() {
-            return Err(DataError::TooFew {
-                path: name.to_owned(),
-                got: self.len,
-            });
+            return Err(DataError::TooFew { path: name.to_owned(), got: self.len });
         }
         let whole: Arc<dyn Dataset> = Arc::new(self);
-        Split::new(
-            Arc::new(Subset::new(whole.clone(), train)?),
-            Arc::new(Subset::new(whole, test)?),
-            rule,
-        )
+        Split::new(Arc::new(Subset::new(whole.clone(), train)?), Arc::new(Subset::new(whole, test)?), rule)
     }
 }
 
@@ -221,11 +162,7 @@ impl Dataset for InMemory {
             Values::Real(v) => Values::Real(gather(v, dims, draws)),
         };
         let labels = self.labels.as_ref().map(|l| gather(&l.of_items, 1, draws));
-        Ok(Batch {
-            values,
-            labels,
-            draws: draws.to_vec(),
-        })
+        Ok(Batch { values, labels, draws: draws.to_vec() })
     }
 }
 
@@ -247,97 +184,31 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_an_error() {
-        let labels = |of_items: &[u32]| {
-            Some(Labels {
-                of_items: of_items.to_vec(),
-                classes: ["a".to_owned(), "b".to_owned()].into(),
-            })
-        };
-        let (bytes, reals) = (
-            |v: &[u8]| Values::Levels(v.to_vec()),
-            |v: &[f64]| Values::Real(v.to_vec()),
-        );
+        let labels = |of_items: &[u32]| Some(Labels { of_items: of_items.to_vec(), classes: ["a".to_owned(), "b".to_owned()].into() });
+        let (bytes, reals) = (|v: &[u8]| Values::Levels(v.to_vec()), |v: &[f64]| Values::Real(v.to_vec()));
         let cases = [
             (bytes(&[]), Some(256), None, "s: holds no items"),
-            (
-                bytes(&[1, 2, 3]),
-                Some(256),
-                None,
-                "values: expected 4 elements, got 3",
-            ),
-            (
-                bytes(&[1, 2, 3, 17]),
-                Some(17),
-                None,
-                "s: item 1: expected a level below 17, got 17",
-            ),
-            (
-                bytes(&[1, 2]),
-                None,
-                None,
-                "s: levels: expected 2 to 256 for discrete values, none for continuous ones, got None",
-            ),
-            (
-                reals(&[1.0, 2.0]),
-                Some(2),
-                None,
-                "s: levels: expected 2 to 256 for discrete values, none for continuous ones, got Some(2)",
-            ),
-            (
-                reals(&[1.0, 2.0, f64::NAN, 0.0]),
-                None,
-                None,
-                "s: item 1: expected a finite number, got NaN",
-            ),
-            (
-                bytes(&[1, 2]),
-                Some(256),
-                labels(&[0, 1]),
-                "s: expected 1 labels, one for each item, got 2",
-            ),
-            (
-                bytes(&[1, 2]),
-                Some(256),
-                labels(&[2]),
-                "s: item 0: expected a label below 2, got 2",
-            ),
+            (bytes(&[1, 2, 3]), Some(256), None, "values: expected 4 elements, got 3"),
+            (bytes(&[1, 2, 3, 17]), Some(17), None, "s: item 1: expected a level below 17, got 17"),
+            (bytes(&[1, 2]), None, None, "s: levels: expected 2 to 256 for discrete values, none for continuous ones, got None"),
+            (reals(&[1.0, 2.0]), Some(2), None, "s: levels: expected 2 to 256 for discrete values, none for continuous ones, got Some(2)"),
+            (reals(&[1.0, 2.0, f64::NAN, 0.0]), None, None, "s: item 1: expected a finite number, got NaN"),
+            (bytes(&[1, 2]), Some(256), labels(&[0, 1]), "s: expected 1 labels, one for each item, got 2"),
+            (bytes(&[1, 2]), Some(256), labels(&[2]), "s: item 0: expected a label below 2, got 2"),
         ];
         for (values, levels, labels, message) in cases {
-            let set = InMemory::new(
-                "s".as_ref(),
-                values,
-                ItemShape::Vector { dims: 2 },
-                levels,
-                labels,
-            );
+            let set = InMemory::new("s".as_ref(), values, ItemShape::Vector { dims: 2 }, levels, labels);
             assert_eq!(set.expect_err(message).to_string(), message);
         }
-        let nothing = InMemory::new(
-            "s".as_ref(),
-            bytes(&[1]),
-            ItemShape::Vector { dims: 0 },
-            Some(256),
-            None,
-        );
+        let nothing = InMemory::new("s".as_ref(), bytes(&[1]), ItemShape::Vector { dims: 0 }, Some(256), None);
         assert!(matches!(nothing, Err(DataError::Empty { .. })));
     }
 
     #[test]
     fn one_item_cannot_be_split() -> Result<()> {
-        let set = |n| {
-            InMemory::new(
-                "s".as_ref(),
-                Values::Real(vec![0.0; n]),
-                ItemShape::Vector { dims: 1 },
-                None,
-                None,
-            )
-        };
+        let set = |n| InMemory::new("s".as_ref(), Values::Real(vec![0.0; n]), ItemShape::Vector { dims: 1 }, None, None);
         for rule in [SplitRule::LastTenth, SplitRule::EveryTenth] {
-            assert!(matches!(
-                set(1)?.split("s".as_ref(), &rule),
-                Err(DataError::TooFew { got: 1, .. })
-            ));
+            assert!(matches!(set(1)?.split("s".as_ref(), &rule), Err(DataError::TooFew { got: 1, .. })));
             assert_eq!(set(2)?.split("s".as_ref(), &rule)?.test.len(), 1);
         }
         Ok(())

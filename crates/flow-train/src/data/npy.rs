@@ -20,52 +20,30 @@ const MAX_HEADER: u64 = 1 << 16;
 /// [`DataError::Header`] for anything but an array of numbers in C order, [`DataError::TooLarge`], [`DataError::Truncated`], [`DataError::Trailing`],
 /// [`DataError::Io`].
 pub fn read(path: &Path, mut reader: impl Read) -> Result<Array> {
-    let header = |field, expected: &str, got: String| DataError::Header {
-        path: path.to_owned(),
-        field,
-        expected: expected.to_owned(),
-        got,
-    };
+    let header =
+        |field, expected: &str, got: String| DataError::Header { path: path.to_owned(), field, expected: expected.to_owned(), got };
     let mut take = |bytes: u64| -> Result<Vec<u8>> {
         let mut out = Vec::new();
         let read = reader.by_ref().take(bytes).read_to_end(&mut out);
-        read.map_err(|source| DataError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
+        read.map_err(|source| DataError::Io { path: path.to_owned(), source })?;
         if out.len() as u64 == bytes {
             Ok(out)
         } else {
-            Err(DataError::Truncated {
-                path: path.to_owned(),
-                expected: bytes,
-                got: out.len() as u64,
-            })
+            Err(DataError::Truncated { path: path.to_owned(), expected: bytes, got: out.len() as u64 })
         }
     };
     let start = take(8)?;
     if !start.starts_with(MAGIC) {
-        return Err(header(
-            "magic string",
-            "\\x93NUMPY",
-            start[..6].escape_ascii().to_string(),
-        ));
+        return Err(header("magic string", "\\x93NUMPY", start[..6].escape_ascii().to_string()));
     }
     let length_bytes = match start[6..] {
         [1, 0] => 2,
         [2 | 3, 0] => 4,
         _ => {
-            return Err(header(
-                "version",
-                "1.0, 2.0 or 3.0",
-                format!("{}.{}", start[6], start[7]),
-            ));
+            return Err(header("version", "1.0, 2.0 or 3.0", format!("{}.{}", start[6], start[7])));
         }
     };
-    let length = take(length_bytes)?
-        .iter()
-        .rev()
-        .fold(0, |all, &b| all << 8 | u64::from(b));
+    let length = take(length_bytes)?.iter().rev().fold(0, |all, &b| all << 8 | u64::from(b));
     if length > MAX_HEADER {
         return Err(header("header length", "at most 65536", length.to_string()));
     }
@@ -73,49 +51,26 @@ pub fn read(path: &Path, mut reader: impl Read) -> Result<Array> {
     let text = std::str::from_utf8(&text).map_err(|e| header("header", "text", e.to_string()))?;
     let dict = Dict::parse(text).ok_or_else(|| {
         let shown: String = text.trim_end().chars().take(120).collect();
-        header(
-            "header",
-            "a dictionary of 'descr', 'fortran_order' and 'shape'",
-            shown,
-        )
+        header("header", "a dictionary of 'descr', 'fortran_order' and 'shape'", shown)
     })?;
     if dict.fortran_order && dict.shape.len() > 1 {
-        return Err(header(
-            "fortran_order",
-            "False; save numpy.ascontiguousarray of it",
-            "True".to_owned(),
-        ));
+        return Err(header("fortran_order", "False; save numpy.ascontiguousarray of it", "True".to_owned()));
     }
-    let (element, big_endian) = element(dict.descr).ok_or_else(|| {
-        header(
-            "descr",
-            "an integer type, f4 or f8",
-            dict.descr.chars().take(120).collect(),
-        )
-    })?;
+    let (element, big_endian) =
+        element(dict.descr).ok_or_else(|| header("descr", "an integer type, f4 or f8", dict.descr.chars().take(120).collect()))?;
     let bytes = Array::size(path, &dict.shape, element)?;
     let raw = take(bytes)?;
     match io::copy(&mut reader.take(1), &mut io::sink()) {
         Ok(0) => {}
         Ok(_) => {
-            return Err(DataError::Trailing {
-                path: path.to_owned(),
-                expected: bytes,
-            });
+            return Err(DataError::Trailing { path: path.to_owned(), expected: bytes });
         }
         Err(source) => {
-            return Err(DataError::Io {
-                path: path.to_owned(),
-                source,
-            });
+            return Err(DataError::Io { path: path.to_owned(), source });
         }
     }
     // Every size fits a usize: `Array::size` has checked it.
-    let shape = dict
-        .shape
-        .iter()
-        .filter_map(|&s| usize::try_from(s).ok())
-        .collect();
+    let shape = dict.shape.iter().filter_map(|&s| usize::try_from(s).ok()).collect();
     Ok(Array::decode(shape, element, big_endian, raw))
 }
 
@@ -186,11 +141,7 @@ impl<'a> Dict<'a> {
                 None => return None,
             };
         }
-        Some(Self {
-            descr: descr?,
-            fortran_order: fortran_order?,
-            shape: shape?,
-        })
+        Some(Self { descr: descr?, fortran_order: fortran_order?, shape: shape? })
     }
 }
 
@@ -206,12 +157,7 @@ fn tuple(sizes: &str) -> Option<Vec<u64>> {
     if sizes.is_empty() {
         return Some(Vec::new());
     }
-    sizes
-        .strip_suffix(',')
-        .unwrap_or(sizes)
-        .split(',')
-        .map(|s| s.trim().parse().ok())
-        .collect()
+    sizes.strip_suffix(',').unwrap_or(sizes).split(',').map(|s| s.trim().parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -243,42 +189,15 @@ mod tests {
         let cases = [
             ("|u1", vec![1, 255], Numbers::Bytes(vec![1, 255])),
             ("|i1", vec![1, 255], Numbers::Integers(vec![1, -1])),
-            (
-                "<u2",
-                vec![1, 0, 0, 255],
-                Numbers::Integers(vec![1, 0xff00]),
-            ),
+            ("<u2", vec![1, 0, 0, 255], Numbers::Integers(vec![1, 0xff00])),
             (">i2", vec![0, 1, 255, 254], Numbers::Integers(vec![1, -2])),
-            (
-                "<u8",
-                [7u64, u64::MAX].map(u64::to_le_bytes).concat(),
-                Numbers::Integers(vec![7, i64::MAX]),
-            ),
-            (
-                ">i8",
-                [7i64, -9].map(i64::to_be_bytes).concat(),
-                Numbers::Integers(vec![7, -9]),
-            ),
-            (
-                "<f4",
-                [0.5f32, -2.0].map(f32::to_le_bytes).concat(),
-                Numbers::Floats(vec![0.5, -2.0]),
-            ),
-            (
-                ">f8",
-                [0.1f64, 1e300].map(f64::to_be_bytes).concat(),
-                Numbers::Floats(vec![0.1, 1e300]),
-            ),
+            ("<u8", [7u64, u64::MAX].map(u64::to_le_bytes).concat(), Numbers::Integers(vec![7, i64::MAX])),
+            (">i8", [7i64, -9].map(i64::to_be_bytes).concat(), Numbers::Integers(vec![7, -9])),
+            ("<f4", [0.5f32, -2.0].map(f32::to_le_bytes).concat(), Numbers::Floats(vec![0.5, -2.0])),
+            (">f8", [0.1f64, 1e300].map(f64::to_be_bytes).concat(), Numbers::Floats(vec![0.1, 1e300])),
         ];
         for (descr, data, numbers) in cases {
-            assert_eq!(
-                parse(&npy(&dict(descr, "2,"), &data))?,
-                Array {
-                    shape: vec![2],
-                    numbers
-                },
-                "{descr}"
-            );
+            assert_eq!(parse(&npy(&dict(descr, "2,"), &data))?, Array { shape: vec![2], numbers }, "{descr}");
         }
         Ok(())
     }
@@ -286,72 +205,25 @@ mod tests {
     #[test]
     fn malformed_files_are_typed_errors() {
         let cases = [
-            (
-                "nothing",
-                vec![],
-                "a.npy: cut off: expected 8 bytes of data, got 0",
-            ),
-            (
-                "other magic",
-                b"\x93NUMPX\x01\x00".to_vec(),
-                "a.npy: magic string: expected \\x93NUMPY, got \\x93NUMPX",
-            ),
-            (
-                "version",
-                b"\x93NUMPY\x04\x00".to_vec(),
-                "a.npy: version: expected 1.0, 2.0 or 3.0, got 4.0",
-            ),
-            (
-                "huge header",
-                b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(),
-                "a.npy: header length: expected at most 65536, got 4294967295",
-            ),
-            (
-                "header cut off",
-                b"\x93NUMPY\x01\x00\x50\x00{'d".to_vec(),
-                "a.npy: cut off: expected 80 bytes of data, got 3",
-            ),
+            ("nothing", vec![], "a.npy: cut off: expected 8 bytes of data, got 0"),
+            ("other magic", b"\x93NUMPX\x01\x00".to_vec(), "a.npy: magic string: expected \\x93NUMPY, got \\x93NUMPX"),
+            ("version", b"\x93NUMPY\x04\x00".to_vec(), "a.npy: version: expected 1.0, 2.0 or 3.0, got 4.0"),
+            ("huge header", b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(), "a.npy: header length: expected at most 65536, got 4294967295"),
+            ("header cut off", b"\x93NUMPY\x01\x00\x50\x00{'d".to_vec(), "a.npy: cut off: expected 80 bytes of data, got 3"),
             (
                 "nested",
                 npy(&"(".repeat(60_000), &[]),
                 "a.npy: header: expected a dictionary of 'descr', 'fortran_order' and 'shape', got (((",
             ),
-            (
-                "missing key",
-                npy("{'descr': '|u1', 'shape': (1,)}", &[1]),
-                "a.npy: header: expected a dictionary",
-            ),
-            (
-                "key twice",
-                npy("{'shape': (1,), 'shape': (1,)}", &[1]),
-                "a.npy: header: expected a dictionary",
-            ),
-            (
-                "negative size",
-                npy(&dict("|u1", "-1,"), &[]),
-                "a.npy: header: expected a dictionary",
-            ),
-            (
-                "object",
-                npy(&dict("|O", "1,"), &[0]),
-                "a.npy: descr: expected an integer type, f4 or f8, got |O",
-            ),
-            (
-                "no byte order",
-                npy(&dict("|f8", "1,"), &[0; 8]),
-                "a.npy: descr: expected an integer type, f4 or f8, got |f8",
-            ),
-            (
-                "not ascii",
-                npy(&dict("é8", "1,"), &[0; 8]),
-                "a.npy: descr: expected an integer type, f4 or f8, got é8",
-            ),
+            ("missing key", npy("{'descr': '|u1', 'shape': (1,)}", &[1]), "a.npy: header: expected a dictionary"),
+            ("key twice", npy("{'shape': (1,), 'shape': (1,)}", &[1]), "a.npy: header: expected a dictionary"),
+            ("negative size", npy(&dict("|u1", "-1,"), &[]), "a.npy: header: expected a dictionary"),
+            ("object", npy(&dict("|O", "1,"), &[0]), "a.npy: descr: expected an integer type, f4 or f8, got |O"),
+            ("no byte order", npy(&dict("|f8", "1,"), &[0; 8]), "a.npy: descr: expected an integer type, f4 or f8, got |f8"),
+            ("not ascii", npy(&dict("é8", "1,"), &[0; 8]), "a.npy: descr: expected an integer type, f4 or f8, got é8"),
             (
                 "fortran",
-                npy(
-                    "{'descr': '|u1', 'fortran_order': True, 'shape': (1, 1)}",
-                    &[1],
-                ),
+                npy("{'descr': '|u1', 'fortran_order': True, 'shape': (1, 1)}", &[1]),
                 "a.npy: fortran_order: expected False; save numpy.ascontiguousarray of it, got True",
             ),
             (
@@ -359,26 +231,14 @@ mod tests {
                 npy(&dict("<f8", "4294967296, 4294967296"), &[]),
                 "a.npy: sizes [4294967296, 4294967296] are more than 17179869184 bytes",
             ),
-            (
-                "a little too large",
-                npy(&dict("|u1", "131072, 131073"), &[]),
-                "a.npy: sizes [131072, 131073] are more than",
-            ),
+            ("a little too large", npy(&dict("|u1", "131072, 131073"), &[]), "a.npy: sizes [131072, 131073] are more than"),
             (
                 "overflow hidden by 0",
                 npy(&dict("|u1", "18446744073709551615, 0"), &[]),
                 "a.npy: sizes [18446744073709551615, 0] are more than",
             ),
-            (
-                "lying",
-                npy(&dict("<f8", "1000000, 1000"), &[1, 2]),
-                "a.npy: cut off: expected 8000000000 bytes of data, got 2",
-            ),
-            (
-                "trailing",
-                npy(&dict("|u1", "1,"), &[1, 2]),
-                "a.npy: more bytes follow the 1 bytes of data",
-            ),
+            ("lying", npy(&dict("<f8", "1000000, 1000"), &[1, 2]), "a.npy: cut off: expected 8000000000 bytes of data, got 2"),
+            ("trailing", npy(&dict("|u1", "1,"), &[1, 2]), "a.npy: more bytes follow the 1 bytes of data"),
         ];
         for (case, bytes, message) in cases {
             let error = parse(&bytes).expect_err(case).to_string();
@@ -390,22 +250,10 @@ mod tests {
     fn shapes_become_items_or_say_why_not() -> Result<()> {
         let set = |shape: &str, descr: &str, layout, n: u8| -> Result<_> {
             let width = if descr == "<f8" { 8 } else { 1 };
-            let data: Vec<u8> = (0..n)
-                .flat_map(|i| {
-                    if width == 8 {
-                        f64::from(i).to_le_bytes().to_vec()
-                    } else {
-                        vec![i]
-                    }
-                })
-                .collect();
+            let data: Vec<u8> = (0..n).flat_map(|i| if width == 8 { f64::from(i).to_le_bytes().to_vec() } else { vec![i] }).collect();
             parse(&npy(&dict(descr, shape), &data))?.into_dataset("a.npy".as_ref(), layout, None)
         };
-        let image = |channels, height, width| ItemShape::Image {
-            channels,
-            height,
-            width,
-        };
+        let image = |channels, height, width| ItemShape::Image { channels, height, width };
         let cases = [
             ("2, 3", "|u1", Layout::Auto, ItemShape::Vector { dims: 3 }),
             ("2, 3", "<f8", Layout::Auto, ItemShape::Vector { dims: 3 }),
@@ -416,15 +264,8 @@ mod tests {
             ("1, 3, 2, 1", "|u1", Layout::Chw, image(3, 2, 1)),
         ];
         for (shape, descr, layout, expected) in cases {
-            let n = shape
-                .split(", ")
-                .map(|s| s.parse::<u8>().unwrap_or(0))
-                .product();
-            assert_eq!(
-                set(shape, descr, layout, n)?.shape(),
-                expected,
-                "{shape} {layout:?}"
-            );
+            let n = shape.split(", ").map(|s| s.parse::<u8>().unwrap_or(0)).product();
+            assert_eq!(set(shape, descr, layout, n)?.shape(), expected, "{shape} {layout:?}");
         }
         for (shape, descr, n) in [
             ("1, 3, 2, 1", "|u1", 6),
@@ -435,19 +276,12 @@ mod tests {
             ("2, 2", "|i1", 4),
         ] {
             let error = set(shape, descr, Layout::Auto, n);
-            assert!(
-                matches!(error, Err(DataError::Header { .. })),
-                "({shape}) {descr}: {error:?}"
-            );
+            assert!(matches!(error, Err(DataError::Header { .. })), "({shape}) {descr}: {error:?}");
         }
         // Interleaved pixels come apart into planes.
         for layout in [Layout::Auto, Layout::Hwc] {
-            let batch =
-                set("1, 2, 2, 3", "|u1", layout, 12)?.batch(&[Draw { epoch: 0, index: 0 }])?;
-            assert_eq!(
-                batch.values,
-                Values::Levels(vec![0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11])
-            );
+            let batch = set("1, 2, 2, 3", "|u1", layout, 12)?.batch(&[Draw { epoch: 0, index: 0 }])?;
+            assert_eq!(batch.values, Values::Levels(vec![0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11]));
         }
         Ok(())
     }

@@ -14,21 +14,11 @@ use super::{DataError, Result, npy};
 /// # Errors
 /// [`DataError::MissingKey`] with the names that there are, [`DataError::Compressed`] for a broken archive, and those of [`npy::read`].
 pub fn read(path: &Path, reader: impl Read + Seek, key: &str) -> Result<Array> {
-    let broken = |error: ZipError| DataError::Compressed {
-        path: path.to_owned(),
-        source: error.into(),
-    };
+    let broken = |error: ZipError| DataError::Compressed { path: path.to_owned(), source: error.into() };
     let mut archive = ZipArchive::new(reader).map_err(broken)?;
-    let mut known: Vec<String> = archive
-        .file_names()
-        .filter_map(|name| Some(name.ok()?.strip_suffix(".npy")?.to_owned()))
-        .collect();
+    let mut known: Vec<String> = archive.file_names().filter_map(|name| Some(name.ok()?.strip_suffix(".npy")?.to_owned())).collect();
     known.sort();
-    let missing = DataError::MissingKey {
-        path: path.to_owned(),
-        key: key.to_owned(),
-        known,
-    };
+    let missing = DataError::MissingKey { path: path.to_owned(), key: key.to_owned(), known };
     let entry = match archive.by_name(&format!("{key}.npy")) {
         Ok(entry) => entry,
         Err(ZipError::FileNotFound) => return Err(missing),
@@ -69,16 +59,8 @@ mod tests {
     fn stored_and_deflated_arrays_are_read_by_name() -> Result<()> {
         for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
             let array = parse(&npz(method), "x")?;
-            assert_eq!(
-                array,
-                Array {
-                    shape: vec![3],
-                    numbers: Numbers::Bytes(vec![1, 2, 3])
-                }
-            );
-            let error = parse(&npz(method), "y")
-                .expect_err("no such array")
-                .to_string();
+            assert_eq!(array, Array { shape: vec![3], numbers: Numbers::Bytes(vec![1, 2, 3]) });
+            let error = parse(&npz(method), "y").expect_err("no such array").to_string();
             assert_eq!(error, "a.npz: no array `y`; there are: b, x");
         }
         Ok(())
@@ -90,12 +72,7 @@ mod tests {
         let mut flipped = good.clone();
         // Inside the deflated bytes of the first entry.
         flipped[60] ^= 0xff;
-        for (case, bytes) in [
-            ("nothing", &[][..]),
-            ("not zip", NPY),
-            ("cut off", &good[..good.len() / 2]),
-            ("flipped", &flipped),
-        ] {
+        for (case, bytes) in [("nothing", &[][..]), ("not zip", NPY), ("cut off", &good[..good.len() / 2]), ("flipped", &flipped)] {
             assert!(parse(bytes, "x").is_err(), "{case}");
         }
     }

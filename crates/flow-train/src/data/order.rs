@@ -16,11 +16,7 @@ impl Shuffle {
     /// The order of `items` items in an epoch.
     pub fn permutation(self, epoch: u64, items: usize) -> Vec<usize> {
         let mut order: Vec<_> = (0..items).collect();
-        order.shuffle(&mut stream(
-            self.seed,
-            Purpose::Order,
-            Draw { epoch, index: 0 },
-        ));
+        order.shuffle(&mut stream(self.seed, Purpose::Order, Draw { epoch, index: 0 }));
         order
     }
 }
@@ -58,20 +54,10 @@ impl TrainOrder {
     pub fn new(shuffle: Shuffle, items: usize, batch: usize) -> Result<Self> {
         for (what, size) in [("number of items", items), ("batch size", batch)] {
             if size == 0 {
-                return Err(DataError::Setting {
-                    what,
-                    expected: "at least 1",
-                    got: "0".to_owned(),
-                });
+                return Err(DataError::Setting { what, expected: "at least 1", got: "0".to_owned() });
             }
         }
-        Ok(Self {
-            shuffle,
-            batch,
-            step: 0,
-            epoch: 0,
-            permutation: shuffle.permutation(0, items),
-        })
+        Ok(Self { shuffle, batch, step: 0, epoch: 0, permutation: shuffle.permutation(0, items) })
     }
 
     /// Goes to a step: the next batch is number `step`, counted from 0.
@@ -97,10 +83,7 @@ impl Iterator for TrainOrder {
             // The remainder is below the number of items, a usize.
             #[allow(clippy::cast_possible_truncation)]
             let at = (position % items as u64) as usize;
-            Draw {
-                epoch,
-                index: self.permutation[at],
-            }
+            Draw { epoch, index: self.permutation[at] }
         });
         Some(draws.collect())
     }
@@ -109,11 +92,7 @@ impl Iterator for TrainOrder {
 /// Every item of a set once, in order, in batches of `batch` (at least 1) and a smaller last one: to evaluate, where no item may be left out.
 ///
 /// `epoch` keys the dequantisation noise: other epochs are other noise on the same items.
-pub fn each_once(
-    items: usize,
-    batch: usize,
-    epoch: u64,
-) -> impl Iterator<Item = Vec<Draw>> + Send + 'static {
+pub fn each_once(items: usize, batch: usize, epoch: u64) -> impl Iterator<Item = Vec<Draw>> + Send + 'static {
     let batch = batch.max(1);
     (0..items).step_by(batch).map(move |start| {
         let end = items.min(start.saturating_add(batch));
@@ -143,16 +122,9 @@ mod tests {
             let steps: Vec<_> = order.clone().take(items * 2).collect();
             assert!(steps.iter().all(|b| b.len() == batch));
             for epoch in 0..2 * batch as u64 {
-                let seen = steps
-                    .iter()
-                    .flatten()
-                    .filter(|d| d.epoch == epoch)
-                    .map(|d| d.index);
+                let seen = steps.iter().flatten().filter(|d| d.epoch == epoch).map(|d| d.index);
                 let expected = Shuffle { seed: 1 }.permutation(epoch, items);
-                assert!(
-                    seen.eq(expected),
-                    "{items} items, batches of {batch}, epoch {epoch}"
-                );
+                assert!(seen.eq(expected), "{items} items, batches of {batch}, epoch {epoch}");
             }
             for (step, expected) in steps.iter().enumerate() {
                 let mut resumed = order.clone();
@@ -167,19 +139,10 @@ mod tests {
 
     #[test]
     fn evaluation_leaves_no_item_out() {
-        let sizes = |items, batch| {
-            each_once(items, batch, 0)
-                .map(|b| b.len())
-                .collect::<Vec<_>>()
-        };
+        let sizes = |items, batch| each_once(items, batch, 0).map(|b| b.len()).collect::<Vec<_>>();
         assert_eq!(sizes(10, 4), [4, 4, 2]);
         assert_eq!(sizes(3, usize::MAX), [3]);
         assert_eq!(sizes(2, 0), [1, 1]);
-        assert!(
-            each_once(10, 4, 5)
-                .flatten()
-                .map(|d| (d.epoch, d.index))
-                .eq((0..10).map(|i| (5, i)))
-        );
+        assert!(each_once(10, 4, 5).flatten().map(|d| (d.epoch, d.index)).eq((0..10).map(|i| (5, i))));
     }
 }

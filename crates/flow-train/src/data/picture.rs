@@ -42,17 +42,8 @@ impl Prepare {
         if (width, height) != (image.width(), image.height()) {
             image = image.resize_exact(width, height, FilterType::Lanczos3);
         }
-        let (channels, pixels) = if self.grey {
-            (1, image.into_luma8().into_raw())
-        } else {
-            (3, image.into_rgb8().into_raw())
-        };
-        Ok(Picture {
-            width: width as usize,
-            height: height as usize,
-            channels,
-            pixels,
-        })
+        let (channels, pixels) = if self.grey { (1, image.into_luma8().into_raw()) } else { (3, image.into_rgb8().into_raw()) };
+        Ok(Picture { width: width as usize, height: height as usize, channels, pixels })
     }
 
     /// Width and height that [`read`](Self::read) gives, from the header alone.
@@ -61,19 +52,9 @@ impl Prepare {
         let (width, height) = decoder.dimensions();
         let turned = matches!(
             orientation,
-            Orientation::Rotate90
-                | Orientation::Rotate270
-                | Orientation::Rotate90FlipH
-                | Orientation::Rotate270FlipH
+            Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
         );
-        self.scaled(
-            path,
-            if turned {
-                (height, width)
-            } else {
-                (width, height)
-            },
-        )
+        self.scaled(path, if turned { (height, width) } else { (width, height) })
     }
 
     /// The size after scaling. A very thin picture could grow without bound.
@@ -88,42 +69,26 @@ impl Prepare {
         match (u32::try_from(width), u32::try_from(height)) {
             (Ok(width), Ok(height)) if fits => Ok((width, height)),
             _ => {
-                let expected = format!(
-                    "a picture of less than {MAX_BYTES} bytes when scaled to a shorter side of {side}"
-                );
-                Err(DataError::ImageSize {
-                    path: path.to_owned(),
-                    expected,
-                    got: size,
-                })
+                let expected = format!("a picture of less than {MAX_BYTES} bytes when scaled to a shorter side of {side}");
+                Err(DataError::ImageSize { path: path.to_owned(), expected, got: size })
             }
         }
     }
 }
 
 fn broken(path: &Path, error: &image::ImageError) -> DataError {
-    DataError::Image {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    }
+    DataError::Image { path: path.to_owned(), reason: error.to_string() }
 }
 
 /// Opens a file by its content.
 fn decoder(path: &Path) -> Result<(impl ImageDecoder, Orientation)> {
-    let io = |source| DataError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let io = |source| DataError::Io { path: path.to_owned(), source };
     let file = BufReader::new(File::open(path).map_err(io)?);
     let reader = ImageReader::new(file).with_guessed_format().map_err(io)?;
     let mut decoder = reader.into_decoder().map_err(|e| broken(path, &e))?;
     if decoder.total_bytes() > MAX_BYTES {
         let expected = format!("a picture of at most {MAX_BYTES} bytes");
-        return Err(DataError::ImageSize {
-            path: path.to_owned(),
-            expected,
-            got: decoder.dimensions(),
-        });
+        return Err(DataError::ImageSize { path: path.to_owned(), expected, got: decoder.dimensions() });
     }
     let orientation = decoder.orientation().map_err(|e| broken(path, &e))?;
     Ok((decoder, orientation))
@@ -155,19 +120,8 @@ impl Picture {
     }
 
     /// Copies a window that lies inside the picture to `out`, channel by channel.
-    pub(super) fn copy_window(
-        &self,
-        left: usize,
-        top: usize,
-        width: usize,
-        height: usize,
-        out: &mut [u8],
-    ) {
-        let rows = self
-            .pixels
-            .chunks_exact(self.width * self.channels)
-            .skip(top)
-            .take(height);
+    pub(super) fn copy_window(&self, left: usize, top: usize, width: usize, height: usize, out: &mut [u8]) {
+        let rows = self.pixels.chunks_exact(self.width * self.channels).skip(top).take(height);
         for (y, row) in rows.enumerate() {
             let pixels = row.chunks_exact(self.channels).skip(left).take(width);
             for (x, pixel) in pixels.enumerate() {

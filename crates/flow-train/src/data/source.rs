@@ -9,8 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Crop, DataError, ImageFolder, LabelColumn, Layout, Result, Split, SplitRule, Toy, ToyKind,
-    cifar, digits, idx, npy, npz, table, tensors,
+    Crop, DataError, ImageFolder, LabelColumn, Layout, Result, Split, SplitRule, Toy, ToyKind, cifar, digits, idx, npy, npz, table, tensors,
 };
 
 /// A source of data: what `--data` takes and what a checkpoint remembers.
@@ -100,17 +99,7 @@ pub struct Arrays {
 
 impl DataSource {
     /// Every kind, as it stands before the colon.
-    pub const KINDS: [&'static str; 9] = [
-        "digits",
-        "idx",
-        "cifar10",
-        "images",
-        "npy",
-        "npz",
-        "safetensors",
-        "csv",
-        "toy",
-    ];
+    pub const KINDS: [&'static str; 9] = ["digits", "idx", "cifar10", "images", "npy", "npz", "safetensors", "csv", "toy"];
 
     /// Opens the source. `seed` is that of random crops and of generated points.
     ///
@@ -122,36 +111,19 @@ impl DataSource {
             Self::Idx { images, labels } => idx::open(images, labels.as_deref()),
             Self::Cifar10 { dir } => cifar::open(dir),
             Self::Images(folder) => folder.open(seed),
-            Self::Npy { file, layout } => {
-                npy::read(file, open(file)?)?.into_split(file, *layout, None)
-            }
+            Self::Npy { file, layout } => npy::read(file, open(file)?)?.into_split(file, *layout, None),
             Self::Npz(arrays) => {
                 let Arrays { file, x, y, layout } = arrays;
-                let labels = y
-                    .as_deref()
-                    .map(|y| npz::read(file, open(file)?, y))
-                    .transpose()?;
+                let labels = y.as_deref().map(|y| npz::read(file, open(file)?, y)).transpose()?;
                 npz::read(file, open(file)?, x)?.into_split(file, *layout, labels)
             }
             Self::Safetensors(arrays) => {
                 let Arrays { file, x, y, layout } = arrays;
-                let bytes = fs::read(file).map_err(|source| DataError::Io {
-                    path: file.clone(),
-                    source,
-                })?;
-                let labels = y
-                    .as_deref()
-                    .map(|y| tensors::read(file, &bytes, y))
-                    .transpose()?;
+                let bytes = fs::read(file).map_err(|source| DataError::Io { path: file.clone(), source })?;
+                let labels = y.as_deref().map(|y| tensors::read(file, &bytes, y)).transpose()?;
                 tensors::read(file, &bytes, x)?.into_split(file, *layout, labels)
             }
-            Self::Csv {
-                file,
-                label,
-                header,
-            } => {
-                table::read(file, open(file)?, *label, *header)?.split(file, &SplitRule::EveryTenth)
-            }
+            Self::Csv { file, label, header } => table::read(file, open(file)?, *label, *header)?.split(file, &SplitRule::EveryTenth),
             Self::Toy(toy) => toy.open(seed),
         }
     }
@@ -160,21 +132,13 @@ impl DataSource {
 fn open(path: &Path) -> Result<BufReader<File>> {
     match File::open(path) {
         Ok(file) => Ok(BufReader::new(file)),
-        Err(source) => Err(DataError::Io {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(DataError::Io { path: path.to_owned(), source }),
     }
 }
 
-const CROPS: &[(&str, Crop)] = &[
-    ("random", Crop::Random),
-    ("center", Crop::Center),
-    ("none", Crop::None),
-];
+const CROPS: &[(&str, Crop)] = &[("random", Crop::Random), ("center", Crop::Center), ("none", Crop::None)];
 const LAYOUTS: &[(&str, Layout)] = &[("chw", Layout::Chw), ("hwc", Layout::Hwc)];
-const COLUMNS: &[(&str, LabelColumn)] =
-    &[("first", LabelColumn::First), ("last", LabelColumn::Last)];
+const COLUMNS: &[(&str, LabelColumn)] = &[("first", LabelColumn::First), ("last", LabelColumn::Last)];
 
 impl FromStr for DataSource {
     type Err = DataError;
@@ -182,10 +146,7 @@ impl FromStr for DataSource {
     fn from_str(text: &str) -> Result<Self> {
         let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
         let Some(kind) = Self::KINDS.into_iter().find(|&k| k == kind) else {
-            return Err(DataError::UnknownKind {
-                got: kind.to_owned(),
-                known: &Self::KINDS,
-            });
+            return Err(DataError::UnknownKind { got: kind.to_owned(), known: &Self::KINDS });
         };
         let options = |known| Options::parse(kind, rest, known);
         let arrays = || -> Result<Arrays> {
@@ -202,34 +163,20 @@ impl FromStr for DataSource {
                 let options = options(&[])?;
                 match options.path.split_once(',') {
                     Some((images, labels)) if !images.is_empty() && !labels.is_empty() => {
-                        Self::Idx {
-                            images: images.into(),
-                            labels: Some(labels.into()),
-                        }
+                        Self::Idx { images: images.into(), labels: Some(labels.into()) }
                     }
                     Some(_) => {
                         return Err(options.bad("path", "IMAGES or IMAGES,LABELS", options.path));
                     }
-                    None => Self::Idx {
-                        images: options.path()?,
-                        labels: None,
-                    },
+                    None => Self::Idx { images: options.path()?, labels: None },
                 }
             }
-            "cifar10" => Self::Cifar10 {
-                dir: options(&[])?.path()?,
-            },
+            "cifar10" => Self::Cifar10 { dir: options(&[])?.path()? },
             "images" => {
-                let options = options(&[
-                    "size", "crop", "crops", "resize", "grey", "test", "skip-bad", "cache",
-                ])?;
+                let options = options(&["size", "crop", "crops", "resize", "grey", "test", "skip-bad", "cache"])?;
                 let default = ImageFolder::new(options.path()?);
                 let size = options.number("size")?;
-                let implied = if size.is_some() {
-                    Crop::Center
-                } else {
-                    Crop::None
-                };
+                let implied = if size.is_some() { Crop::Center } else { Crop::None };
                 Self::Images(ImageFolder {
                     size,
                     crop: options.choice("crop", CROPS)?.unwrap_or(implied),
@@ -245,10 +192,7 @@ impl FromStr for DataSource {
             "npy" => {
                 let options = options(&["layout"])?;
                 let layout = options.choice("layout", LAYOUTS)?.unwrap_or_default();
-                Self::Npy {
-                    file: options.path()?,
-                    layout,
-                }
+                Self::Npy { file: options.path()?, layout }
             }
             "npz" => Self::Npz(arrays()?),
             "safetensors" => Self::Safetensors(arrays()?),
@@ -291,19 +235,11 @@ struct Options<'a> {
 impl<'a> Options<'a> {
     fn parse(kind: &'static str, text: &'a str, known: &'static [&'static str]) -> Result<Self> {
         let (path, options) = text.split_once('?').unwrap_or((text, ""));
-        let mut parsed = Self {
-            kind,
-            path,
-            pairs: Vec::new(),
-        };
+        let mut parsed = Self { kind, path, pairs: Vec::new() };
         for option in options.split('&').filter(|o| !o.is_empty()) {
             let (key, value) = option.split_once('=').unwrap_or((option, ""));
             if !known.contains(&key) {
-                return Err(DataError::UnknownOption {
-                    kind,
-                    option: key.to_owned(),
-                    known,
-                });
+                return Err(DataError::UnknownOption { kind, option: key.to_owned(), known });
             }
             if value.is_empty() {
                 return Err(parsed.bad(key, "a value", "nothing"));
@@ -318,12 +254,7 @@ impl<'a> Options<'a> {
 
     fn bad(&self, option: &str, expected: impl Into<String>, got: &str) -> DataError {
         let got = if got.is_empty() { "nothing" } else { got };
-        DataError::BadOption {
-            kind: self.kind,
-            option: option.to_owned(),
-            expected: expected.into(),
-            got: got.to_owned(),
-        }
+        DataError::BadOption { kind: self.kind, option: option.to_owned(), expected: expected.into(), got: got.to_owned() }
     }
 
     fn path(&self) -> Result<PathBuf> {
@@ -334,10 +265,7 @@ impl<'a> Options<'a> {
     }
 
     fn get(&self, key: &str) -> Option<&'a str> {
-        self.pairs
-            .iter()
-            .find(|(k, _)| *k == key)
-            .map(|(_, value)| *value)
+        self.pairs.iter().find(|(k, _)| *k == key).map(|(_, value)| *value)
     }
 
     fn number<T: FromStr>(&self, key: &str) -> Result<Option<T>> {
@@ -346,118 +274,69 @@ impl<'a> Options<'a> {
     }
 
     fn flag(&self, key: &str) -> Result<bool> {
-        Ok(self
-            .choice(key, &[("1", true), ("0", false)])?
-            .unwrap_or(false))
+        Ok(self.choice(key, &[("1", true), ("0", false)])?.unwrap_or(false))
     }
 
     fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Result<Option<T>> {
-        self.get(key)
-            .map(|text| self.one_of(key, text, choices))
-            .transpose()
+        self.get(key).map(|text| self.one_of(key, text, choices)).transpose()
     }
 
     fn one_of<T: Copy>(&self, key: &str, text: &str, choices: &[(&str, T)]) -> Result<T> {
-        choices
-            .iter()
-            .find(|(name, _)| *name == text)
-            .map(|&(_, choice)| choice)
-            .ok_or_else(|| {
-                let names: Vec<_> = choices.iter().map(|&(name, _)| name).collect();
-                self.bad(key, names.join(" or "), text)
-            })
+        choices.iter().find(|(name, _)| *name == text).map(|&(_, choice)| choice).ok_or_else(|| {
+            let names: Vec<_> = choices.iter().map(|&(name, _)| name).collect();
+            self.bad(key, names.join(" or "), text)
+        })
     }
 }
 
 impl fmt::Display for DataSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fn name<T: PartialEq>(choices: &[(&str, T)], choice: &T) -> Option<String> {
-            choices
-                .iter()
-                .find(|(_, c)| c == choice)
-                .map(|(name, _)| (*name).to_owned())
+            choices.iter().find(|(_, c)| c == choice).map(|(name, _)| (*name).to_owned())
         }
         let flag = |set: bool| set.then(|| "1".to_owned());
         let arrays = |a: &Arrays| {
             let x = (a.x != "x").then(|| a.x.clone());
-            (
-                a.file.display().to_string(),
-                vec![
-                    ("x", x),
-                    ("y", a.y.clone()),
-                    ("layout", name(LAYOUTS, &a.layout)),
-                ],
-            )
+            (a.file.display().to_string(), vec![("x", x), ("y", a.y.clone()), ("layout", name(LAYOUTS, &a.layout))])
         };
         let (kind, (path, options)) = match self {
             Self::Digits => return f.write_str("digits"),
             Self::Idx { images, labels } => {
-                let labels = labels
-                    .as_ref()
-                    .map(|l| format!(",{}", l.display()))
-                    .unwrap_or_default();
+                let labels = labels.as_ref().map(|l| format!(",{}", l.display())).unwrap_or_default();
                 ("idx", (format!("{}{labels}", images.display()), vec![]))
             }
             Self::Cifar10 { dir } => ("cifar10", (dir.display().to_string(), vec![])),
             Self::Images(folder) => {
                 let default = ImageFolder::new("");
-                let implied = if folder.size.is_some() {
-                    Crop::Center
-                } else {
-                    Crop::None
-                };
+                let implied = if folder.size.is_some() { Crop::Center } else { Crop::None };
                 let options = vec![
                     ("size", folder.size.map(|s| s.to_string())),
-                    (
-                        "crop",
-                        name(CROPS, &folder.crop).filter(|_| folder.crop != implied),
-                    ),
-                    (
-                        "crops",
-                        Some(folder.crops.to_string()).filter(|_| folder.crops != default.crops),
-                    ),
+                    ("crop", name(CROPS, &folder.crop).filter(|_| folder.crop != implied)),
+                    ("crops", Some(folder.crops.to_string()).filter(|_| folder.crops != default.crops)),
                     ("resize", flag(folder.resize)),
                     ("grey", flag(folder.grey)),
                     ("test", folder.test.clone()),
                     ("skip-bad", flag(folder.skip_bad)),
-                    (
-                        "cache",
-                        Some(folder.cache.to_string()).filter(|_| folder.cache != default.cache),
-                    ),
+                    ("cache", Some(folder.cache.to_string()).filter(|_| folder.cache != default.cache)),
                 ];
                 ("images", (folder.dir.display().to_string(), options))
             }
-            Self::Npy { file, layout } => (
-                "npy",
-                (
-                    file.display().to_string(),
-                    vec![("layout", name(LAYOUTS, layout))],
-                ),
-            ),
+            Self::Npy { file, layout } => ("npy", (file.display().to_string(), vec![("layout", name(LAYOUTS, layout))])),
             Self::Npz(a) => ("npz", arrays(a)),
             Self::Safetensors(a) => ("safetensors", arrays(a)),
-            Self::Csv {
-                file,
-                label,
-                header,
-            } => {
+            Self::Csv { file, label, header } => {
                 let options = vec![("label", name(COLUMNS, label)), ("header", flag(*header))];
                 ("csv", (file.display().to_string(), options))
             }
             Self::Toy(toy) => {
                 let default = Toy::new(toy.kind);
                 let noise = toy.noise.to_bits() != default.noise.to_bits();
-                let options = vec![
-                    ("n", (toy.n != default.n).then(|| toy.n.to_string())),
-                    ("noise", noise.then(|| toy.noise.to_string())),
-                ];
+                let options = vec![("n", (toy.n != default.n).then(|| toy.n.to_string())), ("noise", noise.then(|| toy.noise.to_string()))];
                 ("toy", (toy.kind.name().to_owned(), options))
             }
         };
         write!(f, "{kind}:{path}")?;
-        let said = options
-            .into_iter()
-            .filter_map(|(key, value)| Some((key, value?)));
+        let said = options.into_iter().filter_map(|(key, value)| Some((key, value?)));
         for (i, (key, value)) in said.enumerate() {
             write!(f, "{}{key}={value}", if i == 0 { '?' } else { '&' })?;
         }
@@ -506,15 +385,9 @@ mod tests {
             let source: DataSource = text.parse()?;
             assert_eq!(source.to_string(), text);
             let json = serde_json::to_string(&source).expect("a string");
-            assert_eq!(
-                serde_json::from_str::<DataSource>(&json).expect("the same"),
-                source
-            );
+            assert_eq!(serde_json::from_str::<DataSource>(&json).expect("the same"), source);
         }
-        for (text, canonical) in [
-            ("toy:circles?n=10000&", "toy:circles"),
-            ("images:p?crop=center&size=8&grey=0", "images:p?size=8"),
-        ] {
+        for (text, canonical) in [("toy:circles?n=10000&", "toy:circles"), ("images:p?crop=center&size=8&grey=0", "images:p?size=8")] {
             assert_eq!(text.parse::<DataSource>()?.to_string(), canonical);
         }
         Ok(())
@@ -523,59 +396,23 @@ mod tests {
     #[test]
     fn errors_list_what_is_known() {
         let cases = [
-            (
-                "",
-                "no kind of data ``; there are: digits, idx, cifar10, images, npy, npz, safetensors, csv, toy",
-            ),
-            (
-                "mnist:x",
-                "no kind of data `mnist`; there are: digits, idx, cifar10, images, npy, npz, safetensors, csv, toy",
-            ),
+            ("", "no kind of data ``; there are: digits, idx, cifar10, images, npy, npz, safetensors, csv, toy"),
+            ("mnist:x", "no kind of data `mnist`; there are: digits, idx, cifar10, images, npy, npz, safetensors, csv, toy"),
             ("digits:8", "digits: path: expected nothing, got 8"),
-            (
-                "digits?n=1",
-                "no kind of data `digits?n=1`; there are: digits, idx, cifar10, images, npy, npz, safetensors, csv, toy",
-            ),
+            ("digits?n=1", "no kind of data `digits?n=1`; there are: digits, idx, cifar10, images, npy, npz, safetensors, csv, toy"),
             ("idx:", "idx: path: expected a file or folder, got nothing"),
-            (
-                "idx:a,",
-                "idx: path: expected IMAGES or IMAGES,LABELS, got a,",
-            ),
-            (
-                "cifar10:d?size=3",
-                "cifar10: no option `size`; there are none",
-            ),
-            (
-                "csv:f?labels=last",
-                "csv: no option `labels`; there are: label, header",
-            ),
-            (
-                "csv:f?label=middle",
-                "csv: label: expected first or last, got middle",
-            ),
+            ("idx:a,", "idx: path: expected IMAGES or IMAGES,LABELS, got a,"),
+            ("cifar10:d?size=3", "cifar10: no option `size`; there are none"),
+            ("csv:f?labels=last", "csv: no option `labels`; there are: label, header"),
+            ("csv:f?label=middle", "csv: label: expected first or last, got middle"),
             ("csv:f?label", "csv: label: expected a value, got nothing"),
-            (
-                "images:d?size=8&size=9",
-                "images: size: expected one value, got two",
-            ),
-            (
-                "images:d?size=-8",
-                "images: size: expected a number, got -8",
-            ),
-            (
-                "images:d?grey=yes",
-                "images: grey: expected 1 or 0, got yes",
-            ),
-            (
-                "toy:moons",
-                "toy: name: expected two-moons or eight-gaussians or checkerboard or circles or rings, got moons",
-            ),
+            ("images:d?size=8&size=9", "images: size: expected one value, got two"),
+            ("images:d?size=-8", "images: size: expected a number, got -8"),
+            ("images:d?grey=yes", "images: grey: expected 1 or 0, got yes"),
+            ("toy:moons", "toy: name: expected two-moons or eight-gaussians or checkerboard or circles or rings, got moons"),
         ];
         for (text, message) in cases {
-            assert_eq!(
-                text.parse::<DataSource>().expect_err(text).to_string(),
-                message
-            );
+            assert_eq!(text.parse::<DataSource>().expect_err(text).to_string(), message);
         }
     }
 }

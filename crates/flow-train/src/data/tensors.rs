@@ -13,22 +13,13 @@ use super::{DataError, Result};
 /// [`DataError::Header`] for a malformed file or a tensor that is not of integers, f32 or f64; [`DataError::MissingKey`] with the names that
 /// there are; [`DataError::TooLarge`].
 pub fn read(path: &Path, bytes: &[u8], key: &str) -> Result<Array> {
-    let header = |field, expected: &str, got: String| DataError::Header {
-        path: path.to_owned(),
-        field,
-        expected: expected.to_owned(),
-        got,
-    };
-    let file = SafeTensors::deserialize(bytes)
-        .map_err(|e| header("safetensors header", "a valid one", e.to_string()))?;
+    let header =
+        |field, expected: &str, got: String| DataError::Header { path: path.to_owned(), field, expected: expected.to_owned(), got };
+    let file = SafeTensors::deserialize(bytes).map_err(|e| header("safetensors header", "a valid one", e.to_string()))?;
     let tensor = file.tensor(key).map_err(|_| {
         let mut known: Vec<_> = file.names().into_iter().map(str::to_owned).collect();
         known.sort();
-        DataError::MissingKey {
-            path: path.to_owned(),
-            key: key.to_owned(),
-            known,
-        }
+        DataError::MissingKey { path: path.to_owned(), key: key.to_owned(), known }
     })?;
     let element = match tensor.dtype() {
         Dtype::U8 => Element::U8,
@@ -42,22 +33,14 @@ pub fn read(path: &Path, bytes: &[u8], key: &str) -> Result<Array> {
         Dtype::F32 => Element::F32,
         Dtype::F64 => Element::F64,
         other => {
-            return Err(header(
-                "element type",
-                "an integer type, F32 or F64",
-                format!("{other:?}"),
-            ));
+            return Err(header("element type", "an integer type, F32 or F64", format!("{other:?}")));
         }
     };
     let sizes: Vec<u64> = tensor.shape().iter().map(|&s| s as u64).collect();
     let expected = Array::size(path, &sizes, element)?;
     let raw = tensor.data().to_vec();
     if raw.len() as u64 != expected {
-        return Err(DataError::Truncated {
-            path: path.to_owned(),
-            expected,
-            got: raw.len() as u64,
-        });
+        return Err(DataError::Truncated { path: path.to_owned(), expected, got: raw.len() as u64 });
     }
     Ok(Array::decode(tensor.shape().to_vec(), element, false, raw))
 }
@@ -83,71 +66,23 @@ mod tests {
     #[test]
     fn tensors_are_read_by_name() -> Result<()> {
         let array = read("a".as_ref(), &file(), "x")?;
-        assert_eq!(
-            array,
-            Array {
-                shape: vec![1, 2],
-                numbers: Numbers::Floats(vec![0.5, 1.5])
-            }
-        );
+        assert_eq!(array, Array { shape: vec![1, 2], numbers: Numbers::Floats(vec![0.5, 1.5]) });
         Ok(())
     }
 
     #[test]
     fn malformed_files_are_typed_errors() {
-        let lying =
-            r#"{"x":{"dtype":"U8","shape":[1000000000,1000],"data_offsets":[0,1000000000000]}}"#;
-        let overflow =
-            r#"{"x":{"dtype":"F64","shape":[4294967296,4294967296],"data_offsets":[0,0]}}"#;
+        let lying = r#"{"x":{"dtype":"U8","shape":[1000000000,1000],"data_offsets":[0,1000000000000]}}"#;
+        let overflow = r#"{"x":{"dtype":"F64","shape":[4294967296,4294967296],"data_offsets":[0,0]}}"#;
         let cases = [
-            (
-                "nothing",
-                vec![],
-                "x",
-                "a: safetensors header: expected a valid one, got ",
-            ),
-            (
-                "huge header",
-                u64::MAX.to_le_bytes().to_vec(),
-                "x",
-                "a: safetensors header: ",
-            ),
-            (
-                "not json",
-                with_header("nonsense", &[]),
-                "x",
-                "a: safetensors header: ",
-            ),
-            (
-                "deep json",
-                with_header(&"[".repeat(100_000), &[]),
-                "x",
-                "a: safetensors header: ",
-            ),
-            (
-                "lying",
-                with_header(lying, &[1, 2]),
-                "x",
-                "a: safetensors header: ",
-            ),
-            (
-                "overflow",
-                with_header(overflow, &[]),
-                "x",
-                "a: safetensors header: ",
-            ),
-            (
-                "half floats",
-                file(),
-                "h",
-                "a: element type: expected an integer type, F32 or F64, got F16",
-            ),
-            (
-                "no such tensor",
-                file(),
-                "y",
-                "a: no array `y`; there are: h, x",
-            ),
+            ("nothing", vec![], "x", "a: safetensors header: expected a valid one, got "),
+            ("huge header", u64::MAX.to_le_bytes().to_vec(), "x", "a: safetensors header: "),
+            ("not json", with_header("nonsense", &[]), "x", "a: safetensors header: "),
+            ("deep json", with_header(&"[".repeat(100_000), &[]), "x", "a: safetensors header: "),
+            ("lying", with_header(lying, &[1, 2]), "x", "a: safetensors header: "),
+            ("overflow", with_header(overflow, &[]), "x", "a: safetensors header: "),
+            ("half floats", file(), "h", "a: element type: expected an integer type, F32 or F64, got F16"),
+            ("no such tensor", file(), "y", "a: no array `y`; there are: h, x"),
         ];
         for (case, bytes, key, message) in cases {
             let error = read("a".as_ref(), &bytes, key).expect_err(case).to_string();

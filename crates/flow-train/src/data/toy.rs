@@ -8,9 +8,7 @@ use rand::Rng;
 use rand_distr::StandardNormal;
 
 use super::random::{Purpose, stream};
-use super::{
-    DataError, Draw, InMemory, ItemShape, Labels, MAX_ITEMS, Result, Split, SplitRule, Values,
-};
+use super::{DataError, Draw, InMemory, ItemShape, Labels, MAX_ITEMS, Result, Split, SplitRule, Values};
 
 /// A density on ℝ², by the conventions of the set it is named after, so that figures can be compared.
 ///
@@ -34,13 +32,7 @@ pub enum ToyKind {
 
 impl ToyKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
-        Self::TwoMoons,
-        Self::EightGaussians,
-        Self::Checkerboard,
-        Self::Circles,
-        Self::Rings,
-    ];
+    pub const ALL: [Self; 5] = [Self::TwoMoons, Self::EightGaussians, Self::Checkerboard, Self::Circles, Self::Rings];
 
     /// The name in a source: `two-moons`.
     pub const fn name(self) -> &'static str {
@@ -90,27 +82,14 @@ impl ToyKind {
         match self {
             Self::TwoMoons => {
                 let (sin, cos) = (PI * t).sin_cos();
-                if part == 0 {
-                    [cos, sin]
-                } else {
-                    [1.0 - cos, 0.5 - sin]
-                }
+                if part == 0 { [cos, sin] } else { [1.0 - cos, 0.5 - sin] }
             }
             Self::EightGaussians => {
                 const D: f64 = FRAC_1_SQRT_2;
-                [
-                    [1.0, 0.0],
-                    [-1.0, 0.0],
-                    [0.0, 1.0],
-                    [0.0, -1.0],
-                    [D, D],
-                    [D, -D],
-                    [-D, D],
-                    [-D, -D],
-                ]
-                .get(part as usize)
-                .copied()
-                .unwrap_or_default()
+                [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [D, D], [D, -D], [-D, D], [-D, -D]]
+                    .get(part as usize)
+                    .copied()
+                    .unwrap_or_default()
             }
             Self::Checkerboard => [0.0; 2],
             Self::Circles => circle(f64::from(part + 1) / 2.0),
@@ -142,11 +121,7 @@ pub struct Toy {
 impl Toy {
     /// 10,000 points with the noise of the convention.
     pub const fn new(kind: ToyKind) -> Self {
-        Self {
-            kind,
-            n: 10_000,
-            noise: kind.default_noise(),
-        }
+        Self { kind, n: 10_000, noise: kind.default_noise() }
     }
 
     /// The differential entropy in nats, to ±0.004, if the noise is that of the convention.
@@ -167,38 +142,21 @@ impl Toy {
     /// [`DataError::Setting`] if `n` is 0 or above [`MAX_ITEMS`], the noise is negative or not finite, or a checkerboard has any.
     pub fn open(&self, seed: u64) -> Result<Split> {
         if !(1..=MAX_ITEMS).contains(&self.n) {
-            return Err(DataError::Setting {
-                what: "n",
-                expected: "1 to 100000000 points",
-                got: self.n.to_string(),
-            });
+            return Err(DataError::Setting { what: "n", expected: "1 to 100000000 points", got: self.n.to_string() });
         }
         let checkerboard = self.kind == ToyKind::Checkerboard;
         if !(0.0..=1e6).contains(&self.noise) || checkerboard && self.noise > 0.0 {
-            let expected = if checkerboard {
-                "none for a checkerboard"
-            } else {
-                "0 to 1e6"
-            };
-            return Err(DataError::Setting {
-                what: "noise",
-                expected,
-                got: self.noise.to_string(),
-            });
+            let expected = if checkerboard { "none for a checkerboard" } else { "0 to 1e6" };
+            return Err(DataError::Setting { what: "noise", expected, got: self.noise.to_string() });
         }
         let part = |purpose| self.generate(seed, purpose).map(Arc::new);
-        Split::new(
-            part(Purpose::ToyTrain)?,
-            part(Purpose::ToyTest)?,
-            SplitRule::Generated,
-        )
+        Split::new(part(Purpose::ToyTrain)?, part(Purpose::ToyTest)?, SplitRule::Generated)
     }
 
     fn generate(&self, seed: u64, purpose: Purpose) -> Result<InMemory> {
         let mut rng = stream(seed, purpose, Draw { epoch: 0, index: 0 });
         let kind = self.kind;
-        let (mut values, mut of_items) =
-            (Vec::with_capacity(2 * self.n), Vec::with_capacity(self.n));
+        let (mut values, mut of_items) = (Vec::with_capacity(2 * self.n), Vec::with_capacity(self.n));
         for _ in 0..self.n {
             if kind == ToyKind::Checkerboard {
                 values.extend(checkerboard(&mut rng));
@@ -215,13 +173,7 @@ impl Toy {
         }
         let classes = (0..kind.parts()).map(|p| p.to_string()).collect();
         let labels = (kind != ToyKind::Checkerboard).then_some(Labels { of_items, classes });
-        InMemory::new(
-            Path::new(kind.name()),
-            Values::Real(values),
-            ItemShape::Vector { dims: 2 },
-            None,
-            labels,
-        )
+        InMemory::new(Path::new(kind.name()), Values::Real(values), ItemShape::Vector { dims: 2 }, None, labels)
     }
 }
 
@@ -241,17 +193,8 @@ mod tests {
     type Points = (Vec<[f64; 2]>, Option<Vec<u32>>);
 
     fn points(set: &dyn Dataset) -> Result<Points> {
-        let draws: Vec<_> = (0..set.len())
-            .map(|index| Draw { epoch: 0, index })
-            .collect();
-        let Batch {
-            values: Values::Real(values),
-            labels,
-            ..
-        } = set.batch(&draws)?
-        else {
-            panic!("toys are continuous")
-        };
+        let draws: Vec<_> = (0..set.len()).map(|index| Draw { epoch: 0, index }).collect();
+        let Batch { values: Values::Real(values), labels, .. } = set.batch(&draws)? else { panic!("toys are continuous") };
         Ok((values.as_chunks::<2>().0.to_vec(), labels))
     }
 
@@ -259,35 +202,22 @@ mod tests {
     /// noiseless curve: independent of how the generator places and perturbs points.
     #[test]
     fn the_mean_negative_log_density_is_the_floor() -> Result<()> {
-        for kind in ToyKind::ALL
-            .into_iter()
-            .filter(|&k| k != ToyKind::Checkerboard)
-        {
-            let toy = Toy {
-                n: 6000,
-                ..Toy::new(kind)
-            };
+        for kind in ToyKind::ALL.into_iter().filter(|&k| k != ToyKind::Checkerboard) {
+            let toy = Toy { n: 6000, ..Toy::new(kind) };
             let (after, before) = kind.scales();
             let sigma = toy.noise * after;
-            let centres_a_part = if kind == ToyKind::EightGaussians {
-                1
-            } else {
-                500
-            };
+            let centres_a_part = if kind == ToyKind::EightGaussians { 1 } else { 500 };
             let centres: Vec<[f64; 2]> = (0..kind.parts())
                 .flat_map(|part| {
                     let at = move |i: i32| (f64::from(i) + 0.5) / f64::from(centres_a_part);
-                    (0..centres_a_part)
-                        .map(move |i| kind.point(part, at(i)).map(|x| after * before * x))
+                    (0..centres_a_part).map(move |i| kind.point(part, at(i)).map(|x| after * before * x))
                 })
                 .collect();
             let nll: Vec<f64> = points(&*toy.open(3)?.test)?
                 .0
                 .iter()
                 .map(|[x, y]| {
-                    let kernel = |c: &[f64; 2]| {
-                        (-((x - c[0]).powi(2) + (y - c[1]).powi(2)) / (2.0 * sigma * sigma)).exp()
-                    };
+                    let kernel = |c: &[f64; 2]| (-((x - c[0]).powi(2) + (y - c[1]).powi(2)) / (2.0 * sigma * sigma)).exp();
                     let sum: f64 = centres.iter().map(kernel).sum();
                     -(sum / centres.len() as f64 / (TAU * sigma * sigma)).ln()
                 })
@@ -296,11 +226,7 @@ mod tests {
             let variance = nll.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / nll.len() as f64;
             let error = (variance / nll.len() as f64).sqrt();
             let floor = toy.entropy().expect("default noise");
-            assert!(
-                (mean - floor).abs() < 4.0 * error + 0.004,
-                "{}: {mean} ± {error}, not {floor}",
-                kind.name()
-            );
+            assert!((mean - floor).abs() < 4.0 * error + 0.004, "{}: {mean} ± {error}, not {floor}", kind.name());
         }
         Ok(())
     }
@@ -308,55 +234,31 @@ mod tests {
     /// Every point lies in one of eight squares of side 2, and each square has an eighth of them: entropy ln(8·4).
     #[test]
     fn the_checkerboard_is_uniform_on_its_squares() -> Result<()> {
-        let toy = Toy {
-            n: 16_000,
-            ..Toy::new(ToyKind::Checkerboard)
-        };
+        let toy = Toy { n: 16_000, ..Toy::new(ToyKind::Checkerboard) };
         let mut counts = std::collections::BTreeMap::new();
         for [x, y] in points(&*toy.open(1)?.train)?.0 {
-            let square =
-                [x, y].map(|v| num_traits::cast::<f64, i32>((v / 2.0).floor()).expect("small"));
+            let square = [x, y].map(|v| num_traits::cast::<f64, i32>((v / 2.0).floor()).expect("small"));
             *counts.entry(square).or_insert(0) += 1;
         }
         let squares: Vec<_> = counts.keys().copied().collect();
-        let expected: Vec<_> = (-2..2)
-            .flat_map(|i: i32| (-2..2).map(move |j| [i, j]))
-            .filter(|[i, j]| (i + j).rem_euclid(2) == 0)
-            .collect();
+        let expected: Vec<_> =
+            (-2..2).flat_map(|i: i32| (-2..2).map(move |j| [i, j])).filter(|[i, j]| (i + j).rem_euclid(2) == 0).collect();
         assert_eq!(squares, expected);
         // 2,000 expected in each, standard deviation 42.
-        assert!(
-            counts.values().all(|n| (1830..=2170).contains(n)),
-            "{counts:?}"
-        );
+        assert!(counts.values().all(|n| (1830..=2170).contains(n)), "{counts:?}");
         Ok(())
     }
 
     /// First points with the noise off lie on the curves of the conventions.
     #[test]
     fn points_without_noise_lie_on_their_curves() -> Result<()> {
-        for kind in [
-            ToyKind::TwoMoons,
-            ToyKind::EightGaussians,
-            ToyKind::Circles,
-            ToyKind::Rings,
-        ] {
-            let (points, labels) = points(
-                &*Toy {
-                    kind,
-                    n: 500,
-                    noise: 0.0,
-                }
-                .open(5)?
-                .train,
-            )?;
+        for kind in [ToyKind::TwoMoons, ToyKind::EightGaussians, ToyKind::Circles, ToyKind::Rings] {
+            let (points, labels) = points(&*Toy { kind, n: 500, noise: 0.0 }.open(5)?.train)?;
             for ([x, y], part) in points.into_iter().zip(labels.expect("labelled")) {
                 let radius = x.hypot(y);
                 let off = match kind {
                     ToyKind::TwoMoons if part == 0 => (radius - 1.0).abs() + y.min(0.0).abs(),
-                    ToyKind::TwoMoons => {
-                        ((x - 1.0).hypot(y - 0.5) - 1.0).abs() + (y - 0.5).max(0.0)
-                    }
+                    ToyKind::TwoMoons => ((x - 1.0).hypot(y - 0.5) - 1.0).abs() + (y - 0.5).max(0.0),
                     ToyKind::EightGaussians => (radius - 4.0 / 1.414).abs(),
                     ToyKind::Circles => (radius - 1.5 * f64::from(part + 1)).abs(),
                     _ => (radius - 0.75 * f64::from(part + 1)).abs(),
@@ -369,34 +271,19 @@ mod tests {
 
     #[test]
     fn seeds_and_parts_are_streams_of_their_own() -> Result<()> {
-        let toy = Toy {
-            n: 50,
-            ..Toy::new(ToyKind::Rings)
-        };
+        let toy = Toy { n: 50, ..Toy::new(ToyKind::Rings) };
         let (a, b, c) = (toy.open(1)?, toy.open(1)?, toy.open(2)?);
         assert_eq!(points(&*a.train)?, points(&*b.train)?);
         assert_ne!(points(&*a.train)?, points(&*a.test)?);
         assert_ne!(points(&*a.train)?, points(&*c.train)?);
         for bad in [
             Toy { n: 0, ..toy },
-            Toy {
-                n: usize::MAX,
-                ..toy
-            },
+            Toy { n: usize::MAX, ..toy },
             Toy { noise: -1.0, ..toy },
-            Toy {
-                noise: f64::NAN,
-                ..toy
-            },
-            Toy {
-                noise: 0.1,
-                ..Toy::new(ToyKind::Checkerboard)
-            },
+            Toy { noise: f64::NAN, ..toy },
+            Toy { noise: 0.1, ..Toy::new(ToyKind::Checkerboard) },
         ] {
-            assert!(
-                matches!(bad.open(1), Err(DataError::Setting { .. })),
-                "{bad:?}"
-            );
+            assert!(matches!(bad.open(1), Err(DataError::Setting { .. })), "{bad:?}");
         }
         assert_eq!(Toy { noise: 0.2, ..toy }.entropy(), None);
         Ok(())
