@@ -367,7 +367,7 @@ fn everything<E: Real>(net: &Net, x: &[f64], c: &[f64], u: &[f64], v: &[f64]) ->
         kernel.vjp(&trace, &cast::<E>(v), &mut jtv);
         kernel.pullback_dual(&trace, &tangents, &cast::<E>(c), &cast::<E>(v), &mut x_bar, Some(&mut u_bar), &mut sums);
         kernel.jacobian(&trace, &mut jacobian);
-        [y, ju, jtv, x_bar, u_bar, sums, jacobian].into_iter().flatten().map(|v| v.to_f64().unwrap_or(f64::NAN)).collect()
+        [y, ju, jtv, x_bar, u_bar, sums, jacobian].into_iter().flatten().map(|v| v.as_f64()).collect()
     })
 }
 
@@ -421,6 +421,7 @@ fn no_layers_or_wrong_sizes_are_errors() {
         vec![hidden(6, 2), layer(6, 2)],
         vec![hidden(6, 2), layer(4, 2).concat([1.0, 1.0])],
         vec![layer(0, 0)],
+        vec![hidden(6, 2).concat([1.0, 0.0]), layer(10, 2)],
     ];
     for (i, layers) in wrong.into_iter().enumerate() {
         assert!(MlpKernel::new(3, layers, Modulated::No).is_err(), "case {i}");
