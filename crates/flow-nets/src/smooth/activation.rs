@@ -1,9 +1,8 @@
 //! Smooth activations with their first two derivatives.
 
 use flow_kernels::Real;
+use flow_kernels::scalar::{exp, exp_m1, sigmoid, sigmoid_with_derivative, softplus, tanh};
 use serde::{Deserialize, Serialize};
-
-use super::elementwise::{exp, sigmoid, softplus, tanh};
 
 /// A smooth activation φ.
 ///
@@ -86,8 +85,8 @@ pub(super) struct Softplus;
 impl<E: Real> Smooth<E> for Softplus {
     #[inline(always)]
     fn eval(self, z: E) -> [E; 3] {
-        let d = sigmoid(z);
-        [softplus(z), d, d * (E::one() - d)]
+        let (d, d2) = sigmoid_with_derivative(z);
+        [softplus(z), d, d2]
     }
 }
 
@@ -97,8 +96,9 @@ impl<E: Real> Smooth<E> for Elu {
     #[inline(always)]
     fn eval(self, z: E) -> [E; 3] {
         let negative = z < E::zero();
-        let e = exp(if negative { z } else { E::zero() });
-        if negative { [e - E::one(), e, e] } else { [z, E::one(), E::zero()] }
+        let below = if negative { z } else { E::zero() };
+        let e = exp(below);
+        if negative { [exp_m1(below), e, e] } else { [z, E::one(), E::zero()] }
     }
 }
 
@@ -112,8 +112,7 @@ impl<E: Real> Smooth<E> for Swish<E> {
     #[inline(always)]
     fn eval(self, z: E) -> [E; 3] {
         let u = self.b * z;
-        let s = sigmoid(u);
-        let ds = s * (E::one() - s);
+        let (s, ds) = sigmoid_with_derivative(u);
         let cs = self.c * s;
         [z * cs, cs + self.c * u * ds, self.c * self.b * ds * (E::of(2.0) + u * (E::one() - s - s))]
     }
@@ -124,18 +123,21 @@ impl<E: Real> Smooth<E> for Swish<E> {
 pub(super) struct Prepared<E> {
     pub(super) kind: Activation,
     /// b = softplus(β).
-    pub(super) b: E,
-    /// db/dβ = σ(β).
-    pub(super) b_slope: E,
+    b: E,
+    /// ∂ ln b/∂β = σ(β)/softplus(β).
+    pub(super) log_slope: E,
 }
 
 impl<E: Real> Prepared<E> {
     pub(super) fn new(kind: Activation, beta: E) -> Self {
-        Self { kind, b: softplus(beta), b_slope: sigmoid(beta) }
+        let b = softplus(beta);
+        // The limit, where both have underflown.
+        let log_slope = if b > E::zero() { sigmoid(beta) / b } else { E::one() };
+        Self { kind, b, log_slope }
     }
 
     /// Calls `f` with the function of one branch.
-    pub(super) fn with<R>(self, f: impl WithSmooth<E, Output = R>) -> R {
+    pub(super) fn with(self, f: impl WithSmooth<E>) {
         match self.kind {
             Activation::Tanh => f.call(Tanh),
             Activation::Softplus => f.call(Softplus),
@@ -149,6 +151,5 @@ impl<E: Real> Prepared<E> {
 
 /// A pass that is compiled for every activation.
 pub(super) trait WithSmooth<E> {
-    type Output;
-    fn call<P: Smooth<E>>(self, phi: P) -> Self::Output;
+    fn call<P: Smooth<E>>(self, phi: P);
 }

@@ -4,7 +4,7 @@ use flow_kernels::Real;
 use flow_kernels::matmul::{Accumulate, Operand, matmul};
 use flow_kernels::workspace::Buffer;
 
-use super::elementwise::{Activate, affine, push_tangents, scale_rows};
+use super::elementwise::{Activate, Affine, push_tangents, scale_rows, scaled, shift_rows};
 use super::kernel::{MlpKernel, Modulation, Stage};
 
 /// What [`MlpKernel::forward_traced`] leaves for the passes after it: layer inputs, pre-activations, slopes φ′, and the scale of the modulation.
@@ -48,10 +48,25 @@ impl<E: Real> Stage<'_, E> {
         flat.get(self.modulation..self.modulation + self.output).unwrap_or(&[])
     }
 
-    /// z = s ⊙ (W h + b) + t.
-    fn pre_activation(&self, h: &[E], lanes: usize, modulation: Modulation<'_, E>, z: &mut [E]) {
+    /// The last layer.
+    fn last(&self, h: &[E], lanes: usize, modulation: Modulation<'_, E>, y: &mut [E]) {
+        matmul(y, Accumulate::Replace, self.weight(), Operand::new(h, self.input, lanes));
+        shift_rows(y, self.affine(modulation), lanes);
+    }
+
+    fn affine<'b>(&'b self, modulation: Modulation<'b, E>) -> Affine<'b, E> {
+        Affine { bias: &self.bias, scale: self.modulation(modulation.scale), shift: self.modulation(modulation.shift) }
+    }
+
+    /// A hidden layer: z and the next layer's input; the slopes too, unless `slope` is empty.
+    fn hidden(&self, h: &[E], lanes: usize, modulation: Modulation<'_, E>, z: &mut [E], slope: &mut [E], out: &mut [E]) {
+        let Some(hidden) = &self.hidden else { return };
         matmul(z, Accumulate::Replace, self.weight(), Operand::new(h, self.input, lanes));
-        affine(z, &self.bias, self.modulation(modulation.scale), self.modulation(modulation.shift), lanes);
+        let (passed, out) = out.split_at_mut(hidden.passed * lanes);
+        if let Some([eta, _]) = hidden.concat {
+            scaled(passed, eta, h);
+        }
+        hidden.phi.with(Activate { z, affine: self.affine(modulation), out, slope, gain: hidden.gain(), lanes });
     }
 
     /// ż = s ⊙ (W ḣ).
@@ -60,22 +75,12 @@ impl<E: Real> Stage<'_, E> {
         scale_rows(z, columns, scale);
     }
 
-    /// The next layer's input from this one's and z; the slopes too, unless `slope` is empty.
-    fn activate(&self, h: &[E], z: &[E], lanes: usize, slope: &mut [E], out: &mut [E]) {
-        let Some(hidden) = &self.hidden else { return };
-        let (passed, activated) = out.split_at_mut(hidden.passed * lanes);
-        if let Some([eta, _]) = hidden.concat {
-            passed.iter_mut().zip(h).for_each(|(out, &h)| *out = eta * h);
-        }
-        hidden.phi.with(Activate { z, out: activated, slope, gain: hidden.gain() });
-    }
-
     /// The next layer's input tangents from this one's and ż.
     pub(super) fn activate_tangents(&self, slope: &[E], h: &[E], z: &[E], lanes: usize, columns: usize, out: &mut [E]) {
         let Some(hidden) = &self.hidden else { return };
         let (passed, activated) = out.split_at_mut(hidden.passed * columns);
         if let Some([eta, _]) = hidden.concat {
-            passed.iter_mut().zip(h).for_each(|(out, &h)| *out = eta * h);
+            scaled(passed, eta, h);
         }
         push_tangents(slope, z, activated, lanes, columns);
     }
@@ -117,13 +122,12 @@ impl<E: Real> MlpKernel<'_, E> {
         for (i, stage) in self.stages.iter().enumerate() {
             let input = if i == 0 { x } else { &h[..] };
             if stage.hidden.is_none() {
-                stage.pre_activation(input, lanes, modulation, y);
+                stage.last(input, lanes, modulation, y);
                 continue;
             }
             let mut z = Buffer::take(stage.output * lanes);
-            stage.pre_activation(input, lanes, modulation, &mut z);
             let mut out = Buffer::take(stage.width() * lanes);
-            stage.activate(input, &z, lanes, &mut [], &mut out);
+            stage.hidden(input, lanes, modulation, &mut z, &mut [], &mut out);
             h = out;
         }
     }
@@ -138,13 +142,12 @@ impl<E: Real> MlpKernel<'_, E> {
             for stage in &self.stages {
                 let (h, rest) = values[stage.trace * lanes..].split_at_mut(stage.input * lanes);
                 if stage.hidden.is_none() {
-                    stage.pre_activation(h, lanes, modulation, y);
+                    stage.last(h, lanes, modulation, y);
                     continue;
                 }
                 let (z, rest) = rest.split_at_mut(stage.output * lanes);
                 let (slope, rest) = rest.split_at_mut(stage.activated() * lanes);
-                stage.pre_activation(h, lanes, modulation, z);
-                stage.activate(h, z, lanes, slope, &mut rest[..stage.width() * lanes]);
+                stage.hidden(h, lanes, modulation, z, slope, &mut rest[..stage.width() * lanes]);
             }
         }
         Trace { values, lanes }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use flow_kernels::Real;
 use flow_kernels::workspace::Buffer;
 
+use super::elementwise::{push_lane_tangents, scaled};
 use super::forward::Trace;
 use super::kernel::MlpKernel;
 
@@ -118,16 +119,12 @@ impl<E: Real> MlpKernel<'_, E> {
                         row.iter_mut().skip(j).step_by(size).for_each(|out| *out = eta);
                     }
                 } else {
-                    passed.iter_mut().zip(h.iter()).for_each(|(out, &h)| *out = eta * h);
+                    scaled(passed, eta, &h);
                 }
             }
-            for (branch, active) in activated.chunks_exact_mut(z.len()).enumerate() {
-                for (j, (active, z)) in active.chunks_exact_mut(columns).zip(z.chunks_exact(columns)).enumerate() {
-                    let slope = &slope[(branch * stage.output + j) * trace.lanes..][lanes.clone()];
-                    for ((active, z), &slope) in active.chunks_exact_mut(size).zip(z.chunks_exact(size)).zip(slope) {
-                        active.iter_mut().zip(z).for_each(|(out, &z)| *out = slope * z);
-                    }
-                }
+            for (j, (active, slope)) in activated.chunks_exact_mut(columns).zip(slope.chunks_exact(trace.lanes)).enumerate() {
+                let z = &z[j % stage.output * columns..][..columns];
+                push_lane_tangents(&slope[lanes.clone()], z, active, size);
             }
             h = next;
             let stage = &self.stages[i + 1];

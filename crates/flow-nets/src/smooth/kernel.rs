@@ -1,10 +1,12 @@
 //! The network as its kernels see it: effective weights, sizes, places in the buffers.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::ops::Range;
 
 use flow_api::{FlowError, Result};
 use flow_kernels::Real;
+use num_traits::Float;
 
 use super::activation::{Activation, Prepared};
 
@@ -30,7 +32,7 @@ impl<'a, E: Real> Layer<'a, E> {
         self
     }
 
-    /// Densely connected: `[η₁ h ; η₂ φ(W h + b)]` instead of φ(W h + b).
+    /// Densely connected: `[η₁ h ; η₂ φ(W h + b)]` instead of φ(W h + b), with η₂ ≠ 0.
     #[must_use]
     pub fn concat(mut self, eta: [E; 2]) -> Self {
         self.concat = Some(eta);
@@ -159,7 +161,7 @@ impl<'a, E: Real> MlpKernel<'a, E> {
     /// The network of these layers on R^`input`: every layer but the last has an activation.
     ///
     /// # Errors
-    /// [`FlowError::Setting`] for a network without layers, a hidden layer without activation, a last one with;
+    /// [`FlowError::Setting`] for a network without layers, a hidden layer without activation, a last one with, η₂ = 0;
     /// [`FlowError::Shape`] for a weight that is not out × in.
     pub fn new(input: usize, layers: Vec<Layer<'a, E>>, modulated: Modulated) -> Result<Self> {
         let count = layers.len();
@@ -172,6 +174,11 @@ impl<'a, E: Real> MlpKernel<'a, E> {
             let output = layer.bias.len();
             if output == 0 || width == 0 || layer.weight.len() != output * width {
                 return Err(flow_api::shape_error("Mlp", "new", (i, "weight", output, width), layer.weight.len()));
+            }
+            if let Some([_, eta]) = layer.concat
+                && !Float::is_normal(eta)
+            {
+                return Err(setting("concat", "a finite η₂ other than 0", eta));
             }
             let is_last = i + 1 == count;
             let hidden = match layer.activation {
@@ -280,6 +287,6 @@ impl<'a, E: Real> MlpKernel<'a, E> {
     }
 }
 
-fn setting(field: &'static str, expected: &str, got: usize) -> FlowError {
+fn setting(field: &'static str, expected: &str, got: impl Display) -> FlowError {
     FlowError::Setting { layer: "Mlp".to_owned(), field, expected: expected.to_owned(), got: got.to_string() }
 }

@@ -24,9 +24,9 @@
 //! ż̄ₖ = φ′ ⊙ ḣ̄ₖ                           z̄ = φ′ ⊙ h̄ + φ″ ⊙ Σₖ ḣ̄ₖ ⊙ żₖ
 //! hᵢ-bar = Wᵀ(s ⊙ z̄)                     ḣᵢ-bar = Wᵀ(s ⊙ ż̄ₖ)
 //! W̄ = s ⊙ M, M = z̄ hᵀ + Σₖ ż̄ₖ ḣₖᵀ        b̄ = s ⊙ Σ z̄        t̄ = Σ z̄        s̄ = rowsum(W ⊙ M) + b ⊙ Σ z̄
-//! β̄ = Σ h̄ ∂φ/∂β + Σₖ ḣ̄ₖ ⊙ żₖ ∂φ′/∂β      η̄₁ = ⟨h̄¹, h⟩ + Σₖ ⟨ḣ̄ₖ¹, ḣₖ⟩      η̄₂ = ⟨h̄², φ⟩ + Σₖ ⟨ḣ̄ₖ², φ′ ⊙ żₖ⟩
+//! β̄ = (⟨z, z̄⟩ − ⟨h̄, φ⟩) ∂ln b/∂β       η̄₁ = ⟨h̄¹, h⟩ + Σₖ ⟨ḣ̄ₖ¹, ḣₖ⟩      η̄₂ = ⟨h̄², φ⟩ + Σₖ ⟨ḣ̄ₖ², φ′ ⊙ żₖ⟩
 //! ```
-//! where sums run over the rows of the block. This one operation, [`MlpKernel::pullback_dual`], gives the gradient of every quantity that is made
+//! where sums run over the rows of the block. (β enters as φ(z) = F(b z)/b, so that b ∂φ/∂b = z φ′ − φ and b ∂φ′/∂b = z φ″, which needs nothing new.) This one operation, [`MlpKernel::pullback_dual`], gives the gradient of every quantity that is made
 //! of vᵀ J u: a Neumann series' last product, Hutchinson's or the exact trace, tr(M J) with any matrix M that is held fixed, ‖J u‖².
 //!
 //! # Blocks

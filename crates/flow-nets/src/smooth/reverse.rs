@@ -2,16 +2,46 @@
 
 use flow_kernels::Real;
 use flow_kernels::matmul::{Accumulate, Operand, matmul};
+use flow_kernels::simd::{add, add_lanes, dot};
 use flow_kernels::workspace::Buffer;
 
-use super::elementwise::{Curve, add_row_sums, dot, pull_cotangents, scale_rows, total};
+use super::elementwise::{Curve, pull_cotangents, scale_rows, scaled};
 use super::forward::{TangentTrace, Trace};
 use super::kernel::{MlpKernel, Modulated, Stage};
 
-/// Cotangents of a layer's inputs or outputs, for the values and for all tangents.
+/// Cotangents of something in the network, for its value and for all its tangents.
 struct Cotangents<E: Real> {
-    values: Buffer<E>,
+    value: Buffer<E>,
     tangents: Buffer<E>,
+}
+
+impl<E: Real> Cotangents<E> {
+    fn take(rows: usize, passes: Passes<'_, E>) -> Self {
+        Self { value: Buffer::take(rows * passes.lanes()), tangents: Buffer::take(rows * passes.columns()) }
+    }
+}
+
+/// What the passes before left.
+#[derive(Clone, Copy)]
+struct Passes<'b, E: Real> {
+    trace: &'b Trace<E>,
+    tangents: Option<&'b TangentTrace<E>>,
+}
+
+impl<'b, E: Real> Passes<'b, E> {
+    fn lanes(self) -> usize {
+        self.trace.lanes
+    }
+
+    /// Columns of all tangents: k · lanes.
+    fn columns(self) -> usize {
+        self.tangents.map_or(0, |t| t.columns)
+    }
+
+    /// ḣ and ż of a layer: empty without tangents.
+    fn tangents(self, stage: &Stage<'_, E>) -> [&'b [E]; 2] {
+        self.tangents.map_or([&[][..]; 2], |t| stage.traced_tangents(t))
+    }
 }
 
 fn copy<E: Real>(values: &[E]) -> Buffer<E> {
@@ -20,22 +50,20 @@ fn copy<E: Real>(values: &[E]) -> Buffer<E> {
     buffer
 }
 
-fn add<E: Real>(sums: &mut [E], values: &[E]) {
-    sums.iter_mut().zip(values).for_each(|(sum, &value)| *sum += value);
-}
-
 impl<E: Real> Stage<'_, E> {
-    /// c for η₁ h, and c for η₂ φ(z).
+    /// The rows for η₁ h and those for η₂ φ(z), of something that is as wide as the layer's output.
     fn split<'b>(&self, c: &'b [E], columns: usize) -> (&'b [E], &'b [E]) {
         c.split_at(self.hidden.map_or(0, |h| h.passed) * columns)
     }
 
     /// h̄ = Wᵀ z̄ + η₁ c¹, where z̄ has the scale in it already; c is the cotangent of the layer's output.
     fn pull_input(&self, z: &[E], c: &[E], columns: usize, out: &mut [E]) {
+        if columns == 0 {
+            return;
+        }
         let mut accumulate = Accumulate::Replace;
         if let Some([eta, _]) = self.hidden.and_then(|h| h.concat) {
-            let (passed, _) = self.split(c, columns);
-            out.iter_mut().zip(passed).for_each(|(out, &c)| *out = eta * c);
+            scaled(out, eta, self.split(c, columns).0);
             accumulate = Accumulate::Add;
         }
         matmul(out, accumulate, self.weight().transposed(), Operand::new(z, self.output, columns));
@@ -49,44 +77,40 @@ impl<E: Real> MlpKernel<'_, E> {
         if columns == 0 || trace.lanes == 0 {
             return;
         }
-        let scale = self.scale(trace);
-        let mut c = Buffer::take(0);
+        let mut c = copy(cotangents);
         for (i, stage) in self.stages.iter().enumerate().rev() {
-            let above = if stage.hidden.is_none() { cotangents } else { &c[..] };
-            let scale = stage.modulation(scale);
-            let scratch;
-            let z = if stage.hidden.is_none() && scale.is_empty() {
-                above
+            let (mut z, above) = if stage.hidden.is_some() {
+                let [_, _, slope] = stage.traced(trace);
+                let mut z = Buffer::take(stage.output * columns);
+                pull_cotangents(slope, stage.split(&c, columns).1, &mut z, trace.lanes, columns);
+                (z, c)
             } else {
-                let mut z = if stage.hidden.is_none() { copy(above) } else { Buffer::take(stage.output * columns) };
-                if stage.hidden.is_some() {
-                    let [_, _, slope] = stage.traced(trace);
-                    pull_cotangents(slope, stage.split(above, columns).1, &mut z, trace.lanes, columns);
-                }
-                scale_rows(&mut z, columns, scale);
-                scratch = z;
-                &scratch[..]
+                (c, Buffer::take(0))
             };
+            scale_rows(&mut z, columns, stage.modulation(self.scale(trace)));
             if i == 0 {
-                stage.pull_input(z, above, columns, out);
-            } else {
-                let mut below = Buffer::take(stage.input * columns);
-                stage.pull_input(z, above, columns, &mut below);
-                c = below;
+                stage.pull_input(&z, &above, columns, out);
+                return;
             }
+            c = Buffer::take(stage.input * columns);
+            stage.pull_input(&z, &above, columns, &mut c);
         }
     }
 
     /// The gradient of ⟨ȳ, y⟩: `y_cotangent` is output × lanes, `x_cotangent` (input × lanes) is overwritten, `sums` is added to.
     pub fn pullback(&self, trace: &Trace<E>, y_cotangent: &[E], x_cotangent: &mut [E], sums: &mut [E]) {
-        self.reverse(trace, None, y_cotangent, &[], x_cotangent, None, sums);
+        let c = Cotangents { value: copy(y_cotangent), tangents: Buffer::take(0) };
+        self.reverse(Passes { trace, tangents: None }, c, x_cotangent, None, sums);
     }
 
     /// The gradient of S = ⟨ȳ, y⟩ + Σₖ ⟨vₖ, J uₖ⟩, with the uₖ of the tangent trace.
     ///
     /// `y_cotangent` is output × lanes, `cotangents` (the vₖ, as many as there are tangents) output × (k · lanes); `x_cotangent` (input × lanes) and, if
     /// wanted, `tangent_cotangents` (∂S/∂uₖ = Jᵀ vₖ, input × (k · lanes)) are overwritten; `sums` is added to.
-    #[allow(clippy::too_many_arguments, reason = "the pass has three inputs and three outputs")]
+    ///
+    /// S is linear in the pairs (uₖ, vₖ): many of them, as in the gradient of an exact log-det, go through best in groups whose k · lanes columns stay
+    /// in the cache, with ȳ in one group and zeros in the others.
+    #[allow(clippy::too_many_arguments, reason = "the pass has four inputs and three outputs")]
     pub fn pullback_dual(
         &self,
         trace: &Trace<E>,
@@ -97,148 +121,119 @@ impl<E: Real> MlpKernel<'_, E> {
         tangent_cotangents: Option<&mut [E]>,
         sums: &mut [E],
     ) {
-        self.reverse(trace, Some(tangents), y_cotangent, cotangents, x_cotangent, tangent_cotangents, sums);
+        let c = Cotangents { value: copy(y_cotangent), tangents: copy(cotangents) };
+        self.reverse(Passes { trace, tangents: Some(tangents) }, c, x_cotangent, tangent_cotangents, sums);
     }
 
-    #[allow(clippy::too_many_arguments, reason = "as `pullback_dual`")]
+    /// Both pullbacks, from the cotangents of the output.
     fn reverse(
         &self,
-        trace: &Trace<E>,
-        tangents: Option<&TangentTrace<E>>,
-        y_cotangent: &[E],
-        cotangents: &[E],
+        passes: Passes<'_, E>,
+        mut c: Cotangents<E>,
         x_cotangent: &mut [E],
         mut tangent_cotangents: Option<&mut [E]>,
         sums: &mut [E],
     ) {
-        let lanes = trace.lanes;
-        let columns = tangents.map_or(0, |t| t.columns);
+        let (lanes, columns) = (passes.lanes(), passes.columns());
         if lanes == 0 {
             return;
         }
-        let mut c = Cotangents { values: copy(&y_cotangent[..self.output * lanes]), tangents: copy(&cotangents[..self.output * columns]) };
         for (i, stage) in self.stages.iter().enumerate().rev() {
-            let [h, ..] = stage.traced(trace);
-            let [dh, dz] = tangents.map_or([&[][..]; 2], |t| stage.traced_tangents(t));
             // Past the activation; in the last layer nothing lies between.
-            let inner = (stage.hidden.is_some()).then(|| self.reverse_activation(stage, trace, dz, dh, &c, columns, sums));
-            let (mut inner, above) = match inner {
-                Some(inner) => (inner, Some(c)),
-                None => (c, None),
+            let (mut z, above) = if stage.hidden.is_some() {
+                (self.reverse_activation(i, passes, &c, sums), c)
+            } else {
+                (c, Cotangents { value: Buffer::take(0), tangents: Buffer::take(0) })
             };
-            let scale = stage.modulation(self.scale(trace));
-            self.add_affine(stage, h, dh, &inner, scale, (lanes, columns), sums);
-            scale_rows(&mut inner.values, lanes, scale);
-            if columns > 0 {
-                scale_rows(&mut inner.tangents, columns, scale);
-            }
-            let (above_values, above_tangents) = above.as_ref().map_or((&[][..], &[][..]), |c| (&c.values[..], &c.tangents[..]));
+            let scale = stage.modulation(self.scale(passes.trace));
+            self.add_affine(stage, passes, &z, scale, sums);
+            scale_rows(&mut z.value, lanes, scale);
+            scale_rows(&mut z.tangents, columns, scale);
             if i == 0 {
-                stage.pull_input(&inner.values, above_values, lanes, x_cotangent);
-                if let Some(out) = tangent_cotangents.take().filter(|_| columns > 0) {
-                    stage.pull_input(&inner.tangents, above_tangents, columns, out);
+                stage.pull_input(&z.value, &above.value, lanes, x_cotangent);
+                if let Some(out) = tangent_cotangents.take() {
+                    stage.pull_input(&z.tangents, &above.tangents, columns, out);
                 }
                 return;
             }
-            let mut below = Cotangents { values: Buffer::take(stage.input * lanes), tangents: Buffer::take(stage.input * columns) };
-            stage.pull_input(&inner.values, above_values, lanes, &mut below.values);
-            if columns > 0 {
-                stage.pull_input(&inner.tangents, above_tangents, columns, &mut below.tangents);
-            }
-            c = below;
+            c = Cotangents::take(stage.input, passes);
+            stage.pull_input(&z.value, &above.value, lanes, &mut c.value);
+            stage.pull_input(&z.tangents, &above.tangents, columns, &mut c.tangents);
         }
     }
 
-    /// z̄ and ż̄ from the cotangents of the layer's output; adds β̄, η̄₁, η̄₂.
-    #[allow(clippy::too_many_arguments, reason = "everything that the two passes left")]
-    fn reverse_activation(
-        &self,
-        stage: &Stage<'_, E>,
-        trace: &Trace<E>,
-        dz: &[E],
-        dh: &[E],
-        c: &Cotangents<E>,
-        columns: usize,
-        sums: &mut [E],
-    ) -> Cotangents<E> {
-        let lanes = trace.lanes;
-        let [h, z, slope] = stage.traced(trace);
-        let mut inner = Cotangents { values: Buffer::take(stage.output * lanes), tangents: Buffer::take(stage.output * columns) };
-        let Some(hidden) = &stage.hidden else { return inner };
-        let (c_passed, c_active) = stage.split(&c.values, lanes);
+    /// z̄ and ż̄ of hidden layer i from the cotangents of its output; adds β̄, η̄₁, η̄₂.
+    fn reverse_activation(&self, i: usize, passes: Passes<'_, E>, c: &Cotangents<E>, sums: &mut [E]) -> Cotangents<E> {
+        let (lanes, columns) = (passes.lanes(), passes.columns());
+        let stage = &self.stages[i];
+        let mut bar = Cotangents::take(stage.output, passes);
+        let (Some(hidden), Some(next)) = (&stage.hidden, self.stages.get(i + 1)) else { return bar };
+        let [h, z, slope] = stage.traced(passes.trace);
+        let [dh, dz] = passes.tangents(stage);
+        let (c_passed, c_active) = stage.split(&c.value, lanes);
         let (w_passed, w_active) = stage.split(&c.tangents, columns);
-        if columns > 0 {
-            pull_cotangents(slope, w_active, &mut inner.tangents, lanes, columns);
+        if columns == 0 {
+            pull_cotangents(slope, c_active, &mut bar.value, lanes, lanes);
+        } else {
+            hidden.phi.with(Curve {
+                z,
+                slope,
+                c: c_active,
+                w: w_active,
+                dz,
+                z_bar: &mut bar.value,
+                dz_bar: &mut bar.tangents,
+                gain: hidden.gain(),
+                lanes,
+                columns,
+                products: &mut Buffer::take(lanes),
+            });
         }
-        if columns == 0 && stage.sums.beta.is_none() && stage.sums.concat.is_none() {
-            pull_cotangents(slope, c_active, &mut inner.values, lanes, lanes);
-            return inner;
-        }
-        let mut rows = Buffer::zeroed(3 * lanes);
-        let (q, rest) = rows.split_at_mut(lanes);
-        let (b_sum, gain_sum) = rest.split_at_mut(lanes);
-        hidden.phi.with(Curve {
-            z,
-            c: c_active,
-            w: w_active,
-            dz,
-            zbar: &mut inner.values,
-            gain: hidden.gain(),
-            b: hidden.phi.b,
-            lanes,
-            columns,
-            q,
-            b_sum: &mut *b_sum,
-            gain_sum: &mut *gain_sum,
-        });
+        let [out, ..] = next.traced(passes.trace);
+        let (_, out_active) = stage.split(out, lanes);
         if let Some(beta) = stage.sums.beta {
-            sums[beta] += hidden.phi.b_slope * total(b_sum);
+            sums[beta] += hidden.phi.log_slope * (dot(z, &bar.value) - dot(c_active, out_active));
         }
-        if let Some(concat) = &stage.sums.concat {
-            sums[concat.start] += dot(c_passed, h) + dot(w_passed, dh);
-            sums[concat.start + 1] += total(gain_sum);
+        if let (Some(at), Some([_, eta])) = (&stage.sums.concat, hidden.concat) {
+            let [dout, _] = passes.tangents(next);
+            let (_, dout_active) = stage.split(dout, columns);
+            sums[at.start] += dot(c_passed, h) + dot(w_passed, dh);
+            sums[at.start + 1] += (dot(c_active, out_active) + dot(w_active, dout_active)) / eta;
         }
-        inner
+        bar
     }
 
     /// Adds W̄, b̄, s̄ and t̄ of one layer, from z̄ and ż̄.
-    #[allow(clippy::too_many_arguments, reason = "values, tangents and their cotangents")]
-    fn add_affine(
-        &self,
-        stage: &Stage<'_, E>,
-        h: &[E],
-        dh: &[E],
-        inner: &Cotangents<E>,
-        scale: &[E],
-        (lanes, columns): (usize, usize),
-        sums: &mut [E],
-    ) {
+    fn add_affine(&self, stage: &Stage<'_, E>, passes: Passes<'_, E>, bar: &Cotangents<E>, scale: &[E], sums: &mut [E]) {
+        let (lanes, columns) = (passes.lanes(), passes.columns());
+        let [h, ..] = stage.traced(passes.trace);
+        let [dh, _] = passes.tangents(stage);
         let products = |out: &mut [E], first: Accumulate| {
             let transposed = |x, columns| Operand::new(x, stage.input, columns).transposed();
-            matmul(out, first, Operand::new(&inner.values, stage.output, lanes), transposed(h, lanes));
+            matmul(out, first, Operand::new(&bar.value, stage.output, lanes), transposed(h, lanes));
             if columns > 0 {
-                matmul(out, Accumulate::Add, Operand::new(&inner.tangents, stage.output, columns), transposed(dh, columns));
+                matmul(out, Accumulate::Add, Operand::new(&bar.tangents, stage.output, columns), transposed(dh, columns));
             }
         };
-        let mut row_sums = Buffer::zeroed(stage.output);
-        add_row_sums(&inner.values, lanes, &mut row_sums);
+        let places = stage.modulation..stage.modulation + stage.output;
         if self.modulated != Modulated::No {
-            add(&mut sums[self.shift_sums()][stage.modulation..], &row_sums);
+            add_lanes(&mut sums[self.shift_sums()][places.clone()], &bar.value, lanes);
         }
         if self.modulated != Modulated::ScaleShift {
             products(&mut sums[stage.sums.weight.clone()], Accumulate::Add);
-            add(&mut sums[stage.sums.bias.clone()], &row_sums);
+            add_lanes(&mut sums[stage.sums.bias.clone()], &bar.value, lanes);
             return;
         }
-        let mut product = Buffer::take(stage.weight.len());
+        let (mut product, mut rows) = (Buffer::take(stage.weight.len()), Buffer::zeroed(stage.output));
         products(&mut product, Accumulate::Replace);
-        let scale_sums = self.scale_sums().start + stage.modulation;
-        for (j, (m, w)) in product.chunks_exact_mut(stage.input).zip(stage.weight.chunks_exact(stage.input)).enumerate() {
-            sums[scale_sums + j] += dot(m, w) + stage.bias[j] * row_sums[j];
+        add_lanes(&mut rows, &bar.value, lanes);
+        let matrix_rows = product.chunks_exact(stage.input).zip(stage.weight.chunks_exact(stage.input));
+        for (j, (sum, (m, w))) in sums[self.scale_sums()][places].iter_mut().zip(matrix_rows).enumerate() {
+            *sum += dot(m, w) + stage.bias[j] * rows[j];
         }
         scale_rows(&mut product, stage.input, scale);
-        scale_rows(&mut row_sums, 1, scale);
+        scale_rows(&mut rows, 1, scale);
         add(&mut sums[stage.sums.weight.clone()], &product);
-        add(&mut sums[stage.sums.bias.clone()], &row_sums);
+        add(&mut sums[stage.sums.bias.clone()], &rows);
     }
 }
