@@ -196,7 +196,7 @@ impl<E: Scalar, D: FlowDevice<E>> Mlp<E, D> {
             return Err(flow_api::shape_error("Mlp", "kernel_with", self.layers.len(), weights.len()));
         }
         let last = self.layers.len() - 1;
-        let prepare = |(i, (layer, weight)): (usize, (&'a MlpLayer<E, D>, Cow<'a, [E]>))| {
+        let prepare = |i: usize, layer: &'a MlpLayer<E, D>, weight: Cow<'a, [E]>| {
             let made = Layer::new(weight, layer.bias.values());
             if i == last {
                 return made;
@@ -208,7 +208,7 @@ impl<E: Scalar, D: FlowDevice<E>> Mlp<E, D> {
                 None => made,
             }
         };
-        let layers = self.layers.iter().zip(weights).enumerate().map(prepare).collect();
+        let layers = self.layers.iter().zip(weights).enumerate().map(|(i, (layer, weight))| prepare(i, layer, weight)).collect();
         MlpKernel::new(self.input, layers, modulated)
     }
 }
