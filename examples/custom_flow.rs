@@ -8,7 +8,7 @@
 
 use dfdx::prelude::*;
 use flow_api::spec::BuildRowFlow;
-use flow_api::{BlockedRows, Mapped, Taped, module_fields, register_row_flow, shape_error};
+use flow_api::{BlockedRows, Gradients, Mapped, Module, Taped, module_fields, register_row_flow, shape_error};
 use mixerflow_toolkit::prelude::*;
 use serde::{Deserialize, Serialize};
 

@@ -23,6 +23,7 @@ mod recorded;
 mod rows;
 mod scalar;
 pub mod spec;
+pub mod testkit;
 
 pub use base::{BaseDensity, DiagonalNormal, StandardNormal};
 pub use bijector::{Bijector, BoxBijector, Cotangent, InverseKind, Kept, LayerInfo, Mapped, Point, Pulled, foreign_point, shape_error};

@@ -1,5 +1,6 @@
-//! The networks that the families of flows share, with kernels on row blocks: the residual conditioner of couplings, and smooth networks with explicit first
-//! and second derivatives.
+//! The networks that the families of flows share, as fused kernels on feature-major blocks with explicit derivatives.
+//!
+//! [`ResidualMlp`] conditions couplings; [`smooth`] holds the network of residual and continuous flows, with derivatives of second order.
 
 mod residual_mlp;
 pub mod smooth;

@@ -1,10 +1,11 @@
 //! The additive and the affine transformer.
 
-use crate::math;
 use crate::transformer::{MappedRows, PlainTransformer, Transformer};
 use dfdx::prelude::*;
-use flow_api::{FlowDevice, Result, RowTape, Scalar, Taped, TapedRows};
+use flow_api::{FlowDevice, Real, Result, RowTape, Scalar, Taped, TapedRows};
 use flow_kernels::workspace::Buffer;
+use flow_kernels::{scalar, vectorized};
+use num_traits::Float;
 
 /// y = x + t: volume-preserving, log-det 0. The conditioner gives t.
 ///
@@ -69,18 +70,6 @@ impl<E: Scalar> Affine<E> {
     pub fn new(bound: E) -> Result<Self> {
         crate::positive("AffineCoupling", "bound", bound).map(|bound| Self { bound })
     }
-
-    /// One sweep over the moved features: `f` takes x, r, t and a log-det, and changes them.
-    #[inline(always)]
-    fn sweep(&self, values: &mut [E], numbers: &mut [E], log_det: &mut [E], f: impl Fn(&mut E, &mut E, &mut E, &mut E)) {
-        let lanes = log_det.len();
-        let (r, t) = numbers.split_at_mut(values.len());
-        for ((x, r), t) in values.chunks_exact_mut(lanes).zip(r.chunks_exact_mut(lanes)).zip(t.chunks_exact_mut(lanes)) {
-            for (((x, r), t), l) in x.iter_mut().zip(r).zip(t).zip(&mut *log_det) {
-                f(x, r, t, l);
-            }
-        }
-    }
 }
 
 // What is kept is s in the place of r and x e^s in the place of t.
@@ -94,41 +83,18 @@ impl<E: Scalar> Transformer<E> for Affine<E> {
     }
 
     fn forward(&self, values: &mut [E], mut numbers: Buffer<E>, log_det: &mut [E], tape: &mut RowTape<E>) {
-        let (bound, steepness) = (self.bound, self.bound.recip());
-        self.sweep(values, &mut numbers, log_det, |x, r, t, l| {
-            let s = bound * math::tanh(*r * steepness);
-            let scaled = *x * math::exp(s);
-            *x = scaled + *t;
-            *l += s;
-            (*r, *t) = (s, scaled);
-        });
+        scale_and_shift(self.bound, values, &mut numbers, log_det);
         tape.push(numbers);
     }
 
     fn inverse(&self, values: &mut [E], mut numbers: Buffer<E>, log_det: &mut [E], tape: &mut RowTape<E>) {
-        let (bound, steepness) = (self.bound, self.bound.recip());
-        self.sweep(values, &mut numbers, log_det, |y, r, t, l| {
-            let s = bound * math::tanh(*r * steepness);
-            let scaled = *y - *t;
-            *y = scaled * math::exp(-s);
-            *l -= s;
-            (*r, *t) = (s, scaled);
-        });
+        shift_and_scale_back(self.bound, values, &mut numbers, log_det);
         tape.push(numbers);
     }
 
     fn pullback(&self, cotangent: &mut [E], log_det: &[E], tape: &mut RowTape<E>) -> Result<Buffer<E>> {
         let mut numbers = tape.pop()?;
-        let steepness = self.bound.recip();
-        let mut log_det_of = Buffer::take(log_det.len());
-        log_det_of.copy_from_slice(log_det);
-        self.sweep(cotangent, &mut numbers, &mut log_det_of, |g, s, scaled, l| {
-            let for_scale = *g * *scaled + *l;
-            let tanh = *s * steepness;
-            *scaled = *g;
-            *g *= math::exp(*s);
-            *s = for_scale * (E::one() - tanh) * (E::one() + tanh);
-        });
+        pull(self.bound, cotangent, &mut numbers, log_det);
         Ok(numbers)
     }
 
@@ -137,27 +103,82 @@ impl<E: Scalar> Transformer<E> for Affine<E> {
     }
 }
 
+/// x, r and t of every moved feature.
+#[inline(always)]
+fn features<'a, E: Real>(
+    values: &'a mut [E],
+    numbers: &'a mut [E],
+    lanes: usize,
+) -> impl Iterator<Item = ((&'a mut [E], &'a mut [E]), &'a mut [E])> {
+    let (r, t) = numbers.split_at_mut(values.len());
+    values.chunks_exact_mut(lanes).zip(r.chunks_exact_mut(lanes)).zip(t.chunks_exact_mut(lanes))
+}
+
+vectorized! {
+    /// x → y, r → s, t → x e^s.
+    fn scale_and_shift<E: Real>(bound: E, values: &mut [E], numbers: &mut [E], log_det: &mut [E]) {
+        let steepness = Float::recip(bound);
+        for ((x, r), t) in features(values, numbers, log_det.len()) {
+            for (((x, r), t), l) in x.iter_mut().zip(r).zip(t).zip(&mut *log_det) {
+                let s = bound * scalar::tanh(*r * steepness);
+                let scaled = *x * scalar::exp(s);
+                *x = scaled + *t;
+                *l += s;
+                (*r, *t) = (s, scaled);
+            }
+        }
+    }
+
+    /// y → x, r → s, t → x e^s.
+    fn shift_and_scale_back<E: Real>(bound: E, values: &mut [E], numbers: &mut [E], log_det: &mut [E]) {
+        let steepness = Float::recip(bound);
+        for ((y, r), t) in features(values, numbers, log_det.len()) {
+            for (((y, r), t), l) in y.iter_mut().zip(r).zip(t).zip(&mut *log_det) {
+                let s = bound * scalar::tanh(*r * steepness);
+                let scaled = *y - *t;
+                *y = scaled * scalar::exp(-s);
+                *l -= s;
+                (*r, *t) = (s, scaled);
+            }
+        }
+    }
+
+    /// ∂L/∂y → ∂L/∂x, s → ∂L/∂r, x e^s → ∂L/∂t.
+    fn pull<E: Real>(bound: E, cotangent: &mut [E], numbers: &mut [E], log_det: &[E]) {
+        let steepness = Float::recip(bound);
+        for ((g, s), scaled) in features(cotangent, numbers, log_det.len()) {
+            for (((g, s), scaled), &l) in g.iter_mut().zip(s).zip(scaled).zip(log_det) {
+                let for_scale = *g * *scaled + l;
+                let tanh = *s * steepness;
+                *scaled = *g;
+                *g *= scalar::exp(*s);
+                *s = for_scale * (E::one() - tanh) * (E::one() + tanh);
+            }
+        }
+    }
+}
+
 impl<E: Scalar> Affine<E> {
     /// s and t.
-    fn scale_and_shift<D: FlowDevice<E>, T: Tape<E, D>>(
+    fn scale_and_shift_of<D: FlowDevice<E>, T: Tape<E, D>>(
         &self,
         numbers: Tensor<(usize, usize), E, D, T>,
-    ) -> (Tensor<(usize, usize), E, D, T>, Tensor<(usize, usize), E, D, T>) {
+    ) -> [Tensor<(usize, usize), E, D, T>; 2] {
         let moved = numbers.shape().1 / 2;
         let s = (numbers.with_empty_tape().slice((.., ..moved)) * self.bound.recip()).tanh() * self.bound;
-        (s, numbers.slice((.., moved..)))
+        [s, numbers.slice((.., moved..))]
     }
 }
 
 impl<E: Scalar, D: FlowDevice<E>> PlainTransformer<E, D> for Affine<E> {
     fn forward_taped(&self, x: Taped<(usize, usize), E, D>, numbers: Taped<(usize, usize), E, D>) -> TapedRows<E, D> {
-        let (s, t) = self.scale_and_shift(numbers);
+        let [s, t] = self.scale_and_shift_of(numbers);
         let log_det = s.with_empty_tape().sum::<(usize,), Axis<1>>();
         (x * s.exp() + t, log_det)
     }
 
     fn inverse(&self, y: Tensor<(usize, usize), E, D>, numbers: Tensor<(usize, usize), E, D>) -> MappedRows<E, D> {
-        let (s, t) = self.scale_and_shift(numbers);
+        let [s, t] = self.scale_and_shift_of(numbers);
         let negative = s.negate();
         ((y - t) * negative.clone().exp(), negative.sum::<(usize,), Axis<1>>())
     }

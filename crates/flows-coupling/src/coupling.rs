@@ -8,6 +8,7 @@ use flow_api::{
     Context, FlowDevice, FlowError, Lanes, Module, PlainRows, Pull, Result, RowFlow, RowKernel, RowTape, Scalar, Taped, TapedRows,
     module_fields,
 };
+use flow_kernels::simd::add;
 use flow_nets::{Activation, ResidualMlp, ResidualMlpConfig, ResidualMlpKernel};
 
 /// Sizes of a coupling's conditioner, a [`ResidualMlp`].
@@ -98,7 +99,7 @@ impl<T: Transformer<E>, E: Scalar> RowKernel<E> for Kernel<'_, T, E> {
         let Partition { kept, moved } = self.partition;
         let numbers = moved.update(cotangent, pull.lanes, |g| self.transformer.pullback(g, pull.log_det, tape))?;
         let through_net = self.net.pullback(&numbers, pull.lanes, tape, sums)?;
-        kept.update(cotangent, pull.lanes, |g| g.iter_mut().zip(through_net.iter()).for_each(|(g, &through)| *g += through));
+        kept.update(cotangent, pull.lanes, |g| add(g, &through_net[..g.len()]));
         Ok(())
     }
 
@@ -165,12 +166,12 @@ impl<T: Transformer<E>, E: Scalar, D: FlowDevice<E>> Coupling<T, E, D> {
     fn cut<P: Tape<E, D>>(&self, x: Matrix<E, D, P>) -> (Matrix<E, D, P>, Matrix<E, D, P>) {
         let Partition { kept, moved } = self.partition;
         let columns = x.permute::<_, Axes2<1, 0>>();
-        (columns_at(columns.with_empty_tape(), kept.features().collect()), columns_at(columns, moved.features().collect()))
+        (columns_at(columns.with_empty_tape(), kept.features()), columns_at(columns, moved.features()))
     }
 
     /// Both parts as they lie in a row.
     fn join<P: Tape<E, D> + Merge<P>>(&self, kept: Matrix<E, D, P>, moved: Matrix<E, D, P>) -> Matrix<E, D, P> {
-        columns_at((kept, moved).concat_along(Axis::<1>).permute::<_, Axes2<1, 0>>(), self.partition.places())
+        columns_at((kept, moved).concat_along(Axis::<1>).permute::<_, Axes2<1, 0>>(), self.partition.places().into_iter())
     }
 
     /// The conditioner's output for the kept columns.
@@ -187,8 +188,13 @@ impl<T: Transformer<E>, E: Scalar, D: FlowDevice<E>> Coupling<T, E, D> {
 }
 
 /// Rows of a transposed matrix as columns.
-fn columns_at<E: Scalar, D: FlowDevice<E>, P: Tape<E, D>>(columns: Matrix<E, D, P>, features: Vec<usize>) -> Matrix<E, D, P> {
-    let features: Tensor<(usize,), usize, D> = columns.device().tensor_from_vec(features.clone(), (features.len(),));
+fn columns_at<E: Scalar, D: FlowDevice<E>, P: Tape<E, D>>(
+    columns: Matrix<E, D, P>,
+    features: impl Iterator<Item = usize>,
+) -> Matrix<E, D, P> {
+    let features: Vec<usize> = features.collect();
+    let count = features.len();
+    let features: Tensor<(usize,), usize, D> = columns.device().tensor_from_vec(features, (count,));
     columns.gather(features).permute::<_, Axes2<1, 0>>()
 }
 

@@ -5,7 +5,6 @@
 
 mod affine;
 mod coupling;
-mod math;
 pub mod spec;
 mod spline;
 mod split;

@@ -127,7 +127,7 @@ mod tests {
             assert_eq!(back, values);
             let mut changed = values.clone();
             partition.moved.update(&mut changed, 2, |moved| moved.iter_mut().for_each(|x| *x = -*x));
-            let expected: Vec<f64> = values.iter().map(|&x| if moved.contains(&(x as usize)) { -x } else { x }).collect();
+            let expected: Vec<f64> = values.iter().enumerate().map(|(k, &x)| if moved.contains(&(k / 2)) { -x } else { x }).collect();
             assert_eq!(changed, expected);
         }
         assert!(matches!(Split::Halves.partition(1, false), Err(FlowError::Setting { field: "dim", .. })));

@@ -105,6 +105,18 @@ impl<'a, E: Scalar> RowPass<'a, E> {
         values.len() / self.view.sample_len().max(1)
     }
 
+    /// An error with its layer named and its row counted in samples, as the caller counts.
+    fn located(&self, error: FlowError) -> FlowError {
+        let rows = self.view.rows().max(1);
+        match error.in_layer(self.path) {
+            FlowError::NotFinite { layer, what, row } => FlowError::NotFinite { layer, what, row: row / rows },
+            FlowError::NotConverged { layer, iterations, residual, tolerance, row } => {
+                FlowError::NotConverged { layer, iterations, residual, tolerance, row: row / rows }
+            }
+            other => other,
+        }
+    }
+
     /// Samples in a group.
     fn group_samples(&self, batch: usize) -> usize {
         let rows = batch * self.view.rows();
@@ -178,7 +190,7 @@ impl<'a, E: Scalar> RowPass<'a, E> {
                     };
                     let tape = run(block, &mut lanes_of_block)
                         .and_then(|tape| finite(&lanes_of_block).map(|()| tape))
-                        .map_err(|e| e.in_layer(self.path))?;
+                        .map_err(|e| self.located(e))?;
                     if tape.is_recording() {
                         tapes.push(tape);
                     }
@@ -263,7 +275,7 @@ impl<'a, E: Scalar> RowPass<'a, E> {
                     result
                 }
             }
-            .map_err(|e| e.in_layer(self.path))?;
+            .map_err(|e| self.located(e))?;
             view.scatter(&pulled, first, lanes, cotangent);
         }
         Ok(sums)

@@ -93,15 +93,18 @@ where
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<Box<T>, A::Error> {
-        let (name, variant) = access.variant_seed(Name)?;
+        let (name, variant) = access.variant_seed(Name::<T>(PhantomData))?;
         variant.newtype_variant_seed(Value { name, target: PhantomData })
     }
 }
 
-/// Reads an identifier.
-struct Name;
+/// Reads the name of a registered kind, so that the error for another one points at the name itself.
+struct Name<T: ?Sized>(PhantomData<Box<T>>);
 
-impl<'de> DeserializeSeed<'de> for Name {
+impl<'de, T: ?Sized> DeserializeSeed<'de> for Name<T>
+where
+    Box<T>: Deserialize<'de>,
+{
     type Value = String;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
@@ -109,7 +112,10 @@ impl<'de> DeserializeSeed<'de> for Name {
     }
 }
 
-impl Visitor<'_> for Name {
+impl<'de, T: ?Sized> Visitor<'de> for Name<T>
+where
+    Box<T>: Deserialize<'de>,
+{
     type Value = String;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,9 +123,19 @@ impl Visitor<'_> for Name {
     }
 
     fn visit_str<E: Error>(self, name: &str) -> Result<String, E> {
-        Ok(name.to_owned())
+        // typetag looks the name up before it asks for the value, which this probe has none of.
+        let probe = OneEntry::<NoValue> { name: Some(name.to_owned()), value: None };
+        match Box::<T>::deserialize(MapAccessDeserializer::new(probe)) {
+            Err(error) if error.to_string() != NO_VALUE => Err(E::custom(error)),
+            _ => Ok(name.to_owned()),
+        }
     }
 }
+
+/// A deserialiser that is never used.
+type NoValue = serde::de::value::UnitDeserializer<serde::de::value::Error>;
+
+const NO_VALUE: &str = "a spec has one value";
 
 /// Reads the value of a variant as the one entry of a map.
 struct Value<T: ?Sized> {
@@ -151,7 +167,7 @@ impl<'de, D: Deserializer<'de>> MapAccess<'de> for OneEntry<D> {
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, D::Error> {
-        let value = self.value.take().ok_or_else(|| Error::custom("a spec has one value"))?;
+        let value = self.value.take().ok_or_else(|| Error::custom(NO_VALUE))?;
         seed.deserialize(value)
     }
 }

@@ -1,7 +1,7 @@
 //! Activations of the residual MLP with their slopes.
 
 use flow_api::Real;
-use num_traits::Float;
+use flow_kernels::scalar;
 use serde::{Deserialize, Serialize};
 
 /// The nonlinearity φ of a [`ResidualMlp`](super::ResidualMlp).
@@ -19,7 +19,7 @@ pub enum Activation {
 }
 
 /// An activation as a type, so that every sweep is compiled for it.
-pub(super) trait Nonlinear {
+pub(super) trait Nonlinear: Copy {
     /// The slope follows from φ(x), so that φ(x) is kept for the pullback; otherwise x is.
     const KEEPS_OUTPUT: bool;
     /// φ(x).
@@ -28,9 +28,13 @@ pub(super) trait Nonlinear {
     fn value_and_slope<E: Real>(kept: E) -> (E, E);
 }
 
+#[derive(Clone, Copy)]
 pub(super) struct Relu;
+#[derive(Clone, Copy)]
 pub(super) struct Silu;
+#[derive(Clone, Copy)]
 pub(super) struct Tanh;
+#[derive(Clone, Copy)]
 pub(super) struct Gelu;
 
 impl Nonlinear for Relu {
@@ -50,12 +54,11 @@ impl Nonlinear for Silu {
     const KEEPS_OUTPUT: bool = false;
     #[inline(always)]
     fn value<E: Real>(x: E) -> E {
-        x * sigmoid(x)
+        scalar::silu(x)
     }
     #[inline(always)]
     fn value_and_slope<E: Real>(kept: E) -> (E, E) {
-        let gate = sigmoid(kept);
-        (kept * gate, gate * (E::one() + kept * (E::one() - gate)))
+        scalar::silu_with_derivative(kept)
     }
 }
 
@@ -63,7 +66,7 @@ impl Nonlinear for Tanh {
     const KEEPS_OUTPUT: bool = true;
     #[inline(always)]
     fn value<E: Real>(x: E) -> E {
-        tanh(x)
+        scalar::tanh(x)
     }
     #[inline(always)]
     fn value_and_slope<E: Real>(kept: E) -> (E, E) {
@@ -71,45 +74,16 @@ impl Nonlinear for Tanh {
     }
 }
 
-impl Gelu {
-    /// Beyond it the gate is 0 or 1 in every number type, and x³ could overflow.
-    const SATURATED: f64 = 10.0;
-    const CUBIC: f64 = 0.044_715;
-    /// √(2/π).
-    const SCALE: f64 = std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
-
-    /// tanh of the inner polynomial, and the polynomial's slope.
-    #[inline(always)]
-    fn inner<E: Real>(x: E) -> (E, E) {
-        let (bound, cubic, scale) = (E::of(Self::SATURATED), E::of(Self::CUBIC), E::of(Self::SCALE));
-        let x = Float::min(Float::max(x, -bound), bound);
-        let square = x * x;
-        (tanh(scale * x * (E::one() + cubic * square)), scale * (E::one() + E::of(3.0) * cubic * square))
-    }
-}
-
 impl Nonlinear for Gelu {
     const KEEPS_OUTPUT: bool = false;
     #[inline(always)]
     fn value<E: Real>(x: E) -> E {
-        E::of(0.5) * x * (E::one() + Self::inner(x).0)
+        scalar::gelu(x)
     }
     #[inline(always)]
     fn value_and_slope<E: Real>(kept: E) -> (E, E) {
-        let (t, slope) = Self::inner(kept);
-        let half = E::of(0.5);
-        (half * kept * (E::one() + t), half * (E::one() + t) + half * kept * (E::one() - t) * (E::one() + t) * slope)
+        scalar::gelu_with_derivative(kept)
     }
-}
-
-#[inline(always)]
-fn tanh<E: Real>(x: E) -> E {
-    Float::tanh(x)
-}
-
-#[inline(always)]
-fn sigmoid<E: Real>(x: E) -> E {
-    E::of(0.5) + E::of(0.5) * tanh(E::of(0.5) * x)
 }
 
 #[cfg(test)]

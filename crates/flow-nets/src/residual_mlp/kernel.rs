@@ -4,6 +4,8 @@ use super::ResidualMlpConfig;
 use super::activation::{Activation, Gelu, Nonlinear, Relu, Silu, Tanh};
 use flow_api::{FlowError, Real, Result, RowTape, Scalar};
 use flow_kernels::matmul::{Accumulate, Operand, matmul};
+use flow_kernels::simd::{add, add_bias, add_lanes};
+use flow_kernels::vectorized;
 use flow_kernels::workspace::Buffer;
 
 /// y = W x + b with W (outputs × inputs) row-major.
@@ -44,23 +46,9 @@ impl<E: Scalar> Affine<'_, E> {
         let (weight, bias) = own.split_at_mut(self.weight.len());
         let x = Operand::new(x, self.inputs(), lanes).transposed();
         matmul(weight, Accumulate::Add, Operand::new(cotangent, self.outputs(), lanes), x);
-        for (sum, row) in bias.iter_mut().zip(cotangent.chunks_exact(lanes)) {
-            *sum += row_sum(row);
-        }
+        add_lanes(bias, cotangent, lanes);
         before
     }
-}
-
-/// Σ over a row, in independent partial sums so that it vectorises.
-#[inline(always)]
-fn row_sum<E: Real>(row: &[E]) -> E {
-    let mut partial = [E::zero(); 16];
-    let chunks = row.chunks_exact(partial.len());
-    let rest = chunks.remainder().iter().copied().sum::<E>();
-    for chunk in chunks {
-        partial.iter_mut().zip(chunk).for_each(|(sum, &x)| *sum += x);
-    }
-    partial.into_iter().sum::<E>() + rest
 }
 
 /// A [`ResidualMlp`](super::ResidualMlp) made ready for one call: its weights, borrowed.
@@ -78,10 +66,10 @@ pub struct ResidualMlpKernel<'a, E> {
 macro_rules! for_activation {
     ($self:ident.$method:ident($($argument:expr),*)) => {
         match $self.config.activation {
-            Activation::Relu => $self.$method::<Relu>($($argument),*),
-            Activation::Silu => $self.$method::<Silu>($($argument),*),
-            Activation::Tanh => $self.$method::<Tanh>($($argument),*),
-            Activation::Gelu => $self.$method::<Gelu>($($argument),*),
+            Activation::Relu => $self.$method(Relu, $($argument),*),
+            Activation::Silu => $self.$method(Silu, $($argument),*),
+            Activation::Tanh => $self.$method(Tanh, $($argument),*),
+            Activation::Gelu => $self.$method(Gelu, $($argument),*),
         }
     };
 }
@@ -95,7 +83,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
 
     /// The output (outputs × lanes) for an input (inputs × lanes) and a condition (condition × lanes).
     ///
-    /// Leaves on the tape: the input with the condition, per block what either activation needs (its output for ReLU and tanh, its input for the
+    /// Leaves on the tape: the input with the condition, per block what either activation needs (its output for `Relu` and `Tanh`, its input for the
     /// others), and what `final` saw.
     ///
     /// # Errors
@@ -115,7 +103,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         Ok(for_activation!(self.run(x, lanes, tape)))
     }
 
-    fn run<N: Nonlinear>(&self, x: Buffer<E>, lanes: usize, tape: &mut RowTape<E>) -> Buffer<E> {
+    fn run<N: Nonlinear>(&self, activation: N, x: Buffer<E>, lanes: usize, tape: &mut RowTape<E>) -> Buffer<E> {
         let len = self.config.hidden * lanes;
         let mut h = Buffer::take(len);
         self.initial.product(&x, lanes, Accumulate::Replace, &mut h);
@@ -124,11 +112,11 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         let mut pending = self.initial.bias;
         for [first, second] in &self.blocks {
             let mut u = Buffer::take(len);
-            activate_bias::<N, E>(&mut h, pending, &mut u, lanes);
+            activate_bias(activation, &mut h, pending, &mut u, lanes);
             let mut v = Buffer::take(len);
             first.product(&u, lanes, Accumulate::Replace, &mut v);
             if N::KEEPS_OUTPUT {
-                activate_bias_in_place::<N, E>(&mut v, first.bias, lanes);
+                activate_bias_in_place(activation, &mut v, first.bias, lanes);
                 tape.push(u);
                 second.product(&v, lanes, Accumulate::Add, &mut h);
             } else {
@@ -137,7 +125,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
                     kept.copy_from_slice(&h);
                     tape.push(kept);
                 }
-                activate_bias::<N, E>(&mut v, first.bias, &mut u, lanes);
+                activate_bias(activation, &mut v, first.bias, &mut u, lanes);
                 second.product(&u, lanes, Accumulate::Add, &mut h);
             }
             tape.push(v);
@@ -151,7 +139,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         output
     }
 
-    /// ∂L/∂input (inputs × lanes, without the condition) from ∂L/∂output, popping what [`ResidualMlpKernel::forward`] pushed; adds the parameters'
+    /// ∂L/∂input (inputs × lanes) with ∂L/∂condition (condition × lanes) behind, from ∂L/∂output, popping what [`ResidualMlpKernel::forward`] pushed; adds the parameters'
     /// gradients to `sums` (as long as [`ResidualMlpKernel::sums_len`]) in the order of the module's visit.
     ///
     /// # Errors
@@ -160,53 +148,50 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         for_activation!(self.pull(output, lanes, tape, sums))
     }
 
-    fn pull<N: Nonlinear>(&self, output: &[E], lanes: usize, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<Buffer<E>> {
+    fn pull<N: Nonlinear>(&self, activation: N, output: &[E], lanes: usize, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<Buffer<E>> {
         let mut sums = self.last.add_sums(&tape.pop()?, output, lanes, sums);
         let mut h = self.last.pull(output, lanes);
         for [first, second] in self.blocks.iter().rev() {
             let (mut inner, mut outer) = (tape.pop()?, tape.pop()?);
             let mut v = second.pull(&h, lanes);
-            pull_activation::<N, E>(&mut inner, &mut v);
+            pull_activation(activation, &mut inner, &mut v);
             sums = second.add_sums(&inner, &h, lanes, sums);
             let mut u = first.pull(&v, lanes);
-            pull_activation::<N, E>(&mut outer, &mut u);
+            pull_activation(activation, &mut outer, &mut u);
             sums = first.add_sums(&outer, &v, lanes, sums);
-            h.iter_mut().zip(u.iter()).for_each(|(h, &u)| *h += u);
+            add(&mut h, &u);
         }
         self.initial.add_sums(&tape.pop()?, &h, lanes, sums);
         Ok(self.initial.pull(&h, lanes))
     }
 }
 
-/// h += b.
-fn add_bias<E: Scalar>(h: &mut [E], bias: &[E], lanes: usize) {
-    for (row, &b) in h.chunks_exact_mut(lanes).zip(bias) {
-        row.iter_mut().for_each(|h| *h += b);
-    }
-}
-
-/// h += b and u = φ(h).
-fn activate_bias<N: Nonlinear, E: Scalar>(h: &mut [E], bias: &[E], u: &mut [E], lanes: usize) {
-    for ((h, u), &b) in h.chunks_exact_mut(lanes).zip(u.chunks_exact_mut(lanes)).zip(bias) {
-        for (h, u) in h.iter_mut().zip(u) {
-            *h += b;
-            *u = N::value(*h);
+vectorized! {
+    /// h += b and u = φ(h).
+    fn activate_bias<N: Nonlinear, E: Real>(_activation: N, h: &mut [E], bias: &[E], u: &mut [E], lanes: usize) {
+        for ((h, u), &b) in h.chunks_exact_mut(lanes).zip(u.chunks_exact_mut(lanes)).zip(bias) {
+            for (h, u) in h.iter_mut().zip(u) {
+                *h += b;
+                *u = N::value(*h);
+            }
         }
     }
-}
 
-/// h = φ(h + b).
-fn activate_bias_in_place<N: Nonlinear, E: Scalar>(h: &mut [E], bias: &[E], lanes: usize) {
-    for (h, &b) in h.chunks_exact_mut(lanes).zip(bias) {
-        h.iter_mut().for_each(|h| *h = N::value(*h + b));
+    /// h = φ(h + b).
+    fn activate_bias_in_place<N: Nonlinear, E: Real>(_activation: N, h: &mut [E], bias: &[E], lanes: usize) {
+        for (h, &b) in h.chunks_exact_mut(lanes).zip(bias) {
+            for h in h {
+                *h = N::value(*h + b);
+            }
+        }
     }
-}
 
-/// Turns what was kept into φ(x), and ∂L/∂φ(x) into ∂L/∂x.
-fn pull_activation<N: Nonlinear, E: Scalar>(kept: &mut [E], cotangent: &mut [E]) {
-    for (kept, cotangent) in kept.iter_mut().zip(cotangent) {
-        let (value, slope) = N::value_and_slope(*kept);
-        *kept = value;
-        *cotangent *= slope;
+    /// Turns what was kept into φ(x), and ∂L/∂φ(x) into ∂L/∂x.
+    fn pull_activation<N: Nonlinear, E: Real>(_activation: N, kept: &mut [E], cotangent: &mut [E]) {
+        for (kept, cotangent) in kept.iter_mut().zip(cotangent) {
+            let (value, slope) = N::value_and_slope(*kept);
+            *kept = value;
+            *cotangent *= slope;
+        }
     }
 }

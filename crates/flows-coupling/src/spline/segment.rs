@@ -4,8 +4,8 @@
 //! y = y₀ + h(sθ² + d₀q)/(s + eq) and dy/dx = s²(d₁θ² + 2sq + d₀p²)/(s + eq)².
 //! They are written so that a bin with w = h and d₀ = d₁ = 1 is the identity to the last bit.
 
-use crate::math;
 use flow_api::Real;
+use flow_kernels::scalar;
 use num_traits::Float;
 
 /// A bin: its lower left corner, its size, and the slopes at its ends.
@@ -84,21 +84,20 @@ impl<E: Real> Segment<E> {
         let at = self.place((x - self.left) / self.width);
         let Place { theta, rest, both, mean, excess, denominator, numerator } = at;
         let tilt = one - two * theta;
-        // F = (y − y₀)/h and its derivatives.
-        let fraction = theta * (mean * theta + self.slope_left * rest) / denominator;
-        let for_fraction = for_y * self.height;
-        let (per_numerator, per_denominator) = (for_log_slope / numerator, two * for_log_slope / denominator);
-        let for_theta = for_fraction * (mean / denominator) * (numerator / denominator)
-            + per_numerator * two * (self.slope_right * theta + mean * tilt - self.slope_left * rest)
-            - per_denominator * excess * tilt;
-        let for_mean = for_fraction * (theta * theta - fraction * (one - two * both)) / denominator
-            + two * (for_log_slope / mean + per_numerator * both)
-            - per_denominator * (one - two * both);
-        let shared = both / denominator;
-        let slope_left = for_fraction * shared * (one - fraction) + per_numerator * rest * rest - per_denominator * both;
-        let slope_right = -for_fraction * shared * fraction + per_numerator * theta * theta - per_denominator * both;
-        let for_x = for_theta / self.width;
-        let for_mean = for_mean / self.width;
+        let (per_numerator, per_denominator, per_width) = (one / numerator, one / denominator, one / self.width);
+        // F = (y − y₀)/h and its derivatives, and those of ln(dy/dx) = 2 ln s + ln numerator − 2 ln denominator.
+        let fraction = theta * (mean * theta + self.slope_left * rest) * per_denominator;
+        let for_fraction = for_y * self.height * per_denominator;
+        let (for_numerator, for_denominator) = (for_log_slope * per_numerator, two * for_log_slope * per_denominator);
+        let for_theta = for_fraction * mean * (numerator * per_denominator)
+            + for_numerator * two * (self.slope_right * theta + mean * tilt - self.slope_left * rest)
+            - for_denominator * excess * tilt;
+        let for_mean = for_fraction * (theta * theta - fraction * (one - two * both)) + two * (for_log_slope / mean + for_numerator * both)
+            - for_denominator * (one - two * both);
+        let slope_left = for_fraction * both * (one - fraction) + for_numerator * rest * rest - for_denominator * both;
+        let slope_right = for_numerator * theta * theta - for_fraction * both * fraction - for_denominator * both;
+        let for_x = for_theta * per_width;
+        let for_mean = for_mean * per_width;
         let pulled = Segment {
             left: -for_x,
             bottom: for_y,
@@ -115,6 +114,6 @@ impl<E: Real> Place<E> {
     #[inline(always)]
     fn log_slope(self) -> E {
         let ratio = self.mean / self.denominator;
-        math::ln(ratio * self.numerator * ratio)
+        scalar::ln(ratio * self.numerator * ratio)
     }
 }

@@ -77,12 +77,12 @@ fn log_abs_det(mut a: Vec<Vec<f64>>) -> f64 {
     for k in 0..a.len() {
         let pivot = (k..a.len()).max_by(|&i, &j| a[i][k].abs().total_cmp(&a[j][k].abs())).unwrap();
         a.swap(k, pivot);
-        sum += a[k][k].abs().ln();
-        for i in k + 1..a.len() {
-            let factor = a[i][k] / a[k][k];
-            for j in k..a.len() {
-                a[i][j] -= factor * a[k][j];
-            }
+        let (above, below) = a.split_at_mut(k + 1);
+        let pivot = &above[k];
+        sum += pivot[k].abs().ln();
+        for row in below {
+            let factor = row[k] / pivot[k];
+            row.iter_mut().zip(pivot).for_each(|(x, p)| *x -= factor * p);
         }
     }
     sum
@@ -183,7 +183,8 @@ fn the_kept_features_pass_bit_for_bit_and_alone_decide_how_the_others_move() {
         for j in (0..dim).filter(|j| !kept.contains(j)) {
             let mut other = x.clone();
             other[j] += 0.25;
-            let changed: Vec<usize> = at(&other).iter().zip(&y).enumerate().filter(|(_, (a, b))| a != b).map(|(i, _)| i).collect();
+            let z = at(&other);
+            let changed: Vec<usize> = (0..dim).filter(|&i| z[i].to_bits() != y[i].to_bits()).collect();
             assert_eq!(changed, [j], "{ron}");
         }
     }

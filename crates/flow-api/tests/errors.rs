@@ -1,0 +1,133 @@
+//! Bad input gets an error that says what was expected: their texts are part of the interface.
+
+use dfdx::prelude::*;
+use flow_api::layers::{ActNorm, LuLinear, Permutation};
+use flow_api::spec::{BuildScope, EventShape, FlowSpec, ModelSpec, Spec, SpecScalar, from_ron, to_ron};
+use flow_api::{Bijector, Chain, Context, Flow, RowChain, Rows, StandardNormal, load, save, update};
+
+fn device() -> Cpu {
+    Cpu::seed_from_u64(1)
+}
+
+fn batch(rows: usize, columns: usize, values: impl Fn(usize) -> f64) -> Tensor<(usize, usize), f64, Cpu> {
+    device().tensor_from_vec((0..rows * columns).map(values).collect(), (rows, columns))
+}
+
+#[test]
+fn act_norm_initialisation() {
+    let mut norm = Rows(ActNorm::<f64, Cpu>::new(2, &device()));
+    let cx = Context::new(0).child("layers.3.channel.0");
+    let varied = |i: usize| (i as f64).sin() * 3.0 + 5.0;
+    let uninitialised = norm.forward(batch(4, 2, varied), &cx).unwrap_err().to_string();
+    assert_eq!(
+        uninitialised,
+        "layers.3.channel.0: used before its data-dependent initialisation; call `initialise` with a batch of data first"
+    );
+    let one = norm.initialise(batch(1, 2, varied), &cx).unwrap_err().to_string();
+    assert_eq!(one, "layers.3.channel.0: data-dependent initialisation needs at least 2 rows, got 1");
+    let constant = norm.initialise(batch(4, 2, |i| if i % 2 == 1 { 7.0 } else { i as f64 }), &cx).unwrap_err().to_string();
+    assert_eq!(
+        constant,
+        "layers.3.channel.0: feature 1 is constant over the initialisation batch, so it cannot be scaled to unit variance"
+    );
+    let broken = norm.initialise(batch(4, 2, |i| if i == 5 { f64::NAN } else { i as f64 }), &cx).unwrap_err().to_string();
+    assert_eq!(broken, "layers.3.channel.0: the initialisation batch is not finite in row 2");
+
+    let y = norm.initialise(batch(500, 2, varied), &cx).unwrap().as_vec();
+    for j in 0..2 {
+        let feature: Vec<f64> = y.iter().skip(j).step_by(2).copied().collect();
+        let mean = feature.iter().sum::<f64>() / 500.0;
+        let std = (feature.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 500.0).sqrt();
+        assert!(mean.abs() < 1e-12 && (std - 1.0).abs() < 1e-12, "{mean} {std}");
+    }
+}
+
+#[test]
+fn compositions_name_both_layers() {
+    let flows =
+        |dims: [usize; 2]| dims.map(|d| Box::new(LuLinear::<f64, Cpu>::new(d, &device())) as Box<dyn flow_api::RowFlow<f64, Cpu>>).into();
+    assert_eq!(
+        RowChain::new(3, flows([3, 4])).unwrap_err().to_string(),
+        "1 (LuLinear) takes shape (batch, 4), but 0 (LuLinear) before it gives (batch, 3)"
+    );
+    let boxed = |d: usize| {
+        Box::new(Rows(LuLinear::<f64, Cpu>::new(d, &device()))) as flow_api::BoxBijector<(usize, usize), (usize, usize), f64, Cpu>
+    };
+    let error = Chain::new(vec![boxed(3), boxed(5)], &(1, 3)).unwrap_err().to_string();
+    assert_eq!(error, "LuLinear takes shape (\"batch\", 5), but 0 (LuLinear) before it gives (\"batch\", 3)");
+    assert_eq!(
+        Permutation::new(vec![0, 2, 2], device()).unwrap_err().to_string(),
+        "Permutation: indices: expected each of 0..3 once, got [0, 2, 2]"
+    );
+}
+
+#[test]
+fn numbers_that_are_none_and_maps_that_are_singular() {
+    let mut flow = Flow::new(Rows(LuLinear::<f64, Cpu>::new(2, &device())), StandardNormal::new(2));
+    let nan = batch(3, 2, |i| if i == 4 { f64::INFINITY } else { 0.0 });
+    assert_eq!(flow.log_prob(nan, &Context::new(0)).unwrap_err().to_string(), ": the input is not finite in row 2");
+    update(&mut flow, |path, entry| {
+        if let (true, flow_api::EntryMut::Parameter { values, .. }) = (path.ends_with("log_diagonal"), entry) {
+            values[1] = -1e9;
+        }
+    })
+    .unwrap();
+    let error = flow.log_prob(batch(1, 2, |_| 0.0), &Context::new(0)).unwrap_err().to_string();
+    assert_eq!(error, "bijector: the linear map is singular: u[1][1] = exp(-1000000000)");
+    let error = flow.sample::<(usize, usize), f64, Cpu>((1, 2), f64::NAN, &device(), &Context::new(0)).unwrap_err().to_string();
+    assert_eq!(error, "sample: temperature: expected a finite number that is not negative, got NaN");
+}
+
+#[test]
+fn a_state_of_another_model_names_every_difference() {
+    let mut small = Rows(LuLinear::<f64, Cpu>::new(2, &device()));
+    let large = save(&Rows(LuLinear::<f64, Cpu>::new(3, &device()).with_random_permutation(1)));
+    let before = save(&small);
+    assert_eq!(
+        load(&mut small, &large).unwrap_err().to_string(),
+        "the saved state does not fit this model: 1 unexpected (`permutation`); `bias` is a parameter of shape [2] in the model and a parameter of shape [3] in the \
+         file; `log_diagonal` is a parameter of shape [2] in the model and a parameter of shape [3] in the file; `lower` is a parameter of shape [1] in the model and \
+         a parameter of shape [3] in the file; `upper` is a parameter of shape [1] in the model and a parameter of shape [3] in the file"
+    );
+    assert_eq!(save(&small), before);
+}
+
+#[test]
+fn specs_say_where_and_what() {
+    let cases = [
+        (
+            "VectorFlow(flows: [ActNorm(), LuLinaer()])",
+            "1:31-1:39: unknown variant `LuLinaer`, expected one of `ActNorm`, `LuLinear`, `Permutation`",
+        ),
+        (
+            "VectorFlow(\n  flows: [LuLinear(permutatoin: Reverse)])",
+            "2:20-2:31: Unexpected field named `permutatoin` in `LuLinear`, expected `permutation` instead",
+        ),
+        (
+            "VectorFlow(flows: [LuLinear(permutation: Backwards)])",
+            "1:42-1:51: Unexpected variant named `Backwards` in enum `Order`, expected one of `Identity`, `Reverse`, or `Random` instead",
+        ),
+        ("VectorFlow(repeat: -1, flows: [ActNorm()])", "1:20-1:21: "),
+        ("VectorFlow(repeat: \"two\", flows: [ActNorm()])", "1:20-1:21: Expected integer"),
+        ("VectorFlow(repeat: 2)", "1:21-1:22: Unexpected missing field named `flows` in `VectorFlow`"),
+        ("MixerFlwo(patch: 2)", "1:1-1:10: unknown variant `MixerFlwo`, expected `VectorFlow`"),
+    ];
+    for (text, expected) in cases {
+        let error = from_ron::<Spec<dyn ModelSpec>>(text).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{text}\n  expected {expected}\n  got      {error}");
+    }
+    let empty: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [])").unwrap();
+    let error = f32::model(empty.0.as_ref(), EventShape::Vector(2), &BuildScope::new(device(), 1)).unwrap_err();
+    assert_eq!(error.to_string(), "bijector: flows: expected at least 1, got 0");
+}
+
+#[test]
+fn a_spec_and_its_text_are_the_same() {
+    let text =
+        "VectorFlow(flows: [ActNorm(), LuLinear(permutation: Random), Permutation(order: Reverse)], repeat: 3, base: DiagonalNormal)";
+    let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
+    let once = to_ron(&spec).unwrap();
+    assert_eq!(to_ron(&from_ron::<Spec<dyn ModelSpec>>(&once).unwrap()).unwrap(), once);
+    let flow: FlowSpec = from_ron("LuLinear(permutation: Reverse)").unwrap();
+    assert_eq!(to_ron(&flow).unwrap().split_whitespace().collect::<String>(), "LuLinear(permutation:Reverse,)");
+}

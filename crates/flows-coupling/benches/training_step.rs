@@ -1,0 +1,81 @@
+//! Couplings at the size of a mixing layer on 32×32 images: 48 features, hidden width 128, one block, 4,096 rows, all threads.
+//!
+//! The throughput is that of the conditioner's matrix products alone: an "element" is one of their floating-point operations, two a multiply-add, and a
+//! pullback does twice those of a forward pass. The step of a spline coupling counts its own, larger last layer.
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use dfdx::prelude::Cpu;
+use flow_api::spec::{BuildScope, FlowSpec, SpecScalar, from_ron};
+use flow_api::{Context, EntryMut, RowPass, RowPoint, RowView, update};
+use flow_kernels::noise::Stream;
+use flows_coupling as _;
+
+const DIM: usize = 48;
+const ROWS: usize = 4096;
+
+fn normal(len: usize, name: &str, deviation: f64) -> Vec<f32> {
+    let mut values = vec![0.0_f32; len];
+    Stream::new(1, 0, name).row(0).gaussian(&mut values);
+    values.into_iter().map(|x| x * deviation as f32).collect()
+}
+
+fn couplings(criterion: &mut Criterion) {
+    for ron in
+        ["AdditiveCoupling(hidden: 128, blocks: 1)", "AffineCoupling(hidden: 128, blocks: 1)", "SplineCoupling(hidden: 128, blocks: 1)"]
+    {
+        let spec: FlowSpec = from_ron(ron).expect("a spec");
+        let mut flow = f32::row_flow(spec.0.as_ref(), DIM, &BuildScope::new(Cpu::default(), 1)).expect("a flow");
+        update(&mut flow, |path, entry| {
+            if let EntryMut::Parameter { values, .. } = entry {
+                let noise = normal(values.len(), path, 0.02);
+                values.iter_mut().zip(noise).for_each(|(value, noise)| *value += noise);
+            }
+        })
+        .expect("parameters");
+        let kernel = flow.prepare(&Context::new(0)).expect("a kernel");
+        let view = RowView::single(DIM);
+        let pass = RowPass { view: &view, kernel: kernel.as_ref(), path: "", condition: None };
+        let x = normal(DIM * ROWS, "x", 1.0);
+        let log_det = vec![1.0 / ROWS as f32; ROWS];
+        let mut gradients = vec![0.0; kernel.sums_len()];
+        let mut cotangent = x.clone();
+        let mut values = x.clone();
+
+        let mut group = criterion.benchmark_group(ron);
+        let forward = 2 * flow.multiply_adds() * ROWS as u64;
+        group.throughput(Throughput::Elements(forward));
+        group.bench_function("forward", |bencher| {
+            bencher.iter(|| {
+                values.copy_from_slice(&x);
+                pass.forward(&mut values, false)
+            });
+        });
+        group.bench_function("inverse", |bencher| {
+            bencher.iter(|| {
+                values.copy_from_slice(&x);
+                pass.inverse(&mut values)
+            });
+        });
+        group.throughput(Throughput::Elements(3 * forward));
+        group.bench_function("forward and pullback", |bencher| {
+            bencher.iter(|| {
+                values.copy_from_slice(&x);
+                cotangent.copy_from_slice(&x);
+                let tapes = pass.forward(&mut values, true).expect("a forward pass").tapes;
+                pass.pullback(RowPoint::Tapes(tapes), &mut cotangent, &log_det, &mut gradients)
+            });
+        });
+        group.bench_function("forward and pullback, inverting", |bencher| {
+            bencher.iter(|| {
+                values.copy_from_slice(&x);
+                cotangent.copy_from_slice(&x);
+                pass.forward(&mut values, false).expect("a forward pass");
+                pass.pullback(RowPoint::Outputs(&mut values), &mut cotangent, &log_det, &mut gradients)
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, couplings);
+criterion_main!(benches);

@@ -1,0 +1,258 @@
+//! The spline on feature-major blocks: every step works on a few lanes at once, whose numbers stay in registers.
+
+use super::RationalQuadratic;
+use super::segment::Segment;
+use flow_api::Real;
+use flow_kernels::{scalar, vectorized};
+use num_traits::Float;
+
+/// Lanes of a step: one AVX-512 register of f32.
+const WIDTH: usize = 16;
+
+type Pack<E> = [E; WIDTH];
+
+/// Lanes from `from` on; zeros behind the last one.
+#[inline(always)]
+fn load<E: Real>(row: &[E], from: usize) -> Pack<E> {
+    let rest = &row[from..];
+    if let Some(full) = rest.first_chunk::<WIDTH>() {
+        *full
+    } else {
+        let mut pack = [E::zero(); WIDTH];
+        pack[..rest.len()].copy_from_slice(rest);
+        pack
+    }
+}
+
+/// The counterpart of [`load`]: nothing is written behind the last lane.
+#[inline(always)]
+fn store<E: Real>(row: &mut [E], from: usize, pack: &Pack<E>) {
+    let rest = &mut row[from..];
+    if let Some(full) = rest.first_chunk_mut::<WIDTH>() {
+        *full = *pack;
+    } else {
+        rest.copy_from_slice(&pack[..rest.len()]);
+    }
+}
+
+/// A direction, as a type so that each is compiled for itself.
+pub(super) trait Way {
+    const INVERSE: bool;
+}
+pub(super) struct Forward;
+pub(super) struct Inverse;
+impl Way for Forward {
+    const INVERSE: bool = false;
+}
+impl Way for Inverse {
+    const INVERSE: bool = true;
+}
+
+vectorized! {
+    /// Maps a block (features × lanes); of the numbers of every feature, those of widths and heights become their softmax.
+    pub(super) fn map<E: Real, W: Way>(way: W, spline: &RationalQuadratic<E>, values: &mut [E], numbers: &mut [E], log_det: &mut [E]) {
+        let lanes = log_det.len();
+        for (values, numbers) in values.chunks_exact_mut(lanes).zip(numbers.chunks_exact_mut(spline.rows() * lanes)) {
+            for from in (0..lanes).step_by(WIDTH) {
+                spline.map_lanes(&way, values, numbers, log_det, from);
+            }
+        }
+    }
+
+    /// ∂L/∂y → ∂L/∂x, and what [`map`] left of the numbers → ∂L/∂numbers.
+    pub(super) fn pull<E: Real>(spline: &RationalQuadratic<E>, x: &[E], numbers: &mut [E], cotangent: &mut [E], log_det: &[E]) {
+        let lanes = log_det.len();
+        let features = x.chunks_exact(lanes).zip(numbers.chunks_exact_mut(spline.rows() * lanes));
+        for ((x, numbers), cotangent) in features.zip(cotangent.chunks_exact_mut(lanes)) {
+            for from in (0..lanes).step_by(WIDTH) {
+                spline.pull_lanes(x, numbers, cotangent, log_det, from);
+            }
+        }
+    }
+}
+
+/// The bin of every lane: the softmax of all bins before it and its own, for widths and heights; the numbers of the slopes at its ends; its index.
+struct Bins<E> {
+    before_w: Pack<E>,
+    own_w: Pack<E>,
+    before_h: Pack<E>,
+    own_h: Pack<E>,
+    left: Pack<E>,
+    right: Pack<E>,
+    index: Pack<E>,
+}
+
+/// Softmax over the rows.
+#[inline(always)]
+fn normalise<E: Real>(rows: &mut [E], lanes: usize, from: usize) {
+    let mut largest = load(&rows[..lanes], from);
+    for row in rows.chunks_exact(lanes) {
+        let x = load(row, from);
+        for i in 0..WIDTH {
+            largest[i] = Float::max(largest[i], x[i]);
+        }
+    }
+    let mut sum = [E::zero(); WIDTH];
+    for row in rows.chunks_exact_mut(lanes) {
+        let mut x = load(row, from);
+        for i in 0..WIDTH {
+            x[i] = scalar::exp(x[i] - largest[i]);
+            sum[i] += x[i];
+        }
+        store(row, from, &x);
+    }
+    for sum in &mut sum {
+        *sum = E::one() / *sum;
+    }
+    for row in rows.chunks_exact_mut(lanes) {
+        let mut x = load(row, from);
+        for i in 0..WIDTH {
+            x[i] *= sum[i];
+        }
+        store(row, from, &x);
+    }
+}
+
+impl<E: Real> RationalQuadratic<E> {
+    /// Numbers of a feature.
+    #[inline(always)]
+    fn rows(&self) -> usize {
+        3 * self.bins - 1
+    }
+
+    #[inline(always)]
+    fn inside(&self, x: E) -> bool {
+        x >= -self.bound && x <= self.bound
+    }
+
+    #[inline(always)]
+    fn clamped(&self, x: E) -> E {
+        Float::max(Float::min(x, self.bound), -self.bound)
+    }
+
+    /// Where bin number `index` starts, given the softmax of all bins before it.
+    #[inline(always)]
+    fn edge(&self, index: E, before: E) -> E {
+        self.scale * before + (self.least * index - self.bound)
+    }
+
+    /// Finds every lane's bin: the last one that starts at or below it, along y for the inverse and along x otherwise.
+    #[inline(always)]
+    fn locate<W: Way>(&self, _way: &W, at: &Pack<E>, numbers: &[E], lanes: usize, from: usize) -> Bins<E> {
+        let row = |k: usize| load(&numbers[k * lanes..][..lanes], from);
+        let (heights, slopes) = (self.bins, 2 * self.bins);
+        let zeros = [E::zero(); WIDTH];
+        let (own_w, own_h) = (row(0), row(heights));
+        let (mut sum_w, mut sum_h) = (own_w, own_h);
+        let mut bins = Bins { before_w: zeros, own_w, before_h: zeros, own_h, left: zeros, right: row(slopes), index: zeros };
+        for k in 1..self.bins {
+            let index = E::of(k as f64);
+            // The number of the last knot is zero, like that of the first.
+            let right = if k + 1 < self.bins { row(slopes + k) } else { zeros };
+            let (w, h, left) = (row(k), row(heights + k), row(slopes + k - 1));
+            for i in 0..WIDTH {
+                let here = at[i] >= self.edge(index, if W::INVERSE { sum_h[i] } else { sum_w[i] });
+                let choose = |new: E, old: E| if here { new } else { old };
+                bins.before_w[i] = choose(sum_w[i], bins.before_w[i]);
+                bins.before_h[i] = choose(sum_h[i], bins.before_h[i]);
+                bins.own_w[i] = choose(w[i], bins.own_w[i]);
+                bins.own_h[i] = choose(h[i], bins.own_h[i]);
+                bins.left[i] = choose(left[i], bins.left[i]);
+                bins.right[i] = choose(right[i], bins.right[i]);
+                bins.index[i] = choose(index, bins.index[i]);
+                sum_w[i] += w[i];
+                sum_h[i] += h[i];
+            }
+        }
+        bins
+    }
+
+    #[inline(always)]
+    fn segment(&self, bins: &Bins<E>, i: usize) -> Segment<E> {
+        Segment {
+            left: self.edge(bins.index[i], bins.before_w[i]),
+            bottom: self.edge(bins.index[i], bins.before_h[i]),
+            width: self.scale * bins.own_w[i] + self.least,
+            height: self.scale * bins.own_h[i] + self.least,
+            slope_left: self.least_slope + scalar::softplus(bins.left[i] + self.offset),
+            slope_right: self.least_slope + scalar::softplus(bins.right[i] + self.offset),
+        }
+    }
+
+    #[inline(always)]
+    fn map_lanes<W: Way>(&self, way: &W, values: &mut [E], numbers: &mut [E], log_det: &mut [E], from: usize) {
+        let lanes = log_det.len();
+        let (sizes, _) = numbers.split_at_mut(2 * self.bins * lanes);
+        let (widths, heights) = sizes.split_at_mut(self.bins * lanes);
+        normalise(widths, lanes, from);
+        normalise(heights, lanes, from);
+        let (mut value, mut sum) = (load(values, from), load(log_det, from));
+        let mut at = value;
+        for at in &mut at {
+            *at = self.clamped(*at);
+        }
+        let bins = self.locate(way, &at, numbers, lanes, from);
+        for i in 0..WIDTH {
+            let segment = self.segment(&bins, i);
+            let (mapped, log_slope) = if W::INVERSE { segment.inverse(at[i]) } else { segment.forward(at[i]) };
+            let signed = if W::INVERSE { -log_slope } else { log_slope };
+            sum[i] += if self.inside(value[i]) { signed } else { E::zero() };
+            value[i] = if self.inside(value[i]) { self.clamped(mapped) } else { value[i] };
+        }
+        store(values, from, &value);
+        store(log_det, from, &sum);
+    }
+
+    #[inline(always)]
+    fn pull_lanes(&self, x: &[E], numbers: &mut [E], cotangent: &mut [E], log_det: &[E], from: usize) {
+        let lanes = log_det.len();
+        let (x, mut g, l) = (load(x, from), load(cotangent, from), load(log_det, from));
+        let mut at = x;
+        for at in &mut at {
+            *at = self.clamped(*at);
+        }
+        let bins = self.locate(&Forward, &at, numbers, lanes, from);
+        // Derivatives by the corner, by the size, and their mean under the softmax; then by the numbers of the slopes.
+        let zeros = [E::zero(); WIDTH];
+        let (mut corner_w, mut size_w, mut mean_w) = (zeros, zeros, zeros);
+        let (mut corner_h, mut size_h, mut mean_h) = (zeros, zeros, zeros);
+        let (mut for_left, mut for_right) = (zeros, zeros);
+        for i in 0..WIDTH {
+            let (for_x, pulled) = self.segment(&bins, i).pull(at[i], g[i], l[i]);
+            let inside = self.inside(x[i]);
+            let within = |value: E| if inside { value } else { E::zero() };
+            g[i] = if inside { for_x } else { g[i] };
+            (corner_w[i], size_w[i]) = (within(pulled.left), within(pulled.width));
+            (corner_h[i], size_h[i]) = (within(pulled.bottom), within(pulled.height));
+            mean_w[i] = corner_w[i] * bins.before_w[i] + size_w[i] * bins.own_w[i];
+            mean_h[i] = corner_h[i] * bins.before_h[i] + size_h[i] * bins.own_h[i];
+            for_left[i] = within(pulled.slope_left * scalar::sigmoid(bins.left[i] + self.offset));
+            for_right[i] = within(pulled.slope_right * scalar::sigmoid(bins.right[i] + self.offset));
+        }
+        store(cotangent, from, &g);
+        let (sizes, slopes) = numbers.split_at_mut(2 * self.bins * lanes);
+        let (widths, heights) = sizes.split_at_mut(self.bins * lanes);
+        for (rows, corner, size, mean) in [(widths, corner_w, size_w, mean_w), (heights, corner_h, size_h, mean_h)] {
+            for (k, row) in rows.chunks_exact_mut(lanes).enumerate() {
+                let k = E::of(k as f64);
+                let mut p = load(row, from);
+                for i in 0..WIDTH {
+                    // A bin's corner is moved by all bins before it.
+                    let by_corner = if k < bins.index[i] { corner[i] } else { E::zero() };
+                    let by_size = if k == bins.index[i] { size[i] } else { by_corner };
+                    p[i] *= self.scale * (by_size - mean[i]);
+                }
+                store(row, from, &p);
+            }
+        }
+        for (k, row) in slopes.chunks_exact_mut(lanes).enumerate() {
+            let (k, next) = (E::of(k as f64), E::of((k + 1) as f64));
+            let mut slope = zeros;
+            for i in 0..WIDTH {
+                let as_right = if bins.index[i] == k { for_right[i] } else { E::zero() };
+                slope[i] = if bins.index[i] == next { for_left[i] } else { as_right };
+            }
+            store(row, from, &slope);
+        }
+    }
+}

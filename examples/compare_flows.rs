@@ -1,0 +1,85 @@
+//! Trains every spec of a list on the same data with the same seed, steps and batch, and compares them.
+//!
+//! With no arguments it trains the digit-size specs of `specs/` on the bundled handwritten digits (1,500 of them for training, 297 for the test) and takes under four minutes on two cores.
+//! It prints one table (test bits/dim with its standard error, seconds a step, images scored and sampled a second, the largest error of the inverse) and writes `comparison.json`, `curves.png`,
+//! a grid of samples per spec and `index.html` to a folder. The affine model should reach about 2.5 bits/dim; an independent histogram of each pixel has 2.364, a full Gaussian 2.947.
+//!
+//! ```sh
+//! cargo run --release --example compare_flows
+//! cargo run --release --example compare_flows -- --spec specs/digits-affine.ron my-flow.ron --steps 500 --out comparison
+//! ```
+
+use clap::Parser;
+use flow_train::data::DataSource;
+use flow_train::{Settings, compare};
+use mixerflow_toolkit::prelude::*;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Train specs on the same data and compare them.
+#[derive(Parser)]
+struct Arguments {
+    /// Specs to compare [default: every specs/digits-*.ron]
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    spec: Vec<PathBuf>,
+    /// Data: `digits`, an IDX file of images, or any source such as `idx:IMAGES,LABELS` or `toy:two-moons`
+    #[arg(long, default_value = "digits")]
+    data: String,
+    /// Optimiser steps of each spec
+    #[arg(long, default_value_t = 700)]
+    steps: u64,
+    /// Items in a batch
+    #[arg(long, default_value_t = 128)]
+    batch: usize,
+    /// Seed of parameters, data order and noise
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Folder for the results
+    #[arg(long, default_value = "target/compare_flows")]
+    out: PathBuf,
+}
+
+/// The digit-size specs that come with the toolkit, by name: a new family joins by a file of its own.
+fn bundled() -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("specs");
+    let mut specs = Vec::new();
+    for entry in std::fs::read_dir(&folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("digits-") && name.ends_with(".ron") {
+            specs.push(path);
+        }
+    }
+    specs.sort();
+    Ok(specs)
+}
+
+fn read(path: &Path) -> Result<(String, Spec<dyn ModelSpec>), Box<dyn Error>> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let spec = from_ron(&text).map_err(|e| format!("{}:{e}", path.display()))?;
+    Ok((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), spec))
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let paths = if arguments.spec.is_empty() { bundled()? } else { arguments.spec };
+    let specs = paths.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let text = if Path::new(&arguments.data).is_file() { format!("idx:{}", arguments.data) } else { arguments.data };
+    let source: DataSource = text.parse()?;
+    let split = source.open(arguments.seed)?;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    ctrlc::set_handler(move || {
+        eprintln!("\nstopping after this step; what is done so far will be written");
+        flag.store(true, Ordering::Relaxed);
+    })?;
+    let report_every = (arguments.steps / 20).max(1);
+    let settings = Settings { steps: arguments.steps, batch: arguments.batch, seed: arguments.seed, report_every, ..Settings::default() };
+    let comparison = compare::compare(&specs, &source.to_string(), &split, &settings, &arguments.out, &stop)?;
+    println!("{comparison}");
+    println!("{}", arguments.out.join("index.html").display());
+    if comparison.rows.is_empty() { Err("no spec could be trained".into()) } else { Ok(()) }
+}
