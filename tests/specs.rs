@@ -67,7 +67,7 @@ fn shrunk(path: &Path) -> (Spec<dyn ModelSpec>, EventShape) {
     }
     let spec = from_ron(&small).unwrap_or_else(|e| panic!("{}, shrunk:{e}\n{small}", path.display()));
     let image = matches!(event(path, &parse(path)), EventShape::Image { .. });
-    let event = if image { EventShape::Image { channels: 2, height: 4, width: 4 } } else { EventShape::Vector(2) };
+    let event = if image { EventShape::Image { channels: 1, height: 6, width: 6 } } else { EventShape::Vector(2) };
     (spec, event)
 }
 
