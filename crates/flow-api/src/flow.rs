@@ -21,7 +21,7 @@ pub struct LogProb<E> {
     pub report: SolveReport,
 }
 
-/// A density p(x) = p_Z(f(x)) |det ∂f/∂x|: a bijector f and a base density p_Z on the flattened latent.
+/// A density p(x) = `p_Z(f(x))` |det ∂f/∂x|: a bijector f and a base density `p_Z` on the flattened latent.
 ///
 /// Parameter paths are `bijector.…` and `base.…`.
 ///

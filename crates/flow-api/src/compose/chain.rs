@@ -152,7 +152,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Chain<X, E, D>
     }
 
     fn condition_width(&self) -> Option<usize> {
-        self.layers.iter().find_map(|layer| layer.condition_width())
+        self.layers.iter().find_map(super::super::bijector::Bijector::condition_width)
     }
 
     fn multiply_adds(&self, input: &X) -> u64 {
@@ -172,6 +172,6 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Chain<X, E, D>
 
 impl<X: Shape, E: Scalar, D: FlowDevice<E>> std::fmt::Debug for Chain<X, E, D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.layers.iter().map(|layer| layer.kind())).finish()
+        f.debug_list().entries(self.layers.iter().map(super::super::bijector::Bijector::kind)).finish()
     }
 }
