@@ -1,6 +1,6 @@
 //! `MixerFlow` and a toolkit for normalizing flows.
 //!
-//! One `use` for a library user: the contract ([`api`]), the families ([`coupling`], [`lipschitz`], [`ffjord`]), the mixing skeleton ([`mixerflow`]) and training ([`train`]), with every
+//! One `use` for a library user: the contract ([`api`]), the families ([`coupling`]), the mixing skeleton ([`mixerflow`]) and training ([`train`]), with every
 //! family registered, so that specs can name it.
 //!
 //! ```
@@ -40,3 +40,8 @@ pub mod prelude {
         Mode, Module, Parameter, Recorded, RowChain, RowFlow, Rows, Scalar, TapedBijector, Then,
     };
 }
+
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
