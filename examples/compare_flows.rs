@@ -28,7 +28,7 @@ struct Arguments {
     #[arg(long, default_value = "digits")]
     data: String,
     /// Optimiser steps of each spec
-    #[arg(long, default_value_t = 700)]
+    #[arg(long, default_value_t = 1200)]
     steps: u64,
     /// Items in a batch
     #[arg(long, default_value_t = 128)]

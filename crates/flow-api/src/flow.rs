@@ -63,6 +63,11 @@ impl<B, P> Flow<B, P> {
         Self { bijector, base }
     }
 
+    /// Bijector and base density.
+    pub fn into_parts(self) -> (B, P) {
+        (self.bijector, self.base)
+    }
+
     /// The bijector.
     pub fn bijector(&self) -> &B {
         &self.bijector

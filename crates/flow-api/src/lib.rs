@@ -27,7 +27,7 @@ pub mod testkit;
 
 pub use base::{BaseDensity, DiagonalNormal, StandardNormal};
 pub use bijector::{Bijector, BoxBijector, Cotangent, InverseKind, Kept, LayerInfo, Mapped, Point, Pulled, foreign_point, shape_error};
-pub use compose::{Chain, InverseOf, Then};
+pub use compose::{Chain, InverseOf, Pinned, Then};
 pub use context::{Context, Kernels, Memory, Mode};
 pub use error::{FlowError, Result, StateMismatch};
 pub use flow::{Flow, LogProb, Loss};

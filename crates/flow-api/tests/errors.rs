@@ -101,15 +101,15 @@ fn specs_say_where_and_what() {
         ),
         (
             "VectorFlow(\n  flows: [LuLinear(permutatoin: Reverse)])",
-            "2:20-2:31: Unexpected field named `permutatoin` in `LuLinear`, expected `permutation` instead",
+            "2:20-2:31: Unexpected field named `permutatoin`, expected `permutation` instead",
         ),
         (
             "VectorFlow(flows: [LuLinear(permutation: Backwards)])",
-            "1:42-1:51: Unexpected variant named `Backwards` in enum `Order`, expected one of `Identity`, `Reverse`, or `Random` instead",
+            "1:42-1:51: Unexpected enum variant named `Backwards`, expected one of `Identity`, `Reverse`, or `Random` instead",
         ),
-        ("VectorFlow(repeat: -1, flows: [ActNorm()])", "1:20-1:21: "),
-        ("VectorFlow(repeat: \"two\", flows: [ActNorm()])", "1:20-1:21: Expected integer"),
-        ("VectorFlow(repeat: 2)", "1:21-1:22: Unexpected missing field named `flows` in `VectorFlow`"),
+        ("VectorFlow(repeat: -1, flows: [ActNorm()])", "1:21-1:22: Integer is out of bounds"),
+        ("VectorFlow(repeat: \"two\", flows: [ActNorm()])", "1:19-1:20: Expected integer"),
+        ("VectorFlow(repeat: 2)", "1:21-1:22: Unexpected missing field named `flows`"),
         ("MixerFlwo(patch: 2)", "1:1-1:10: unknown variant `MixerFlwo`, expected `VectorFlow`"),
     ];
     for (text, expected) in cases {

@@ -169,9 +169,8 @@ fn lanewise<E: Real>(x: &[E], y: &[E], f: impl Fn(E, E) -> E) -> E {
     let (xs, x_rest) = x.as_chunks::<WIDTH>();
     let (ys, y_rest) = y.as_chunks::<WIDTH>();
     for (x, y) in xs.iter().zip(ys) {
-        for i in 0..WIDTH {
-            sums[i] += f(x[i], y[i]);
-        }
+        // A loop that adds in place is taken apart into scalars before it is vectorised.
+        sums = std::array::from_fn(|i| sums[i] + f(x[i], y[i]));
     }
     for ((sum, &x), &y) in sums.iter_mut().zip(x_rest).zip(y_rest) {
         *sum += f(x, y);

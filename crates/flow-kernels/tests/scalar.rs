@@ -55,7 +55,7 @@ fn cases<E: Real>() -> Vec<Case<E>> {
             silu,
             |x| gated_std(x, sigmoid_std(x)),
             |x| {
-                if sigmoid_std(x) < E::min_positive_value().to_f64() { x.abs() } else { 1.0 }
+                if sigmoid_std(x) < E::min_positive_value().as_f64() { x.abs() } else { 1.0 }
             },
         ),
         case("gelu", gelu, |x| gated_std(x, sigmoid_std(gelu_argument(x))), |x| 2.0 + 2.0 * gelu_argument(x.clamp(-30.0, 0.0)).abs()),
@@ -70,7 +70,7 @@ fn ulps<E: Real>(got: E, expected: f64) -> f64 {
     }
     let (_, exponent, _) = num_traits::Float::integer_decode(rounded);
     let ulp = f64::from(exponent).exp2();
-    ((got.to_f64() - expected) / ulp).abs()
+    ((got.as_f64() - expected) / ulp).abs()
 }
 
 /// Worst error of each function over the given arguments.
@@ -78,13 +78,13 @@ fn check<E: Real>(arguments: &(impl Iterator<Item = E> + Clone), bound: f64) {
     for Case { name, ours, std, condition } in cases::<E>() {
         let mut worst = (0.0, E::zero());
         for x in arguments.clone() {
-            let error = ulps(ours(x), std(x.to_f64()));
-            let error = if error > 0.0 { error / condition(x.to_f64()) } else { error };
+            let error = ulps(ours(x), std(x.as_f64()));
+            let error = if error > 0.0 { error / condition(x.as_f64()) } else { error };
             if error.is_nan() || error > worst.0 {
                 worst = (error, x);
             }
         }
-        println!("{name:>12} {:.2} ulp at {:e}", worst.0, worst.1.to_f64());
+        println!("{name:>12} {:.2} ulp at {:e}", worst.0, worst.1.as_f64());
         assert!(worst.0 <= bound, "{name} is off by {} ulp at {}", worst.0, worst.1);
     }
 }

@@ -1,4 +1,4 @@
-//! The smooth MLP against PyTorch: y = x + g(x), log|det(I + J)| and its exact gradient.
+//! The smooth MLP against `PyTorch`: y = x + g(x), log|det(I + J)| and its exact gradient.
 
 use flow_nets::smooth::{Activation, Layer, MlpKernel, Modulated, Modulation};
 use safetensors::SafeTensors;

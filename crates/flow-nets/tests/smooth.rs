@@ -367,7 +367,7 @@ fn everything<E: Real>(net: &Net, x: &[f64], c: &[f64], u: &[f64], v: &[f64]) ->
         kernel.vjp(&trace, &cast::<E>(v), &mut jtv);
         kernel.pullback_dual(&trace, &tangents, &cast::<E>(c), &cast::<E>(v), &mut x_bar, Some(&mut u_bar), &mut sums);
         kernel.jacobian(&trace, &mut jacobian);
-        [y, ju, jtv, x_bar, u_bar, sums, jacobian].into_iter().flatten().map(|v| v.as_f64()).collect()
+        [y, ju, jtv, x_bar, u_bar, sums, jacobian].into_iter().flatten().map(Real::as_f64).collect()
     })
 }
 

@@ -13,10 +13,10 @@ use flows_coupling as _;
 const DIM: usize = 48;
 const ROWS: usize = 4096;
 
-fn normal(len: usize, name: &str, deviation: f64) -> Vec<f32> {
+fn normal(len: usize, name: &str, deviation: f32) -> Vec<f32> {
     let mut values = vec![0.0_f32; len];
     Stream::new(1, 0, name).row(0).gaussian(&mut values);
-    values.into_iter().map(|x| x * deviation as f32).collect()
+    values.into_iter().map(|x| x * deviation).collect()
 }
 
 fn couplings(criterion: &mut Criterion) {

@@ -1,7 +1,7 @@
 //! Row flows one after the other, run block by block in one pass.
 
 use super::kernel::{Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};
-use super::run::finite;
+use super::run::{HostCondition, finite};
 use super::{AffineKernel, AffinePart};
 use crate::bijector::shape_error;
 use crate::{
@@ -160,12 +160,21 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for RowChain<E, D> {
         let mut so_far = Buffer::take(values.len());
         so_far.copy_from_slice(values);
         let (mut log_det, mut variance) = (Buffer::zeroed(rows), Buffer::zeroed(rows));
+        // Rows come sample by sample, as many of each.
+        let samples = cx.condition().map_or(rows, |condition| condition.shape().0).max(1);
+        let condition = HostCondition::of(cx, self.condition_width(), samples)?.map(|c| c.block(rows, |row| row / rows.div_ceil(samples)));
         for (i, flow) in self.flows.iter_mut().enumerate() {
             let cx = cx.child(i);
             flow.initialise(&so_far, rows, &cx).map_err(|e| e.in_layer(cx.path()))?;
             let mut report = crate::SolveReport::default();
-            let mut lanes =
-                Lanes { lanes: rows, first_row: 0, condition: None, log_det: &mut log_det, variance: &mut variance, report: &mut report };
+            let mut lanes = Lanes {
+                lanes: rows,
+                first_row: 0,
+                condition: condition.as_deref(),
+                log_det: &mut log_det,
+                variance: &mut variance,
+                report: &mut report,
+            };
             flow.prepare(&cx)?.forward(&mut so_far, &mut lanes, &mut RowTape::idle()).map_err(|e| e.in_layer(cx.path()))?;
         }
         Ok(())

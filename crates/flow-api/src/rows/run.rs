@@ -89,14 +89,20 @@ impl<E: Scalar> Group<'_, E> {
     /// The condition of a block, feature-major.
     fn condition(&self, first: usize, lanes: usize) -> Option<Buffer<E>> {
         let condition = self.condition?;
-        let mut block = Buffer::take(condition.width * lanes);
+        Some(condition.block(lanes, |lane| self.first_sample + (first + lane) / self.rows_per_sample))
+    }
+}
+
+impl<E: Scalar> HostCondition<E> {
+    /// The condition of `lanes` rows, feature-major, given the sample that each belongs to.
+    pub(super) fn block(&self, lanes: usize, sample: impl Fn(usize) -> usize) -> Buffer<E> {
+        let mut block = Buffer::take(self.width * lanes);
         for lane in 0..lanes {
-            let sample = self.first_sample + (first + lane) / self.rows_per_sample;
-            for (j, &c) in condition.values[sample * condition.width..][..condition.width].iter().enumerate() {
+            for (j, &c) in self.values[sample(lane) * self.width..][..self.width].iter().enumerate() {
                 block[j * lanes + lane] = c;
             }
         }
-        Some(block)
+        block
     }
 }
 

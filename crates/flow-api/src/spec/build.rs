@@ -322,6 +322,11 @@ impl<E: SpecScalar> Model<E> {
         &self.flow
     }
 
+    /// The flow itself.
+    pub fn into_flow(self) -> EventFlow<E> {
+        self.flow
+    }
+
     /// The flow, to be initialised.
     pub fn flow_mut(&mut self) -> &mut EventFlow<E> {
         &mut self.flow

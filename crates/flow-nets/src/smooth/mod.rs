@@ -11,7 +11,7 @@
 //! ```
 //! and the last layer's pre-activation is the output y. A [`Modulation`] s, t is constant over a block: that is how a time enters
 //! (`Concat`: t = w τ; `ConcatSquash`: s = σ(w' τ + b'), t = w τ; Grathwohl et al. 2019, arXiv:1810.01367). Dense connections: Perugachi-Diaz et al.
-//! 2021, "Invertible DenseNets", section 3 (arXiv:2102.02694).
+//! 2021, "Invertible `DenseNets`", section 3 (arXiv:2102.02694).
 //!
 //! # The passes
 //! Tangents u (J u is wanted) obey, with φ′ at zᵢ,

@@ -191,8 +191,12 @@ impl<E: Scalar, D: FlowDevice<E>> Mlp<E, D> {
         eta: &[[E; 2]],
         modulated: Modulated,
     ) -> Result<MlpKernel<'a, E>> {
+        let weights: Vec<_> = weights.into_iter().collect();
+        if weights.len() != self.layers.len() {
+            return Err(flow_api::shape_error("Mlp", "kernel_with", self.layers.len(), weights.len()));
+        }
         let last = self.layers.len() - 1;
-        let layer = |(i, (layer, weight)): (usize, (&'a MlpLayer<E, D>, Cow<'a, [E]>))| {
+        let prepare = |i: usize, layer: &'a MlpLayer<E, D>, weight: Cow<'a, [E]>| {
             let made = Layer::new(weight, layer.bias.values());
             if i == last {
                 return made;
@@ -204,10 +208,7 @@ impl<E: Scalar, D: FlowDevice<E>> Mlp<E, D> {
                 None => made,
             }
         };
-        let layers: Vec<_> = self.layers.iter().zip(weights).enumerate().map(layer).collect();
-        if layers.len() != self.layers.len() {
-            return Err(flow_api::shape_error("Mlp", "kernel_with", self.layers.len(), layers.len()));
-        }
+        let layers = self.layers.iter().zip(weights).enumerate().map(|(i, (layer, weight))| prepare(i, layer, weight)).collect();
         MlpKernel::new(self.input, layers, modulated)
     }
 }
@@ -231,6 +232,103 @@ impl Initialisation {
                 let weight = (0..output * input).map(|_| E::of(deviation * rng.sample::<f64, _>(StandardNormal))).collect();
                 (weight, vec![E::zero(); output])
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smooth::Modulation;
+    use flow_api::{DefaultDevice, Entry, EntryMut, update, visit};
+
+    type Net = Mlp<f64, DefaultDevice>;
+
+    fn net(config: &MlpConfig, seed: u64) -> Net {
+        Mlp::new(config, seed, &DefaultDevice::default()).unwrap()
+    }
+
+    fn numbers(net: &Net) -> (Vec<String>, Vec<f64>) {
+        let (mut names, mut numbers) = (Vec::new(), Vec::new());
+        visit(net, |path, entry| {
+            if let Entry::Parameter { values, .. } = entry {
+                names.push(path.to_owned());
+                numbers.extend_from_slice(values);
+            }
+        });
+        (names, numbers)
+    }
+
+    #[test]
+    fn gradients_come_in_the_order_of_the_parameters() {
+        let mut mlp = net(&MlpConfig::new(2, [3, 2], 2), 5);
+        let (x, c) = ([0.4, -0.7], [1.0, 0.3]);
+        let s = |mlp: &Net| {
+            let mut y = [0.0; 2];
+            mlp.kernel().unwrap().forward(&x, 1, Modulation::default(), &mut y);
+            y[0] * c[0] + y[1] * c[1]
+        };
+        let gradient = {
+            let kernel = mlp.kernel().unwrap();
+            let mut sums = vec![0.0; kernel.sums_len()];
+            let trace = kernel.forward_traced(&x, 1, Modulation::default(), &mut [0.0; 2]);
+            kernel.pullback(&trace, &c, &mut [0.0; 2], &mut sums);
+            sums
+        };
+        let (names, start) = numbers(&mlp);
+        let layer = |i: usize| ["weight", "bias", "beta"].map(|name| format!("layers.{i}.{name}"));
+        assert_eq!(names, [&layer(0)[..], &layer(1)[..], &layer(2)[..2]].concat());
+        assert_eq!(gradient.len(), start.len());
+        for (i, &expected) in gradient.iter().enumerate() {
+            let mut moved = |h: f64| {
+                let mut at = 0;
+                let set = |_: &str, entry: EntryMut<'_, f64>| {
+                    if let EntryMut::Parameter { values, .. } = entry {
+                        values.copy_from_slice(&start[at..at + values.len()]);
+                        if (at..at + values.len()).contains(&i) {
+                            values[i - at] += h;
+                        }
+                        at += values.len();
+                    }
+                };
+                update(&mut mlp, set).unwrap();
+                s(&mlp)
+            };
+            let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+            assert!((slope - expected).abs() < 1e-9, "number {i}: {expected} instead of {slope}");
+        }
+    }
+
+    #[test]
+    fn initial_values() {
+        let config = MlpConfig::new(100, [200], 3);
+        for (initialisation, variance, bias_variance) in
+            [(Initialisation::Uniform, 1.0 / 300.0, 1.0 / 300.0), (Initialisation::Kaiming, 0.02, 0.0)]
+        {
+            let mlp = net(&MlpConfig { initialisation, zero_last: true, ..config.clone() }, 1);
+            let mean_square = |values: &[f64]| values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64;
+            let [first, last] = mlp.layers() else { panic!("two layers") };
+            assert!((mean_square(first.weight().values()) / variance - 1.0).abs() < 0.05, "{initialisation:?}");
+            assert!((mean_square(first.bias().values()) - bias_variance).abs() <= 0.2 * bias_variance, "{initialisation:?}");
+            assert!(last.weight().values().iter().chain(last.bias().values()).all(|&v| v == 0.0));
+        }
+        let bound = net(&config, 1).layers()[0].weight().values().iter().fold(0.0_f64, |a, b| a.max(b.abs()));
+        assert!((0.0999..=0.1).contains(&bound));
+        assert_eq!(numbers(&net(&config, 1)), numbers(&net(&config, 1)));
+        assert_ne!(numbers(&net(&config, 1)), numbers(&net(&config, 2)));
+    }
+
+    #[test]
+    fn dense_networks_want_their_etas_and_every_layer_a_weight() {
+        let config = MlpConfig { concat: true, activation: Activation::CLipSwish, ..MlpConfig::new(3, [4, 2], 3) };
+        let mlp = net(&config, 1);
+        assert_eq!(mlp.layers().iter().map(MlpLayer::shape).collect::<Vec<_>>(), [(4, 3), (2, 11), (3, 15)]);
+        let weights = || mlp.layers().iter().map(|l| l.weight().values().into());
+        assert!(mlp.kernel_with(weights(), &[[0.6, 0.8]; 2], Modulated::No).is_ok());
+        assert!(mlp.kernel().is_err());
+        assert!(mlp.kernel_with(weights().take(2), &[[0.6, 0.8]; 2], Modulated::No).is_err());
+        for config in [MlpConfig::new(0, [4], 3), MlpConfig::new(3, [0], 3), MlpConfig::new(3, [4], 0)] {
+            assert!(Net::new(&config, 1, &DefaultDevice::default()).is_err(), "{config:?}");
         }
     }
 }

@@ -1,4 +1,7 @@
-//! The spline on feature-major blocks: every step works on a few lanes at once, whose numbers stay in registers.
+//! The spline on feature-major blocks, some lanes at a time.
+//!
+//! The lanes of a step lie in arrays of fixed size and not in slices of the block: there are too many of them for LLVM to check at run time that slices do
+//! not overlap, as it must before it vectorises a loop.
 
 use super::RationalQuadratic;
 use super::segment::Segment;
@@ -6,8 +9,8 @@ use flow_api::Real;
 use flow_kernels::{scalar, vectorized};
 use num_traits::Float;
 
-/// Lanes of a step: one AVX-512 register of f32.
-const WIDTH: usize = 16;
+/// Lanes of a step. With 16 LLVM unrolls the loops before it vectorises them, and then does not; with 64 it spills more.
+const WIDTH: usize = 32;
 
 type Pack<E> = [E; WIDTH];
 
@@ -33,6 +36,12 @@ fn store<E: Real>(row: &mut [E], from: usize, pack: &Pack<E>) {
     } else {
         rest.copy_from_slice(&pack[..rest.len()]);
     }
+}
+
+/// `new` where the mask is one, `old` where it is zero: exact, and unlike a choice between two loads, nothing that LLVM makes a branch of.
+#[inline(always)]
+fn blend<E: Real>(mask: E, new: E, old: E) -> E {
+    mask * new + (E::one() - mask) * old
 }
 
 /// A direction, as a type so that each is compiled for itself.
@@ -151,15 +160,15 @@ impl<E: Real> RationalQuadratic<E> {
             let right = if k + 1 < self.bins { row(slopes + k) } else { zeros };
             let (w, h, left) = (row(k), row(heights + k), row(slopes + k - 1));
             for i in 0..WIDTH {
-                let here = at[i] >= self.edge(index, if W::INVERSE { sum_h[i] } else { sum_w[i] });
-                let choose = |new: E, old: E| if here { new } else { old };
-                bins.before_w[i] = choose(sum_w[i], bins.before_w[i]);
-                bins.before_h[i] = choose(sum_h[i], bins.before_h[i]);
-                bins.own_w[i] = choose(w[i], bins.own_w[i]);
-                bins.own_h[i] = choose(h[i], bins.own_h[i]);
-                bins.left[i] = choose(left[i], bins.left[i]);
-                bins.right[i] = choose(right[i], bins.right[i]);
-                bins.index[i] = choose(index, bins.index[i]);
+                let start = self.edge(index, if W::INVERSE { sum_h[i] } else { sum_w[i] });
+                let here = if at[i] >= start { E::one() } else { E::zero() };
+                bins.before_w[i] = blend(here, sum_w[i], bins.before_w[i]);
+                bins.before_h[i] = blend(here, sum_h[i], bins.before_h[i]);
+                bins.own_w[i] = blend(here, w[i], bins.own_w[i]);
+                bins.own_h[i] = blend(here, h[i], bins.own_h[i]);
+                bins.left[i] = blend(here, left[i], bins.left[i]);
+                bins.right[i] = blend(here, right[i], bins.right[i]);
+                bins.index[i] += here;
                 sum_w[i] += w[i];
                 sum_h[i] += h[i];
             }

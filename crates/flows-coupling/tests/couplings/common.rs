@@ -3,7 +3,7 @@
 use dfdx::prelude::*;
 use flow_api::spec::{BuildScope, FlowSpec, SpecError, SpecScalar, from_ron};
 use flow_api::{
-    Bijector, Context, Cotangent, EntryMut, FlowDevice, Gradients, Kernels, Mapped, Memory, Point, RowChain, Rows, Scalar, to_host, update,
+    Bijector, Context, Cotangent, EntryMut, FlowDevice, Gradients, Kernels, Memory, Point, RowChain, Rows, Scalar, to_host, update,
 };
 use flow_kernels::noise::Stream;
 use flows_coupling as _;
@@ -15,8 +15,15 @@ pub(crate) fn try_build<E: SpecScalar<Device = Cpu>>(ron: &str, dim: usize, inde
 where
     Cpu: FlowDevice<E>,
 {
+    seeded(ron, dim, index, 5)
+}
+
+pub(crate) fn seeded<E: SpecScalar<Device = Cpu>>(ron: &str, dim: usize, index: usize, seed: u64) -> Result<Flow<E>, SpecError>
+where
+    Cpu: FlowDevice<E>,
+{
     let spec: FlowSpec = from_ron(ron)?;
-    let flow = E::row_flow(spec.0.as_ref(), dim, &BuildScope::new(Cpu::default(), 5).at(index))?;
+    let flow = E::row_flow(spec.0.as_ref(), dim, &BuildScope::new(Cpu::default(), seed).at(index))?;
     Ok(Rows(RowChain::new(dim, vec![flow])?))
 }
 
@@ -63,20 +70,12 @@ where
     }
 }
 
-/// The loss ⟨w, y⟩ + ⟨v, log-det⟩ with fixed random weights.
-pub(crate) fn weights<E: Scalar>(rows: usize, dim: usize) -> Cotangent<(usize, usize), E, Cpu>
+/// ∂L/∂y and ∂L/∂log-det of a loss with fixed random weights.
+fn weights<E: Scalar>(rows: usize, dim: usize) -> Cotangent<(usize, usize), E, Cpu>
 where
     Cpu: FlowDevice<E>,
 {
     Cotangent { value: batch(normal(rows * dim, "w"), dim), log_det: Cpu::default().tensor_from_vec(normal(rows, "v"), (rows,)) }
-}
-
-pub(crate) fn loss<E: Scalar>(mapped: &Mapped<(usize, usize), E, Cpu>, weights: &Cotangent<(usize, usize), E, Cpu>) -> E
-where
-    Cpu: FlowDevice<E>,
-{
-    let dot = |a: Vec<E>, b: Vec<E>| a.into_iter().zip(b).map(|(a, b)| a * b).sum::<E>();
-    dot(to_host(&mapped.value), to_host(&weights.value)) + dot(to_host(&mapped.log_det.value), to_host(&weights.log_det))
 }
 
 /// ∂L/∂x and the gradients of all parameters, from what `memory` leaves.

@@ -1,0 +1,102 @@
+//! A bijection for one shape type alone.
+
+use crate::{
+    Bijector, Context, Cotangent, FlowDevice, Gradients, InverseKind, Kept, LayerInfo, LogDetKind, Mapped, Module, Point, Pulled, Result,
+    Scalar, module_fields,
+};
+use dfdx::prelude::{Shape, Tensor};
+use std::marker::PhantomData;
+
+/// `B` for inputs of shape `X` and no other.
+///
+/// A row flow takes rows of any dimension type, and its size is checked when a model is built. Pinned to `(usize, Const<4>)`, it is a bijection of that shape alone, and to
+/// compose it with one of another shape does not compile.
+///
+/// ```
+/// use dfdx::prelude::*;
+/// use flow_api::{layers::LuLinear, Pinned, Rows, Then};
+/// type Four = (usize, Const<4>);
+/// let device = Cpu::default();
+/// let linear = || Rows(LuLinear::<f32, Cpu>::new(4, &device));
+/// let both = Then::new(Pinned::<Four, _>::new(linear()), Pinned::<Four, _>::new(linear()), &(1, Const));
+/// assert!(both.is_ok());
+/// ```
+#[derive(Debug, Clone)]
+pub struct Pinned<X, B> {
+    inner: B,
+    shape: PhantomData<X>,
+}
+
+impl<X, B> Pinned<X, B> {
+    /// Pins a bijection to the shape type `X`.
+    pub fn new(inner: B) -> Self {
+        Self { inner, shape: PhantomData }
+    }
+
+    /// The bijection.
+    pub fn into_inner(self) -> B {
+        self.inner
+    }
+}
+
+impl<X: Shape, E: Scalar, B: Module<E>> Module<E> for Pinned<X, B> {
+    module_fields!(E; child inner; refresh inner);
+}
+
+impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: Bijector<X, E, D>> Bijector<X, E, D> for Pinned<X, B> {
+    type Out = B::Out;
+
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+
+    fn output_shape(&self, input: &X) -> Result<B::Out> {
+        self.inner.output_shape(input)
+    }
+
+    fn forward(&self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<Mapped<B::Out, E, D>> {
+        self.inner.forward(x, &cx.child("inner"))
+    }
+
+    fn inverse(&self, y: Tensor<B::Out, E, D>, cx: &Context<E, D>) -> Result<Mapped<X, E, D>> {
+        self.inner.inverse(y, &cx.child("inner"))
+    }
+
+    fn forward_keeping(&self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<(Mapped<B::Out, E, D>, Kept)> {
+        self.inner.forward_keeping(x, &cx.child("inner"))
+    }
+
+    fn pullback(
+        &self,
+        at: Point<X, B::Out, E, D>,
+        cotangent: Cotangent<B::Out, E, D>,
+        gradients: &mut Gradients<E>,
+        cx: &Context<E, D>,
+    ) -> Result<Pulled<X, E, D>> {
+        self.inner.pullback(at, cotangent, gradients, &cx.child("inner"))
+    }
+
+    fn initialise(&mut self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<Tensor<B::Out, E, D>> {
+        self.inner.initialise(x, &cx.child("inner"))
+    }
+
+    fn log_det_kind(&self) -> LogDetKind {
+        self.inner.log_det_kind()
+    }
+
+    fn inverse_kind(&self) -> InverseKind {
+        self.inner.inverse_kind()
+    }
+
+    fn condition_width(&self) -> Option<usize> {
+        self.inner.condition_width()
+    }
+
+    fn multiply_adds(&self, input: &X) -> u64 {
+        self.inner.multiply_adds(input)
+    }
+
+    fn describe(&self, path: &str, input: &X, table: &mut Vec<LayerInfo>) -> Result<()> {
+        self.inner.describe(path, input, table)
+    }
+}

@@ -1,0 +1,12 @@
+//! A type that is no bijection cannot be composed.
+
+use dfdx::prelude::*;
+use flow_api::layers::LuLinear;
+use flow_api::{Rows, Then};
+
+struct Nothing;
+
+fn main() {
+    let four = Rows(LuLinear::<f32, Cpu>::new(4, &Cpu::default()));
+    let _ = Then::new::<(usize, usize), f32, Cpu>(four, Nothing, &(1, 4));
+}

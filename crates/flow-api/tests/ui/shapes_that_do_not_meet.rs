@@ -1,0 +1,12 @@
+//! Rows of four numbers do not go into a bijection of rows of six.
+
+use dfdx::prelude::*;
+use flow_api::layers::LuLinear;
+use flow_api::{Pinned, Rows, Then};
+
+fn main() {
+    let device = Cpu::default();
+    let four = Pinned::<(usize, Const<4>), _>::new(Rows(LuLinear::<f32, Cpu>::new(4, &device)));
+    let six = Pinned::<(usize, Const<6>), _>::new(Rows(LuLinear::<f32, Cpu>::new(6, &device)));
+    let _ = Then::new::<(usize, Const<4>), f32, Cpu>(four, six, &(1, Const));
+}

@@ -1,0 +1,94 @@
+//! Every spec under `specs/` builds at the size that it is for, survives its own text, and passes the conformance suite at a small size.
+
+use flow_api::spec::EventBijector;
+use flow_api::testkit::{Subject, assert_conforms, check_precision};
+use mixerflow_toolkit::prelude::*;
+use std::path::{Path, PathBuf};
+
+fn files() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("specs");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "ron"));
+    files.sort();
+    assert!(files.len() >= 7, "{files:?}");
+    files
+}
+
+fn parse(path: &Path) -> Spec<dyn ModelSpec> {
+    let text = std::fs::read_to_string(path).unwrap();
+    from_ron(&text).unwrap_or_else(|e| panic!("{}:{e}", path.display()))
+}
+
+/// The event that a spec is for: stated, or by the convention of file names.
+fn event(path: &Path, spec: &Spec<dyn ModelSpec>) -> EventShape {
+    let name = path.file_name().unwrap().to_string_lossy();
+    spec.0.event().unwrap_or(if name.starts_with("digits-") {
+        EventShape::Image { channels: 1, height: 8, width: 8 }
+    } else {
+        EventShape::Vector(2)
+    })
+}
+
+#[test]
+fn every_spec_builds_and_survives_its_text() {
+    for path in files() {
+        let spec = parse(&path);
+        let event = event(&path, &spec);
+        let model = f32::model(spec.0.as_ref(), event, &BuildScope::new(DefaultDevice::default(), 1))
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert!(!model.describe().unwrap().is_empty());
+        let text = to_ron(&spec).unwrap();
+        assert_eq!(to_ron(&from_ron::<Spec<dyn ModelSpec>>(&text).unwrap()).unwrap(), text, "{}", path.display());
+        let comments = std::fs::read_to_string(&path).unwrap();
+        assert!(comments.starts_with("//"), "{} says what it is for", path.display());
+    }
+}
+
+/// The same architecture, small: few layers, narrow networks, a tiny image. The fields are changed in the text, so any kind of spec takes part.
+fn shrunk(path: &Path) -> (Spec<dyn ModelSpec>, EventShape) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut small = String::new();
+    for line in text.lines().filter(|line| !line.trim_start().starts_with("//") && !line.trim_start().starts_with("image:")) {
+        let mut line = line.to_owned();
+        for (field, value) in [("layers: ", 2), ("hidden: ", 5), ("patch: ", 2), ("every: ", 2), ("frame: ", 1), ("repeat: ", 2)] {
+            // A network's own `layers` stands behind its width: it stays.
+            if field == "layers: " && line.contains("hidden: ") {
+                continue;
+            }
+            let mut parts = line.split(field).map(str::to_owned).collect::<Vec<_>>();
+            for part in parts.iter_mut().skip(1) {
+                let digits = part.chars().take_while(char::is_ascii_digit).count();
+                *part = format!("{value}{}", &part[digits..]);
+            }
+            line = parts.join(field);
+        }
+        small.push_str(&line);
+        small.push('\n');
+    }
+    let spec = from_ron(&small).unwrap_or_else(|e| panic!("{}, shrunk:{e}\n{small}", path.display()));
+    let image = matches!(event(path, &parse(path)), EventShape::Image { .. });
+    let event = if image { EventShape::Image { channels: 1, height: 6, width: 6 } } else { EventShape::Vector(2) };
+    (spec, event)
+}
+
+fn bijector<E: SpecScalar>(spec: &Spec<dyn ModelSpec>, event: EventShape, seed: u64) -> Result<EventBijector<E>, FlowError>
+where
+    E::Device: Default,
+{
+    Ok(E::model(spec.0.as_ref(), event, &BuildScope::new(E::Device::default(), seed)).unwrap().into_flow().into_parts().0)
+}
+
+#[test]
+fn every_spec_conforms_at_a_small_size() {
+    for path in files() {
+        let (spec, event) = shrunk(&path);
+        let iterative = bijector::<f64>(&spec, event, 1).unwrap().inverse_kind() == flow_api::InverseKind::Iterative;
+        let subject = Subject {
+            inverse_tolerance: iterative.then_some(1e-6),
+            shake: 0.1,
+            ..Subject::new(path.file_stem().unwrap().to_string_lossy(), event.len())
+        };
+        assert_conforms(&subject, |seed, _| bijector::<f64>(&spec, event, seed));
+        check_precision(&subject, |seed, _| bijector::<f32>(&spec, event, seed), |seed, _| bijector::<f64>(&spec, event, seed)).unwrap();
+    }
+}
