@@ -98,6 +98,7 @@ pub(crate) fn set(flow: &mut Flow, path: &str, new: &[f64]) {
 }
 
 /// The flow whose field is A z, up to terms of third order in 1e-5 z.
+#[expect(clippy::needless_pass_by_value, reason = "specs are written where they are used")]
 pub(crate) fn linear(matrix: &[f64], dim: usize, spec: Ffjord) -> Flow {
     const SMALL: f64 = 1e-5;
     let spec = Ffjord { hidden: dim, layers: 1, time: flows_ffjord::TimeInput::Autonomous, ..spec };

@@ -3,7 +3,7 @@
 use crate::common::dopri5;
 use dfdx::prelude::Cpu;
 use flow_api::Rows;
-use flow_api::testkit::{Subject, assert_conforms, check_precision};
+use flow_api::testkit::{Subject, assert_conforms};
 use flows_ffjord::ode::{Fixed, Solver};
 use flows_ffjord::{ContinuousFlow, EndTime, Ffjord, Gradient, TimeInput};
 

@@ -12,9 +12,8 @@ fn cx() -> Context<f64, Cpu> {
 
 /// exp(A t) by scaling, squaring and a series.
 fn matrix_exponential(a: &[f64], n: usize, t: f64) -> Vec<f64> {
-    let product = |x: &[f64], y: &[f64]| -> Vec<f64> {
-        (0..n * n).map(|i| (0..n).map(|k| x[i / n * n + k] * y[k * n + i % n]).sum()).collect()
-    };
+    let product =
+        |x: &[f64], y: &[f64]| -> Vec<f64> { (0..n * n).map(|i| (0..n).map(|k| x[i / n * n + k] * y[k * n + i % n]).sum()).collect() };
     let scaled: Vec<f64> = a.iter().map(|a| a * t / 1024.0).collect();
     let identity: Vec<f64> = (0..n * n).map(|i| f64::from(u8::from(i / n == i % n))).collect();
     let (mut sum, mut term) = (identity.clone(), identity);
@@ -35,7 +34,9 @@ fn a_linear_field_gives_the_matrix_exponential() {
     let expected: Vec<f64> =
         (0..rows * dim).map(|i| (0..dim).map(|k| exponential[i % dim * dim + k] * x[i / dim * dim + k]).sum()).collect();
     let trace = a[0] + a[4] + a[8];
-    for solver in [dopri5(1e-8), Solver::Rk4(Fixed { steps: 200 }), Solver::Bosh3(Adaptive { rtol: 1e-8, atol: 1e-8, ..Adaptive::default() })] {
+    for solver in
+        [dopri5(1e-8), Solver::Rk4(Fixed { steps: 200 }), Solver::Bosh3(Adaptive { rtol: 1e-8, atol: 1e-8, ..Adaptive::default() })]
+    {
         let flow = linear(&a, dim, Ffjord { solver, end_time: EndTime::Fixed(end), ..Ffjord::default() });
         let y = forward(&flow, &x, &cx());
         assert_close("exp(A T) x", &y.value, &expected, 1e-6);

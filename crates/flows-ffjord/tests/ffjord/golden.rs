@@ -1,4 +1,4 @@
-//! FFJORD of PyTorch and torchdiffeq, with the exact trace.
+//! FFJORD of `PyTorch` and torchdiffeq, with the exact trace.
 
 use crate::common::{Flow, assert_close, dopri5, flow, forward, inverse, pullback, set};
 use dfdx::prelude::Cpu;
@@ -25,6 +25,7 @@ fn split_time(weight: &[f64], dim: usize) -> (Vec<f64>, Vec<f64>) {
 }
 
 /// The file's network: the time enters the first layer alone.
+#[expect(clippy::needless_pass_by_value, reason = "specs are written where they are used")]
 fn build(tensors: &SafeTensors<'_>, spec: Ffjord) -> Flow {
     let (dim, hidden) = (get(tensors, "b3").len(), get(tensors, "b1").len());
     let mut flow = flow(&Ffjord { hidden, layers: 2, time: TimeInput::Concat, ..spec }, dim);

@@ -66,7 +66,8 @@ fn estimates_are_unbiased_and_know_their_error() {
 fn gradients_of_estimates_are_unbiased() {
     let x = repeated();
     let (zeros, ones) = (vec![0.0; x.len()], vec![1.0; ROWS]);
-    let mut flow = flow(&Ffjord { solver: flows_ffjord::ode::Solver::Rk4(flows_ffjord::ode::Fixed { steps: 3 }), ..spec(Trace::Exact) }, DIM);
+    let mut flow =
+        flow(&Ffjord { solver: flows_ffjord::ode::Solver::Rk4(flows_ffjord::ode::Fixed { steps: 3 }), ..spec(Trace::Exact) }, DIM);
     let exact = pullback(&flow, &x[..DIM], &zeros[..DIM], &ones[..1], &training()).0;
     for distribution in [Probe::Rademacher, Probe::Gaussian] {
         let mut deviations = Vec::new();
