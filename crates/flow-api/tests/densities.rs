@@ -38,8 +38,8 @@ fn values_are_those_of_the_formula() {
 
 #[test]
 fn gradients_are_those_of_differences() {
-    let (z, weight, step) = ([0.8, 1.7], 1.3, 1e-6);
-    let mut dz = [0.0; 2];
+    let (z, weight, step) = ([0.8_f64, 1.7], 1.3, 1e-6);
+    let mut dz = [0.0_f64; 2];
     StandardNormal::new(2).pullback(&z, &[weight], &mut dz, &mut []);
     assert!(dz.iter().zip(&z).all(|(dz, z)| (dz + weight * z).abs() < 1e-15));
 
