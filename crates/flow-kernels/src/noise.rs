@@ -33,7 +33,7 @@ impl Stream {
     ///
     /// The hash is written out here, so a run is reproduced by any later version too.
     pub fn new(seed: u64, step: u64, path: &str) -> Self {
-        // Chained `SplitMix64` over the parts: no two of (seed, step, path) can stand in for one another.
+        // Chained `SplitMix64`, so that the order of the parts matters.
         let mut state = [step, fnv1a(path)]
             .into_iter()
             .fold(mix(seed), |state, part| mix(state ^ part));
