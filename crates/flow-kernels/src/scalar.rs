@@ -5,8 +5,9 @@
 //! `#[inline(always)]`, so that LLVM vectorises a loop over them to the width of the instruction set that [`crate::simd`] dispatched to.
 //! They use a multiplication and an addition where a fused multiply-add would do: results are then bit-equal on every machine.
 //!
-//! Errors are at most 4 units in the last place over the whole range, subnormal numbers included, and mostly below 2; derivatives: 6. The left
-//! tail of [`gelu`] inherits the rounding of its cubic. NaN gives NaN, and infinities give the limit. `tests/scalar.rs` holds them to that.
+//! Errors are at most 4 units in the last place over the whole range, subnormal numbers included, and mostly below 2; `σ'` has 6. The left tails
+//! of [`silu`] (where `σ` is subnormal) and [`gelu`] inherit the rounding of their gates, and their derivatives, which cross zero, are accurate
+//! in absolute terms. NaN gives NaN, and infinities give the limit. `tests/scalar.rs` holds them to that.
 //!
 //! Free functions and not methods, because [`num_traits::Float`] already has methods of these names.
 

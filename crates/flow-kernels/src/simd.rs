@@ -190,6 +190,7 @@ fn lanewise<E: Real>(x: &[E], y: &[E], f: impl Fn(E, E) -> E) -> E {
 #[allow(clippy::float_cmp, reason = "results are exact")]
 mod tests {
     use super::*;
+    use crate::scalar;
 
     /// Small integers, whose sums are exact in any order.
     fn block(len: usize) -> Vec<f64> {
@@ -239,6 +240,35 @@ mod tests {
             add(&mut z, &x);
             scale(&mut z, 2.0);
             assert!((0..len).all(|i| z[i] == 2.0 * (y[i] + 4.0 * x[i])));
+        }
+    }
+
+    vectorized! {
+        fn elementary(y: &mut [[f32; 4]], x: &[f32]) {
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = [scalar::exp(x), scalar::tanh(x), scalar::ln(x.abs()), scalar::softplus(x)];
+            }
+        }
+    }
+
+    #[test]
+    fn dispatched_code_gives_the_bits_of_baseline_code() {
+        let x: Vec<f32> = (0..10_000).map(|i| i as f32 * 0.0213 - 100.0).collect();
+        let mut dispatched = vec![[0.0; 4]; x.len()];
+        elementary(&mut dispatched, &x);
+        for (&x, dispatched) in x.iter().zip(dispatched) {
+            let x = std::hint::black_box(x);
+            let baseline = [
+                scalar::exp(x),
+                scalar::tanh(x),
+                scalar::ln(x.abs()),
+                scalar::softplus(x),
+            ];
+            assert_eq!(
+                dispatched.map(f32::to_bits),
+                baseline.map(f32::to_bits),
+                "at {x}"
+            );
         }
     }
 
