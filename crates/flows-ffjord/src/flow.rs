@@ -90,7 +90,7 @@ impl Clone for Tally {
 pub struct Penalty<E> {
     /// ½ ∫ ‖f‖² dt.
     pub kinetic: E,
-    /// ∫ ‖∂f/∂z‖²_F dt, or its estimate by the probes.
+    /// ∫ ‖∂f/∂z‖² dt in the Frobenius norm, or its estimate by the probes.
     pub jacobian: E,
 }
 
@@ -345,8 +345,7 @@ impl<E: Scalar> Kernel<'_, E> {
     /// y → x and ∂L/∂y → ∂L/∂x by the adjoint; adds to `sums`.
     fn pull_adjoint(&self, settings: Adjoint, values: &mut [E], cotangent: &mut [E], pull: &Pull<'_, E>, sums: &mut [E]) -> Result<()> {
         let directions = self.directions(pull.lanes, pull.first_row);
-        let objective =
-            Objective { field: &self.field, directions: &directions, regularisation: self.regularisation, lanes: pull.lanes };
+        let objective = Objective { field: &self.field, directions: &directions, regularisation: self.regularisation, lanes: pull.lanes };
         let for_end = self.end_slope.is_some();
         let pulled = settings.pull(&objective, &self.solver, self.end, values, cotangent, pull.log_det, sums, for_end);
         let (end_gradient, work) = pulled.map_err(|e| solve_error(e, pull.lanes, pull.first_row))?;

@@ -177,7 +177,9 @@ impl Solver {
         ];
         match numbers.into_iter().find(|(.., valid)| !valid) {
             Some((field, got, expected, _)) => Err(OdeError::Setting { field, expected, got: got.to_string() }),
-            None if max_evaluations == 0 => Err(OdeError::Setting { field: "max_evaluations", expected: "at least 1", got: "0".to_owned() }),
+            None if max_evaluations == 0 => {
+                Err(OdeError::Setting { field: "max_evaluations", expected: "at least 1", got: "0".to_owned() })
+            }
             None => Ok(()),
         }
     }

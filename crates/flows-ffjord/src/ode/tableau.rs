@@ -60,8 +60,7 @@ pub(crate) const RK4: Tableau = Tableau {
 };
 
 /// Runge 1895: the explicit midpoint rule.
-pub(crate) const MIDPOINT: Tableau =
-    Tableau { order: 2, nodes: &[0.0, 0.5], stages: &[&[], &[0.5]], weights: &[0.0, 1.0], error: &[] };
+pub(crate) const MIDPOINT: Tableau = Tableau { order: 2, nodes: &[0.0, 0.5], stages: &[&[], &[0.5]], weights: &[0.0, 1.0], error: &[] };
 
 /// Euler 1768.
 pub(crate) const EULER: Tableau = Tableau { order: 1, nodes: &[0.0], stages: &[&[]], weights: &[1.0], error: &[] };

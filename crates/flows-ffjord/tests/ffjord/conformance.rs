@@ -19,3 +19,16 @@ fn continuous_flows_conform() {
         assert_conforms(&subject, |seed, device: &Cpu| Ok(Rows(ContinuousFlow::<f64, Cpu>::new(&spec, 4, seed, device)?)));
     }
 }
+
+#[test]
+fn single_precision_follows_double() {
+    let device = Cpu::default();
+    let spec = Ffjord { hidden: 16, ..Ffjord::default() };
+    let subject = Subject { inverse_tolerance: Some(1e-5), ..Subject::new("single precision", 6) };
+    let result = check_precision(
+        &subject,
+        |seed, _: &Cpu| Ok(Rows(ContinuousFlow::<f32, Cpu>::new(&spec, 6, seed, &device)?)),
+        |seed, _: &Cpu| Ok(Rows(ContinuousFlow::<f64, Cpu>::new(&spec, 6, seed, &device)?)),
+    );
+    assert_eq!(result, Ok(()));
+}

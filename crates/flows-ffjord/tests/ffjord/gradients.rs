@@ -75,7 +75,10 @@ fn discrete_gradients_are_exact() {
     let cases = [
         ("rk4", Ffjord { solver: Solver::Rk4(Fixed { steps: 3 }), trace: Trace::Exact, ..base.clone() }),
         ("midpoint", Ffjord { solver: Solver::Midpoint(Fixed { steps: 5 }), activation: Activation::Softplus, ..base.clone() }),
-        ("euler", Ffjord { solver: Solver::Euler(Fixed { steps: 7 }), time: TimeInput::Concat, activation: Activation::Silu, ..base.clone() }),
+        (
+            "euler",
+            Ffjord { solver: Solver::Euler(Fixed { steps: 7 }), time: TimeInput::Concat, activation: Activation::Silu, ..base.clone() },
+        ),
         ("one step", Ffjord { solver: Solver::Rk4(Fixed { steps: 1 }), time: TimeInput::Autonomous, layers: 1, ..base.clone() }),
         ("probes", Ffjord { solver: Solver::Rk4(Fixed { steps: 2 }), trace: estimate(3, Probe::Gaussian), regularisation, ..base.clone() }),
         ("exact, regularised", Ffjord { solver: Solver::Rk4(Fixed { steps: 2 }), trace: Trace::Exact, regularisation, layers: 3, ..base }),

@@ -1,4 +1,4 @@
-//! Continuous flows against closed forms, finite differences, PyTorch and torchdiffeq.
+//! Continuous flows against closed forms, finite differences, `PyTorch` and torchdiffeq.
 
 mod common;
 mod conformance;

@@ -66,7 +66,8 @@ fn estimates_are_unbiased_and_know_their_error() {
 fn gradients_of_estimates_are_unbiased() {
     let x = repeated();
     let (zeros, ones) = (vec![0.0; x.len()], vec![1.0; ROWS]);
-    let mut flow = flow(&Ffjord { solver: flows_ffjord::ode::Solver::Rk4(flows_ffjord::ode::Fixed { steps: 3 }), ..spec(Trace::Exact) }, DIM);
+    let mut flow =
+        flow(&Ffjord { solver: flows_ffjord::ode::Solver::Rk4(flows_ffjord::ode::Fixed { steps: 3 }), ..spec(Trace::Exact) }, DIM);
     let exact = pullback(&flow, &x[..DIM], &zeros[..DIM], &ones[..1], &training()).0;
     for distribution in [Probe::Rademacher, Probe::Gaussian] {
         let mut deviations = Vec::new();
@@ -91,7 +92,7 @@ fn gradients_of_estimates_are_unbiased() {
 #[test]
 fn rademacher_is_exact_where_the_jacobian_is_diagonal() {
     let diagonal = [0.5, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.25];
-    let mut flow = linear(&diagonal, 3, Ffjord { solver: dopri5(1e-8), ..Ffjord::default() });
+    let mut flow = linear(&diagonal, 3, &Ffjord { solver: dopri5(1e-8), ..Ffjord::default() });
     let x = normal(3 * 10, 1);
     let exact = forward(&flow, &x, &flow_api::Context::new(0)).log_det;
     for probes in [1, 3] {
