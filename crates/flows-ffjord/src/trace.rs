@@ -11,7 +11,8 @@ use std::ops::Range;
 /// How tr ∂f/∂z is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trace {
-    /// The sum over all d unit vectors of eᵀ J e, all of them through one blocked product a layer.
+    /// The sum over all d unit vectors of eᵀ J e, all of them through one blocked product a layer. Of a field with one or two hidden layers the value (not the
+    /// gradient) is found at the price of a single direction: tr(W₃ D₂ W₂ D₁ W₁) is a bilinear form in the slopes of the two layers.
     Exact,
     /// Hutchinson's estimate, the mean over random probes of εᵀ J ε.
     Hutchinson(Hutchinson),
