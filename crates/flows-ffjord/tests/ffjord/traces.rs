@@ -165,8 +165,13 @@ fn groups_of_directions_add_up() {
     let flow = flow(&Ffjord { layers: 3, ..spec(Trace::Exact) }, dim);
     let x = normal(100 * dim, 3);
     let whole = forward(&flow, &x, &training()).log_det;
+    let (c, g) = (normal(100 * dim, 4), normal(100, 5));
+    let (for_x, _) = pullback(&flow, &x, &c, &g, &training());
     // Two rows: all eleven directions at once. A hundred: five at a time.
     for (i, rows) in x.chunks_exact(2 * dim).enumerate().step_by(7) {
         assert_close("log-det", &forward(&flow, rows, &training()).log_det, &whole[2 * i..2 * i + 2], 1e-5);
+        let at = 2 * i * dim..2 * (i + 1) * dim;
+        let (own, _) = pullback(&flow, rows, &c[at.clone()], &g[2 * i..2 * i + 2], &training());
+        assert_close("∂x", &own, &for_x[at], 1e-4);
     }
 }
