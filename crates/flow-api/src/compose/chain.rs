@@ -20,7 +20,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Chain<X, E, D> {
     /// Composes `layers` and checks that their sizes meet for inputs of shape `input`.
     ///
     /// # Errors
-    /// [`FlowError::Composition`] naming both layers.
+    /// [`FlowError::Composition`](crate::FlowError::Composition) naming both layers.
     pub fn new(layers: Vec<BoxBijector<X, X, E, D>>, input: &X) -> Result<Self> {
         let mut shape = *input;
         let mut before = "the input".to_owned();
@@ -120,6 +120,8 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Chain<X, E, D>
         gradients: &mut Gradients<E>,
         cx: &Context<E, D>,
     ) -> Result<Pulled<X, E, D>> {
+        // Layers that pull back from what they kept do not recover the input.
+        let given = if let Point::Input(x) = &at { Some(x.clone()) } else { None };
         let ChainTrace { layers: traces, output } = match at {
             Point::Kept(kept) => *kept.downcast().map_err(|_| foreign_point(cx.path()))?,
             Point::Input(x) => *self.forward_keeping(x, cx)?.1.downcast().map_err(|_| foreign_point(cx.path()))?,
@@ -136,7 +138,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Chain<X, E, D>
             let cotangent = Cotangent { value: pulled.cotangent, log_det: log_det.clone() };
             pulled = layer.pullback(at, cotangent, gradients, &cx.child(i))?;
         }
-        Ok(pulled)
+        Ok(Pulled { input: given.or(pulled.input), ..pulled })
     }
 
     fn initialise(&mut self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<Tensor<X, E, D>> {
@@ -152,7 +154,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Chain<X, E, D>
     }
 
     fn condition_width(&self) -> Option<usize> {
-        self.layers.iter().find_map(|layer| layer.condition_width())
+        self.layers.iter().find_map(super::super::bijector::Bijector::condition_width)
     }
 
     fn multiply_adds(&self, input: &X) -> u64 {
@@ -172,6 +174,6 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Chain<X, E, D>
 
 impl<X: Shape, E: Scalar, D: FlowDevice<E>> std::fmt::Debug for Chain<X, E, D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.layers.iter().map(|layer| layer.kind())).finish()
+        f.debug_list().entries(self.layers.iter().map(super::super::bijector::Bijector::kind)).finish()
     }
 }
