@@ -1,4 +1,4 @@
-//! Prints one JSON line: median seconds of a training step and of a sampling solve of one FFJORD flow, with the evaluations of each.
+//! Prints one JSON line: median seconds of a training step, a sampling solve and an exact log p of one FFJORD flow, with the evaluations.
 //!
 //! The field is the one that `torch_families.py ffjord` has: tanh, two hidden layers, the time as one more input of the first; f32, dopri5, one Rademacher
 //! probe, the adjoint, Adam. `benches/beside_torch.py` runs both in turn.
@@ -104,9 +104,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         sampling = flow.bijector().inverse(x.clone(), &cx)?.report.evaluations;
         Ok(())
     })?;
+    let score = median(steps.min(3), || Ok(flow.log_prob(x.clone(), &Context::new(0)).map(drop)?))?;
     let line = serde_json::json!({
         "train_s": train, "train_evaluations": forward + backward, "forward_evaluations": forward, "sample_s": sample,
-        "sample_evaluations": sampling,
+        "sample_evaluations": sampling, "exact_log_prob_s": score,
         "config": {"dim": dim, "hidden": hidden, "rows": rows, "threads": threads, "steps": steps, "tol": tol, "seminorm": seminorm},
     });
     println!("{line}");

@@ -126,7 +126,9 @@ impl<E: Real> Reverse<'_, '_, E> {
             }
             later.push(lambda);
         }
-        later.iter().for_each(|lambda| add(cotangent, lambda));
+        for lambda in &later {
+            add(cotangent, lambda);
+        }
         end_gradient
     }
 }

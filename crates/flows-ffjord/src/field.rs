@@ -1,5 +1,6 @@
 //! The vector field f(z, t): the smooth MLP with the time in it.
 
+use crate::shallow::ShallowField;
 use flow_api::{FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
 use flow_kernels::Real;
 use flow_kernels::scalar::sigmoid;
@@ -97,6 +98,7 @@ pub(crate) struct FieldConfig {
 #[derive(Debug, Clone)]
 pub struct Field<E: Scalar, D: FlowDevice<E>> {
     net: Mlp<E, D>,
+    activation: Activation,
     time: TimeInput,
     shift: Option<Parameter<E, D>>,
     gate: Option<Parameter<E, D>>,
@@ -126,7 +128,7 @@ impl<E: Scalar, D: FlowDevice<E>> Field<E, D> {
             TimeInput::Concat => (draw(false, zero_init), None, None),
             TimeInput::ConcatSquash => (draw(true, zero_init), draw(true, false), draw(true, false)),
         };
-        Ok(Self { net, time, shift, gate, gate_bias })
+        Ok(Self { net, activation, time, shift, gate, gate_bias })
     }
 
     /// The network without the time.
@@ -168,7 +170,8 @@ impl<E: Scalar, D: FlowDevice<E>> Field<E, D> {
             return Err(flow_api::shape_error("Ffjord", "time", mlp.modulation_len(), got));
         }
         let parameters = mlp.layer_sums(mlp.layers() - 1).bias.end + shift.len() + gate.len() + gate_bias.len();
-        Ok(FieldKernel { mlp, shift, gate, gate_bias, parameters })
+        let shallow = ShallowField::new(self.activation, self.net.layers().iter().map(|l| (l.weight().values(), l.bias().values())));
+        Ok(FieldKernel { mlp, shallow, shift, gate, gate_bias, parameters })
     }
 }
 
@@ -196,6 +199,7 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for Field<E, D> {
 #[derive(Debug)]
 pub(crate) struct FieldKernel<'a, E: Real> {
     pub(crate) mlp: MlpKernel<'a, E>,
+    shallow: Option<ShallowField<'a, E>>,
     shift: &'a [E],
     gate: &'a [E],
     gate_bias: &'a [E],
@@ -214,6 +218,29 @@ pub(crate) struct Moment<E: Real> {
 impl<E: Real> Moment<E> {
     fn modulation(&self) -> Modulation<'_, E> {
         Modulation { scale: &self.scale, shift: &self.shift }
+    }
+
+    /// The same, layer by layer.
+    pub(crate) fn layers(&self) -> LayerModulations<'_, E> {
+        LayerModulations { scale: &self.scale, shift: &self.shift }
+    }
+}
+
+/// The modulation of the layers that have not been taken yet.
+pub(crate) struct LayerModulations<'m, E> {
+    scale: &'m [E],
+    shift: &'m [E],
+}
+
+impl<'m, E> LayerModulations<'m, E> {
+    /// Scale and shift of the next layer, which has so many outputs: empty where there is none.
+    pub(crate) fn next(&mut self, outputs: usize) -> (&'m [E], &'m [E]) {
+        let [scale, shift] = [&mut self.scale, &mut self.shift].map(|values| {
+            let (own, rest) = values.split_at(outputs.min(values.len()));
+            *values = rest;
+            own
+        });
+        (scale, shift)
     }
 }
 
@@ -244,6 +271,13 @@ impl<E: Real> FieldKernel<'_, E> {
     /// f(z, t).
     pub(crate) fn value(&self, t: f64, z: &[E], lanes: usize, out: &mut [E]) {
         self.mlp.forward(z, lanes, self.moment(t).modulation(), out);
+    }
+
+    /// f(z, t) and the exact tr ∂f/∂z of every row, if the field is shallow enough for its short form; else nothing is written.
+    pub(crate) fn value_and_trace(&self, t: f64, z: &[E], lanes: usize, out: &mut [E], trace: &mut [E]) -> bool {
+        let Some(shallow) = &self.shallow else { return false };
+        shallow.evaluate(&self.moment(t), z, lanes, out, trace);
+        true
     }
 
     /// f(z, t), and what the passes after it need.

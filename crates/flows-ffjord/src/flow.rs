@@ -90,7 +90,7 @@ impl Clone for Tally {
 pub struct Penalty<E> {
     /// ½ ∫ ‖f‖² dt.
     pub kinetic: E,
-    /// ∫ ‖∂`f/∂z‖²_F` dt, or its estimate by the probes.
+    /// ∫ ‖∂f/∂z‖² dt in the Frobenius norm, or its estimate by the probes.
     pub jacobian: E,
 }
 
@@ -281,10 +281,12 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ContinuousFlow<E, D> {
     }
 
     /// Of the shortest solve that the method can make ([`Solver::least_evaluations`]), with the trace of evaluation: an adaptive solve takes what the field asks for.
+    /// The exact trace of a field with at most two hidden layers counts as one direction.
     fn multiply_adds(&self) -> u64 {
         let layer = |(output, input): (usize, usize)| (output * input) as u64;
         let network: u64 = self.field.net().layers().iter().map(|l| layer(l.shape())).sum();
         let directions = match self.evaluation_trace {
+            Trace::Exact if self.field.net().layers().len() <= 3 => 1,
             Trace::Exact => self.dim(),
             Trace::Hutchinson(settings) => settings.probes,
         };

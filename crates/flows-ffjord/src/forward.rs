@@ -19,11 +19,15 @@ impl<E: Real> System<E> for FlowSystem<'_, '_, E> {
         let z = &y[..block];
         let (dz, rates) = derivative.split_at_mut(block);
         match self.integrals {
-            None => self.field.value(t, z, self.lanes, dz),
-            Some((directions, integrals)) => {
+            Some((directions, integrals)) if !rates.is_empty() => {
+                let trace_alone = directions.is_exact() && integrals.len() == integrals.log_det.len();
+                if trace_alone && self.field.value_and_trace(t, z, self.lanes, dz, rates) {
+                    return;
+                }
                 let evaluation = self.field.evaluate(t, z, self.lanes, dz);
                 integrals.rates(self.field, &evaluation, directions, dz, rates);
             }
+            _ => self.field.value(t, z, self.lanes, dz),
         }
     }
 

@@ -30,6 +30,7 @@ mod flow;
 mod forward;
 mod objective;
 pub mod ode;
+mod shallow;
 mod spec;
 mod trace;
 

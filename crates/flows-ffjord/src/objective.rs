@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// Weights of the regularisers of Finlay et al. 2020, "How to Train Your Neural ODE" (RNODE), equation 12 (arXiv:2002.02798).
 ///
-/// Along the path of a row, K = ½ ∫ ‖f‖² dt is its kinetic energy and F = ∫ ‖∂`f/∂z‖²_F` dt the integrated Jacobian norm, estimated with the trace's own
+/// Along the path of a row, K = ½ ∫ ‖f‖² dt is its kinetic energy and F = ∫ ‖∂f/∂z‖² dt its Jacobian norm (Frobenius), estimated with the trace's own
 /// probes as ‖Jε‖² (or exact, with the exact trace) at no further evaluation. Straight paths and a tame Jacobian need few, large steps.
 ///
 /// # In training
@@ -26,7 +26,7 @@ pub struct Regularisation {
     pub jacobian: f64,
 }
 
-/// The integrand q = tr J − `kinetic` · ½‖f‖² − `jacobian` · ‖`J‖²_F` of every row, with the field that it belongs to.
+/// The integrand q = tr J − `kinetic` · ½‖f‖² − `jacobian` · ‖J‖² (Frobenius) of every row, with the field that it belongs to.
 #[derive(Debug)]
 pub(crate) struct Objective<'k, 'p, E: Real> {
     pub(crate) field: &'k FieldKernel<'p, E>,
@@ -41,7 +41,7 @@ impl<E: Real> Objective<'_, '_, E> {
         self.field.dim() * self.lanes
     }
 
-    /// The gradient of S = `scale` ⟨a, f⟩ + `Σ_r` `g_r` `q_r` at one evaluation, where the field's value is `f`; without g, of the first term alone.
+    /// The gradient of S = `scale` ⟨a, f⟩ + Σ g q (over the rows) at one evaluation, where the field's value is `f`; without g, of the first term alone.
     ///
     /// `z_bar` = ∂S/∂z and `sums` = ∂S/∂θ are overwritten; `sums` is as long as [`FieldKernel::sums_len`], of which the parameters take the front. Returns ∂S/∂t.
     #[allow(clippy::too_many_arguments, reason = "S has three factors, and its gradient three parts")]
@@ -83,7 +83,7 @@ impl<E: Real> Objective<'_, '_, E> {
         self.field.fold_time(evaluation, sums)
     }
 
-    /// `Σ_r` `g_r` `q_r` at one evaluation.
+    /// Σ g q over the rows at one evaluation.
     pub(crate) fn rate(&self, evaluation: &Evaluation<E>, f: &[E], g: &[E]) -> f64 {
         let integrals = Integrals::new(self.directions, true);
         let mut rates = Buffer::take(integrals.len());

@@ -11,7 +11,8 @@ use std::ops::Range;
 /// How tr ∂f/∂z is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trace {
-    /// The sum over all d unit vectors of eᵀ J e, all of them through one blocked product a layer.
+    /// The sum over all d unit vectors of eᵀ J e, all of them through one blocked product a layer. Of a field with one or two hidden layers the value (not the
+    /// gradient) is found at the price of a single direction: tr(W₃ D₂ W₂ D₁ W₁) is a bilinear form in the slopes of the two layers.
     Exact,
     /// Hutchinson's estimate, the mean over random probes of εᵀ J ε.
     Hutchinson(Hutchinson),
@@ -23,8 +24,8 @@ pub enum Trace {
 ///
 /// # Standard error
 /// With n ≥ 2 probes the log-dets of the single probes are integrated side by side, and the standard error is that of their mean. A single probe tells nothing about its
-/// own spread, so with n = 1 an upper bound is reported: Var(εᵀJε) ≤ `2‖J‖²_F` for both distributions, whence the standard error of the integral is at most
-/// √2 ∫ ‖J‖_F dt; ‖J‖_F² is estimated by ‖Jε‖², which costs nothing. The error control ignores it.
+/// own spread, so with n = 1 an upper bound is reported: Var(εᵀJε) ≤ 2‖J‖² (Frobenius) for both distributions, whence the standard error of the integral is at most
+/// √2 ∫ ‖J‖ dt; ‖J‖² is estimated by ‖Jε‖², which costs nothing. The error control ignores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Hutchinson {
@@ -46,14 +47,14 @@ pub enum Probe {
     /// ±1 with equal probability: the least variance, 2 Σ_{i≠j} S²ᵢⱼ with S the symmetric part of J; exact where J is diagonal.
     #[default]
     Rademacher,
-    /// Standard normal: variance 2 ‖`S‖²_F`.
+    /// Standard normal: variance 2 ‖S‖² (Frobenius).
     Gaussian,
 }
 
 /// Most columns (directions × lanes) that go through the network at once, so that a layer of some dozen units stays in the L2 cache.
 const COLUMNS: usize = 512;
 
-/// The directions along which the Jacobian of one block is seen, for one solve: u₁ … `u_n` of every row, with tr J ≈ weight · Σ uᵀ J u.
+/// The directions along which the Jacobian of one block is seen, for one solve: u₁, u₂, … of every row, with tr J ≈ weight · Σ uᵀ J u.
 #[derive(Debug)]
 pub(crate) struct Directions<E: Real> {
     dim: usize,
@@ -129,7 +130,7 @@ pub(crate) struct Integrals {
     pub(crate) spread: Range<usize>,
     /// ½‖f‖².
     pub(crate) kinetic: Range<usize>,
-    /// ‖`J‖²_F`, or its estimate.
+    /// ‖J‖² (Frobenius), or its estimate.
     pub(crate) jacobian: Range<usize>,
 }
 
@@ -195,7 +196,9 @@ impl Integrals {
         if !self.kinetic.is_empty() {
             let kinetic = &mut out[self.kinetic.clone()];
             add_feature_products(kinetic, f, f);
-            kinetic.iter_mut().for_each(|k| *k *= E::of(0.5));
+            for k in kinetic {
+                *k *= E::of(0.5);
+            }
         }
     }
 

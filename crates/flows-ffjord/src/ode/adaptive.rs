@@ -73,7 +73,8 @@ pub(super) fn solve<E: Real, S: System<E> + ?Sized>(
         for i in 1..last {
             let (before, own) = k.split_at_mut(i);
             combine(&mut stage, y, &terms(dt, tableau.stages[i], before));
-            system.derivative(t + tableau.nodes[i] * dt, &stage, &mut own[0]);
+            let needed = tableau.needed(i, layout.coupled, y.len());
+            system.derivative(t + tableau.nodes[i] * dt, &stage, &mut own[0][..needed]);
         }
         let (before, own) = k.split_at_mut(last);
         combine(&mut next, y, &terms(dt, tableau.weights, before));

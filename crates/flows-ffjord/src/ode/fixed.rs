@@ -49,7 +49,7 @@ pub(crate) fn advance<E: Real, S: System<E> + ?Sized>(
             let (before, own) = k.split_at_mut(i);
             let stage = &mut next[..coupled];
             combine(stage, y, &terms(grid.dt(), row, before));
-            system.derivative(grid.time(step, node), stage, &mut own[0]);
+            system.derivative(grid.time(step, node), stage, &mut own[0][..tableau.needed(i, coupled, y.len())]);
         }
         combine(&mut next, y, &terms(grid.dt(), tableau.weights, &k));
         y.copy_from_slice(&next);

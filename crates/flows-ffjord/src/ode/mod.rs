@@ -33,7 +33,8 @@ use tableau::Tableau;
 ///
 /// A closure `FnMut(f64, &[E], &mut [E])` is one, with the plain [`Layout`].
 pub trait System<E> {
-    /// Writes f(t, y) to `derivative`, which is as long as the state. `y` is the state, or at least its coupled part (see [`Layout`]).
+    /// Writes f(t, y) to `derivative`. Where the state has quadratures behind its coupled part (see [`Layout`]), `y` may be the coupled part alone, and
+    /// `derivative` is too at stages that no quadrature needs: as long as the state, or as the coupled part.
     fn derivative(&mut self, t: f64, y: &[E], derivative: &mut [E]);
 
     /// How a state of this length is made up. By default every number counts, as one part.

@@ -15,6 +15,14 @@ pub(crate) struct Tableau {
     pub(crate) error: &'static [f64],
 }
 
+impl Tableau {
+    /// How much of the derivative stage i needs: a stage that enters neither the new state nor the error estimate adds nothing to quadratures.
+    pub(crate) fn needed(&self, stage: usize, coupled: usize, len: usize) -> usize {
+        let enters = |weights: &[f64]| weights.get(stage).is_some_and(|w| w.abs() > 0.0);
+        if enters(self.weights) || enters(self.error) { len } else { coupled }
+    }
+}
+
 /// Dormand and Prince 1980, in the form of Shampine 1986: the error weights are those of `torchdiffeq`, not the textbook's (b̂₁ = 5179/57600, …).
 pub(crate) const DOPRI5: Tableau = Tableau {
     order: 5,

@@ -1,7 +1,7 @@
 //! What several test files need.
 
 use dfdx::prelude::{Cpu, TensorFromVec};
-use flow_api::{Bijector, Context, Cotangent, EntryMut, Gradients, LogDet, Memory, Mode, Point, Rows, SolveReport, to_host, update};
+use flow_api::{Bijector, Context, Cotangent, EntryMut, Gradients, Memory, Mode, Point, Rows, SolveReport, to_host, update};
 use flow_kernels::noise::Stream;
 use flows_ffjord::ode::{Adaptive, Solver};
 use flows_ffjord::{ContinuousFlow, Ffjord};
@@ -36,9 +36,15 @@ pub(crate) struct Mapped {
     pub(crate) report: SolveReport,
 }
 
-fn host((value, log_det, report): (dfdx::prelude::Tensor<(usize, usize), f64, Cpu>, LogDet<f64, Cpu>, SolveReport)) -> Mapped {
-    let standard_error = log_det.standard_error.as_ref().map(to_host);
-    Mapped { value: to_host(&value), log_det: to_host(&log_det.value), standard_error, report }
+impl From<flow_api::Mapped<(usize, usize), f64, Cpu>> for Mapped {
+    fn from(mapped: flow_api::Mapped<(usize, usize), f64, Cpu>) -> Self {
+        Self {
+            value: to_host(&mapped.value),
+            log_det: to_host(&mapped.log_det.value),
+            standard_error: mapped.log_det.standard_error.as_ref().map(to_host),
+            report: mapped.report,
+        }
+    }
 }
 
 fn dim(flow: &Flow) -> usize {
@@ -47,14 +53,12 @@ fn dim(flow: &Flow) -> usize {
 
 pub(crate) fn forward(flow: &Flow, x: &[f64], cx: &Context<f64, Cpu>) -> Mapped {
     let shape = (x.len() / dim(flow), dim(flow));
-    let m = flow.forward(Cpu::default().tensor_from_vec(x.to_vec(), shape), cx).unwrap();
-    host((m.value, m.log_det, m.report))
+    flow.forward(Cpu::default().tensor_from_vec(x.to_vec(), shape), cx).unwrap().into()
 }
 
 pub(crate) fn inverse(flow: &Flow, y: &[f64], cx: &Context<f64, Cpu>) -> Mapped {
     let shape = (y.len() / dim(flow), dim(flow));
-    let m = flow.inverse(Cpu::default().tensor_from_vec(y.to_vec(), shape), cx).unwrap();
-    host((m.value, m.log_det, m.report))
+    flow.inverse(Cpu::default().tensor_from_vec(y.to_vec(), shape), cx).unwrap().into()
 }
 
 /// ∂L/∂x and all parameters' gradients of L = ⟨c, y⟩ + ⟨g, log-dets⟩, from what the memory setting leaves.
@@ -98,10 +102,9 @@ pub(crate) fn set(flow: &mut Flow, path: &str, new: &[f64]) {
 }
 
 /// The flow whose field is A z, up to terms of third order in 1e-5 z.
-#[expect(clippy::needless_pass_by_value, reason = "specs are written where they are used")]
-pub(crate) fn linear(matrix: &[f64], dim: usize, spec: Ffjord) -> Flow {
+pub(crate) fn linear(matrix: &[f64], dim: usize, spec: &Ffjord) -> Flow {
     const SMALL: f64 = 1e-5;
-    let spec = Ffjord { hidden: dim, layers: 1, time: flows_ffjord::TimeInput::Autonomous, ..spec };
+    let spec = Ffjord { hidden: dim, layers: 1, time: flows_ffjord::TimeInput::Autonomous, ..spec.clone() };
     let mut flow = flow(&spec, dim);
     let identity: Vec<f64> = (0..dim * dim).map(|i| if i / dim == i % dim { SMALL } else { 0.0 }).collect();
     set(&mut flow, "field.net.layers.0.weight", &identity);

@@ -3,7 +3,7 @@
 use crate::common::dopri5;
 use dfdx::prelude::Cpu;
 use flow_api::Rows;
-use flow_api::testkit::{Subject, assert_conforms};
+use flow_api::testkit::{Subject, assert_conforms, check_precision};
 use flows_ffjord::ode::{Fixed, Solver};
 use flows_ffjord::{ContinuousFlow, EndTime, Ffjord, Gradient, TimeInput};
 
@@ -18,4 +18,17 @@ fn continuous_flows_conform() {
         let subject = Subject { identity_start: true, inverse_tolerance: Some(1e-8), ..Subject::new(name, 4) };
         assert_conforms(&subject, |seed, device: &Cpu| Ok(Rows(ContinuousFlow::<f64, Cpu>::new(&spec, 4, seed, device)?)));
     }
+}
+
+#[test]
+fn single_precision_follows_double() {
+    let device = Cpu::default();
+    let spec = Ffjord { hidden: 16, ..Ffjord::default() };
+    let subject = Subject { inverse_tolerance: Some(1e-5), ..Subject::new("single precision", 6) };
+    let result = check_precision(
+        &subject,
+        |seed, _: &Cpu| Ok(Rows(ContinuousFlow::<f32, Cpu>::new(&spec, 6, seed, &device)?)),
+        |seed, _: &Cpu| Ok(Rows(ContinuousFlow::<f64, Cpu>::new(&spec, 6, seed, &device)?)),
+    );
+    assert_eq!(result, Ok(()));
 }

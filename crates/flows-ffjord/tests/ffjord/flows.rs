@@ -37,7 +37,7 @@ fn a_linear_field_gives_the_matrix_exponential() {
     for solver in
         [dopri5(1e-8), Solver::Rk4(Fixed { steps: 200 }), Solver::Bosh3(Adaptive { rtol: 1e-8, atol: 1e-8, ..Adaptive::default() })]
     {
-        let flow = linear(&a, dim, Ffjord { solver, end_time: EndTime::Fixed(end), ..Ffjord::default() });
+        let flow = linear(&a, dim, &Ffjord { solver, end_time: EndTime::Fixed(end), ..Ffjord::default() });
         let y = forward(&flow, &x, &cx());
         assert_close("exp(A T) x", &y.value, &expected, 1e-6);
         assert_close("T tr A", &y.log_det, &vec![trace * end; rows], 1e-7);
@@ -50,7 +50,7 @@ fn a_linear_field_gives_the_matrix_exponential() {
 #[test]
 fn a_rotation_keeps_norms_and_volume() {
     let a = [0.0, -2.0, 0.5, 2.0, 0.0, 1.0, -0.5, -1.0, 0.0];
-    let flow = linear(&a, 3, Ffjord { solver: dopri5(1e-9), ..Ffjord::default() });
+    let flow = linear(&a, 3, &Ffjord { solver: dopri5(1e-9), ..Ffjord::default() });
     let x = normal(12, 8);
     let y = forward(&flow, &x, &cx());
     let norms = |v: &[f64]| v.chunks_exact(3).map(|row| row.iter().map(|x| x * x).sum::<f64>().sqrt()).collect::<Vec<_>>();
@@ -127,7 +127,7 @@ fn it_starts_as_the_identity() {
     assert_eq!((y.value, y.log_det), (x, vec![0.0; 3]));
 }
 
-/// One stiff row costs its own block alone; the others agree within the tolerance however the batch is cut.
+/// Results agree within the tolerance however the batch is cut, and a row that needs small steps changes nothing in other blocks.
 #[test]
 fn blocks_step_by_their_own_error() {
     let spec = Ffjord { hidden: 16, solver: dopri5(1e-7), ..Ffjord::default() };
@@ -139,6 +139,11 @@ fn blocks_step_by_their_own_error() {
         assert_close("value", &alone.value, &whole.value[2 * i..2 * i + 2], 1e-5);
         assert_close("log-det", &alone.log_det, &whole.log_det[i..=i], 1e-5);
     }
+    let mut hard = x;
+    hard[..2].copy_from_slice(&[300.0, -500.0]);
+    let other = forward(&flow, &hard, &cx());
+    assert_ne!(other.value[2..256], whole.value[2..256]);
+    assert_eq!((&other.value[256..], &other.log_det[128..]), (&whole.value[256..], &whole.log_det[128..]));
 }
 
 #[test]
@@ -171,15 +176,28 @@ fn what_is_not_finite_is_an_error_that_names_its_row() {
 #[test]
 fn stiffness_is_an_error() {
     let limited = Solver::Dopri5(Adaptive { max_evaluations: 500, ..Adaptive::default() });
-    let flow = linear(&[-1e7, 0.0, 0.0, -1.0], 2, Ffjord { solver: limited, ..Ffjord::default() });
+    let flow = linear(&[-1e7, 0.0, 0.0, -1.0], 2, &Ffjord { solver: limited, ..Ffjord::default() });
     let device = Cpu::default();
     let error = flow.forward(device.tensor_from_vec(vec![1.0; 4], (2, 2)), &cx().child("layers").child(3)).unwrap_err();
     assert!(matches!(&error, FlowError::TooManyEvaluations { layer, limit: 500, .. } if layer == "layers.3"), "{error}");
     // A step that vanishes is one too.
     let coarse = Solver::Dopri5(Adaptive { smallest_step: 1e-3, ..Adaptive::default() });
-    let flow = linear(&[-1e7, 0.0, 0.0, -1.0], 2, Ffjord { solver: coarse, ..Ffjord::default() });
+    let flow = linear(&[-1e7, 0.0, 0.0, -1.0], 2, &Ffjord { solver: coarse, ..Ffjord::default() });
     let error = flow.forward(device.tensor_from_vec(vec![1.0; 4], (2, 2)), &cx()).unwrap_err();
     assert!(matches!(error, FlowError::StepUnderflow { dt, .. } if dt < 1e-3), "{error}");
+}
+
+/// Sampling does not pay for a trace that nobody reads.
+#[test]
+fn log_dets_can_be_left_out() {
+    let flow = flow(&Ffjord { hidden: 8, solver: dopri5(1e-8), ..Ffjord::default() }, 3);
+    let x = normal(30, 1);
+    let y = forward(&flow, &x, &cx());
+    let without = cx().without_log_det();
+    let bare = forward(&flow, &x, &without);
+    assert_close("value", &bare.value, &y.value, 1e-6);
+    assert!(y.log_det.iter().all(|l| l.abs() > 0.0) && bare.log_det.iter().all(|l| l.abs().to_bits() == 0));
+    assert_close("inverse", &inverse(&flow, &y.value, &without).value, &x, 1e-6);
 }
 
 #[test]

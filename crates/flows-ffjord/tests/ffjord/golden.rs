@@ -25,10 +25,9 @@ fn split_time(weight: &[f64], dim: usize) -> (Vec<f64>, Vec<f64>) {
 }
 
 /// The file's network: the time enters the first layer alone.
-#[expect(clippy::needless_pass_by_value, reason = "specs are written where they are used")]
-fn build(tensors: &SafeTensors<'_>, spec: Ffjord) -> Flow {
+fn build(tensors: &SafeTensors<'_>, spec: &Ffjord) -> Flow {
     let (dim, hidden) = (get(tensors, "b3").len(), get(tensors, "b1").len());
-    let mut flow = flow(&Ffjord { hidden, layers: 2, time: TimeInput::Concat, ..spec }, dim);
+    let mut flow = flow(&Ffjord { hidden, layers: 2, time: TimeInput::Concat, ..spec.clone() }, dim);
     let (first, mut shift) = split_time(&get(tensors, "w1"), dim);
     shift.resize(2 * hidden + dim, 0.0);
     set(&mut flow, "field.net.layers.0.weight", &first);
@@ -53,7 +52,7 @@ fn ffjord_of_torchdiffeq() {
     let rk4 = Solver::Rk4(Fixed { steps: 100 });
     let cases = [(dopri5(1e-10), adjoint(true)), (dopri5(1e-9), adjoint(false)), (rk4, Gradient::Discrete), (rk4, adjoint(true))];
     for (solver, gradient) in cases {
-        let flow = build(&tensors, Ffjord { solver, gradient, ..Ffjord::default() });
+        let flow = build(&tensors, &Ffjord { solver, gradient, ..Ffjord::default() });
         // Evaluation has the exact trace.
         let cx = Context::<f64, Cpu>::new(0);
         let y = forward(&flow, &get("x"), &cx);

@@ -2,7 +2,8 @@
 
 use crate::common::{Flow, assert_close, dopri5, flow, forward, linear, normal, pullback, training};
 use flow_api::{LogDetKind, Mode, RowFlow};
-use flows_ffjord::{Ffjord, Hutchinson, Probe, Trace};
+use flows_ffjord::ode::{Fixed, Solver};
+use flows_ffjord::{Activation, Ffjord, Hutchinson, Probe, TimeInput, Trace};
 
 const DIM: usize = 4;
 const ROWS: usize = 4096;
@@ -66,8 +67,7 @@ fn estimates_are_unbiased_and_know_their_error() {
 fn gradients_of_estimates_are_unbiased() {
     let x = repeated();
     let (zeros, ones) = (vec![0.0; x.len()], vec![1.0; ROWS]);
-    let mut flow =
-        flow(&Ffjord { solver: flows_ffjord::ode::Solver::Rk4(flows_ffjord::ode::Fixed { steps: 3 }), ..spec(Trace::Exact) }, DIM);
+    let mut flow = flow(&Ffjord { solver: Solver::Rk4(Fixed { steps: 3 }), ..spec(Trace::Exact) }, DIM);
     let exact = pullback(&flow, &x[..DIM], &zeros[..DIM], &ones[..1], &training()).0;
     for distribution in [Probe::Rademacher, Probe::Gaussian] {
         let mut deviations = Vec::new();
@@ -92,7 +92,7 @@ fn gradients_of_estimates_are_unbiased() {
 #[test]
 fn rademacher_is_exact_where_the_jacobian_is_diagonal() {
     let diagonal = [0.5, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.25];
-    let mut flow = linear(&diagonal, 3, Ffjord { solver: dopri5(1e-8), ..Ffjord::default() });
+    let mut flow = linear(&diagonal, 3, &Ffjord { solver: dopri5(1e-8), ..Ffjord::default() });
     let x = normal(3 * 10, 1);
     let exact = forward(&flow, &x, &flow_api::Context::new(0)).log_det;
     for probes in [1, 3] {
@@ -125,15 +125,53 @@ fn traces_can_be_switched() {
     assert!(flow.0.set_trace(Mode::Train, estimate(0, Probe::Gaussian)).is_err());
 }
 
+/// One midpoint step has the log-det T tr ∂f/∂z(x + f(x, 0) T/2, T/2): against central differences of the field.
+#[test]
+fn exact_traces_are_those_of_the_field() {
+    let x = normal(7 * DIM, 5);
+    for activation in [Activation::Tanh, Activation::Softplus, Activation::Silu] {
+        for (time, layers) in [
+            (TimeInput::Autonomous, 2),
+            (TimeInput::Concat, 1),
+            (TimeInput::ConcatSquash, 1),
+            (TimeInput::ConcatSquash, 2),
+            (TimeInput::ConcatSquash, 3),
+        ] {
+            let solver = Solver::Midpoint(Fixed { steps: 1 });
+            let flow = flow(&Ffjord { activation, time, layers, solver, ..spec(Trace::Exact) }, DIM);
+            let field = flow.0.field();
+            let middle: Vec<f64> = x.iter().zip(field.evaluate(&x, 0.0).unwrap()).map(|(x, f)| x + 0.5 * f).collect();
+            let mut traces = vec![0.0; 7];
+            for i in 0..DIM {
+                let at = |by: f64| {
+                    let mut moved = middle.clone();
+                    moved.iter_mut().skip(i).step_by(DIM).for_each(|z| *z += by);
+                    field.evaluate(&moved, 0.5).unwrap()
+                };
+                let (ahead, behind) = (at(1e-5), at(-1e-5));
+                traces.iter_mut().enumerate().for_each(|(r, t)| *t += (ahead[r * DIM + i] - behind[r * DIM + i]) / 2e-5);
+            }
+            let y = forward(&flow, &x, &training());
+            assert_close(&format!("{activation:?}, {time:?}, {layers} layers"), &y.log_det, &traces, 1e-8);
+        }
+    }
+}
+
 /// More directions than go through the network at once.
 #[test]
 fn groups_of_directions_add_up() {
     let dim = 11;
-    let flow = flow(&spec(Trace::Exact), dim);
+    // Deep enough that the trace has no short form.
+    let flow = flow(&Ffjord { layers: 3, ..spec(Trace::Exact) }, dim);
     let x = normal(100 * dim, 3);
     let whole = forward(&flow, &x, &training()).log_det;
+    let (c, g) = (normal(100 * dim, 4), normal(100, 5));
+    let (for_x, _) = pullback(&flow, &x, &c, &g, &training());
     // Two rows: all eleven directions at once. A hundred: five at a time.
     for (i, rows) in x.chunks_exact(2 * dim).enumerate().step_by(7) {
         assert_close("log-det", &forward(&flow, rows, &training()).log_det, &whole[2 * i..2 * i + 2], 1e-5);
+        let at = 2 * i * dim..2 * (i + 1) * dim;
+        let (own, _) = pullback(&flow, rows, &c[at.clone()], &g[2 * i..2 * i + 2], &training());
+        assert_close("∂x", &own, &for_x[at], 1e-4);
     }
 }
