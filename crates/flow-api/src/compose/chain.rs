@@ -3,7 +3,7 @@
 use super::then::meets;
 use crate::{
     Bijector, BoxBijector, Context, Cotangent, FlowDevice, Gradients, InverseKind, Kept, LayerInfo, LogDetKind, Mapped, Memory, Point,
-    Pulled, Result, Scalar, SolveReport, bijector::foreign_point, log_det::LogDet,
+    Pulled, Result, Scalar, SolveReport, bijector::{foreign_point, one_condition}, log_det::LogDet,
 };
 use crate::{Module, Visitor, VisitorMut};
 use dfdx::prelude::{HasShape, Shape, Tensor};
@@ -20,7 +20,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Chain<X, E, D> {
     /// Composes `layers` and checks that their sizes meet for inputs of shape `input`.
     ///
     /// # Errors
-    /// [`FlowError::Composition`] naming both layers.
+    /// [`FlowError::Composition`] naming both layers, [`FlowError::Condition`] for two that take conditions of different widths.
     pub fn new(layers: Vec<BoxBijector<X, X, E, D>>, input: &X) -> Result<Self> {
         let mut shape = *input;
         let mut before = "the input".to_owned();
@@ -28,6 +28,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Chain<X, E, D> {
             shape = meets(&before, &shape, layer.as_ref())?;
             before = format!("{i} ({})", layer.kind());
         }
+        one_condition(layers.iter().map(|layer| (layer.kind(), layer.condition_width())))?;
         Ok(Self { layers })
     }
 
@@ -120,6 +121,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Chain<X, E, D>
         gradients: &mut Gradients<E>,
         cx: &Context<E, D>,
     ) -> Result<Pulled<X, E, D>> {
+        let given = if let Point::Input(x) = &at { Some(x.clone()) } else { None };
         let ChainTrace { layers: traces, output } = match at {
             Point::Kept(kept) => *kept.downcast().map_err(|_| foreign_point(cx.path()))?,
             Point::Input(x) => *self.forward_keeping(x, cx)?.1.downcast().map_err(|_| foreign_point(cx.path()))?,
@@ -136,6 +138,8 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Chain<X, E, D>
             let cotangent = Cotangent { value: pulled.cotangent, log_det: log_det.clone() };
             pulled = layer.pullback(at, cotangent, gradients, &cx.child(i))?;
         }
+        // Layers that pulled back from what they kept do not know the input.
+        pulled.input = given.or(pulled.input);
         Ok(pulled)
     }
 
