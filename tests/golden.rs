@@ -1,4 +1,4 @@
-//! Agreement with numbers that independent implementations computed (PyTorch, nflows, torchdiffeq).
+//! Agreement with numbers that independent implementations computed (`PyTorch`, nflows, torchdiffeq).
 //!
 //! The cases are in `tests/golden/`, or in the folder that `MIXERFLOW_GOLDEN_DIR` names, whose sizes may differ: they are read from each file's `meta`.
 
@@ -11,14 +11,14 @@ use safetensors::{Dtype, SafeTensors};
 use std::path::PathBuf;
 
 /// One file: its tensors and its metadata.
-pub struct Golden {
+struct Golden {
     bytes: Vec<u8>,
     meta: serde_json::Value,
 }
 
 impl Golden {
     /// Reads the case with this file name.
-    pub fn open(name: &str) -> Self {
+    fn open(name: &str) -> Self {
         let bundled = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
         let folder = std::env::var_os("MIXERFLOW_GOLDEN_DIR").map_or_else(bundled, PathBuf::from);
         let path = folder.join(name).with_extension("safetensors");
@@ -30,17 +30,17 @@ impl Golden {
     }
 
     /// A whole number of the metadata.
-    pub fn size(&self, key: &str) -> usize {
+    fn size(&self, key: &str) -> usize {
         usize::try_from(self.meta[key].as_u64().unwrap_or_else(|| panic!("meta.{key}"))).unwrap()
     }
 
     /// A number of the metadata.
-    pub fn number(&self, key: &str) -> f64 {
+    fn number(&self, key: &str) -> f64 {
         self.meta[key].as_f64().unwrap_or_else(|| panic!("meta.{key}"))
     }
 
     /// Names of all tensors.
-    pub fn names(&self) -> Vec<String> {
+    fn names(&self) -> Vec<String> {
         self.tensors().names().into_iter().map(str::to_owned).collect()
     }
 
@@ -49,7 +49,7 @@ impl Golden {
     }
 
     /// Shape and values of a tensor.
-    pub fn tensor(&self, name: &str) -> (Vec<usize>, Vec<f64>) {
+    fn tensor(&self, name: &str) -> (Vec<usize>, Vec<f64>) {
         let tensors = self.tensors();
         let view = tensors.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
         let values = match view.dtype() {
@@ -62,13 +62,13 @@ impl Golden {
     }
 
     /// Values of a tensor.
-    pub fn values(&self, name: &str) -> Vec<f64> {
+    fn values(&self, name: &str) -> Vec<f64> {
         self.tensor(name).1
     }
 }
 
 /// Every value within `relative` of the expected one, relative to the largest expected value of the tensor.
-pub fn assert_close(what: &str, got: &[f64], expected: &[f64], relative: f64) {
+fn assert_close(what: &str, got: &[f64], expected: &[f64], relative: f64) {
     assert_eq!(got.len(), expected.len(), "{what}: length");
     let scale = expected.iter().fold(0.0_f64, |m, v| m.max(v.abs())).max(1e-3);
     for (i, (g, e)) in got.iter().zip(expected).enumerate() {

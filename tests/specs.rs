@@ -71,6 +71,7 @@ fn shrunk(path: &Path) -> (Spec<dyn ModelSpec>, EventShape) {
     (spec, event)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the suite takes constructors that may fail")]
 fn bijector<E: SpecScalar>(spec: &Spec<dyn ModelSpec>, event: EventShape, seed: u64) -> Result<EventBijector<E>, FlowError>
 where
     E::Device: Default,

@@ -1,4 +1,4 @@
-//! The whole MixerFlow against PyTorch with nflows parts: latents, log-dets, likelihoods and gradients.
+//! The whole `MixerFlow` against `PyTorch` with nflows parts: latents, log-dets, likelihoods and gradients.
 
 use super::{Golden, assert_close};
 use flow_api::{EntryMut, Gradients, Memory, update};
@@ -60,7 +60,9 @@ where
                 assert_eq!(values.len(), from.len(), "{name}");
                 values.iter_mut().zip(from).for_each(|(to, from)| *to = E::of(from));
             }
-            EntryMut::Indices(values) => values.iter_mut().zip(golden.values(&name)).for_each(|(to, from)| *to = from as usize),
+            EntryMut::Indices(values) => {
+                values.iter_mut().zip(golden.values(&name)).for_each(|(to, from)| *to = format!("{from}").parse().unwrap());
+            }
             EntryMut::Flag(initialised) => *initialised = true,
             other => panic!("{path}: {other:?}"),
         }

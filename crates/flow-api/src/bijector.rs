@@ -160,7 +160,7 @@ pub struct LayerInfo {
 /// A bijection between tensors of shape `X` and of shape [`Bijector::Out`], axis 0 the batch.
 ///
 /// Value and log-det are computed together. The sign convention is x (data) → z (latent) forward, so that
-/// log p(x) = log p_Z(forward(x)) + log|det J|.
+/// log p(x) = log `p_Z(forward(x))` + log|det J|.
 ///
 /// The trait is object-safe with `Out` named ([`BoxBijector`]), and composes statically with [`Then`](crate::Then): two whose shapes do not meet do not compile.
 /// Authors of a new flow mostly implement one of two smaller traits: [`TapedBijector`](crate::TapedBijector), a forward pass in dfdx operations and an inverse, from which the pullback is

@@ -58,7 +58,7 @@ pub enum FlowError {
     },
 
     // === data-dependent initialisation ===
-    /// An ActNorm was used before `initialise`.
+    /// An `ActNorm` was used before `initialise`.
     #[error("{layer}: used before its data-dependent initialisation; call `initialise` with a batch of data first")]
     NotInitialised {
         /// Dotted path of the layer.

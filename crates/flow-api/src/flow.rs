@@ -21,7 +21,7 @@ pub struct LogProb<E> {
     pub report: SolveReport,
 }
 
-/// A density p(x) = p_Z(f(x)) |det ∂f/∂x|: a bijector f and a base density p_Z on the flattened latent.
+/// A density p(x) = `p_Z(f(x))` |det ∂f/∂x|: a bijector f and a base density `p_Z` on the flattened latent.
 ///
 /// Parameter paths are `bijector.…` and `base.…`.
 ///
@@ -173,7 +173,7 @@ impl<B, P> Flow<B, P> {
         B: Bijector<X, E, D>,
         P: BaseDensity<E>,
     {
-        self.sample_and_log_prob(latent, temperature, device, cx).map(|(x, _)| x)
+        self.sample_and_log_prob(latent, temperature, device, &cx.clone().without_log_det()).map(|(x, _)| x)
     }
 
     /// The mean negative log-likelihood of a batch, with its gradients added to `gradients`.

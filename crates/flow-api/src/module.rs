@@ -81,7 +81,7 @@ pub enum Entry<'a, E> {
     Reals(&'a [E]),
     /// Indices, for example a permutation.
     Indices(&'a [usize]),
-    /// A switch, for example ActNorm's "initialised".
+    /// A switch, for example `ActNorm`'s "initialised".
     Flag(bool),
 }
 

@@ -130,7 +130,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: TapedBijector<X, E, D>> Bijector<
         if expected != *cotangent.value.shape() {
             return Err(shape_error(cx.path(), "pullback", expected, cotangent.value.shape()));
         }
-        let pulled = pull_through_tape(self, x.clone(), cotangent, gradients, cx, |x| self.0.forward_taped(x, cx))?;
+        let pulled = pull_through_tape(self, &x, cotangent, gradients, cx, |x| self.0.forward_taped(x, cx))?;
         Ok(Pulled { input: Some(x), cotangent: pulled })
     }
 
@@ -170,7 +170,7 @@ pub(crate) fn detach<Y: Shape, E: Scalar, D: FlowDevice<E>>(
 /// ∂L/∂x by a tape over `forward`; adds the gradients of all parameters of `module` below the context's path.
 pub(crate) fn pull_through_tape<X: Shape, Y: Shape, E: Scalar, D: FlowDevice<E>, M: Module<E> + ?Sized>(
     module: &M,
-    x: Tensor<X, E, D>,
+    x: &Tensor<X, E, D>,
     cotangent: Cotangent<Y, E, D>,
     gradients: &mut Gradients<E>,
     cx: &Context<E, D>,
@@ -195,6 +195,6 @@ pub(crate) fn pull_through_tape<X: Shape, Y: Shape, E: Scalar, D: FlowDevice<E>,
         failed = failed.take().or(added.err());
     });
     failed.map_or(Ok(()), Err)?;
-    local.try_alloc_for(&x).map_err(device_error)?;
-    Ok(local.get(&x))
+    local.try_alloc_for(x).map_err(device_error)?;
+    Ok(local.get(x))
 }

@@ -39,10 +39,7 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for ConditionalScale<E, D> {
 }
 
 impl<E: Scalar, D: FlowDevice<E>> ConditionalScale<E, D> {
-    fn log_scale<T: Tape<E, D>>(&self, cx: &Context<E, D>, shape: (usize, usize)) -> Tensor<(usize, usize), E, D, T>
-    where
-        T: Merge<NoneTape>,
-    {
+    fn log_scale<T: Tape<E, D> + Merge<NoneTape>>(&self, cx: &Context<E, D>, shape: (usize, usize)) -> Tensor<(usize, usize), E, D, T> {
         let condition = cx.condition().cloned().unwrap_or_else(|| self.weight.device().zeros_like(&(shape.0, 2)));
         let weight = self.weight.tensor().retaped::<T>().broadcast_like::<_, Axis<0>>(&(shape.0, 2));
         (weight * condition).sum::<(usize,), Axis<1>>().tanh().broadcast_like::<_, Axis<1>>(&shape)

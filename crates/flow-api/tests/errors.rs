@@ -109,7 +109,7 @@ fn specs_say_where_and_what() {
         ),
         ("VectorFlow(repeat: -1, flows: [ActNorm()])", "1:21-1:22: Integer is out of bounds"),
         ("VectorFlow(repeat: \"two\", flows: [ActNorm()])", "1:19-1:20: Expected integer"),
-        ("VectorFlow(repeat: 2)", "1:21-1:22: Unexpected missing field named `flows`"),
+        ("VectorFlow(repeat: 2)", "1:21: Unexpected missing field named `flows`"),
         ("MixerFlwo(patch: 2)", "1:1-1:10: unknown variant `MixerFlwo`, expected `VectorFlow`"),
     ];
     for (text, expected) in cases {

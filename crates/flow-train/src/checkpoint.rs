@@ -52,7 +52,7 @@ pub fn write<E: SpecScalar>(folder: &Path, spec: &Spec<dyn ModelSpec>, trainer: 
         (
             OPTIMISER,
             tensors_bytes(
-                moments.into_iter().map(|(name, values)| (name.to_owned(), Raw::numbers(values, vec![values.len()]))).collect(),
+                &moments.into_iter().map(|(name, values)| (name.to_owned(), Raw::numbers(values, vec![values.len()]))).collect(),
                 folder,
             )?,
         ),
@@ -197,6 +197,7 @@ pub fn read_run<E: Scalar>(folder: &Path, parameters: usize) -> Result<Run<E>> {
     Ok(Run { progress, optimiser, best })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it takes errors where they arise")]
 fn broken(path: &Path, reason: impl ToString) -> TrainError {
     TrainError::Checkpoint { path: path.to_owned(), reason: reason.to_string() }
 }
@@ -229,7 +230,7 @@ struct Raw {
 impl Raw {
     fn numbers<E: Scalar>(values: &[E], shape: Vec<usize>) -> Self {
         if size_of::<E>() == 4 {
-            let bytes = values.iter().flat_map(|v| (v.as_f64() as f32).to_le_bytes()).collect();
+            let bytes = values.iter().flat_map(|v| num_traits::cast::<E, f32>(*v).unwrap_or(f32::NAN).to_le_bytes()).collect();
             Self { dtype: Dtype::F32, shape, bytes }
         } else {
             Self { dtype: Dtype::F64, shape, bytes: values.iter().flat_map(|v| v.as_f64().to_le_bytes()).collect() }
@@ -251,10 +252,10 @@ impl Raw {
 }
 
 fn model_bytes<E: SpecScalar>(model: &impl Module<E>, folder: &Path) -> Result<Vec<u8>> {
-    tensors_bytes(save(model).iter().map(|(path, entry)| (path.clone(), Raw::of(entry))).collect(), folder)
+    tensors_bytes(&save(model).iter().map(|(path, entry)| (path.clone(), Raw::of(entry))).collect(), folder)
 }
 
-fn tensors_bytes(tensors: BTreeMap<String, Raw>, folder: &Path) -> Result<Vec<u8>> {
+fn tensors_bytes(tensors: &BTreeMap<String, Raw>, folder: &Path) -> Result<Vec<u8>> {
     let views = tensors
         .iter()
         .map(|(name, raw)| TensorView::new(raw.dtype, raw.shape.clone(), &raw.bytes).map(|view| (name.clone(), view)))

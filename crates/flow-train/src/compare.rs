@@ -271,8 +271,8 @@ body { font: 16px/1.5 system-ui, sans-serif; margin: 0; background: light-dark(#
 main { max-width: 1160px; margin: 2rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; font-size: .92rem; }
-th, td { padding: .4rem .7rem; text-align: right; border-bottom: 1px solid light-dark(#ddd, #333); }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; font-size: .86rem; }
+th, td { padding: .4rem .55rem; text-align: right; border-bottom: 1px solid light-dark(#ddd, #333); }
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
 th { font-weight: 600; color: light-dark(#555, #aaa); }
 tr.best td { font-weight: 600; background: light-dark(#eaf5ea, #1d2b1f); }

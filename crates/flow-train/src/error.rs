@@ -28,7 +28,7 @@ pub enum TrainError {
         /// The step, counted from 0.
         step: u64,
         /// Which layer and row.
-        source: FlowError,
+        source: Box<FlowError>,
         /// The item of the data set in that row, or the batch's items where the row is not one sample's.
         items: String,
     },

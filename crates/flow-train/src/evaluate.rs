@@ -4,7 +4,7 @@ use crate::data::{Dataset, each_once};
 use crate::events::Events;
 use crate::{Result, TrainError};
 use flow_api::spec::{Model, SpecScalar};
-use flow_api::{Context, FlowError, to_host};
+use flow_api::{Bijector, Context, FlowError, to_host};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -185,7 +185,6 @@ fn inverse_error<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &E
     for batch in each_once(options.inverted_items.min(data.len()), options.batch, 0) {
         let (values, _) = events.of::<E>(&data.batch(&batch)?)?;
         let bijector = model.flow().bijector();
-        use flow_api::Bijector;
         let z = bijector.forward(model.batch(values.clone())?, &cx)?.value;
         let back = to_host(&bijector.inverse(z, &cx)?.value);
         for (a, b) in back.iter().zip(&values) {

@@ -60,7 +60,7 @@ pub fn save_curves(path: &Path, runs: &[(String, Vec<Report>)], unit: &str) -> R
     let _ = plotters::style::register_font("sans-serif", FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT);
     let losses = || runs.iter().flat_map(|(_, reports)| reports.iter().flat_map(|r| [Some(r.train), r.validation])).flatten();
     let mut finite: Vec<f64> = losses().filter(|loss| loss.is_finite()).collect();
-    let last = runs.iter().flat_map(|(_, reports)| reports.last()).map(|report| report.step).max();
+    let last = runs.iter().filter_map(|(_, reports)| reports.last()).map(|report| report.step).max();
     let (Some(last), false) = (last, finite.is_empty()) else { return Err(failed(&"no reports to draw")) };
     finite.sort_by(f64::total_cmp);
     let low = finite[0];

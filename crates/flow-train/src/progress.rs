@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Shows a run on the terminal: steps, loss, seconds a step, time left. Nothing is shown where standard error is no terminal.
 #[derive(Debug)]
 pub struct Bar {
-    bar: ProgressBar,
+    shown: ProgressBar,
     unit: &'static str,
     smoothed: Option<f64>,
 }
@@ -19,12 +19,12 @@ impl Bar {
         let style = ProgressStyle::with_template("{prefix:24} {bar:30} {pos}/{len} {msg}, {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::new(steps).with_style(style).with_prefix(name.to_owned());
-        Self { bar, unit, smoothed: None }
+        Self { shown: bar, unit, smoothed: None }
     }
 
     /// Ends the bar and leaves it on the screen.
     pub fn finish(&self) {
-        self.bar.abandon();
+        self.shown.abandon();
     }
 }
 
@@ -34,13 +34,13 @@ impl<E: SpecScalar> Observer<E> for Bar {
         const KEEP: f64 = 0.95;
         let smoothed = self.smoothed.map_or(loss, |old| KEEP * old + (1.0 - KEEP) * loss);
         self.smoothed = Some(smoothed);
-        self.bar.set_position(step);
-        let seconds = self.bar.elapsed().as_secs_f64() / step.max(1) as f64;
-        self.bar.set_message(format!("{smoothed:.3} {}, {seconds:.4} s a step", self.unit));
+        self.shown.set_position(step);
+        let seconds = self.shown.elapsed().as_secs_f64() / step.max(1) as f64;
+        self.shown.set_message(format!("{smoothed:.3} {}, {seconds:.4} s a step", self.unit));
     }
 
     fn report(&mut self, _: &Report, _: &Trainer<E>) -> Result<()> {
-        self.bar.tick();
+        self.shown.tick();
         Ok(())
     }
 }

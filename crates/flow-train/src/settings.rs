@@ -113,6 +113,6 @@ fn positive(value: f64) -> bool {
     value.is_finite() && value > 0.0
 }
 
-fn require(field: &'static str, expected: &str, got: impl ToString, holds: bool) -> Result<()> {
+fn require(field: &'static str, expected: &str, got: impl std::fmt::Display, holds: bool) -> Result<()> {
     if holds { Ok(()) } else { Err(TrainError::Setting { field, expected: expected.to_owned(), got: got.to_string() }) }
 }

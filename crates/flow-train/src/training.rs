@@ -158,7 +158,7 @@ impl<E: SpecScalar> Trainer<E> {
         settings.check()?;
         let events = Events::new(data.as_ref(), &settings.dequantise, settings.seed)?;
         events.check(model.event())?;
-        let held_out = (data.len() as f64 * settings.validation).floor() as usize;
+        let held_out = num_traits::cast(data.len() as f64 * settings.validation).unwrap_or(0);
         let (train, validation) = if held_out == 0 {
             (data, None)
         } else {
@@ -188,7 +188,15 @@ impl<E: SpecScalar> Trainer<E> {
         Ok(())
     }
 
+    /// Runs `f` on the calling thread: a model on dfdx's CUDA device cannot leave it.
+    #[cfg(feature = "cuda")]
+    #[expect(clippy::unnecessary_wraps, reason = "the same signature as on the CPU")]
+    fn in_pool<R>(&mut self, f: impl FnOnce(&mut Self) -> R) -> Result<R> {
+        Ok(f(self))
+    }
+
     /// Runs `f` on as many threads as the settings say.
+    #[cfg(not(feature = "cuda"))]
     fn in_pool<R: Send>(&mut self, f: impl FnOnce(&mut Self) -> R + Send) -> Result<R>
     where
         Self: Send,
@@ -211,7 +219,7 @@ impl<E: SpecScalar> Trainer<E> {
                 set_flat_weights(&mut self.model, &best.weights)?;
                 self.best = Some(best);
             } else if let Some(average) = self.optimiser.average() {
-                set_flat_weights(&mut self.model, &average.to_vec())?;
+                set_flat_weights(&mut self.model, average)?;
             }
         }
         Ok(ending)
@@ -230,7 +238,7 @@ impl<E: SpecScalar> Trainer<E> {
             let loss = self.step(&batch?, &mut gradients)?;
             let step = self.optimiser.steps();
             observer.step(step, loss);
-            if step % self.settings.report_every == 0 || step == self.settings.steps {
+            if step.is_multiple_of(self.settings.report_every) || step == self.settings.steps {
                 let report = self.report()?;
                 observer.report(&report, self)?;
                 if self.settings.patience.is_some_and(|patience| self.stale >= patience) {
@@ -249,14 +257,14 @@ impl<E: SpecScalar> Trainer<E> {
         let cx = Context::new(self.settings.seed).at_step(step).in_mode(Mode::Train).with_memory(self.settings.memory);
         gradients.clear();
         let located = |source: FlowError| match source {
-            FlowError::NotFinite { row, .. } => TrainError::NotFinite { step, items: items(&batch.draws, row), source },
+            FlowError::NotFinite { row, .. } => TrainError::NotFinite { step, items: items(&batch.draws, row), source: Box::new(source) },
             other => TrainError::Flow(other),
         };
         let loss = self.model.flow().nll(self.model.batch(events)?, gradients, &cx).map_err(located)?;
         if !gradients.norm().is_finite() {
             let layer = gradients.iter().find(|(_, g)| g.iter().any(|g| !num_traits::Float::is_finite(*g))).map_or("", |(path, _)| path);
             let source = FlowError::NotFinite { layer: layer.to_owned(), what: "the gradient", row: usize::MAX };
-            return Err(TrainError::NotFinite { step, items: items(&batch.draws, usize::MAX), source });
+            return Err(TrainError::NotFinite { step, items: items(&batch.draws, usize::MAX), source: Box::new(source) });
         }
         let rate = self.settings.learning_rate_at(step);
         self.since.norm = self.optimiser.step(&mut self.model, gradients, rate)?;
@@ -299,7 +307,7 @@ impl<E: SpecScalar> Trainer<E> {
         let Some(validation) = self.validation.clone() else { return Ok(None) };
         let own = flat_weights(&self.model);
         if let Some(average) = self.optimiser.average() {
-            set_flat_weights(&mut self.model, &average.to_vec())?;
+            set_flat_weights(&mut self.model, average)?;
         }
         let options =
             EvaluateOptions { batch: self.settings.batch, seed: self.settings.seed, likelihood_alone: true, ..EvaluateOptions::default() };
@@ -362,12 +370,11 @@ fn adam_config(settings: &Settings) -> AdamConfig {
 
 /// The item of a row, or the batch's first items where the row is unknown.
 fn items(draws: &[Draw], row: usize) -> String {
-    match draws.get(row) {
-        Some(draw) => draw.index.to_string(),
-        None => {
-            let first: Vec<String> = draws.iter().take(8).map(|draw| draw.index.to_string()).collect();
-            let more = if draws.len() > first.len() { ", …" } else { "" };
-            format!("{}{more}", first.join(", "))
-        }
+    if let Some(draw) = draws.get(row) {
+        draw.index.to_string()
+    } else {
+        let first: Vec<String> = draws.iter().take(8).map(|draw| draw.index.to_string()).collect();
+        let more = if draws.len() > first.len() { ", …" } else { "" };
+        format!("{}{more}", first.join(", "))
     }
 }

@@ -65,14 +65,11 @@ impl<E: Scalar, D: FlowDevice<E>> Side<E, D> {
     }
 
     /// (batch · rows, d) → (batch, event), with the numbers of `x` wherever the view has none.
-    fn scatter<T: Tape<E, D> + Merge<NoneTape>, S: Tape<E, D>>(
+    fn scatter<T: Tape<E, D> + Merge<NoneTape> + Merge<S>, S: Tape<E, D>>(
         &self,
         rows: Tensor<(usize, usize), E, D, T>,
         x: Tensor<(usize, usize), E, D, S>,
-    ) -> Tensor<(usize, usize), E, D, T>
-    where
-        T: Merge<S>,
-    {
+    ) -> Tensor<(usize, usize), E, D, T> {
         let shape = *x.shape();
         let device = x.device().clone();
         let (mut from, mut viewed) = (vec![0; shape.1], vec![E::zero(); shape.1]);

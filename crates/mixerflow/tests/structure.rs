@@ -158,7 +158,7 @@ fn errors_say_which_number_does_not_divide_which() {
     ];
     for (text, event, expected) in cases {
         let spec: Spec<dyn ModelSpec> = from_ron(&text).unwrap();
-        let error = f32::model(spec.0.as_ref(), event, &BuildScope::new(Default::default(), 1)).unwrap_err();
+        let error = f32::model(spec.0.as_ref(), event, &BuildScope::new(device(), 1)).unwrap_err();
         assert_eq!(error.to_string(), expected, "{text}");
     }
 }

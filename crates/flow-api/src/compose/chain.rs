@@ -20,7 +20,8 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Chain<X, E, D> {
     /// Composes `layers` and checks that their sizes meet for inputs of shape `input`.
     ///
     /// # Errors
-    /// [`FlowError::Composition`] naming both layers, [`FlowError::Condition`] for two that take conditions of different widths.
+    /// [`FlowError::Composition`](crate::FlowError::Composition) naming both layers, [`FlowError::Condition`](crate::FlowError::Condition) for two that take
+    /// conditions of different widths.
     pub fn new(layers: Vec<BoxBijector<X, X, E, D>>, input: &X) -> Result<Self> {
         let mut shape = *input;
         let mut before = "the input".to_owned();
@@ -156,7 +157,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Chain<X, E, D>
     }
 
     fn condition_width(&self) -> Option<usize> {
-        self.layers.iter().find_map(|layer| layer.condition_width())
+        self.layers.iter().find_map(super::super::bijector::Bijector::condition_width)
     }
 
     fn multiply_adds(&self, input: &X) -> u64 {
@@ -176,6 +177,6 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Chain<X, E, D>
 
 impl<X: Shape, E: Scalar, D: FlowDevice<E>> std::fmt::Debug for Chain<X, E, D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.layers.iter().map(|layer| layer.kind())).finish()
+        f.debug_list().entries(self.layers.iter().map(super::super::bijector::Bijector::kind)).finish()
     }
 }

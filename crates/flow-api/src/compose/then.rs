@@ -8,7 +8,7 @@ use dfdx::prelude::{Shape, Tensor};
 
 /// First `A`, then `B`: a bijection only where `A::Out` is the shape that `B` takes.
 ///
-/// log|det J| = log|det J_A| + log|det J_B|. Parameter paths are `first.…` and `second.…`.
+/// log|det J| = log|det `J_A`| + log|det `J_B`|. Parameter paths are `first.…` and `second.…`.
 #[derive(Debug, Clone)]
 pub struct Then<A, B> {
     first: A,

@@ -65,7 +65,7 @@ impl<B, E: Scalar, D: FlowDevice<E>> BlockedKernel<'_, B, E, D> {
         self.device.tensor_from_vec(rows, (lanes, self.view.dim()))
     }
 
-    fn from_tensor(&self, tensor: &Tensor<(usize, usize), E, D>, lanes: usize, block: &mut [E]) {
+    fn write_block(&self, tensor: &Tensor<(usize, usize), E, D>, lanes: usize, block: &mut [E]) {
         self.view.gather(&to_host(tensor), 0, lanes, block);
     }
 
@@ -82,7 +82,7 @@ impl<B, E: Scalar, D: FlowDevice<E>> BlockedKernel<'_, B, E, D> {
     }
 
     fn write(&self, mapped: &Mapped<(usize, usize), E, D>, values: &mut [E], lanes: &mut Lanes<'_, E>) {
-        self.from_tensor(&mapped.value, lanes.lanes, values);
+        self.write_block(&mapped.value, lanes.lanes, values);
         for (sum, l) in lanes.log_det.iter_mut().zip(to_host(&mapped.log_det.value)) {
             *sum += l;
         }
@@ -128,7 +128,7 @@ where
         for (sum, &gradient) in sums.iter_mut().zip(gradients.values()) {
             *sum += gradient;
         }
-        self.from_tensor(&pulled.cotangent, pull.lanes, cotangent);
+        self.write_block(&pulled.cotangent, pull.lanes, cotangent);
         Ok(())
     }
 

@@ -170,7 +170,7 @@ impl<N: Dim, E: Scalar, D: FlowDevice<E>, F: RowFlow<E, D>> Bijector<(usize, N),
             let x = at.input(self, cx)?;
             let flat = (shape.0, self.0.dim());
             let cotangent = Cotangent { value: cotangent.value.reshape_like(&flat), log_det: cotangent.log_det };
-            let pulled = recorded::pull_through_tape(&self.0, x.clone().reshape_like(&flat), cotangent, gradients, cx, |x| {
+            let pulled = recorded::pull_through_tape(&self.0, &x.clone().reshape_like(&flat), cotangent, gradients, cx, |x| {
                 plain.forward_taped(x, cx)
             })?;
             return Ok(Pulled { input: Some(x), cotangent: pulled.reshape_like(&shape) });

@@ -354,7 +354,7 @@ impl<E: SpecScalar> Model<E> {
     /// [`FlowError::Shape`](crate::FlowError::Shape) if the values are not whole events.
     pub fn batch(&self, values: Vec<E>) -> Result<Tensor<(usize, usize), E, E::Device>> {
         let dim = self.event.len();
-        if dim == 0 || values.len() % dim != 0 {
+        if dim == 0 || !values.len().is_multiple_of(dim) {
             return Err(crate::shape_error("model", "batch", ("batch", dim), values.len()));
         }
         let shape = (values.len() / dim, dim);
@@ -407,6 +407,6 @@ impl<E: SpecScalar> std::fmt::Debug for Model<E> {
             .field("bijector", &self.flow.bijector().kind())
             .field("base", &self.flow.base().kind())
             .field("event", &self.event)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

@@ -108,6 +108,7 @@ pub(super) fn log_dets<B: Flat>(bench: &Bench<'_, B>) -> Result<(), Failure> {
 }
 
 /// What must not depend on each other does not, bit for bit.
+#[expect(clippy::float_cmp, reason = "bit for bit")]
 pub(super) fn structure<B: Flat>(bench: &Bench<'_, B>) -> Result<(), Failure> {
     const ITEM: &str = "structure";
     let cx = bench.context(1);
@@ -190,7 +191,7 @@ pub(super) fn condition<B: Flat>(bench: &Bench<'_, B>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A fresh instance maps every row by one scale and shift per feature, which its log-det is the sum of: the identity up to ActNorm.
+/// A fresh instance maps every row by one scale and shift per feature, which its log-det is the sum of: the identity up to `ActNorm`.
 pub(super) fn identity_start<B: Flat>(bench: &Bench<'_, B>) -> Result<(), Failure> {
     const ITEM: &str = "identity start";
     let dim = bench.subject.dim;

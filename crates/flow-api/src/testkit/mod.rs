@@ -41,7 +41,7 @@ pub struct Subject {
     pub dim: usize,
     /// Width of the condition, for conditional bijections.
     pub condition: Option<usize>,
-    /// A freshly built (and, where needed, initialised) instance is the identity up to the scale and shift of ActNorm layers.
+    /// A freshly built (and, where needed, initialised) instance is the identity up to the scale and shift of `ActNorm` layers.
     pub identity_start: bool,
     /// Tolerance of the bijection's own inverse, for iterative ones.
     pub inverse_tolerance: Option<f64>,
@@ -164,8 +164,8 @@ impl<B: Flat> Bench<'_, B> {
             return Err(self.failure(item, format!("{what}: {} numbers where {} are expected", got.len(), expected.len())));
         }
         for (i, (g, e)) in got.iter().zip(expected).enumerate() {
-            // Written so that NaN fails.
-            if !((g - e).abs() <= absolute + relative * e.abs()) {
+            let error = (g - e).abs();
+            if error.is_nan() || error > absolute + relative * e.abs() {
                 return Err(self.failure(item, format!("{what}[{i}]: expected {e}, got {g}")));
             }
         }

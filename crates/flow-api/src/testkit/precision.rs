@@ -53,7 +53,7 @@ where
 
 /// The state in f32.
 fn rounded(state: &State<f64>) -> State<f32> {
-    let narrow = |values: &[f64]| values.iter().map(|&v| v as f32).collect();
+    let narrow = |values: &[f64]| values.iter().map(|&v| <f32 as flow_kernels::Real>::of(v)).collect();
     let entry = |saved: &Saved<f64>| match saved {
         Saved::Parameter { shape, values } => Saved::Parameter { shape: shape.clone(), values: narrow(values) },
         Saved::Reals(values) => Saved::Reals(narrow(values)),
