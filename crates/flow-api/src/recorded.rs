@@ -178,7 +178,7 @@ pub(crate) fn pull_through_tape<X: Shape, Y: Shape, E: Scalar, D: FlowDevice<E>,
 ) -> Result<Tensor<X, E, D>> {
     let device_error = |e: D::Err| FlowError::Device { layer: cx.path().to_owned(), message: e.to_string() };
     // The gradient of a broadcast tensor would have the size of its storage.
-    let x = x.contiguous();
+    let x = &x.clone().contiguous();
     let (y, log_det) = forward(x.leaky_trace())?;
     let loss = (y * cotangent.value).sum::<(), _>() + (log_det * cotangent.log_det).sum::<(), _>();
     let mut local = loss.try_backward().map_err(device_error)?;
