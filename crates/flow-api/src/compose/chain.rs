@@ -3,7 +3,9 @@
 use super::then::meets;
 use crate::{
     Bijector, BoxBijector, Context, Cotangent, FlowDevice, Gradients, InverseKind, Kept, LayerInfo, LogDetKind, Mapped, Memory, Point,
-    Pulled, Result, Scalar, SolveReport, bijector::{foreign_point, one_condition}, log_det::LogDet,
+    Pulled, Result, Scalar, SolveReport,
+    bijector::{foreign_point, one_condition},
+    log_det::LogDet,
 };
 use crate::{Module, Visitor, VisitorMut};
 use dfdx::prelude::{HasShape, Shape, Tensor};

@@ -2,7 +2,9 @@
 
 use crate::{
     Bijector, Context, Cotangent, FlowDevice, FlowError, Gradients, InverseKind, Kept, LayerInfo, LogDetKind, Mapped, Memory, Module,
-    Point, Pulled, Result, Scalar, bijector::{foreign_point, one_condition}, module_fields,
+    Point, Pulled, Result, Scalar,
+    bijector::{foreign_point, one_condition},
+    module_fields,
 };
 use dfdx::prelude::{Shape, Tensor};
 

@@ -258,7 +258,9 @@ impl<'a, E: Scalar> RowPass<'a, E> {
         let samples = self.group_samples(batch);
         let chunk = (samples * self.view.sample_len()).max(1);
         let groups: Vec<(GroupPoint<'_, E>, &mut [E])> = match at {
-            RowPoint::Tapes(RowTapes { groups, .. }) => groups.into_iter().map(GroupPoint::Tapes).zip(cotangent.chunks_mut(chunk)).collect(),
+            RowPoint::Tapes(RowTapes { groups, .. }) => {
+                groups.into_iter().map(GroupPoint::Tapes).zip(cotangent.chunks_mut(chunk)).collect()
+            }
             RowPoint::Inputs(x) => x.chunks(chunk).map(GroupPoint::Inputs).zip(cotangent.chunks_mut(chunk)).collect(),
             RowPoint::Outputs(y) => y.chunks_mut(chunk).map(GroupPoint::Outputs).zip(cotangent.chunks_mut(chunk)).collect(),
         };

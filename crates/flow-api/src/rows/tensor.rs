@@ -54,8 +54,8 @@ impl<E: Scalar> PassResult<E> {
     pub fn log_det<D: FlowDevice<E>>(&self, device: &D, kind: LogDetKind) -> LogDet<E, D> {
         let batch = self.log_det.len();
         let estimated = kind == LogDetKind::Estimate || self.variance.iter().any(|v| *v > E::zero());
-        let standard_error = estimated
-            .then(|| device.tensor_from_vec(self.variance.iter().map(|v| num_traits::Float::sqrt(*v)).collect(), (batch,)));
+        let standard_error =
+            estimated.then(|| device.tensor_from_vec(self.variance.iter().map(|v| num_traits::Float::sqrt(*v)).collect(), (batch,)));
         LogDet { value: device.tensor_from_vec(self.log_det.clone(), (batch,)), standard_error }
     }
 }
