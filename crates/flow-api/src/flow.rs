@@ -195,7 +195,7 @@ impl<B, P> Flow<B, P> {
     {
         check_finite(&x, cx)?;
         gradients.check(cx.path(), self)?;
-        if x.shape().concrete().into_iter().next() == Some(0) {
+        if x.shape().num_elements() == 0 {
             return Err(crate::shape_error(cx.layer("flow"), "nll", "at least one sample", x.shape()));
         }
         let bijector_cx = cx.child("bijector");
