@@ -1,7 +1,6 @@
 //! Every spec under `specs/` builds at the size that it is for, survives its own text, and passes the conformance suite at a small size.
 
-use flow_api::spec::EventBijector;
-use flow_api::testkit::{Subject, assert_conforms, check_precision};
+use flow_api::testkit::{Subject, check_model};
 use mixerflow_toolkit::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -71,25 +70,18 @@ fn shrunk(path: &Path) -> (Spec<dyn ModelSpec>, EventShape) {
     (spec, event)
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the suite takes constructors that may fail")]
-fn bijector<E: SpecScalar>(spec: &Spec<dyn ModelSpec>, event: EventShape, seed: u64) -> Result<EventBijector<E>, FlowError>
-where
-    E::Device: Default,
-{
-    Ok(E::model(spec.0.as_ref(), event, &BuildScope::new(E::Device::default(), seed)).unwrap().into_flow().into_parts().0)
-}
-
 #[test]
 fn every_spec_conforms_at_a_small_size() {
     for path in files() {
         let (spec, event) = shrunk(&path);
-        let iterative = bijector::<f64>(&spec, event, 1).unwrap().inverse_kind() == flow_api::InverseKind::Iterative;
+        let model = f64::model(spec.0.as_ref(), event, &BuildScope::new(DefaultDevice::default(), 1)).unwrap();
+        let iterative = model.flow().bijector().inverse_kind() == flow_api::InverseKind::Iterative;
         let subject = Subject {
             inverse_tolerance: iterative.then_some(1e-6),
             shake: 0.1,
             ..Subject::new(path.file_stem().unwrap().to_string_lossy(), event.len())
         };
-        assert_conforms(&subject, |seed, _| bijector::<f64>(&spec, event, seed));
-        check_precision(&subject, |seed, _| bijector::<f32>(&spec, event, seed), |seed, _| bijector::<f64>(&spec, event, seed)).unwrap();
+        let report = check_model(&subject, spec.0.as_ref(), event).unwrap();
+        assert!(report.items.contains(&"samples"), "{report}");
     }
 }

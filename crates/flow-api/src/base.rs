@@ -13,6 +13,9 @@ pub trait BaseDensity<E: Scalar>: Module<E> {
     /// Name of the density, as in specs.
     fn kind(&self) -> &'static str;
 
+    /// d.
+    fn dim(&self) -> usize;
+
     /// log p(z) of every row, in nats.
     fn log_prob(&self, z: &[E], out: &mut [E]);
 
@@ -26,6 +29,9 @@ pub trait BaseDensity<E: Scalar>: Module<E> {
 impl<E: Scalar, P: BaseDensity<E> + ?Sized> BaseDensity<E> for Box<P> {
     fn kind(&self) -> &'static str {
         (**self).kind()
+    }
+    fn dim(&self) -> usize {
+        (**self).dim()
     }
     fn log_prob(&self, z: &[E], out: &mut [E]) {
         (**self).log_prob(z, out);
@@ -73,6 +79,10 @@ impl<E: Scalar> BaseDensity<E> for StandardNormal {
         "StandardNormal"
     }
 
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
     fn log_prob(&self, z: &[E], out: &mut [E]) {
         let constant = half_log_two_pi::<E>() * E::of(self.dim as f64);
         for (row, out) in z.chunks_exact(self.dim.max(1)).zip(out) {
@@ -107,10 +117,6 @@ impl<E: Scalar, D: FlowDevice<E>> DiagonalNormal<E, D> {
         let zeros = || Parameter::new(device.clone(), &[dim], vec![E::zero(); dim]);
         Self { mean: zeros(), log_scale: zeros() }
     }
-
-    fn dim(&self) -> usize {
-        self.mean.values().len().max(1)
-    }
 }
 
 impl<E: Scalar, D: FlowDevice<E>> Module<E> for DiagonalNormal<E, D> {
@@ -122,18 +128,23 @@ impl<E: Scalar, D: FlowDevice<E>> BaseDensity<E> for DiagonalNormal<E, D> {
         "DiagonalNormal"
     }
 
+    fn dim(&self) -> usize {
+        self.mean.values().len()
+    }
+
     fn log_prob(&self, z: &[E], out: &mut [E]) {
         let (mean, log_scale) = (self.mean.values(), self.log_scale.values());
         let constant = log_scale.iter().copied().sum::<E>() + half_log_two_pi::<E>() * E::of(mean.len() as f64);
-        for (row, out) in z.chunks_exact(self.dim()).zip(out) {
+        for (row, out) in z.chunks_exact(mean.len().max(1)).zip(out) {
             let squares = row.iter().zip(mean).zip(log_scale).map(|((&z, &m), &s)| ((z - m) * Float::exp(-s)).powi(2)).sum::<E>();
             *out = -(squares * E::of(0.5)) - constant;
         }
     }
 
     fn sample(&self, rows: usize, temperature: E, noise: &Stream) -> Vec<E> {
-        let mut values = standard_noise::<E>(self.mean.values().len(), rows, noise);
-        for row in values.chunks_exact_mut(self.dim()) {
+        let dim = self.mean.values().len();
+        let mut values = standard_noise::<E>(dim, rows, noise);
+        for row in values.chunks_exact_mut(dim.max(1)) {
             for ((z, &m), &s) in row.iter_mut().zip(self.mean.values()).zip(self.log_scale.values()) {
                 *z = m + Float::exp(s) * temperature * *z;
             }
@@ -142,7 +153,7 @@ impl<E: Scalar, D: FlowDevice<E>> BaseDensity<E> for DiagonalNormal<E, D> {
     }
 
     fn pullback(&self, z: &[E], weights: &[E], dz: &mut [E], gradients: &mut [E]) {
-        let dim = self.dim();
+        let dim = self.mean.values().len().max(1);
         let (for_mean, for_scale) = gradients.split_at_mut(self.mean.values().len());
         for ((z, dz), &weight) in z.chunks_exact(dim).zip(dz.chunks_exact_mut(dim)).zip(weights) {
             for j in 0..z.len() {

@@ -93,6 +93,23 @@ pub fn shape_error(layer: &str, operation: &'static str, expected: impl std::fmt
     FlowError::Shape { layer: layer.to_owned(), operation, expected: format!("{expected:?}"), got: format!("{got:?}") }
 }
 
+/// Checks that all conditional parts of a composition, given with their names, take conditions of one width.
+///
+/// # Errors
+/// [`FlowError::Condition`] naming both parts.
+pub(crate) fn one_condition<'a>(parts: impl IntoIterator<Item = (&'a str, Option<usize>)>) -> Result<()> {
+    let mut conditional = parts.into_iter().filter_map(|(name, width)| width.map(|width| (name, width)));
+    let Some((first, width)) = conditional.next() else { return Ok(()) };
+    match conditional.find(|(_, other)| *other != width) {
+        None => Ok(()),
+        Some((name, other)) => Err(FlowError::Condition {
+            layer: name.to_owned(),
+            expected: format!("(batch, {other})"),
+            got: format!("the (batch, {width}) of {first}"),
+        }),
+    }
+}
+
 /// How a bijection's inverse is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum InverseKind {

@@ -143,6 +143,11 @@ impl<E: Scalar, D: FlowDevice<E>> Context<E, D> {
         &self.path
     }
 
+    /// What errors call the layer: its path, or at the root its kind.
+    pub fn layer<'a>(&'a self, kind: &'a str) -> &'a str {
+        if self.path.is_empty() { kind } else { &self.path }
+    }
+
     /// Training or evaluation.
     pub fn mode(&self) -> Mode {
         self.mode

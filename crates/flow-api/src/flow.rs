@@ -92,7 +92,7 @@ impl<B, P> Flow<B, P> {
     /// log p(x) of every sample.
     ///
     /// # Errors
-    /// Those of [`Bijector::forward`], and [`FlowError::NotFinite`] for an input that holds NaN or infinity.
+    /// Those of [`Bijector::forward`], [`FlowError::NotFinite`] for an input that holds NaN or infinity, and [`FlowError::Shape`] if the base density has another size.
     pub fn log_prob<X: Shape, E: Scalar, D: FlowDevice<E>>(&self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<LogProb<E>>
     where
         B: Bijector<X, E, D>,
@@ -101,20 +101,31 @@ impl<B, P> Flow<B, P> {
         check_finite(&x, cx)?;
         let mapped = self.bijector.forward(x, &cx.child("bijector"))?;
         let z = to_host(&mapped.value);
-        let value = self.add_base(&z, &mapped.log_det);
+        let value = self.add_base(&z, &mapped.log_det, cx)?;
         let largest_latent = z.iter().fold(E::zero(), |largest, z| largest.max(Float::abs(*z)));
         Ok(LogProb { value, standard_error: mapped.log_det.standard_error.as_ref().map(to_host), largest_latent, report: mapped.report })
     }
 
-    fn add_base<E: Scalar, D: FlowDevice<E>>(&self, z: &[E], log_det: &LogDet<E, D>) -> Vec<E>
+    fn check_base<E: Scalar, D: FlowDevice<E>>(&self, latents: usize, batch: usize, cx: &Context<E, D>) -> Result<()>
+    where
+        P: BaseDensity<E>,
+    {
+        if latents == batch * self.base.dim() {
+            return Ok(());
+        }
+        Err(crate::shape_error(cx.child("base").path(), "density", (batch, self.base.dim()), (batch, latents / batch.max(1))))
+    }
+
+    fn add_base<E: Scalar, D: FlowDevice<E>>(&self, z: &[E], log_det: &LogDet<E, D>, cx: &Context<E, D>) -> Result<Vec<E>>
     where
         P: BaseDensity<E>,
     {
         let mut value = to_host(&log_det.value);
+        self.check_base(z.len(), value.len(), cx)?;
         let mut base = vec![E::zero(); value.len()];
         self.base.log_prob(z, &mut base);
         value.iter_mut().zip(base).for_each(|(value, base)| *value += base);
-        value
+        Ok(value)
     }
 
     /// `shape.0` samples x = f⁻¹(z) with their log p(x) (at temperature 1, whatever temperature z was drawn at).
@@ -122,7 +133,7 @@ impl<B, P> Flow<B, P> {
     /// The noise of sample i is a function of the context's seed, step and path, and of i.
     ///
     /// # Errors
-    /// Those of [`Bijector::inverse`], and [`FlowError::Setting`] for a negative temperature.
+    /// Those of [`Bijector::inverse`], [`FlowError::Setting`] for a negative temperature, and [`FlowError::Shape`] for latents of another size than the base density's.
     pub fn sample_and_log_prob<X: Shape, E: Scalar, D: FlowDevice<E>>(
         &self,
         latent: B::Out,
@@ -136,6 +147,7 @@ impl<B, P> Flow<B, P> {
     {
         check_temperature(temperature)?;
         let batch = latent.concrete().into_iter().next().unwrap_or(1);
+        self.check_base(latent.num_elements(), batch, cx)?;
         let z = self.base.sample(batch, temperature, &cx.child("base").noise());
         let largest_latent = z.iter().fold(E::zero(), |largest, z| largest.max(Float::abs(*z)));
         let mut value = vec![E::zero(); batch];
@@ -169,7 +181,8 @@ impl<B, P> Flow<B, P> {
     /// What is kept between the two sweeps is the context's [`Memory`].
     ///
     /// # Errors
-    /// As [`Flow::log_prob`]; [`FlowError::NotFinite`] names the sample whose likelihood is not a number.
+    /// As [`Flow::log_prob`]; [`FlowError::NotFinite`] names the sample whose likelihood is not a number; [`FlowError::Shape`] for a batch without samples and for gradients
+    /// of another module.
     pub fn nll<X: Shape, E: Scalar, D: FlowDevice<E>>(
         &self,
         x: Tensor<X, E, D>,
@@ -181,8 +194,9 @@ impl<B, P> Flow<B, P> {
         P: BaseDensity<E>,
     {
         check_finite(&x, cx)?;
+        gradients.check(cx.path(), self)?;
         if x.shape().num_elements() == 0 {
-            return Err(crate::shape_error(cx.path(), "nll", "at least one sample", x.shape()));
+            return Err(crate::shape_error(cx.layer("flow"), "nll", "at least one sample", x.shape()));
         }
         let bijector_cx = cx.child("bijector");
         let device = x.device().clone();
@@ -195,7 +209,7 @@ impl<B, P> Flow<B, P> {
             (mapped, Point::Kept(kept))
         };
         let z = to_host(&mapped.value);
-        let log_prob = self.add_base(&z, &mapped.log_det);
+        let log_prob = self.add_base(&z, &mapped.log_det, cx)?;
         if let Some(row) = log_prob.iter().position(|l| !Float::is_finite(*l)) {
             return Err(FlowError::NotFinite { layer: cx.child("base").path().to_owned(), what: "the log-likelihood", row });
         }
@@ -219,6 +233,6 @@ fn check_finite<X: Shape, E: Scalar, D: FlowDevice<E>>(x: &Tensor<X, E, D>, cx: 
     let row_len = values.len() / x.shape().concrete().into_iter().next().unwrap_or(1).max(1);
     match values.iter().position(|v| !Float::is_finite(*v)) {
         None => Ok(()),
-        Some(at) => Err(FlowError::NotFinite { layer: cx.path().to_owned(), what: "the input", row: at / row_len.max(1) }),
+        Some(at) => Err(FlowError::NotFinite { layer: cx.layer("flow").to_owned(), what: "the input", row: at / row_len.max(1) }),
     }
 }

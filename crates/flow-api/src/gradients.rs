@@ -77,6 +77,19 @@ impl<E: Scalar> Gradients<E> {
         &mut self.values[range]
     }
 
+    /// Checks that there is a place below `path` for every parameter of `module`: that these gradients were made for it, or for what it is a part of.
+    ///
+    /// # Errors
+    /// [`FlowError::Shape`].
+    pub fn check<M: Module<E> + ?Sized>(&self, path: &str, module: &M) -> Result<()> {
+        let expected = module::parameter_count(module);
+        let got = self.layout.ranges.get(path).map_or(0, Range::len);
+        if expected == got {
+            return Ok(());
+        }
+        Err(FlowError::Shape { layer: path.to_owned(), operation: "gradient", expected: format!("({expected})"), got: format!("({got})") })
+    }
+
     /// The gradient of the parameter with this path.
     ///
     /// # Errors

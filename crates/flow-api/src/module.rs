@@ -353,7 +353,7 @@ pub fn save<E: Scalar, M: Module<E> + ?Sized>(module: &M) -> State<E> {
 /// Copies all parameters and state in. Names, kinds and shapes are all checked before the first value changes.
 ///
 /// # Errors
-/// [`FlowError::State`] with every difference; the module is then as it was. Errors of [`Module::refresh`].
+/// [`FlowError::State`] with every difference, and those of [`Module::refresh`] for values that admit no valid state. The module is then as it was.
 pub fn load<E: Scalar, M: Module<E> + ?Sized>(module: &mut M, state: &State<E>) -> Result<()> {
     let own = save(module);
     let mut mismatch = StateMismatch {
@@ -371,6 +371,14 @@ pub fn load<E: Scalar, M: Module<E> + ?Sized>(module: &mut M, state: &State<E>) 
     if !mismatch.is_empty() {
         return Err(FlowError::State(mismatch));
     }
+    write(module, state).inspect_err(|_| {
+        // The values that were here admitted a valid state.
+        let _ = write(module, &own);
+    })
+}
+
+/// Writes a state of the module's own layout.
+fn write<E: Scalar, M: Module<E> + ?Sized>(module: &mut M, state: &State<E>) -> Result<()> {
     update(module, |path, entry| match (entry, state.get(path)) {
         (EntryMut::Parameter { values, .. }, Some(Saved::Parameter { values: new, .. }))
         | (EntryMut::Reals(values), Some(Saved::Reals(new))) => {
@@ -378,7 +386,7 @@ pub fn load<E: Scalar, M: Module<E> + ?Sized>(module: &mut M, state: &State<E>) 
         }
         (EntryMut::Indices(values), Some(Saved::Indices(new))) => values.copy_from_slice(new),
         (EntryMut::Flag(value), Some(Saved::Flag(new))) => *value = *new,
-        _ => {} // ruled out above
+        _ => {} // ruled out by `load`
     })
 }
 

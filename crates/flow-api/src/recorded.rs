@@ -33,7 +33,7 @@ pub trait TapedBijector<X: Shape, E: Scalar, D: FlowDevice<E>>: Module<E> {
     /// x and log|det J⁻¹| per sample.
     ///
     /// # Errors
-    /// Whatever can go wrong; shapes have been checked.
+    /// Whatever can go wrong. The shape of `y` is as the caller gave it: an author whose operations cannot take any checks it first.
     fn inverse(&self, y: Tensor<Self::Out, E, D>, cx: &Context<E, D>) -> Result<Mapped<X, E, D>>;
 
     /// In closed form or by iteration.
@@ -125,6 +125,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: TapedBijector<X, E, D>> Bijector<
         cx: &Context<E, D>,
     ) -> Result<Pulled<X, E, D>> {
         let x = at.input(self, cx)?;
+        check_condition::<E, D>(self.0.condition_width(), batch(x.shape()), cx)?;
         let expected = self.0.output_shape(x.shape()).map_err(|e| e.in_layer(cx.path()))?;
         if expected != *cotangent.value.shape() {
             return Err(shape_error(cx.path(), "pullback", expected, cotangent.value.shape()));
@@ -176,6 +177,8 @@ pub(crate) fn pull_through_tape<X: Shape, Y: Shape, E: Scalar, D: FlowDevice<E>,
     forward: impl FnOnce(Taped<X, E, D>) -> Result<(Taped<Y, E, D>, Taped<(usize,), E, D>)>,
 ) -> Result<Tensor<X, E, D>> {
     let device_error = |e: D::Err| FlowError::Device { layer: cx.path().to_owned(), message: e.to_string() };
+    // The gradient of a broadcast tensor would have the size of its storage.
+    let x = &x.clone().contiguous();
     let (y, log_det) = forward(x.leaky_trace())?;
     let loss = (y * cotangent.value).sum::<(), _>() + (log_det * cotangent.log_det).sum::<(), _>();
     let mut local = loss.try_backward().map_err(device_error)?;

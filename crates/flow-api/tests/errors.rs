@@ -65,7 +65,7 @@ fn compositions_name_both_layers() {
 fn numbers_that_are_none_and_maps_that_are_singular() {
     let mut flow = Flow::new(Rows(LuLinear::<f64, Cpu>::new(2, &device())), StandardNormal::new(2));
     let nan = batch(3, 2, |i| if i == 4 { f64::INFINITY } else { 0.0 });
-    assert_eq!(flow.log_prob(nan, &Context::new(0)).unwrap_err().to_string(), ": the input is not finite in row 2");
+    assert_eq!(flow.log_prob(nan, &Context::new(0)).unwrap_err().to_string(), "flow: the input is not finite in row 2");
     update(&mut flow, |path, entry| {
         if let (true, flow_api::EntryMut::Parameter { values, .. }) = (path.ends_with("log_diagonal"), entry) {
             values[1] = -1e9;

@@ -3,7 +3,9 @@
 use super::then::meets;
 use crate::{
     Bijector, BoxBijector, Context, Cotangent, FlowDevice, Gradients, InverseKind, Kept, LayerInfo, LogDetKind, Mapped, Memory, Point,
-    Pulled, Result, Scalar, SolveReport, bijector::foreign_point, log_det::LogDet,
+    Pulled, Result, Scalar, SolveReport,
+    bijector::{foreign_point, one_condition},
+    log_det::LogDet,
 };
 use crate::{Module, Visitor, VisitorMut};
 use dfdx::prelude::{HasShape, Shape, Tensor};
@@ -20,7 +22,8 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Chain<X, E, D> {
     /// Composes `layers` and checks that their sizes meet for inputs of shape `input`.
     ///
     /// # Errors
-    /// [`FlowError::Composition`](crate::FlowError::Composition) naming both layers.
+    /// [`FlowError::Composition`](crate::FlowError::Composition) naming both layers, [`FlowError::Condition`](crate::FlowError::Condition) for two that take
+    /// conditions of different widths.
     pub fn new(layers: Vec<BoxBijector<X, X, E, D>>, input: &X) -> Result<Self> {
         let mut shape = *input;
         let mut before = "the input".to_owned();
@@ -28,6 +31,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Chain<X, E, D> {
             shape = meets(&before, &shape, layer.as_ref())?;
             before = format!("{i} ({})", layer.kind());
         }
+        one_condition(layers.iter().map(|layer| (layer.kind(), layer.condition_width())))?;
         Ok(Self { layers })
     }
 

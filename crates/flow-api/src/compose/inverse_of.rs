@@ -2,7 +2,7 @@
 
 use crate::{
     Bijector, Context, Cotangent, FlowDevice, FlowError, Gradients, InverseKind, LogDetKind, Mapped, Module, Point, Pulled, Result, Scalar,
-    module_fields,
+    module_fields, to_host,
 };
 use dfdx::prelude::{HasShape, Shape, Tensor};
 use faer::linalg::solvers::{PartialPivLu, SolveCore};
@@ -71,20 +71,15 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: Bijector<X, E, D, Out = X>> Bijec
             let cotangent = Cotangent { value, log_det };
             self.inner.pullback(Point::Input(u.clone()), cotangent, gradients, &inner).map(|pulled| pulled.cotangent)
         };
-        let host = |tensor: &Tensor<X, E, D>| {
-            let mut values = vec![E::zero(); shape.num_elements()];
-            tensor.copy_into(&mut values);
-            values
-        };
 
         // The log-det's share, parameters included, then J row by row: row j of every sample from one pullback of the unit vector e_j.
         let through_log_det = pull(device.zeros_like(&shape), cotangent.log_det.negate(), gradients)?;
-        let target = host(&(cotangent.value + through_log_det));
+        let target = to_host(&(cotangent.value + through_log_det));
         let mut rows = Vec::with_capacity(dim);
         let mut discarded = gradients.clone();
         for j in 0..dim {
             let unit = (0..batch * dim).map(|k| if k % dim == j { E::one() } else { E::zero() }).collect();
-            rows.push(host(&pull(device.tensor_from_vec(unit, shape), device.zeros_like(&(batch,)), &mut discarded)?));
+            rows.push(to_host(&pull(device.tensor_from_vec(unit, shape), device.zeros_like(&(batch,)), &mut discarded)?));
         }
         let mut solution = vec![E::zero(); batch * dim];
         for sample in 0..batch {

@@ -97,6 +97,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: Bijector<X, E, D>> Bijector<X, E,
     }
 
     fn describe(&self, path: &str, input: &X, table: &mut Vec<LayerInfo>) -> Result<()> {
-        self.inner.describe(path, input, table)
+        let path = if path.is_empty() { "inner".to_owned() } else { format!("{path}.inner") };
+        self.inner.describe(&path, input, table)
     }
 }

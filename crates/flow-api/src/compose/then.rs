@@ -2,7 +2,9 @@
 
 use crate::{
     Bijector, Context, Cotangent, FlowDevice, FlowError, Gradients, InverseKind, Kept, LayerInfo, LogDetKind, Mapped, Memory, Module,
-    Point, Pulled, Result, Scalar, bijector::foreign_point, module_fields,
+    Point, Pulled, Result, Scalar,
+    bijector::{foreign_point, one_condition},
+    module_fields,
 };
 use dfdx::prelude::{Shape, Tensor};
 
@@ -19,7 +21,7 @@ impl<A, B> Then<A, B> {
     /// Composes two bijections and checks that their run-time sizes meet for inputs of shape `input`.
     ///
     /// # Errors
-    /// [`FlowError::Composition`] naming both layers.
+    /// [`FlowError::Composition`] naming both layers, [`FlowError::Condition`] for two that take conditions of different widths.
     pub fn new<X: Shape, E: Scalar, D: FlowDevice<E>>(first: A, second: B, input: &X) -> Result<Self>
     where
         A: Bijector<X, E, D>,
@@ -27,6 +29,7 @@ impl<A, B> Then<A, B> {
     {
         let middle = first.output_shape(input)?;
         meets(first.kind(), &middle, &second)?;
+        one_condition([(first.kind(), first.condition_width()), (second.kind(), second.condition_width())])?;
         Ok(Self { first, second })
     }
 }
@@ -137,6 +140,11 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>, A: Bijector<X, E, D>, B: Bijector<A:
 
     fn condition_width(&self) -> Option<usize> {
         self.first.condition_width().or(self.second.condition_width())
+    }
+
+    fn multiply_adds(&self, input: &X) -> u64 {
+        let second = self.first.output_shape(input).map_or(0, |middle| self.second.multiply_adds(&middle));
+        self.first.multiply_adds(input) + second
     }
 
     fn describe(&self, path: &str, input: &X, table: &mut Vec<LayerInfo>) -> Result<()> {

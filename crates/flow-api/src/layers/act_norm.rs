@@ -185,6 +185,9 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ActNorm<E, D> {
 
     fn initialise(&mut self, values: &[E], rows: usize, cx: &Context<E, D>) -> Result<()> {
         let layer = || cx.path().to_owned();
+        if values.len() != rows * self.dim() {
+            return Err(crate::shape_error(cx.path(), "initialise", (self.dim(), rows), values.len()));
+        }
         if rows < 2 {
             return Err(FlowError::BatchTooSmall { layer: layer(), got: rows });
         }
@@ -197,8 +200,8 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ActNorm<E, D> {
                 let row = values.iter().position(|x| !Float::is_finite(*x)).unwrap_or(0);
                 return Err(FlowError::NotFinite { layer: layer(), what: "the initialisation batch", row });
             }
-            // Below the rounding of the values themselves there is no variance to normalise.
-            if std <= 4.0 * <E as Float>::epsilon().as_f64() * mean.abs() || std == 0.0 {
+            // Below the rounding of the values themselves there is no variance to normalise, nor where the scale would overflow.
+            if std <= 4.0 * <E as Float>::epsilon().as_f64() * mean.abs() || !Float::is_finite(E::of(std.recip())) {
                 return Err(FlowError::ConstantFeature { layer: layer(), feature });
             }
             log_scale.push(E::of(-std.ln()));

@@ -1,6 +1,7 @@
 //! Any bijector of (rows, d) tensors as a row flow, block by block.
 
 use super::kernel::{Lanes, Pull, RowFlow, RowKernel, RowTape};
+use super::run::HostCondition;
 use super::tensor::to_host;
 use super::view::RowView;
 use crate::{
@@ -161,7 +162,11 @@ impl<E: Scalar, D: FlowDevice<E> + Send + Sync, B: Bijector<(usize, usize), E, D
     fn initialise(&mut self, values: &[E], rows: usize, cx: &Context<E, D>) -> Result<()> {
         let mut batch = vec![E::zero(); values.len()];
         RowView::single(self.dim).scatter(values, 0, rows, &mut batch);
-        self.inner.initialise(self.device.tensor_from_vec(batch, (rows, self.dim)), cx).map(|_| ())
+        let cx = match HostCondition::of_rows(cx, self.inner.condition_width(), rows)? {
+            None => cx.clone(),
+            Some(HostCondition { width, values }) => cx.clone().with_condition(self.device.tensor_from_vec(values, (rows, width))),
+        };
+        self.inner.initialise(self.device.tensor_from_vec(batch, (rows, self.dim)), &cx).map(|_| ())
     }
 
     fn log_det_kind(&self) -> LogDetKind {

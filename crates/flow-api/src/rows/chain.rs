@@ -1,11 +1,12 @@
 //! Row flows one after the other, run block by block in one pass.
 
 use super::kernel::{Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};
-use super::run::{HostCondition, finite};
+use super::run::{BLOCK_LANES, HostCondition, finite};
 use super::{AffineKernel, AffinePart};
-use crate::bijector::shape_error;
+use crate::bijector::{one_condition, shape_error};
 use crate::{
-    Context, FlowDevice, FlowError, InverseKind, LayerInfo, LogDetKind, Module, Result, Scalar, Visitor, VisitorMut, parameter_count,
+    Context, FlowDevice, FlowError, InverseKind, LayerInfo, LogDetKind, Module, Result, Scalar, SolveReport, Visitor, VisitorMut,
+    parameter_count,
 };
 use dfdx::prelude::{HasShape, Tensor};
 use flow_kernels::workspace::Buffer;
@@ -22,7 +23,7 @@ impl<E: Scalar, D: FlowDevice<E>> RowChain<E, D> {
     /// Composes flows on R^dim.
     ///
     /// # Errors
-    /// [`FlowError::Composition`] for a flow of another dimension.
+    /// [`FlowError::Composition`] for a flow of another dimension, [`FlowError::Condition`] for two that take conditions of different widths.
     pub fn new(dim: usize, flows: Vec<Box<dyn RowFlow<E, D>>>) -> Result<Self> {
         let mut before = "the input".to_owned();
         for (i, flow) in flows.iter().enumerate() {
@@ -33,6 +34,7 @@ impl<E: Scalar, D: FlowDevice<E>> RowChain<E, D> {
             }
             before = name;
         }
+        one_condition(flows.iter().map(|flow| (flow.kind(), flow.condition_width())))?;
         Ok(Self { dim, flows })
     }
 
@@ -159,23 +161,11 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for RowChain<E, D> {
         }
         let mut so_far = Buffer::take(values.len());
         so_far.copy_from_slice(values);
-        let (mut log_det, mut variance) = (Buffer::zeroed(rows), Buffer::zeroed(rows));
-        // Rows come sample by sample, as many of each.
-        let samples = cx.condition().map_or(rows, |condition| condition.shape().0).max(1);
-        let condition = HostCondition::of(cx, self.condition_width(), samples)?.map(|c| c.block(rows, |row| row / rows.div_ceil(samples)));
+        let condition = HostCondition::of_rows(cx, self.condition_width(), rows)?;
         for (i, flow) in self.flows.iter_mut().enumerate() {
             let cx = cx.child(i);
             flow.initialise(&so_far, rows, &cx).map_err(|e| e.in_layer(cx.path()))?;
-            let mut report = crate::SolveReport::default();
-            let mut lanes = Lanes {
-                lanes: rows,
-                first_row: 0,
-                condition: condition.as_deref(),
-                log_det: &mut log_det,
-                variance: &mut variance,
-                report: &mut report,
-            };
-            flow.prepare(&cx)?.forward(&mut so_far, &mut lanes, &mut RowTape::idle()).map_err(|e| e.in_layer(cx.path()))?;
+            forward_in_blocks(flow.prepare(&cx)?.as_ref(), &mut so_far, rows, condition.as_ref()).map_err(|e| e.in_layer(cx.path()))?;
         }
         Ok(())
     }
@@ -226,6 +216,37 @@ impl<E: Scalar, D: FlowDevice<E>> PlainRows<E, D> for RowChain<E, D> {
             Ok((x, log_det + own))
         })
     }
+}
+
+/// Runs a kernel over feature-major values of any number of rows, block by block; the condition has one vector a row.
+fn forward_in_blocks<E: Scalar>(
+    kernel: &dyn RowKernel<E>,
+    values: &mut [E],
+    rows: usize,
+    condition: Option<&HostCondition<E>>,
+) -> Result<()> {
+    for first in (0..rows).step_by(BLOCK_LANES) {
+        let lanes = BLOCK_LANES.min(rows - first);
+        let mut block = Buffer::take(values.len() / rows * lanes);
+        for (to, from) in block.chunks_exact_mut(lanes).zip(values.chunks_exact(rows)) {
+            to.copy_from_slice(&from[first..first + lanes]);
+        }
+        let (mut log_det, mut variance) = (Buffer::zeroed(lanes), Buffer::zeroed(lanes));
+        let condition = condition.map(|condition| condition.block(lanes, |lane| first + lane));
+        let mut bookkeeping = Lanes {
+            lanes,
+            first_row: first as u64,
+            condition: condition.as_deref(),
+            log_det: &mut log_det,
+            variance: &mut variance,
+            report: &mut SolveReport::default(),
+        };
+        kernel.forward(&mut block, &mut bookkeeping, &mut RowTape::idle())?;
+        for (from, to) in block.chunks_exact(lanes).zip(values.chunks_exact_mut(rows)) {
+            to[first..first + lanes].copy_from_slice(from);
+        }
+    }
+    Ok(())
 }
 
 fn plain<'a, E: Scalar, D: FlowDevice<E>>(flow: &'a dyn RowFlow<E, D>, cx: &Context<E, D>) -> Result<&'a dyn PlainRows<E, D>> {

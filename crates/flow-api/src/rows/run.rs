@@ -5,7 +5,7 @@
 
 use super::kernel::{Lanes, Pull, RowKernel, RowTape};
 use super::view::RowView;
-use crate::bijector::foreign_point;
+use crate::bijector::{foreign_point, shape_error};
 use crate::{FlowError, Result, Scalar, SolveReport};
 use flow_kernels::workspace::Buffer;
 use rayon::prelude::*;
@@ -56,7 +56,11 @@ pub struct PassResult<E: Scalar> {
 
 /// The tapes of all blocks of a pass, group by group.
 #[derive(Debug, Default)]
-pub struct RowTapes<E: Scalar>(Vec<Vec<RowTape<E>>>);
+pub struct RowTapes<E: Scalar> {
+    /// Samples of the batch that was cut into these groups.
+    batch: usize,
+    groups: Vec<Vec<RowTape<E>>>,
+}
 
 /// Where a pullback starts.
 #[derive(Debug)]
@@ -107,8 +111,19 @@ impl<E: Scalar> HostCondition<E> {
 }
 
 impl<'a, E: Scalar> RowPass<'a, E> {
-    fn batch(&self, values: &[E]) -> usize {
-        values.len() / self.view.sample_len().max(1)
+    /// Samples in a batch, which has to be whole and to have a condition for each where there is one.
+    fn batch(&self, operation: &'static str, values: &[E]) -> Result<usize> {
+        let sample = self.view.sample_len().max(1);
+        let batch = values.len() / sample;
+        if values.len() != batch * sample {
+            return Err(shape_error(self.path, operation, ("batch", sample), values.len()));
+        }
+        match self.condition {
+            Some(condition) if condition.values.len() != batch * condition.width => {
+                Err(shape_error(self.path, operation, (batch, condition.width), condition.values.len()))
+            }
+            _ => Ok(batch),
+        }
     }
 
     /// An error with its layer named and its row counted in samples, as the caller counts.
@@ -147,7 +162,7 @@ impl<'a, E: Scalar> RowPass<'a, E> {
     /// # Errors
     /// Those of the kernels, and [`FlowError::NotFinite`] for a log-det that is not a number.
     pub fn forward(&self, values: &mut [E], record: bool) -> Result<PassResult<E>> {
-        self.map(values, |block, lanes| {
+        self.map("forward", values, |block, lanes| {
             let mut tape = if record { RowTape::recording() } else { RowTape::idle() };
             self.kernel.forward(block, lanes, &mut tape)?;
             Ok(tape)
@@ -159,14 +174,19 @@ impl<'a, E: Scalar> RowPass<'a, E> {
     /// # Errors
     /// As [`RowPass::forward`].
     pub fn inverse(&self, values: &mut [E]) -> Result<PassResult<E>> {
-        self.map(values, |block, lanes| {
+        self.map("inverse", values, |block, lanes| {
             self.kernel.inverse(block, lanes)?;
             Ok(RowTape::idle())
         })
     }
 
-    fn map(&self, values: &mut [E], run: impl Fn(&mut [E], &mut Lanes<'_, E>) -> Result<RowTape<E>> + Sync) -> Result<PassResult<E>> {
-        let batch = self.batch(values);
+    fn map(
+        &self,
+        operation: &'static str,
+        values: &mut [E],
+        run: impl Fn(&mut [E], &mut Lanes<'_, E>) -> Result<RowTape<E>> + Sync,
+    ) -> Result<PassResult<E>> {
+        let batch = self.batch(operation, values)?;
         let samples = self.group_samples(batch);
         let mut log_det = vec![E::zero(); batch];
         let mut variance = vec![E::zero(); batch];
@@ -217,19 +237,30 @@ impl<'a, E: Scalar> RowPass<'a, E> {
             report = report.beside(group_report);
             tapes.push(group_tapes);
         }
-        Ok(PassResult { log_det, variance, report, tapes: RowTapes(tapes) })
+        Ok(PassResult { log_det, variance, report, tapes: RowTapes { batch, groups: tapes } })
     }
 
     /// ∂L/∂y → ∂L/∂x in place; `gradients` are those of the kernel's flow, to be added to.
     ///
     /// # Errors
-    /// As [`RowPass::forward`].
+    /// As [`RowPass::forward`], [`FlowError::Shape`] for buffers that do not belong to one batch, and [`FlowError::Unsupported`] for tapes of another.
     pub fn pullback(&self, at: RowPoint<'_, E>, cotangent: &mut [E], log_det: &[E], gradients: &mut [E]) -> Result<()> {
-        let batch = self.batch(cotangent);
+        let batch = self.batch("pullback", cotangent)?;
+        let given = match &at {
+            RowPoint::Tapes(tapes) if tapes.batch != batch => return Err(foreign_point(self.path)),
+            RowPoint::Tapes(_) => cotangent.len(),
+            RowPoint::Inputs(x) => x.len(),
+            RowPoint::Outputs(y) => y.len(),
+        };
+        if (given, log_det.len()) != (cotangent.len(), batch) {
+            return Err(shape_error(self.path, "pullback", (cotangent.len(), batch), (given, log_det.len())));
+        }
         let samples = self.group_samples(batch);
         let chunk = (samples * self.view.sample_len()).max(1);
         let groups: Vec<(GroupPoint<'_, E>, &mut [E])> = match at {
-            RowPoint::Tapes(RowTapes(tapes)) => tapes.into_iter().map(GroupPoint::Tapes).zip(cotangent.chunks_mut(chunk)).collect(),
+            RowPoint::Tapes(RowTapes { groups, .. }) => {
+                groups.into_iter().map(GroupPoint::Tapes).zip(cotangent.chunks_mut(chunk)).collect()
+            }
             RowPoint::Inputs(x) => x.chunks(chunk).map(GroupPoint::Inputs).zip(cotangent.chunks_mut(chunk)).collect(),
             RowPoint::Outputs(y) => y.chunks_mut(chunk).map(GroupPoint::Outputs).zip(cotangent.chunks_mut(chunk)).collect(),
         };

@@ -33,12 +33,29 @@ impl<E: Scalar> HostCondition<E> {
     }
 }
 
+impl<E: Scalar> HostCondition<E> {
+    /// The condition of each of `rows` rows, which come sample by sample, as many of each sample.
+    ///
+    /// # Errors
+    /// As [`HostCondition::of`].
+    pub(super) fn of_rows<D: FlowDevice<E>>(cx: &Context<E, D>, width: Option<usize>, rows: usize) -> Result<Option<Self>> {
+        let samples = cx.condition().map_or(rows, |condition| condition.shape().0).max(1);
+        let each = rows / samples;
+        let samples = if each * samples == rows { samples } else { rows };
+        Ok(Self::of(cx, width, samples)?.map(|Self { width, values }| {
+            let repeated = values.chunks_exact(width.max(1)).flat_map(|vector| vector.repeat(each));
+            Self { width, values: repeated.collect() }
+        }))
+    }
+}
+
 impl<E: Scalar> PassResult<E> {
-    /// The log-det as tensors: an estimate where the kernel's kind is, else exact.
+    /// The log-det as tensors: an estimate where the kernel's kind is or where a kernel reported a variance, as one that estimates in training alone does; else exact.
     pub fn log_det<D: FlowDevice<E>>(&self, device: &D, kind: LogDetKind) -> LogDet<E, D> {
         let batch = self.log_det.len();
-        let standard_error = (kind == LogDetKind::Estimate)
-            .then(|| device.tensor_from_vec(self.variance.iter().map(|v| num_traits::Float::sqrt(*v)).collect(), (batch,)));
+        let estimated = kind == LogDetKind::Estimate || self.variance.iter().any(|v| *v > E::zero());
+        let standard_error =
+            estimated.then(|| device.tensor_from_vec(self.variance.iter().map(|v| num_traits::Float::sqrt(*v)).collect(), (batch,)));
         LogDet { value: device.tensor_from_vec(self.log_det.clone(), (batch,)), standard_error }
     }
 }
@@ -52,8 +69,9 @@ fn with_pass<E: Scalar, D: FlowDevice<E>, F: RowFlow<E, D> + ?Sized, R>(
 ) -> Result<R> {
     let view = RowView::single(flow.dim());
     let condition = HostCondition::of(cx, flow.condition_width(), batch)?;
-    let kernel: Box<dyn RowKernel<E> + '_> = flow.prepare(cx).map_err(|e| e.in_layer(cx.path()))?;
-    f(&RowPass { view: &view, kernel: kernel.as_ref(), path: cx.path(), condition: condition.as_ref() })
+    let path = cx.layer(flow.kind());
+    let kernel: Box<dyn RowKernel<E> + '_> = flow.prepare(cx).map_err(|e| e.in_layer(path))?;
+    f(&RowPass { view: &view, kernel: kernel.as_ref(), path, condition: condition.as_ref() })
 }
 
 /// A row flow as a [`Bijector`] of tensors of shape (batch, d), for any dimension type.
@@ -139,6 +157,15 @@ impl<N: Dim, E: Scalar, D: FlowDevice<E>, F: RowFlow<E, D>> Bijector<(usize, N),
         cx: &Context<E, D>,
     ) -> Result<Pulled<(usize, N), E, D>> {
         let shape = check(&self.0, cotangent.value.shape(), "pullback", cx)?;
+        let given = match &at {
+            Point::Kept(_) => shape,
+            Point::Input(x) => *x.shape(),
+            Point::Output(y) => *y.shape(),
+        };
+        if given != shape || cotangent.log_det.shape().0 != shape.0 {
+            return Err(shape_error(cx.layer(self.0.kind()), "pullback", shape, (given, cotangent.log_det.shape())));
+        }
+        gradients.check(cx.path(), self)?;
         if let Some(plain) = self.0.plain().filter(|_| !cx.fused()) {
             let x = at.input(self, cx)?;
             let flat = (shape.0, self.0.dim());
@@ -177,7 +204,7 @@ impl<N: Dim, E: Scalar, D: FlowDevice<E>, F: RowFlow<E, D>> Bijector<(usize, N),
         let view = RowView::single(self.0.dim());
         let mut values = vec![E::zero(); shape.num_elements()];
         view.gather(&to_host(&x), 0, shape.0, &mut values);
-        self.0.initialise(&values, shape.0, cx).map_err(|e| e.in_layer(cx.path()))?;
+        self.0.initialise(&values, shape.0, cx).map_err(|e| e.in_layer(cx.layer(self.0.kind())))?;
         Ok(self.forward(x, cx)?.value)
     }
 
@@ -220,10 +247,10 @@ fn check<N: Dim, E: Scalar, D: FlowDevice<E>, F: RowFlow<E, D> + ?Sized>(
     operation: &'static str,
     cx: &Context<E, D>,
 ) -> Result<(usize, N)> {
-    if shape.1.size() == flow.dim() {
-        Ok(*shape)
-    } else {
-        let layer = if cx.path().is_empty() { flow.kind() } else { cx.path() };
-        Err(shape_error(layer, operation, ("batch", flow.dim()), shape.concrete()))
+    let layer = cx.layer(flow.kind());
+    if shape.1.size() != flow.dim() {
+        return Err(shape_error(layer, operation, ("batch", flow.dim()), shape.concrete()));
     }
+    recorded::check_condition(flow.condition_width(), shape.0, cx).map_err(|e| e.in_layer(layer))?;
+    Ok(*shape)
 }

@@ -28,7 +28,7 @@ impl EventShape {
     pub fn len(&self) -> usize {
         match *self {
             Self::Vector(dim) => dim,
-            Self::Image { channels, height, width } => channels * height * width,
+            Self::Image { channels, height, width } => channels.saturating_mul(height).saturating_mul(width),
         }
     }
 
@@ -311,9 +311,15 @@ impl<E: SpecScalar> Model<E> {
     /// A model on events of this shape.
     ///
     /// # Errors
-    /// The bijector's [`FlowError::Shape`](crate::FlowError::Shape) if it does not take flattened events of this shape.
+    /// [`FlowError::Shape`](crate::FlowError::Shape) if the bijector does not take flattened events of this shape, the base density has another size, or an event holds no number.
     pub fn new(bijector: EventBijector<E>, base: Box<dyn BaseDensity<E>>, event: EventShape, device: E::Device) -> Result<Self> {
-        bijector.output_shape(&(1, event.len()))?;
+        let latent = bijector.output_shape(&(1, event.len()))?;
+        if event.is_empty() {
+            return Err(crate::shape_error("model", "build", "at least one number", event));
+        }
+        if latent.1 != base.dim() {
+            return Err(crate::shape_error("base", "build", ("batch", latent.1), ("batch", base.dim())));
+        }
         Ok(Self { flow: Flow::new(bijector, base), event, device })
     }
 

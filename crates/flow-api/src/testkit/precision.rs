@@ -1,10 +1,17 @@
 //! f32 against f64 with the same weights.
 
-use super::{BATCH, Failure, Subject, normal};
-use crate::{Bijector, Context, FlowError, Saved, Scalar, State, load, save, to_host};
-use dfdx::prelude::{Cpu, Device, TensorFromVec};
+use super::bench::{BATCH, context_of, prepare, size};
+use super::gradients::Loss;
+use super::{Failure, Item, Subject};
+use crate::{
+    BLOCK_LANES, Bijector, Context, Cotangent, FlowError, Gradients, Kernels, Point, Real, Saved, Scalar, State, load, save, to_host,
+};
+use dfdx::prelude::{Cpu, Device, Tensor, TensorFromVec};
 
-/// Runs the same weights in f32 and in f64: values and log-dets must agree to 10⁻³ of their size, and a round trip in f32 must come back to within 10⁻³.
+/// Runs the same weights in f32 and in f64.
+///
+/// Values, log-dets and gradients must agree to 10⁻³ of their size, fused and plain kernels in f32 to 10⁻⁵, and a round trip in f32 must come back: to 10⁻⁴ on normal numbers, to 10⁻³ from
+/// ten standard deviations out (or ten times the inverse's own tolerance).
 ///
 /// # Errors
 /// The first [`Failure`].
@@ -17,46 +24,103 @@ where
     A: Bijector<(usize, usize), f32, Cpu, Out = (usize, usize)>,
     B: super::Flat,
 {
-    const ITEM: &str = "precision";
-    let fail = |detail: String| Failure { subject: subject.name.clone(), item: ITEM, detail };
-    let wide = super::prepare(subject, 1, subject.shake, &double)?;
-    let mut narrow = single(1, &Cpu::seed_from_u64(1)).map_err(|e| fail(e.to_string()))?;
-    load(&mut narrow, &rounded(&save(&wide.bijector))).map_err(|e| fail(e.to_string()))?;
+    const ITEM: Item = "precision";
+    let fails = |e: FlowError| subject.fails(ITEM, e.to_string());
+    let mut wide = prepare(subject, 1, subject.shake, &double)?;
+    let mut narrow = single(1, &Cpu::seed_from_u64(1)).map_err(fails)?;
+    let state: State<f32> = converted(&save(&wide.bijector));
+    load(&mut narrow, &state).map_err(fails)?;
+    load(&mut wide.bijector, &converted(&state)).map_err(fails)?;
 
-    let x = normal(BATCH * subject.dim, 70);
-    let (y, log_det) = wide.forward(ITEM, &x, &wide.context(BATCH))?;
-    let (mapped, back) = run::<f32, A>(&narrow, &x, subject).map_err(|e| fail(e.to_string()))?;
-    let size = |values: &[f64]| 1e-3 * values.iter().fold(1.0_f64, |m, v| m.max(v.abs()));
-    wide.close(ITEM, "f(x) in f32", &mapped.0, &y, size(&y), 0.0)?;
-    wide.close(ITEM, "log-det in f32", &mapped.1, &log_det, size(&log_det), 0.0)?;
-    wide.close(ITEM, "round trip in f32", &back, &x, size(&x).max(size(&y)), 0.0)
+    // Enough rows for a full block and a short one.
+    let rows = if subject.dim > BLOCK_LANES { BATCH } else { BLOCK_LANES + 7 };
+    let x = wide.typical(rows, 70);
+    let reference = everything::<f64, B>(&wide.bijector, &x, subject, Kernels::Device).map_err(fails)?;
+    let [fused, plain] = [Kernels::Fused, Kernels::Plain].map(|kernels| everything::<f32, A>(&narrow, &x, subject, kernels));
+    let (fused, plain) = (fused.map_err(fails)?, plain.map_err(fails)?);
+    for (((what, expected), (_, fused)), (_, plain)) in reference.iter().zip(&fused).zip(&plain) {
+        subject.close(ITEM, &format!("{what} in f32"), fused, expected, 1e-3 * size(expected), 0.0)?;
+        let tolerance = subject.inverse_tolerance.map_or(1e-5, |t| t.max(1e-5));
+        subject.close(ITEM, &format!("{what} in f32, plain against fused kernels"), plain, fused, tolerance * size(expected), 0.0)?;
+    }
+    for (spread, tolerance) in [(1.0, 1e-4), (10.0, 1e-3)] {
+        let x = wide.inputs(BATCH, 71, spread);
+        let (y, back) = round_trip::<A>(&narrow, &x, subject).map_err(fails)?;
+        let what = format!("f⁻¹(f(x)) in f32, {spread} standard deviations out");
+        subject.close(ITEM, &what, &back, &x, subject.solved(tolerance) * size(x.iter().chain(&y)), 0.0)?;
+    }
+    Ok(())
 }
 
-/// f(x), log-dets and f⁻¹(f(x)) in another precision, as f64.
-fn run<E: Scalar, A>(bijector: &A, x: &[f64], subject: &Subject) -> Result<((Vec<f64>, Vec<f64>), Vec<f64>), FlowError>
+/// Numbers in this precision as a tensor.
+fn tensor<E: Scalar>(values: &[f64], columns: usize) -> Tensor<(usize, usize), E, Cpu>
+where
+    Cpu: Device<E>,
+{
+    let values: Vec<E> = values.iter().map(|&v| E::of(v)).collect();
+    let shape = (values.len() / columns.max(1), columns);
+    Cpu::default().tensor_from_vec(values, shape)
+}
+
+fn host<S: dfdx::prelude::Shape, E: Scalar>(x: &Tensor<S, E, Cpu>) -> Vec<f64>
+where
+    Cpu: Device<E>,
+{
+    to_host(x).into_iter().map(Real::as_f64).collect()
+}
+
+/// f(x) and f⁻¹(x) with their log-dets, and the gradients of a loss.
+fn everything<E: Scalar, A>(
+    bijector: &A,
+    x: &[f64],
+    subject: &Subject,
+    kernels: Kernels,
+) -> Result<Vec<(&'static str, Vec<f64>)>, FlowError>
 where
     Cpu: Device<E>,
     A: Bijector<(usize, usize), E, Cpu, Out = (usize, usize)>,
 {
-    let device = Cpu::default();
-    let narrow = |values: &[f64]| values.iter().map(|&v| E::of(v)).collect::<Vec<E>>();
-    let widen = |values: Vec<E>| values.into_iter().map(flow_kernels::Real::as_f64).collect::<Vec<f64>>();
-    let mut cx = Context::new(11);
-    if let Some(width) = subject.condition {
-        cx = cx.with_condition(device.tensor_from_vec(narrow(&normal(BATCH * width, 77)), (BATCH, width)));
-    }
-    let mapped = bijector.forward(device.tensor_from_vec(narrow(x), (BATCH, subject.dim)), &cx)?;
-    let values = (widen(to_host(&mapped.value)), widen(to_host(&mapped.log_det.value)));
-    let back = bijector.inverse(mapped.value, &cx)?;
-    Ok((values, widen(to_host(&back.value))))
+    let rows = x.len() / subject.dim.max(1);
+    let cx: Context<E, Cpu> = context_of(subject, 0..rows).with_kernels(kernels);
+    let x = tensor(x, subject.dim);
+    let forward = bijector.forward(x.clone(), &cx)?;
+    let inverse = bijector.inverse(x.clone(), &cx)?;
+    let value = host(&forward.value);
+    let loss = Loss::new(value.len(), rows);
+    // The mean over rows, as in training: sums over many rows have errors of their own.
+    let mean = |values: &[f64]| values.iter().map(|v| v / rows as f64).collect::<Vec<_>>();
+    let log_det = mean(&loss.log_det).into_iter().map(E::of).collect();
+    let cotangent =
+        Cotangent { value: tensor(&mean(&loss.for_value(&value)), subject.dim), log_det: Cpu::default().tensor_from_vec(log_det, (rows,)) };
+    let mut gradients = Gradients::zeros(bijector);
+    let pulled = bijector.pullback(Point::Input(x), cotangent, &mut gradients, &cx)?;
+    Ok(vec![
+        ("f(x)", value),
+        ("log|det ∂f/∂x|", host(&forward.log_det.value)),
+        ("f⁻¹(x)", host(&inverse.value)),
+        ("log|det ∂f⁻¹/∂x|", host(&inverse.log_det.value)),
+        ("∂L/∂x", host(&pulled.cotangent)),
+        ("gradients of the parameters", gradients.values().iter().map(|g| Real::as_f64(*g)).collect()),
+    ])
 }
 
-/// The state in f32.
-fn rounded(state: &State<f64>) -> State<f32> {
-    let narrow = |values: &[f64]| values.iter().map(|&v| <f32 as flow_kernels::Real>::of(v)).collect();
-    let entry = |saved: &Saved<f64>| match saved {
-        Saved::Parameter { shape, values } => Saved::Parameter { shape: shape.clone(), values: narrow(values) },
-        Saved::Reals(values) => Saved::Reals(narrow(values)),
+/// f(x) and f⁻¹(f(x)).
+fn round_trip<A>(bijector: &A, x: &[f64], subject: &Subject) -> Result<(Vec<f64>, Vec<f64>), FlowError>
+where
+    A: Bijector<(usize, usize), f32, Cpu, Out = (usize, usize)>,
+{
+    let cx = context_of(subject, 0..x.len() / subject.dim.max(1));
+    let y = bijector.forward(tensor(x, subject.dim), &cx)?.value;
+    let back = bijector.inverse(y.clone(), &cx)?.value;
+    Ok((host(&y), host(&back)))
+}
+
+/// The state with every number in another precision.
+fn converted<A: Scalar, B: Scalar>(state: &State<A>) -> State<B> {
+    let convert = |values: &[A]| values.iter().map(|v| B::of(v.as_f64())).collect();
+    let entry = |saved: &Saved<A>| match saved {
+        Saved::Parameter { shape, values } => Saved::Parameter { shape: shape.clone(), values: convert(values) },
+        Saved::Reals(values) => Saved::Reals(convert(values)),
         Saved::Indices(values) => Saved::Indices(values.clone()),
         Saved::Flag(value) => Saved::Flag(*value),
     };

@@ -1,13 +1,20 @@
 //! Saving, loading, seeds, threads and errors.
 
-use super::{BATCH, Bench, Failure, Flat};
-use crate::{FlowError, Saved, load, save};
+use super::bench::{BATCH, Bench, Values};
+use super::gradients::{Loss, pull};
+use super::{Checked, Failure, Flat, Item};
+use crate::{BLOCK_LANES, Cotangent, FlowError, Gradients, LogDetKind, Memory, Point, Saved, load, save, visit};
 use dfdx::prelude::TensorFromVec;
 
-/// State that is saved from one instance and loaded into another, built from another seed, gives bit-equal results; a state that does not fit changes nothing.
-pub(super) fn round_trip<B: Flat>(bench: &Bench<'_, B>, other: &Bench<'_, B>) -> Result<(), Failure> {
-    const ITEM: &str = "state";
+/// State that is saved from one instance and loaded into another, built from another seed, gives bit-equal results; a state that does not fit changes nothing; no two
+/// entries share a path.
+pub(super) fn round_trip<B: Flat>(bench: &Bench<'_, B>, other: &Bench<'_, B>, item: Item) -> Checked {
     let state = save(&bench.bijector);
+    let mut entries = 0;
+    visit(&bench.bijector, |_, _| entries += 1);
+    if entries != state.len() {
+        return Err(bench.failure(item, format!("{entries} entries under {} paths", state.len())));
+    }
     let mut copy = other.movable.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(path) = state.keys().next().cloned() {
         let before = save(&*copy);
@@ -16,77 +23,92 @@ pub(super) fn round_trip<B: Flat>(bench: &Bench<'_, B>, other: &Bench<'_, B>) ->
         wrong.insert("no.such.path".to_owned(), Saved::Flag(true));
         match load(&mut *copy, &wrong) {
             Err(FlowError::State(mismatch)) if mismatch.missing == [path] && mismatch.unexpected == ["no.such.path"] => {}
-            other => return Err(bench.failure(ITEM, format!("a wrong state: expected every difference, got {other:?}"))),
+            other => return Err(bench.failure(item, format!("a wrong state: expected every difference, got {other:?}"))),
         }
         if save(&*copy) != before {
-            return Err(bench.failure(ITEM, "a state that does not fit changed the bijection"));
+            return Err(bench.failure(item, "a state that does not fit changed the bijection"));
         }
     }
-    bench.run(ITEM, load(&mut *copy, &state))?;
-    let x = bench.inputs(BATCH, 60, bench.subject.spread);
-    let cx = bench.context(BATCH);
-    let (y, l) = bench.forward(ITEM, &x, &cx)?;
-    let loaded = bench.run(ITEM, copy.forward(bench.tensor(&x), &cx))?;
-    let back = bench.run(ITEM, copy.inverse(bench.tensor(&x), &cx))?;
-    let (z, m) = bench.inverse(ITEM, &x, &cx)?;
-    let same = |a: &[f64], b: &[f64]| a.iter().map(|v| v.to_bits()).eq(b.iter().map(|v| v.to_bits()));
-    let host = |t: &dfdx::prelude::Tensor<(usize,), f64, dfdx::prelude::Cpu>| crate::to_host(t);
-    let equal = same(&y, &crate::to_host(&loaded.value))
-        && same(&l, &host(&loaded.log_det.value))
-        && same(&z, &crate::to_host(&back.value))
-        && same(&m, &host(&back.log_det.value));
-    if equal { Ok(()) } else { Err(bench.failure(ITEM, "a loaded instance differs from the saved one")) }
+    bench.run(item, load(&mut *copy, &state))?;
+    let (x, cx) = (bench.typical(BATCH, 60), bench.context(BATCH));
+    let loaded = bench.run(item, copy.forward(bench.tensor(&x), &cx))?;
+    let back = bench.run(item, copy.inverse(bench.tensor(&x), &cx))?;
+    let host = |mapped: crate::Mapped<(usize, usize), f64, dfdx::prelude::Cpu>| -> Values {
+        (crate::to_host(&mapped.value), crate::to_host(&mapped.log_det.value))
+    };
+    bench.subject.same(item, "f(x) of a loaded instance", &host(loaded), &bench.forward(item, &x, &cx)?)?;
+    bench.subject.same(item, "f⁻¹(x) of a loaded instance", &host(back), &bench.inverse(item, &x, &cx)?)?;
+    Ok(None)
 }
 
-/// Two instances of one seed are one, bit for bit.
-pub(super) fn determinism<B: Flat>(bench: &Bench<'_, B>, twin: &Bench<'_, B>) -> Result<(), Failure> {
-    const ITEM: &str = "determinism";
-    let x = bench.inputs(BATCH, 61, bench.subject.spread);
-    let cx = bench.context(BATCH);
-    if bench.forward(ITEM, &x, &cx)? == twin.forward(ITEM, &x, &cx)? {
-        Ok(())
-    } else {
-        Err(bench.failure(ITEM, "two instances of one seed differ"))
+/// Everything that a call gives, for comparisons to the bit: f(x), f⁻¹(x), and the gradients of a loss.
+fn everything<B: Flat>(bench: &Bench<'_, B>, rows: usize, item: Item) -> Result<[Values; 3], Failure> {
+    let (x, cx) = (bench.typical(rows, 61), bench.context(rows));
+    let (dx, gradients) = pull(bench, item, &Loss::new(x.len(), rows), &x, &cx, Memory::Store)?;
+    Ok([bench.forward(item, &x, &cx)?, bench.inverse(item, &x, &cx)?, (dx, gradients.values().to_vec())])
+}
+
+/// All results agree to the bit.
+fn same<B: Flat>(bench: &Bench<'_, B>, item: Item, what: &str, got: &[Values; 3], expected: &[Values; 3]) -> Result<(), Failure> {
+    for ((got, expected), part) in got.iter().zip(expected).zip(["f(x)", "f⁻¹(x)", "gradients"]) {
+        bench.subject.same(item, &format!("{what}: {part}"), got, expected)?;
     }
+    Ok(())
+}
+
+/// Two instances of one seed are one, bit for bit, as are two calls; estimates of two seeds differ.
+pub(super) fn determinism<B: Flat>(bench: &Bench<'_, B>, twin: &Bench<'_, B>, item: Item) -> Checked {
+    let first = everything(bench, BATCH, item)?;
+    same(bench, item, "a second call", &everything(bench, BATCH, item)?, &first)?;
+    same(bench, item, "a second instance", &everything(twin, BATCH, item)?, &first)?;
+    if bench.bijector.log_det_kind() == LogDetKind::Estimate {
+        let x = bench.typical(BATCH, 61);
+        let [here, later] = [1, 2].map(|step| bench.forward(item, &x, &bench.context(BATCH).at_step(step)));
+        if here?.1 == later?.1 {
+            return Err(bench.failure(item, "estimates of two steps have the same noise"));
+        }
+    }
+    Ok(None)
 }
 
 /// Four threads that share an instance see the same results, and so do thread pools of 1, 2 and 3 threads.
-pub(super) fn threads<B: Flat + Send + Sync>(bench: &Bench<'_, B>) -> Result<(), Failure> {
-    const ITEM: &str = "threads";
-    let rows = 5 * crate::BLOCK_LANES;
-    let x = bench.inputs(rows, 62, bench.subject.spread);
-    let cx = bench.context(rows);
-    let alone = bench.forward(ITEM, &x, &cx)?;
+pub(super) fn threads<B: Flat + Send + Sync>(bench: &Bench<'_, B>, item: Item) -> Checked {
+    // Enough for several groups of blocks.
+    let rows = if bench.subject.dim > BLOCK_LANES { BATCH } else { 5 * BLOCK_LANES };
+    let alone = everything(bench, rows, item)?;
     let shared: Vec<_> = std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..4).map(|_| scope.spawn(|| bench.forward(ITEM, &x, &cx))).collect();
-        handles.into_iter().map(|handle| handle.join().unwrap_or_else(|_| Err(bench.failure(ITEM, "a thread panicked")))).collect()
+        let handles: Vec<_> = (0..4).map(|_| scope.spawn(|| everything(bench, rows, item))).collect();
+        handles.into_iter().map(|handle| handle.join().unwrap_or_else(|_| Err(bench.failure(item, "a thread panicked")))).collect()
     });
     for result in shared {
-        if result? != alone {
-            return Err(bench.failure(ITEM, "a thread saw another result"));
-        }
+        same(bench, item, "in one of four threads", &result?, &alone)?;
     }
     for count in [1, 2, 3] {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build().map_err(|e| bench.failure(ITEM, e.to_string()))?;
-        if pool.install(|| bench.forward(ITEM, &x, &cx))? != alone {
-            return Err(bench.failure(ITEM, format!("{count} threads give another result")));
-        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build().map_err(|e| bench.failure(item, e.to_string()))?;
+        same(bench, item, &format!("with {count} threads"), &pool.install(|| everything(bench, rows, item))?, &alone)?;
     }
-    Ok(())
+    Ok(None)
 }
 
 /// A sample of another size is a typed error.
-pub(super) fn wrong_shapes<B: Flat>(bench: &Bench<'_, B>) -> Result<(), Failure> {
-    const ITEM: &str = "wrong shapes";
+pub(super) fn wrong_shapes<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
     let shape = (BATCH, bench.subject.dim + 1);
     let wrong = bench.device.tensor_from_vec(vec![0.1; shape.0 * shape.1], shape);
     let cx = bench.context(BATCH);
-    for (call, result) in [("forward", bench.bijector.forward(wrong.clone(), &cx)), ("inverse", bench.bijector.inverse(wrong, &cx))] {
-        match result {
-            Err(FlowError::Shape { .. } | FlowError::Composition { .. }) => {}
-            Err(other) => return Err(bench.failure(ITEM, format!("{call}: expected a shape error, got: {other}"))),
-            Ok(_) => return Err(bench.failure(ITEM, format!("{call} takes samples of {} numbers", shape.1))),
+    let mut gradients = Gradients::zeros(&bench.bijector);
+    let cotangent = Cotangent { value: wrong.clone(), log_det: bench.device.tensor_from_vec(vec![0.1; BATCH], (BATCH,)) };
+    let calls = [
+        ("output_shape", bench.bijector.output_shape(&shape).err()),
+        ("forward", bench.bijector.forward(wrong.clone(), &cx).err()),
+        ("inverse", bench.bijector.inverse(wrong.clone(), &cx).err()),
+        ("pullback", bench.bijector.pullback(Point::Input(wrong), cotangent, &mut gradients, &cx).err()),
+    ];
+    for (call, error) in calls {
+        match error {
+            Some(FlowError::Shape { .. } | FlowError::Composition { .. }) => {}
+            Some(other) => return Err(bench.failure(item, format!("{call}: expected a shape error, got: {other}"))),
+            None => return Err(bench.failure(item, format!("{call} takes samples of {} numbers", shape.1))),
         }
     }
-    Ok(())
+    Ok(None)
 }

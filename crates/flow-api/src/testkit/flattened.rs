@@ -1,0 +1,144 @@
+//! Bijections of tensors of any shape, on flattened samples.
+
+use crate::{
+    Bijector, Context, Cotangent, FlowDevice, Gradients, InverseKind, Kept, LogDetKind, Mapped, Module, Point, Pulled, Result, Scalar,
+    Visitor, VisitorMut, shape_error, to_host,
+};
+use dfdx::prelude::{HasShape, Shape, Tensor};
+
+/// A bijection of tensors of shape `X` as one of samples flattened to (batch, d), so that the suite takes it.
+///
+/// ```
+/// use dfdx::prelude::*;
+/// use flow_api::testkit::{Flattened, Subject, check};
+/// use flow_api::{layers::LuLinear, Rows};
+/// # use flow_api::{Pinned, Then};
+///
+/// // Three features, known when compiled; of the shape, the batch axis may have any size.
+/// type Three = (usize, Const<3>);
+/// check(&Subject::new("typed", 3), |seed, device| {
+///     let linear = || Rows(LuLinear::new(3, device).with_random_permutation(seed));
+///     let both = Then::new::<Three, f64, Cpu>(Pinned::<Three, _>::new(linear()), linear(), &(1, Const))?;
+///     Ok(Flattened::new(both, (1, Const::<3>)))
+/// })?;
+/// # Ok::<(), flow_api::testkit::Failure>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Flattened<X, B> {
+    inner: B,
+    example: X,
+}
+
+impl<X: Shape, B> Flattened<X, B> {
+    /// Flattens a bijection that takes inputs of shape `example`, axis 0 the batch and of any size.
+    pub fn new(inner: B, example: X) -> Self {
+        Self { inner, example }
+    }
+
+    /// The input shape of a batch of flattened samples.
+    fn input<E: Scalar, D: FlowDevice<E>>(&self, flat: &(usize, usize), cx: &str) -> Result<X>
+    where
+        B: Bijector<X, E, D>,
+    {
+        let mut concrete = self.example.concrete();
+        let wrong = || shape_error(cx, "flatten", self.example, flat);
+        if X::NUM_DIMS == 0 {
+            return Err(wrong());
+        }
+        concrete[0] = flat.0;
+        X::from_concrete(&concrete).filter(|shape| shape.num_elements() == flat.0 * flat.1).ok_or_else(wrong)
+    }
+
+    /// The output shape of a batch of flattened samples.
+    fn output<E: Scalar, D: FlowDevice<E>>(&self, flat: &(usize, usize), cx: &str) -> Result<B::Out>
+    where
+        B: Bijector<X, E, D>,
+    {
+        let out = self.inner.output_shape(&self.input(flat, cx)?)?;
+        if out.num_elements() == flat.0 * flat.1 { Ok(out) } else { Err(shape_error(cx, "flatten", flat, out)) }
+    }
+}
+
+impl<X: Shape, E: Scalar, B: Module<E>> Module<E> for Flattened<X, B> {
+    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+        self.inner.visit(visitor);
+    }
+    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+        self.inner.visit_mut(visitor);
+    }
+    fn refresh(&mut self) -> Result<()> {
+        self.inner.refresh()
+    }
+}
+
+/// The same numbers in another shape.
+fn reshaped<S: Shape, T: Shape, E: Scalar, D: FlowDevice<E>>(x: &Tensor<S, E, D>, shape: T) -> Tensor<T, E, D> {
+    x.device().tensor_from_vec(to_host(x), shape)
+}
+
+impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: Bijector<X, E, D>> Bijector<(usize, usize), E, D> for Flattened<X, B> {
+    type Out = (usize, usize);
+
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+
+    fn output_shape(&self, input: &(usize, usize)) -> Result<(usize, usize)> {
+        self.output::<E, D>(input, self.inner.kind()).map(|_| *input)
+    }
+
+    fn forward(&self, x: Tensor<(usize, usize), E, D>, cx: &Context<E, D>) -> Result<Mapped<(usize, usize), E, D>> {
+        let flat = *x.shape();
+        let mapped = self.inner.forward(reshaped(&x, self.input::<E, D>(&flat, cx.layer(self.inner.kind()))?), cx)?;
+        Ok(Mapped { value: reshaped(&mapped.value, flat), log_det: mapped.log_det, report: mapped.report })
+    }
+
+    fn inverse(&self, y: Tensor<(usize, usize), E, D>, cx: &Context<E, D>) -> Result<Mapped<(usize, usize), E, D>> {
+        let flat = *y.shape();
+        let mapped = self.inner.inverse(reshaped(&y, self.output::<E, D>(&flat, cx.layer(self.inner.kind()))?), cx)?;
+        Ok(Mapped { value: reshaped(&mapped.value, flat), log_det: mapped.log_det, report: mapped.report })
+    }
+
+    fn forward_keeping(&self, x: Tensor<(usize, usize), E, D>, cx: &Context<E, D>) -> Result<(Mapped<(usize, usize), E, D>, Kept)> {
+        let flat = *x.shape();
+        let (mapped, kept) = self.inner.forward_keeping(reshaped(&x, self.input::<E, D>(&flat, cx.layer(self.inner.kind()))?), cx)?;
+        Ok((Mapped { value: reshaped(&mapped.value, flat), log_det: mapped.log_det, report: mapped.report }, kept))
+    }
+
+    fn pullback(
+        &self,
+        at: Point<(usize, usize), (usize, usize), E, D>,
+        cotangent: Cotangent<(usize, usize), E, D>,
+        gradients: &mut Gradients<E>,
+        cx: &Context<E, D>,
+    ) -> Result<Pulled<(usize, usize), E, D>> {
+        let flat = *cotangent.value.shape();
+        let layer = cx.layer(self.inner.kind());
+        let at = match at {
+            Point::Kept(kept) => Point::Kept(kept),
+            Point::Input(x) => Point::Input(reshaped(&x, self.input::<E, D>(x.shape(), layer)?)),
+            Point::Output(y) => Point::Output(reshaped(&y, self.output::<E, D>(y.shape(), layer)?)),
+        };
+        let cotangent = Cotangent { value: reshaped(&cotangent.value, self.output::<E, D>(&flat, layer)?), log_det: cotangent.log_det };
+        let pulled = self.inner.pullback(at, cotangent, gradients, cx)?;
+        Ok(Pulled { input: pulled.input.map(|x| reshaped(&x, flat)), cotangent: reshaped(&pulled.cotangent, flat) })
+    }
+
+    fn initialise(&mut self, x: Tensor<(usize, usize), E, D>, cx: &Context<E, D>) -> Result<Tensor<(usize, usize), E, D>> {
+        let flat = *x.shape();
+        let input = self.input::<E, D>(&flat, cx.layer(self.inner.kind()))?;
+        Ok(reshaped(&self.inner.initialise(reshaped(&x, input), cx)?, flat))
+    }
+
+    fn log_det_kind(&self) -> LogDetKind {
+        self.inner.log_det_kind()
+    }
+
+    fn inverse_kind(&self) -> InverseKind {
+        self.inner.inverse_kind()
+    }
+
+    fn condition_width(&self) -> Option<usize> {
+        self.inner.condition_width()
+    }
+}
