@@ -350,7 +350,7 @@ pub fn save<E: Scalar, M: Module<E> + ?Sized>(module: &M) -> State<E> {
     state
 }
 
-/// Copies all parameters and state in. Names, kinds and shapes are all checked before the first value changes.
+/// Copies all parameters and state in, bit for bit. Names, kinds and shapes are all checked before the first value changes.
 ///
 /// # Errors
 /// [`FlowError::State`] with every difference; the module is then as it was. Errors of [`Module::refresh`].
@@ -371,7 +371,7 @@ pub fn load<E: Scalar, M: Module<E> + ?Sized>(module: &mut M, state: &State<E>) 
     if !mismatch.is_empty() {
         return Err(FlowError::State(mismatch));
     }
-    update(module, |path, entry| match (entry, state.get(path)) {
+    let mut copy = |path: &str, entry: EntryMut<'_, E>| match (entry, state.get(path)) {
         (EntryMut::Parameter { values, .. }, Some(Saved::Parameter { values: new, .. }))
         | (EntryMut::Reals(values), Some(Saved::Reals(new))) => {
             values.copy_from_slice(new);
@@ -379,7 +379,11 @@ pub fn load<E: Scalar, M: Module<E> + ?Sized>(module: &mut M, state: &State<E>) 
         (EntryMut::Indices(values), Some(Saved::Indices(new))) => values.copy_from_slice(new),
         (EntryMut::Flag(value), Some(Saved::Flag(new))) => *value = *new,
         _ => {} // ruled out above
-    })
+    };
+    update(module, &mut copy)?;
+    // Refreshing may move state on, as a power iteration does; a saved state has been refreshed, and comes back bit for bit.
+    module.visit_mut(&mut VisitorMut::new(&mut copy));
+    Ok(())
 }
 
 impl<E> Saved<E> {
