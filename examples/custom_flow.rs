@@ -1,6 +1,6 @@
 //! A flow of one's own, defined outside the toolkit's crates, named in a RON spec and trained inside `MixerFlow`.
 //!
-//! It should print the layer table with `Householder` lines, and a negative log-likelihood that falls over 60 steps, from about 100 to below 60 nats an image:
+//! It should print that the flow conforms, the layer table with `Householder` lines, and a negative log-likelihood that falls over 60 steps from about 83 to 72 nats an image:
 //!
 //! ```sh
 //! cargo run --release --example custom_flow
@@ -76,6 +76,15 @@ impl BuildRowFlow for Householder {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // One call: log-dets against a Jacobian, gradients against differences, round trips, state, threads.
+    let subject = flow_api::testkit::Subject::new("Householder", 4);
+    flow_api::testkit::check(&subject, |seed, device: &Cpu| {
+        let mut direction = vec![0.0; 4];
+        flow_kernels::noise::Stream::new(seed, 0, "direction").row(0).gaussian(&mut direction);
+        Ok(Recorded(Reflection { direction: Parameter::<f64, Cpu>::new(device.clone(), &[4], direction) }))
+    })?;
+    println!("Householder conforms");
+
     let spec: Spec<dyn ModelSpec> = from_ron(
         "MixerFlow(
             patch: 2,

@@ -61,7 +61,7 @@ where
                 values.iter_mut().zip(from).for_each(|(to, from)| *to = E::of(from));
             }
             EntryMut::Indices(values) => {
-                values.iter_mut().zip(golden.values(&name)).for_each(|(to, from)| *to = format!("{from}").parse().unwrap())
+                values.iter_mut().zip(golden.values(&name)).for_each(|(to, from)| *to = format!("{from}").parse().unwrap());
             }
             EntryMut::Flag(initialised) => *initialised = true,
             other => panic!("{path}: {other:?}"),

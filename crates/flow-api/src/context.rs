@@ -59,6 +59,7 @@ pub struct Context<E: Scalar, D: FlowDevice<E>> {
     mode: Mode,
     memory: Memory,
     kernels: Kernels,
+    log_det: bool,
     condition: Option<Tensor<(usize, usize), E, D>>,
     path: String,
 }
@@ -72,6 +73,7 @@ impl<E: Scalar, D: FlowDevice<E>> Context<E, D> {
             mode: Mode::default(),
             memory: Memory::default(),
             kernels: Kernels::default(),
+            log_det: true,
             condition: None,
             path: String::new(),
         }
@@ -102,6 +104,13 @@ impl<E: Scalar, D: FlowDevice<E>> Context<E, D> {
     #[must_use]
     pub fn with_kernels(mut self, kernels: Kernels) -> Self {
         self.kernels = kernels;
+        self
+    }
+
+    /// The same for a call whose log-dets nobody reads, such as sampling: a layer whose log-det costs extra may leave it out.
+    #[must_use]
+    pub fn without_log_det(mut self) -> Self {
+        self.log_det = false;
         self
     }
 
@@ -142,6 +151,11 @@ impl<E: Scalar, D: FlowDevice<E>> Context<E, D> {
     /// What a training pass keeps.
     pub fn memory(&self) -> Memory {
         self.memory
+    }
+
+    /// Whether log-dets are wanted; without, they are unspecified.
+    pub fn wants_log_det(&self) -> bool {
+        self.log_det
     }
 
     /// The condition, if there is one.

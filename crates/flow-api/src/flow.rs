@@ -161,7 +161,7 @@ impl<B, P> Flow<B, P> {
         B: Bijector<X, E, D>,
         P: BaseDensity<E>,
     {
-        self.sample_and_log_prob(latent, temperature, device, cx).map(|(x, _)| x)
+        self.sample_and_log_prob(latent, temperature, device, &cx.clone().without_log_det()).map(|(x, _)| x)
     }
 
     /// The mean negative log-likelihood of a batch, with its gradients added to `gradients`.

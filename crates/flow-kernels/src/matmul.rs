@@ -1,6 +1,6 @@
 //! Matrix products over row-major slices, by [faer](https://docs.rs/faer).
 //!
-//! Always on one thread: kernels are parallel over blocks (see [`crate::blocks`]), not inside of a product.
+//! Always on one thread: kernels are parallel over blocks of rows, not inside of a product.
 
 use faer::linalg::matmul::matmul as faer_matmul;
 use faer::{Accum, MatMut, MatRef, Par};

@@ -231,7 +231,7 @@ impl Row {
     /// The cells of the table's line.
     pub(crate) fn cells(&self) -> [String; 9] {
         let Evaluation { loss, standard_error, evaluations, scored_per_second, inverse, .. } = &self.test;
-        let or_dash = |value: f64, text: String| if value.is_finite() { text } else { "–".to_owned() };
+        let or_dash = |value: f64, text: String| if value.is_nan() { "–".to_owned() } else { text };
         let of_inverse = |get: fn(&crate::Inverse) -> f64| inverse.as_ref().map_or(f64::NAN, get);
         let (error, sampled) = (of_inverse(|i| i.error), of_inverse(|i| i.sampled_per_second));
         let inverse_evaluations = inverse.as_ref().map_or(0, |i| i.evaluations);

@@ -199,7 +199,15 @@ impl<E: SpecScalar> Trainer<E> {
         Ok(())
     }
 
+    /// Runs `f` on the calling thread: a model on dfdx's CUDA device cannot leave it.
+    #[cfg(feature = "cuda")]
+    #[expect(clippy::unnecessary_wraps, reason = "the same signature as on the CPU")]
+    fn in_pool<R>(&mut self, f: impl FnOnce(&mut Self) -> R) -> Result<R> {
+        Ok(f(self))
+    }
+
     /// Runs `f` on as many threads as the settings say.
+    #[cfg(not(feature = "cuda"))]
     fn in_pool<R: Send>(&mut self, f: impl FnOnce(&mut Self) -> R + Send) -> Result<R>
     where
         Self: Send,

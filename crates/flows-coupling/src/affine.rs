@@ -66,7 +66,7 @@ impl<E: Scalar> Affine<E> {
     /// The transformer with the bound c.
     ///
     /// # Errors
-    /// [`FlowError::Setting`] for a bound that is not a finite number above 0.
+    /// [`FlowError::Setting`](flow_api::FlowError::Setting) for a bound that is not a finite number above 0.
     pub fn new(bound: E) -> Result<Self> {
         crate::positive("AffineCoupling", "bound", bound).map(|bound| Self { bound })
     }

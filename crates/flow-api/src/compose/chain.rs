@@ -20,7 +20,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Chain<X, E, D> {
     /// Composes `layers` and checks that their sizes meet for inputs of shape `input`.
     ///
     /// # Errors
-    /// [`FlowError::Composition`] naming both layers.
+    /// [`FlowError::Composition`](crate::FlowError::Composition) naming both layers.
     pub fn new(layers: Vec<BoxBijector<X, X, E, D>>, input: &X) -> Result<Self> {
         let mut shape = *input;
         let mut before = "the input".to_owned();

@@ -7,7 +7,7 @@ use flow_kernels::workspace::Buffer;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 
-/// y = x[π]: feature j of the output is feature π(j) of the input.
+/// y = x\[π\]: feature j of the output is feature π(j) of the input.
 ///
 /// # Log-det
 /// 0, exact: a permutation keeps volume, bit for bit. π is state, saved with the parameters.

@@ -51,7 +51,7 @@ pub(super) fn determinism<B: Flat>(bench: &Bench<'_, B>, twin: &Bench<'_, B>) ->
 }
 
 /// Four threads that share an instance see the same results, and so do thread pools of 1, 2 and 3 threads.
-pub(super) fn threads<B: Flat + Sync>(bench: &Bench<'_, B>) -> Result<(), Failure> {
+pub(super) fn threads<B: Flat + Send + Sync>(bench: &Bench<'_, B>) -> Result<(), Failure> {
     const ITEM: &str = "threads";
     let rows = 5 * crate::BLOCK_LANES;
     let x = bench.inputs(rows, 62, bench.subject.spread);

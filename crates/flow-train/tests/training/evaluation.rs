@@ -2,7 +2,11 @@
 
 use crate::{build, digits, model, text_of, vectors};
 use flow_api::spec::{EventShape, Model, SpecScalar};
-use flow_api::{EntryMut, update};
+use dfdx::prelude::{HasShape, Tensor};
+use flow_api::{
+    Context, DefaultDevice, EntryMut, FlowDevice, FlowError, Mapped, Module, Recorded, Scalar, StandardNormal, Taped, TapedBijector,
+    module_fields, update,
+};
 use flow_train::data::{Dataset, Dequantise, InMemory, ItemShape, Values};
 use flow_train::{EvaluateOptions, Evaluation, Events, evaluate, score};
 use std::path::Path;
@@ -99,7 +103,7 @@ fn means_over_items_and_over_draws_of_noise_have_their_standard_errors() {
 }
 
 #[test]
-fn an_uninitialised_model_and_foreign_data_are_errors_and_a_broken_inverse_is_a_finding() {
+fn an_uninitialised_model_and_foreign_data_are_errors() {
     let options = EvaluateOptions::default();
     let set = vectors(normal_values(3, 10), 3);
     let events = Events::new(set.as_ref(), &Dequantise::default(), 1).unwrap();
@@ -112,16 +116,57 @@ fn an_uninitialised_model_and_foreign_data_are_errors_and_a_broken_inverse_is_a_
     let of_images = Events::new(images.as_ref(), &Dequantise::default(), 1).unwrap();
     assert!(text_of(evaluate(&model::<f32>(1), images.as_ref(), &of_images, &options)).contains("initialise"));
 
-    // Scales of e^−800 and e^800: forward x ↦ (0, ∞) is no number, so nothing is scored and nothing is inverted.
-    let mut broken = standard_normal::<f64>(3);
-    update(&mut broken, |path, entry| {
+}
+
+/// The identity, which claims to be inverted by an iteration that never converges.
+struct Hopeless;
+impl<E: Scalar> Module<E> for Hopeless {
+    module_fields!(E;);
+}
+impl<E: Scalar, D: FlowDevice<E>> TapedBijector<(usize, usize), E, D> for Hopeless {
+    type Out = (usize, usize);
+    fn kind(&self) -> &'static str {
+        "Hopeless"
+    }
+    fn output_shape(&self, input: &(usize, usize)) -> Result<(usize, usize), FlowError> {
+        Ok(*input)
+    }
+    fn forward_taped(
+        &self,
+        x: Taped<(usize, usize), E, D>,
+        _: &Context<E, D>,
+    ) -> Result<(Taped<(usize, usize), E, D>, Taped<(usize,), E, D>), FlowError> {
+        let log_det = x.device().zeros_like(&(x.shape().0,)).retaped();
+        Ok((x, log_det))
+    }
+    fn inverse(&self, _: Tensor<(usize, usize), E, D>, _: &Context<E, D>) -> Result<Mapped<(usize, usize), E, D>, FlowError> {
+        Err(FlowError::NotConverged { layer: "Hopeless".to_owned(), iterations: 9, residual: 1.0, tolerance: 1e-6, row: 0 })
+    }
+}
+
+#[test]
+fn an_inverse_that_fails_is_a_finding() {
+    let set = vectors(normal_values(3, 10), 3);
+    let device = DefaultDevice::default();
+    let model = Model::<f64>::new(Box::new(Recorded(Hopeless)), Box::new(StandardNormal::new(3)), EventShape::Vector(3), device).unwrap();
+    let evaluation = found(&model, set.as_ref(), EvaluateOptions::default());
+    assert!(evaluation.loss.is_finite());
+    let inverse = evaluation.inverse.unwrap();
+    assert!(inverse.error.is_nan() && inverse.sampled_per_second.is_nan());
+    assert!(inverse.failure.unwrap().starts_with("Hopeless: no convergence after 9 iterations"));
+}
+
+#[test]
+fn latents_that_overflow_are_counted_and_show_in_the_inverse() {
+    let set = vectors(normal_values(3, 10), 3);
+    let mut steep = build::<f64>("VectorFlow(repeat: 2, flows: [LuLinear()])", EventShape::Vector(3), 1);
+    update(&mut steep, |path, entry| {
         if let (true, EntryMut::Parameter { values, .. }) = (path.ends_with("log_diagonal"), entry) {
-            values.copy_from_slice(&[-800.0, 800.0, 0.0]);
+            values.fill(600.0); // e^1200 in all
         }
     })
     .unwrap();
-    let evaluation = evaluate(&broken, set.as_ref(), &events, &options).unwrap();
+    let evaluation = found(&steep, set.as_ref(), EvaluateOptions::default());
     assert!(evaluation.loss.is_nan() && (evaluation.non_finite - 1.0).abs() < 1e-12, "{evaluation:?}");
-    let inverse = evaluation.inverse.unwrap();
-    assert!(inverse.error.is_nan() || inverse.failure.is_some(), "{inverse:?}");
+    assert!(!evaluation.inverse.unwrap().error.is_finite());
 }

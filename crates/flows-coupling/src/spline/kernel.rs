@@ -134,11 +134,6 @@ impl<E: Real> RationalQuadratic<E> {
         x >= -self.bound && x <= self.bound
     }
 
-    #[inline(always)]
-    fn clamped(&self, x: E) -> E {
-        Float::max(Float::min(x, self.bound), -self.bound)
-    }
-
     /// Where bin number `index` starts, given the softmax of all bins before it.
     #[inline(always)]
     fn edge(&self, index: E, before: E) -> E {
@@ -196,17 +191,14 @@ impl<E: Real> RationalQuadratic<E> {
         normalise(widths, lanes, from);
         normalise(heights, lanes, from);
         let (mut value, mut sum) = (load(values, from), load(log_det, from));
-        let mut at = value;
-        for at in &mut at {
-            *at = self.clamped(*at);
-        }
-        let bins = self.locate(way, &at, numbers, lanes, from);
+        // What is outside gets a bin too, and finite numbers from it that are not used.
+        let bins = self.locate(way, &value, numbers, lanes, from);
         for i in 0..WIDTH {
             let segment = self.segment(&bins, i);
-            let (mapped, log_slope) = if W::INVERSE { segment.inverse(at[i]) } else { segment.forward(at[i]) };
+            let (mapped, log_slope) = if W::INVERSE { segment.inverse(value[i]) } else { segment.forward(value[i]) };
             let signed = if W::INVERSE { -log_slope } else { log_slope };
             sum[i] += if self.inside(value[i]) { signed } else { E::zero() };
-            value[i] = if self.inside(value[i]) { self.clamped(mapped) } else { value[i] };
+            value[i] = if self.inside(value[i]) { Float::max(Float::min(mapped, self.bound), -self.bound) } else { value[i] };
         }
         store(values, from, &value);
         store(log_det, from, &sum);
@@ -216,18 +208,14 @@ impl<E: Real> RationalQuadratic<E> {
     fn pull_lanes(&self, x: &[E], numbers: &mut [E], cotangent: &mut [E], log_det: &[E], from: usize) {
         let lanes = log_det.len();
         let (x, mut g, l) = (load(x, from), load(cotangent, from), load(log_det, from));
-        let mut at = x;
-        for at in &mut at {
-            *at = self.clamped(*at);
-        }
-        let bins = self.locate(&Forward, &at, numbers, lanes, from);
+        let bins = self.locate(&Forward, &x, numbers, lanes, from);
         // Derivatives by the corner, by the size, and their mean under the softmax; then by the numbers of the slopes.
         let zeros = [E::zero(); WIDTH];
         let (mut corner_w, mut size_w, mut mean_w) = (zeros, zeros, zeros);
         let (mut corner_h, mut size_h, mut mean_h) = (zeros, zeros, zeros);
         let (mut for_left, mut for_right) = (zeros, zeros);
         for i in 0..WIDTH {
-            let (for_x, pulled) = self.segment(&bins, i).pull(at[i], g[i], l[i]);
+            let (for_x, pulled) = self.segment(&bins, i).pull(x[i], g[i], l[i]);
             let inside = self.inside(x[i]);
             let within = |value: E| if inside { value } else { E::zero() };
             g[i] = if inside { for_x } else { g[i] };

@@ -1,7 +1,7 @@
 //! The spline where splines break: at knots, at the ends of the interval, in the tails, with extreme numbers.
 
 use super::common::normal;
-use flow_api::{RowTape, Scalar};
+use flow_api::{Real, RowTape, Scalar};
 use flow_kernels::workspace::Buffer;
 use flows_coupling::{RationalQuadratic, Transformer};
 use num_traits::Float;
@@ -108,18 +108,20 @@ fn knots_and_their_neighbours() {
 
 #[test]
 fn tails_are_the_identity_to_the_bit_and_move_no_number() {
-    let spline = Spline::<f32>::random(0, 3.0);
     let beyond = f32::from_bits(3.0_f32.to_bits() + 1);
     let x = [1e6, -1e6, 3.5, -3.5, beyond, -beyond, f32::MAX, f32::MIN];
-    for inverse in [false, true] {
-        assert_eq!(spline.run(&x, inverse), (x.to_vec(), vec![0.0; x.len()]));
+    for seed in 0..20 {
+        let spline = Spline::<f32>::random(seed, 3.0);
+        for inverse in [false, true] {
+            assert_eq!(spline.run(&x, inverse), (x.to_vec(), vec![0.0; x.len()]));
+        }
+        let (for_x, for_numbers) = spline.gradients(&x);
+        assert_eq!(for_x, [1.0; 8]);
+        assert!(for_numbers.iter().all(|&g| g == 0.0));
+        // The last numbers inside stay inside.
+        let (y, _) = spline.run(&[3.0, -3.0], false);
+        assert!(y[0] <= 3.0 && y[0] > 2.999_99 && y[1] >= -3.0 && y[1] < -2.999_99, "{y:?}");
     }
-    let (for_x, for_numbers) = spline.gradients(&x);
-    assert_eq!(for_x, [1.0; 8]);
-    assert!(for_numbers.iter().all(|&g| g == 0.0));
-    // The last numbers inside stay inside.
-    let (y, _) = spline.run(&[3.0, -3.0], false);
-    assert!(y[0] <= 3.0 && y[0] > 2.999_99 && y[1] >= -3.0 && y[1] < -2.999_99, "{y:?}");
 }
 
 #[test]
@@ -158,6 +160,26 @@ fn extreme_numbers_give_finite_values_and_gradients() {
             for values in [y, l, z, m, for_x, for_numbers] {
                 assert!(values.iter().all(|v| v.is_finite()), "number {only} at {extreme}: {values:?}");
             }
+        }
+    }
+}
+
+#[test]
+fn steep_bins_between_flat_knots_are_inverted() {
+    // Next to the knots the discriminant is smaller than the rounding of its parts.
+    for seed in 0..200 {
+        let steep = seed % (BINS - 1);
+        let mut numbers = normal::<f32>(3 * BINS - 1, &format!("steep {seed}"));
+        (numbers[steep], numbers[BINS + steep]) = (-20.0, 8.0);
+        numbers[2 * BINS..].iter_mut().for_each(|slope| *slope -= 10.0);
+        let spline = Spline::new(numbers);
+        let top = f32::of(spline.knots()[steep + 1][1]);
+        for step in -40_i8..=40 {
+            let y = top + 2e-7 * f32::from(step);
+            let (x, _) = spline.run(&[y], true);
+            let (back, _) = spline.run(&x, false);
+            // One ulp of x moves y by as much as the steepest slope, some 1,000.
+            assert!((back[0] - y).abs() < 1e-2, "{seed}: {y} came back as {}", back[0]);
         }
     }
 }

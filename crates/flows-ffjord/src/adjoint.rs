@@ -1,0 +1,105 @@
+//! The continuous adjoint: gradients by an ODE that runs backwards with the state.
+
+use crate::objective::Objective;
+use crate::ode::{Layout, OdeError, Solver, System, Work};
+use flow_kernels::Real;
+use flow_kernels::simd::dot;
+use flow_kernels::workspace::Buffer;
+use num_traits::Float;
+use serde::{Deserialize, Serialize};
+
+/// Settings of the continuous adjoint (Pontryagin; Chen et al. 2018, arXiv:1806.07366, section 2).
+///
+/// With S = ⟨a, f⟩ + Σ g q, where g = ∂L/∂log|det J| is constant in time, the system z' = f, a' = −∂S/∂z, θ' = −∂S/∂θ is solved from T back to 0, starting with
+/// z(T), ∂L/∂z(T) and 0. It ends with x, ∂L/∂x and ∂L/∂θ, and needs of the forward pass nothing but z(T): memory does not depend on the steps.
+/// The gradient is that of the exact flow up to the solver's tolerance, not that of the discrete steps.
+///
+/// # Tolerance
+/// The cotangents of a block are divided by the largest of them before the solve, so that the absolute tolerance does not depend on the loss's scale, and θ
+/// is controlled as the mean over the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Adjoint {
+    /// Leave θ out of the error norm: it is a quadrature, nothing depends on it, and its error is small where z and a are smooth. Fewer evaluations (Kidger et
+    /// al. 2021, "Hey, that's not an ODE", arXiv:2009.09457). Default true.
+    pub seminorm: bool,
+}
+
+impl Default for Adjoint {
+    fn default() -> Self {
+        Self { seminorm: true }
+    }
+}
+
+/// State: z and a (d × lanes each), then θ as the mean over the rows.
+struct AdjointSystem<'k, 'p, E: Real> {
+    objective: &'k Objective<'k, 'p, E>,
+    seminorm: bool,
+    /// −g.
+    minus_g: Buffer<E>,
+    sums: Buffer<E>,
+}
+
+impl<E: Real> System<E> for AdjointSystem<'_, '_, E> {
+    fn derivative(&mut self, t: f64, y: &[E], derivative: &mut [E]) {
+        let block = self.objective.block();
+        let (z, a) = y[..2 * block].split_at(block);
+        let (dz, rest) = derivative.split_at_mut(block);
+        let (da, dtheta) = rest.split_at_mut(block);
+        let evaluation = self.objective.field.evaluate(t, z, self.objective.lanes, dz);
+        self.objective.pull(&evaluation, dz, -E::one(), a, Some(&self.minus_g), da, &mut self.sums);
+        let mean = E::of(1.0 / self.objective.lanes as f64);
+        dtheta.iter_mut().zip(self.sums.iter()).for_each(|(d, &s)| *d = mean * s);
+    }
+
+    fn layout(&self, len: usize) -> Layout {
+        let block = self.objective.block();
+        let mut controlled = vec![0..block, block..2 * block];
+        if !self.seminorm {
+            controlled.push(2 * block..len);
+        }
+        Layout { coupled: 2 * block, controlled }
+    }
+}
+
+impl Adjoint {
+    /// z(T) → x and ∂L/∂z(T) → ∂L/∂x in place, with g = ∂L/∂log|det J|; adds ∂L/∂θ to `sums`, and returns ∂L/∂T if `for_end` asks for it.
+    #[allow(clippy::too_many_arguments, reason = "two arguments are results")]
+    pub(crate) fn pull<E: Real>(
+        self,
+        objective: &Objective<'_, '_, E>,
+        solver: &Solver,
+        end: f64,
+        z: &mut [E],
+        cotangent: &mut [E],
+        g: &[E],
+        sums: &mut [E],
+        for_end: bool,
+    ) -> Result<(f64, Work), OdeError> {
+        let block = objective.block();
+        let largest = cotangent.iter().chain(g).fold(E::zero(), |largest, c| largest.max(Float::abs(*c)));
+        let size = if largest > E::zero() && Float::is_finite(largest) { largest } else { E::one() };
+        let parameters = objective.field.parameters;
+        let mut state = Buffer::zeroed(2 * block + parameters);
+        state[..block].copy_from_slice(z);
+        state[block..2 * block].iter_mut().zip(&*cotangent).for_each(|(a, &c)| *a = c / size);
+        let mut minus_g = Buffer::take(g.len());
+        minus_g.iter_mut().zip(g).for_each(|(m, &g)| *m = -g / size);
+        let mut end_gradient = 0.0;
+        if for_end {
+            // ∂L/∂T = ⟨a(T), f(z(T), T)⟩ + Σ g q(z(T), T).
+            let mut f = Buffer::take(block);
+            let evaluation = objective.field.evaluate(end, z, objective.lanes, &mut f);
+            end_gradient = dot(cotangent, &f).as_f64() + objective.rate(&evaluation, &f, g);
+        }
+        let sums_len = objective.field.sums_len();
+        let mut system = AdjointSystem { objective, seminorm: self.seminorm, minus_g, sums: Buffer::take(sums_len) };
+        let mut work = solver.solve(&mut system, end, 0.0, &mut state)?;
+        work.evaluations += usize::from(for_end);
+        z.copy_from_slice(&state[..block]);
+        cotangent.iter_mut().zip(&state[block..2 * block]).for_each(|(c, &a)| *c = size * a);
+        let total = size * E::of(objective.lanes as f64);
+        sums.iter_mut().zip(&state[2 * block..]).for_each(|(sum, &theta)| *sum += total * theta);
+        Ok((end_gradient, work))
+    }
+}

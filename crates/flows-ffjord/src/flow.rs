@@ -1,0 +1,428 @@
+//! The continuous flow.
+
+use crate::adjoint::Adjoint;
+use crate::discrete::{Reverse, solve_with_checkpoints};
+use crate::field::{Field, FieldConfig, FieldKernel, solve_error};
+use crate::forward::FlowSystem;
+use crate::objective::{Objective, Regularisation};
+use crate::ode::{Grid, OdeError, Solver, Steps, Work, finite};
+use crate::spec::{EndTime, Ffjord, Gradient};
+use crate::trace::{Directions, Integrals, Trace};
+use flow_api::{
+    BLOCK_LANES, Context, FlowDevice, FlowError, InverseKind, Lanes, LogDetKind, Mode, Module, Parameter, Pull, Result, RowFlow, RowKernel,
+    RowTape, RowView, Scalar, SolveReport, Visitor, VisitorMut,
+};
+use flow_kernels::noise::Stream;
+use flow_kernels::workspace::Buffer;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A continuous normalizing flow on R^d (FFJORD; Grathwohl et al. 2019, arXiv:1810.01367): x = z(0) is carried along dz/dt = f(z, t) to y = z(T).
+///
+/// # Log-det
+/// log|det ∂y/∂x| = ∫₀ᵀ tr ∂f/∂z dt, solved together with z to the solver's tolerance. Its trace is exact or an estimate ([`Trace`]), with one choice for
+/// training and one for evaluation, which can be changed at any time. An estimate carries its standard error.
+///
+/// # Inverse
+/// The same solve from T to 0, at the same tolerance.
+///
+/// # Solves
+/// Every block of at most 128 rows is a solve of its own with its own steps, so one stiff sample does not slow the batch, and results are bit-equal at any
+/// number of threads. [`SolveReport`] has the evaluations, accepted steps (as iterations) and rejected steps of the block that needed most.
+///
+/// # Parameters
+/// `field.…` ([`Field`]), and `sqrt_end_time` (1) where the end time T = s² is learned (Grathwohl et al. learn it in the same form).
+///
+/// ```
+/// use dfdx::prelude::*;
+/// use flow_api::{Bijector, Context, Rows};
+/// use flows_ffjord::{ContinuousFlow, Ffjord};
+///
+/// let device = Cpu::default();
+/// let spec = Ffjord { hidden: 16, zero_init: false, ..Ffjord::default() };
+/// let flow = Rows(ContinuousFlow::<f64, Cpu>::new(&spec, 2, 7, &device)?);
+/// let x = device.tensor_from_vec(vec![0.3, -0.8, 1.1, 0.4], (2, 2));
+/// let cx = Context::new(0);
+/// let y = flow.forward(x.clone(), &cx)?;
+/// let back = flow.inverse(y.value, &cx)?;
+/// assert!((back.value - x).abs().max::<(), _>().array() < 1e-4);
+/// assert!(y.report.evaluations > 0 && y.log_det.standard_error.is_none());
+/// # Ok::<(), flow_api::FlowError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ContinuousFlow<E: Scalar, D: FlowDevice<E>> {
+    field: Field<E, D>,
+    end_time: f64,
+    sqrt_end_time: Option<Parameter<E, D>>,
+    solver: Solver,
+    gradient: Gradient,
+    trace: Trace,
+    evaluation_trace: Trace,
+    regularisation: Regularisation,
+    pullbacks: Tally,
+}
+
+/// The most that any block's solve took since it was last asked for.
+#[derive(Debug, Default)]
+struct Tally([AtomicUsize; 3]);
+
+impl Tally {
+    fn record(&self, work: Work) {
+        for (most, own) in self.0.iter().zip([work.accepted, work.evaluations, work.rejected]) {
+            most.fetch_max(own, Ordering::Relaxed);
+        }
+    }
+
+    fn take(&self) -> SolveReport {
+        let [iterations, evaluations, rejected] = [0, 1, 2].map(|i: usize| self.0[i].swap(0, Ordering::Relaxed));
+        SolveReport { iterations, evaluations, rejected, residual: 0.0 }
+    }
+}
+
+/// A copy begins its own count.
+impl Clone for Tally {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+/// The regularisers along the path of one row, see [`Regularisation`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Penalty<E> {
+    /// ½ ∫ ‖f‖² dt.
+    pub kinetic: E,
+    /// ∫ ‖∂`f/∂z‖²_F` dt, or its estimate by the probes.
+    pub jacobian: E,
+}
+
+impl<E: Scalar, D: FlowDevice<E>> ContinuousFlow<E, D> {
+    /// The flow on R^dim that a spec describes, with initial parameters drawn from the seed.
+    ///
+    /// # Errors
+    /// [`FlowError::Setting`] for settings that no flow can be built with.
+    pub fn new(spec: &Ffjord, dim: usize, seed: u64, device: &D) -> Result<Self> {
+        spec.check()?;
+        if dim == 0 {
+            return Err(setting("dim", "at least 1", dim));
+        }
+        let &Ffjord { hidden, layers, activation, time, zero_init, .. } = spec;
+        let field = Field::new(&FieldConfig { dim, hidden, layers, activation, time, zero_init }, seed, device)?;
+        let (end_time, learned) = match spec.end_time {
+            EndTime::Fixed(end) => (end, false),
+            EndTime::Learned(start) => (start, true),
+        };
+        Ok(Self {
+            field,
+            end_time,
+            sqrt_end_time: learned.then(|| Parameter::new(device.clone(), &[1], vec![E::of(end_time.sqrt())])),
+            solver: spec.solver,
+            gradient: spec.gradient,
+            trace: spec.trace,
+            evaluation_trace: spec.evaluation_trace,
+            regularisation: spec.regularisation,
+            pullbacks: Tally::default(),
+        })
+    }
+
+    /// The vector field.
+    pub fn field(&self) -> &Field<E, D> {
+        &self.field
+    }
+
+    /// T.
+    pub fn end_time(&self) -> f64 {
+        match self.sqrt_end_time.as_ref().and_then(|s| s.values().first()) {
+            Some(s) => s.as_f64().powi(2),
+            None => self.end_time,
+        }
+    }
+
+    /// How the trace is found in a mode.
+    pub fn trace(&self, mode: Mode) -> Trace {
+        match mode {
+            Mode::Train => self.trace,
+            Mode::Evaluate => self.evaluation_trace,
+        }
+    }
+
+    /// Changes how the trace is found in a mode; the parameters stay as they are.
+    ///
+    /// # Errors
+    /// [`FlowError::Setting`] for an estimate with no probes.
+    pub fn set_trace(&mut self, mode: Mode, trace: Trace) -> Result<()> {
+        trace.check()?;
+        match mode {
+            Mode::Train => self.trace = trace,
+            Mode::Evaluate => self.evaluation_trace = trace,
+        }
+        Ok(())
+    }
+
+    /// What the pullbacks since the last call of this method took: the most of any block. (A pullback has no report of its own.)
+    pub fn take_pullback_report(&self) -> SolveReport {
+        self.pullbacks.take()
+    }
+
+    /// Carries rows (row-major) along the field from one time to another, forwards or backwards, without their log-dets: for pictures of the flow.
+    ///
+    /// # Errors
+    /// [`FlowError::Shape`] for numbers that are not whole rows; failed solves.
+    pub fn transport(&self, rows: &[E], from: f64, to: f64) -> Result<Vec<E>> {
+        let kernel = self.field.kernel()?;
+        let mut moved = rows.to_vec();
+        self.for_each_block(rows, |view, first, lanes, block| {
+            let mut system = FlowSystem { field: &kernel, lanes, integrals: None };
+            self.solver.solve(&mut system, from, to, block).map_err(|e| solve_error(e, lanes, first as u64))?;
+            view.scatter(block, first, lanes, &mut moved);
+            Ok(())
+        })?;
+        Ok(moved)
+    }
+
+    /// The regularisers of rows (row-major), each along its own path, with the trace's probes of the context's mode.
+    ///
+    /// # Errors
+    /// As [`ContinuousFlow::transport`].
+    pub fn penalties(&self, rows: &[E], cx: &Context<E, D>) -> Result<Vec<Penalty<E>>> {
+        let field = self.field.kernel()?;
+        let noise = cx.noise();
+        let mut penalties = Vec::with_capacity(rows.len() / self.dim());
+        self.for_each_block(rows, |_, first, lanes, block| {
+            let directions = Directions::new(self.trace(cx.mode()), self.dim(), lanes, &noise, first as u64);
+            let integrals = Integrals::new(&directions, true);
+            let mut state = Buffer::zeroed(block.len() + integrals.len());
+            state[..block.len()].copy_from_slice(block);
+            let mut system = FlowSystem { field: &field, lanes, integrals: Some((&directions, &integrals)) };
+            self.solver.solve(&mut system, 0.0, self.end_time(), &mut state).map_err(|e| solve_error(e, lanes, first as u64))?;
+            let values = &state[block.len()..];
+            let pairs = values[integrals.kinetic.clone()].iter().zip(&values[integrals.jacobian.clone()]);
+            penalties.extend(pairs.map(|(&kinetic, &jacobian)| Penalty { kinetic, jacobian }));
+            Ok(())
+        })?;
+        Ok(penalties)
+    }
+
+    /// Runs `f` on the blocks of some rows: first row, lanes, and the block.
+    fn for_each_block(&self, rows: &[E], mut f: impl FnMut(&RowView, usize, usize, &mut [E]) -> Result<()>) -> Result<()> {
+        let dim = self.dim();
+        if !rows.len().is_multiple_of(dim) {
+            return Err(flow_api::shape_error("Ffjord", "rows", ("rows", dim), rows.len()));
+        }
+        let view = RowView::single(dim);
+        let count = rows.len() / dim;
+        (0..count).step_by(BLOCK_LANES).try_for_each(|first| {
+            let lanes = BLOCK_LANES.min(count - first);
+            let mut block = Buffer::take(dim * lanes);
+            view.gather(rows, first, lanes, &mut block);
+            f(&view, first, lanes, &mut block)
+        })
+    }
+}
+
+/// The error for a setting.
+pub(crate) fn setting(field: &'static str, expected: &str, got: impl std::fmt::Display) -> FlowError {
+    FlowError::Setting { layer: "Ffjord".to_owned(), field, expected: expected.to_owned(), got: got.to_string() }
+}
+
+impl<E: Scalar, D: FlowDevice<E>> Module<E> for ContinuousFlow<E, D> {
+    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+        visitor.child("field", &self.field);
+        if let Some(s) = &self.sqrt_end_time {
+            visitor.parameter("sqrt_end_time", s);
+        }
+    }
+    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+        visitor.child("field", &mut self.field);
+        if let Some(s) = &mut self.sqrt_end_time {
+            visitor.parameter("sqrt_end_time", s);
+        }
+    }
+}
+
+impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ContinuousFlow<E, D> {
+    fn kind(&self) -> &'static str {
+        "Ffjord"
+    }
+
+    fn dim(&self) -> usize {
+        self.field.net().input()
+    }
+
+    fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+        let end = self.end_time();
+        if !end.is_finite() {
+            return Err(setting("sqrt_end_time", "a finite number", end.sqrt()));
+        }
+        // ∂T/∂s = 2 s.
+        let end_slope = self.sqrt_end_time.as_ref().and_then(|s| s.values().first()).map(|s| 2.0 * s.as_f64());
+        let regularisation = if cx.mode() == Mode::Train { self.regularisation } else { Regularisation::default() };
+        Ok(Box::new(Kernel {
+            field: self.field.kernel()?,
+            end,
+            end_slope,
+            solver: self.solver,
+            gradient: self.gradient,
+            trace: self.trace(cx.mode()),
+            regularisation,
+            wants_log_det: cx.wants_log_det(),
+            noise: cx.noise(),
+            pullbacks: &self.pullbacks,
+        }))
+    }
+
+    fn log_det_kind(&self) -> LogDetKind {
+        match self.evaluation_trace {
+            Trace::Exact => LogDetKind::Exact,
+            Trace::Hutchinson(_) => LogDetKind::Estimate,
+        }
+    }
+
+    fn inverse_kind(&self) -> InverseKind {
+        InverseKind::Iterative
+    }
+
+    /// Of the shortest solve that the method can make ([`Solver::least_evaluations`]), with the trace of evaluation: an adaptive solve takes what the field asks for.
+    fn multiply_adds(&self) -> u64 {
+        let layer = |(output, input): (usize, usize)| (output * input) as u64;
+        let network: u64 = self.field.net().layers().iter().map(|l| layer(l.shape())).sum();
+        let directions = match self.evaluation_trace {
+            Trace::Exact => self.dim(),
+            Trace::Hutchinson(settings) => settings.probes,
+        };
+        network * (1 + directions as u64) * self.solver.least_evaluations() as u64
+    }
+}
+
+/// The flow made ready for one call.
+struct Kernel<'a, E: Scalar> {
+    field: FieldKernel<'a, E>,
+    end: f64,
+    end_slope: Option<f64>,
+    solver: Solver,
+    gradient: Gradient,
+    trace: Trace,
+    regularisation: Regularisation,
+    wants_log_det: bool,
+    noise: Stream,
+    pullbacks: &'a Tally,
+}
+
+impl<E: Scalar> Kernel<'_, E> {
+    fn directions(&self, lanes: usize, first_row: u64) -> Directions<E> {
+        Directions::new(self.trace, self.field.dim(), lanes, &self.noise, first_row)
+    }
+
+    /// Solves from one end to the other with `solve`, adds the log-dets, and returns what `solve` leaves besides.
+    fn run<R>(
+        &self,
+        values: &mut [E],
+        lanes: &mut Lanes<'_, E>,
+        solve: impl FnOnce(&mut FlowSystem<'_, '_, E>, &mut [E]) -> Result<(R, Work), OdeError>,
+    ) -> Result<R> {
+        let directions = self.directions(lanes.lanes, lanes.first_row);
+        let integrals = Integrals::new(&directions, false);
+        let wanted = self.wants_log_det.then_some((&directions, &integrals));
+        let mut state = Buffer::zeroed(values.len() + wanted.map_or(0, |(_, integrals)| integrals.len()));
+        state[..values.len()].copy_from_slice(values);
+        let mut system = FlowSystem { field: &self.field, lanes: lanes.lanes, integrals: wanted };
+        let (rest, work) = solve(&mut system, &mut state).map_err(|e| solve_error(e, lanes.lanes, lanes.first_row))?;
+        values.copy_from_slice(&state[..values.len()]);
+        if wanted.is_some() {
+            integrals.add_log_dets(&state[values.len()..], lanes.log_det, lanes.variance);
+        }
+        let Work { evaluations, accepted, rejected } = work;
+        *lanes.report = lanes.report.then(SolveReport { iterations: accepted, evaluations, rejected, residual: 0.0 });
+        Ok(rest)
+    }
+
+    /// The fixed grid of the method, which the discrete gradient is of.
+    fn grid(&self) -> Result<(&'static crate::ode::tableau::Tableau, Grid)> {
+        match self.solver.parts() {
+            (tableau, Steps::Fixed(steps)) => Ok((tableau, Grid { from: 0.0, to: self.end, steps })),
+            (_, Steps::Adaptive(_)) => Err(setting("gradient", "Adjoint with an adaptive solver", "Discrete")),
+        }
+    }
+
+    /// y → x and ∂L/∂y → ∂L/∂x by the adjoint; adds to `sums`.
+    fn pull_adjoint(&self, settings: Adjoint, values: &mut [E], cotangent: &mut [E], pull: &Pull<'_, E>, sums: &mut [E]) -> Result<()> {
+        let directions = self.directions(pull.lanes, pull.first_row);
+        let objective = Objective { field: &self.field, directions: &directions, regularisation: self.regularisation, lanes: pull.lanes };
+        let for_end = self.end_slope.is_some();
+        let pulled = settings.pull(&objective, &self.solver, self.end, values, cotangent, pull.log_det, sums, for_end);
+        let (end_gradient, work) = pulled.map_err(|e| solve_error(e, pull.lanes, pull.first_row))?;
+        self.add_end(end_gradient, sums);
+        self.pullbacks.record(work);
+        Ok(())
+    }
+
+    /// ∂L/∂s = ∂L/∂T · 2 s, behind the field's sums.
+    fn add_end(&self, end_gradient: f64, sums: &mut [E]) {
+        if let (Some(slope), Some(sum)) = (self.end_slope, sums.get_mut(self.field.parameters)) {
+            *sum += E::of(slope * end_gradient);
+        }
+    }
+}
+
+impl<E: Scalar> RowKernel<E> for Kernel<'_, E> {
+    fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
+        if tape.is_recording() && self.gradient == Gradient::Discrete {
+            let (tableau, grid) = self.grid()?;
+            let checkpoints = self.run(values, lanes, |system, state| {
+                finite("the initial state", state)?;
+                let result = solve_with_checkpoints(tableau, system, grid, state);
+                finite("the state", state).map(|()| result)
+            })?;
+            tape.push(checkpoints);
+            return Ok(());
+        }
+        self.run(values, lanes, |system, state| self.solver.solve(system, 0.0, self.end, state).map(|work| ((), work)))?;
+        if tape.is_recording() {
+            let mut end = Buffer::take(values.len());
+            end.copy_from_slice(values);
+            tape.push(end);
+        }
+        Ok(())
+    }
+
+    fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {
+        self.run(values, lanes, |system, state| self.solver.solve(system, self.end, 0.0, state).map(|work| ((), work)))
+    }
+
+    fn pullback(&self, cotangent: &mut [E], pull: &Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
+        let mut kept = tape.pop()?;
+        let Gradient::Adjoint(settings) = self.gradient else {
+            let (tableau, grid) = self.grid()?;
+            let directions = self.directions(pull.lanes, pull.first_row);
+            let objective =
+                Objective { field: &self.field, directions: &directions, regularisation: self.regularisation, lanes: pull.lanes };
+            // At T = 0 a learned end time has the gradient 0, since ∂T/∂s = 0.
+            let for_end = self.end_slope.is_some() && self.end > 0.0;
+            let reverse = Reverse { objective: &objective, tableau, grid, g: pull.log_det, for_end };
+            let (end_gradient, work) = reverse.pull(&kept, pull.first_row, cotangent, sums)?;
+            self.add_end(end_gradient, sums);
+            self.pullbacks.record(work);
+            return Ok(());
+        };
+        if kept.len() != cotangent.len() {
+            return Err(flow_api::foreign_point(""));
+        }
+        self.pull_adjoint(settings, &mut kept, cotangent, pull, sums)
+    }
+
+    fn pullback_inverting(&self, values: &mut [E], cotangent: &mut [E], pull: &Pull<'_, E>, sums: &mut [E]) -> Result<()> {
+        if let Gradient::Adjoint(settings) = self.gradient {
+            return self.pull_adjoint(settings, values, cotangent, pull, sums);
+        }
+        let mut tape = RowTape::recording();
+        pull.with_lanes(|lanes| {
+            self.inverse(values, lanes)?;
+            let mut again = Buffer::take(values.len());
+            again.copy_from_slice(values);
+            self.forward(&mut again, lanes, &mut tape)
+        })?;
+        self.pullback(cotangent, pull, &mut tape, sums)
+    }
+
+    fn sums_len(&self) -> usize {
+        self.field.parameters + usize::from(self.end_slope.is_some())
+    }
+}

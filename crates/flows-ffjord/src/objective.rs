@@ -1,0 +1,96 @@
+//! What training differentiates: the state and the integrated trace, less the regularisers.
+
+use crate::field::{Evaluation, FieldKernel};
+use crate::trace::{Directions, Integrals, trace_cotangents, value_cotangent};
+use flow_kernels::Real;
+use flow_kernels::simd::{add, dot};
+use flow_kernels::workspace::Buffer;
+use serde::{Deserialize, Serialize};
+
+/// Weights of the regularisers of Finlay et al. 2020, "How to Train Your Neural ODE" (RNODE), equation 12 (arXiv:2002.02798).
+///
+/// Along the path of a row, K = ½ ∫ ‖f‖² dt is its kinetic energy and F = ∫ ‖∂`f/∂z‖²_F` dt the integrated Jacobian norm, estimated with the trace's own
+/// probes as ‖Jε‖² (or exact, with the exact trace) at no further evaluation. Straight paths and a tame Jacobian need few, large steps.
+///
+/// # In training
+/// The gradient of a training step is that of the loss with log|det J| of every row replaced by log|det J| − `kinetic` · K − `jacobian` · F. So the regularisers
+/// come with the factor that the loss gives to the row's log-likelihood: for the mean negative log-likelihood in nats they add their mean over the rows, and for a
+/// loss per dimension they are divided by the dimension, which is how the paper normalises them (its weights are 0.01 each). The forward pass reports the plain
+/// log-det, evaluation ignores them, and [`ContinuousFlow::penalties`](crate::ContinuousFlow::penalties) gives their values.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Regularisation {
+    /// Weight of K, at least 0. Default 0.
+    pub kinetic: f64,
+    /// Weight of F, at least 0. Default 0.
+    pub jacobian: f64,
+}
+
+/// The integrand q = tr J − `kinetic` · ½‖f‖² − `jacobian` · ‖`J‖²_F` of every row, with the field that it belongs to.
+#[derive(Debug)]
+pub(crate) struct Objective<'k, 'p, E: Real> {
+    pub(crate) field: &'k FieldKernel<'p, E>,
+    pub(crate) directions: &'k Directions<E>,
+    pub(crate) regularisation: Regularisation,
+    pub(crate) lanes: usize,
+}
+
+impl<E: Real> Objective<'_, '_, E> {
+    /// Numbers in a block.
+    pub(crate) fn block(&self) -> usize {
+        self.field.dim() * self.lanes
+    }
+
+    /// The gradient of S = `scale` ⟨a, f⟩ + `Σ_r` `g_r` `q_r` at one evaluation, where the field's value is `f`; without g, of the first term alone.
+    ///
+    /// `z_bar` = ∂S/∂z and `sums` = ∂S/∂θ are overwritten; `sums` is as long as [`FieldKernel::sums_len`], of which the parameters take the front. Returns ∂S/∂t.
+    #[allow(clippy::too_many_arguments, reason = "S has three factors, and its gradient three parts")]
+    pub(crate) fn pull(
+        &self,
+        evaluation: &Evaluation<E>,
+        f: &[E],
+        scale: E,
+        a: &[E],
+        g: Option<&[E]>,
+        z_bar: &mut [E],
+        sums: &mut [E],
+    ) -> f64 {
+        let mlp = &self.field.mlp;
+        let mut value = Buffer::take(a.len());
+        sums.fill(E::zero());
+        let network = mlp.sums_len();
+        if let Some(g) = g {
+            let shrink = E::of(2.0 * self.regularisation.jacobian);
+            value_cotangent(&mut value, scale, a, f, g, E::of(self.regularisation.kinetic));
+            let mut part = Buffer::take(if self.directions.count == 0 { 0 } else { a.len() });
+            self.directions.for_each_group(|range, u| {
+                let (mut ju, mut v) = (Buffer::take(u.len()), Buffer::take(u.len()));
+                let tangents = mlp.jvp_traced(&evaluation.trace, u, &mut ju);
+                trace_cotangents(&mut v, u, &ju, g, self.directions.weight(), shrink);
+                if range.start == 0 {
+                    mlp.pullback_dual(&evaluation.trace, &tangents, &value, &v, z_bar, None, &mut sums[..network]);
+                    // The other groups add their share of the trace alone.
+                    value.fill(E::zero());
+                } else {
+                    mlp.pullback_dual(&evaluation.trace, &tangents, &value, &v, &mut part, None, &mut sums[..network]);
+                    add(z_bar, &part);
+                }
+            });
+        } else {
+            value.iter_mut().zip(a).for_each(|(v, &a)| *v = scale * a);
+            mlp.pullback(&evaluation.trace, &value, z_bar, &mut sums[..network]);
+        }
+        self.field.fold_time(evaluation, sums)
+    }
+
+    /// `Σ_r` `g_r` `q_r` at one evaluation.
+    pub(crate) fn rate(&self, evaluation: &Evaluation<E>, f: &[E], g: &[E]) -> f64 {
+        let integrals = Integrals::new(self.directions, true);
+        let mut rates = Buffer::take(integrals.len());
+        integrals.rates(self.field, evaluation, self.directions, f, &mut rates);
+        let traces = rates[integrals.log_det.clone()].chunks_exact(self.lanes);
+        let trace = self.directions.weight() * traces.map(|trace| dot(g, trace)).sum::<E>();
+        let [kinetic, jacobian] = [&integrals.kinetic, &integrals.jacobian].map(|range| dot(g, &rates[range.clone()]).as_f64());
+        trace.as_f64() - self.regularisation.kinetic * kinetic - self.regularisation.jacobian * jacobian
+    }
+}

@@ -1,0 +1,138 @@
+//! Continuous flows in RON.
+//!
+//! ```
+//! use flow_api::spec::{from_ron, to_ron, FlowSpec};
+//! use flows_ffjord as _; // registers the kind
+//! let spec: FlowSpec =
+//!     from_ron("Ffjord(hidden: 64, layers: 2, time: ConcatSquash, solver: Dopri5(rtol: 1e-5, atol: 1e-5), trace: Hutchinson(probes: 1))")?;
+//! assert!(to_ron(&spec)?.contains("evaluation_trace: Exact"));
+//! # Ok::<(), flow_api::spec::SpecError>(())
+//! ```
+
+use crate::adjoint::Adjoint;
+use crate::field::{Activation, TimeInput};
+use crate::flow::{ContinuousFlow, setting};
+use crate::objective::Regularisation;
+use crate::ode::{OdeError, Solver, Steps};
+use crate::trace::{Hutchinson, Trace};
+use flow_api::spec::{BuildRowFlow, BuildScope, SpecError, SpecScalar};
+use flow_api::{FlowError, Result, RowFlow, register_row_flow};
+use serde::{Deserialize, Serialize};
+
+/// The time T at which a path ends.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum EndTime {
+    /// It stays as it is.
+    Fixed(f64),
+    /// T = s² with s learned, from this T on.
+    Learned(f64),
+}
+
+/// How gradients are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Gradient {
+    /// By the continuous adjoint: memory does not depend on the steps, gradients are exact up to the tolerance.
+    Adjoint(Adjoint),
+    /// Of the discrete steps themselves: exact to rounding, memory grows with the square root of the steps. For the methods with fixed steps.
+    Discrete,
+}
+
+/// [`ContinuousFlow`]: a neural ODE.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ffjord {
+    /// Width of the field's hidden layers. Default 64.
+    pub hidden: usize,
+    /// Hidden layers of the field. Default 2.
+    pub layers: usize,
+    /// The field's nonlinearity: `Tanh` (default), `Softplus` or `Silu`.
+    pub activation: Activation,
+    /// How the time enters the field. Default `ConcatSquash`.
+    pub time: TimeInput,
+    /// The end time. Default `Fixed(1.0)`.
+    pub end_time: EndTime,
+    /// The method and its tolerance. Default `Dopri5(rtol: 1e-5, atol: 1e-5)`.
+    pub solver: Solver,
+    /// How the trace is found in training. Default `Hutchinson(probes: 1)`.
+    pub trace: Trace,
+    /// How the trace is found in evaluation. Default `Exact`.
+    pub evaluation_trace: Trace,
+    /// How gradients are found. Default `Adjoint(seminorm: true)`.
+    pub gradient: Gradient,
+    /// Regularisers. Default none.
+    pub regularisation: Regularisation,
+    /// The field starts as zero, and so the flow as the identity. Default true.
+    pub zero_init: bool,
+}
+register_row_flow!(Ffjord);
+
+impl Default for Ffjord {
+    fn default() -> Self {
+        Self {
+            hidden: 64,
+            layers: 2,
+            activation: Activation::default(),
+            time: TimeInput::default(),
+            end_time: EndTime::Fixed(1.0),
+            solver: Solver::default(),
+            trace: Trace::Hutchinson(Hutchinson::default()),
+            evaluation_trace: Trace::Exact,
+            gradient: Gradient::Adjoint(Adjoint::default()),
+            regularisation: Regularisation::default(),
+            zero_init: true,
+        }
+    }
+}
+
+impl Trace {
+    pub(crate) fn check(self) -> Result<()> {
+        match self {
+            Self::Hutchinson(Hutchinson { probes: 0, .. }) => Err(setting("probes", "at least 1", 0)),
+            Self::Exact | Self::Hutchinson(_) => Ok(()),
+        }
+    }
+}
+
+impl Ffjord {
+    /// Checks all settings.
+    ///
+    /// # Errors
+    /// [`FlowError::Setting`].
+    pub fn check(&self) -> Result<()> {
+        for (field, size) in [("hidden", self.hidden), ("layers", self.layers)] {
+            if size == 0 {
+                return Err(setting(field, "at least 1", size));
+            }
+        }
+        let (EndTime::Fixed(end) | EndTime::Learned(end)) = self.end_time;
+        if !(end.is_finite() && end > 0.0) {
+            return Err(setting("end_time", "a finite number greater than 0", end));
+        }
+        self.solver.check().map_err(|e| match e {
+            OdeError::Setting { field, expected, got } => setting(field, expected, got),
+            other => setting("solver", "valid settings", other),
+        })?;
+        self.trace.check()?;
+        self.evaluation_trace.check()?;
+        for (field, weight) in [("kinetic", self.regularisation.kinetic), ("jacobian", self.regularisation.jacobian)] {
+            if !(weight.is_finite() && weight >= 0.0) {
+                return Err(setting(field, "a finite number, at least 0", weight));
+            }
+        }
+        if self.gradient == Gradient::Discrete && matches!(self.solver.parts().1, Steps::Adaptive(_)) {
+            let expected = "Adjoint with an adaptive solver (Discrete differentiates the steps of Rk4, Midpoint or Euler)";
+            return Err(setting("gradient", expected, "Discrete"));
+        }
+        Ok(())
+    }
+}
+
+impl BuildRowFlow for Ffjord {
+    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError> {
+        match ContinuousFlow::<E, E::Device>::new(self, dim, scope.seed(), scope.device()) {
+            Ok(flow) => Ok(Box::new(flow)),
+            Err(FlowError::Setting { field, expected, got, .. }) => Err(scope.child("Ffjord").field_error(field, expected, got)),
+            Err(other) => Err(other.into()),
+        }
+    }
+}

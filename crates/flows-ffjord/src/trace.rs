@@ -1,0 +1,251 @@
+//! The trace of the field's Jacobian, along unit vectors or random probes.
+
+use crate::field::{Evaluation, FieldKernel};
+use flow_kernels::noise::Stream;
+use flow_kernels::workspace::Buffer;
+use flow_kernels::{Real, vectorized};
+use num_traits::Float;
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// How tr ∂f/∂z is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Trace {
+    /// The sum over all d unit vectors of eᵀ J e, all of them through one blocked product a layer.
+    Exact,
+    /// Hutchinson's estimate, the mean over random probes of εᵀ J ε.
+    Hutchinson(Hutchinson),
+}
+
+/// Settings of Hutchinson's estimator (Hutchinson 1989; for continuous flows Grathwohl et al. 2019, section 3.1).
+///
+/// The probes are drawn once a solve, so that the solver sees a smooth right-hand side, and anew for every row, training step and layer.
+///
+/// # Standard error
+/// With n ≥ 2 probes the log-dets of the single probes are integrated side by side, and the standard error is that of their mean. A single probe tells nothing about its
+/// own spread, so with n = 1 an upper bound is reported: Var(εᵀJε) ≤ `2‖J‖²_F` for both distributions, whence the standard error of the integral is at most
+/// √2 ∫ ‖J‖_F dt; ‖J‖_F² is estimated by ‖Jε‖², which costs nothing. The error control ignores it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hutchinson {
+    /// Probes n, at least 1. Default 1.
+    pub probes: usize,
+    /// Their distribution. Default `Rademacher`.
+    pub distribution: Probe,
+}
+
+impl Default for Hutchinson {
+    fn default() -> Self {
+        Self { probes: 1, distribution: Probe::Rademacher }
+    }
+}
+
+/// The distribution of a probe's numbers, of mean 0 and variance 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Probe {
+    /// ±1 with equal probability: the least variance, 2 Σ_{i≠j} S²ᵢⱼ with S the symmetric part of J; exact where J is diagonal.
+    #[default]
+    Rademacher,
+    /// Standard normal: variance 2 ‖`S‖²_F`.
+    Gaussian,
+}
+
+/// Most columns (directions × lanes) that go through the network at once, so that a layer of some dozen units stays in the L2 cache.
+const COLUMNS: usize = 512;
+
+/// The directions along which the Jacobian of one block is seen, for one solve: u₁ … `u_n` of every row, with tr J ≈ weight · Σ uᵀ J u.
+#[derive(Debug)]
+pub(crate) struct Directions<E: Real> {
+    dim: usize,
+    lanes: usize,
+    /// How many a row.
+    pub(crate) count: usize,
+    /// Directions that go through the network at once.
+    group: usize,
+    /// The probes, group by group; nothing for unit vectors.
+    probes: Option<Vec<Buffer<E>>>,
+}
+
+impl<E: Real> Directions<E> {
+    pub(crate) fn new(trace: Trace, dim: usize, lanes: usize, noise: &Stream, first_row: u64) -> Self {
+        let group = (COLUMNS / lanes.max(1)).max(1);
+        let Trace::Hutchinson(Hutchinson { probes: count, distribution }) = trace else {
+            return Self { dim, lanes, count: dim, group, probes: None };
+        };
+        let mut groups: Vec<Buffer<E>> =
+            (0..count).step_by(group).map(|first| Buffer::take(dim * group.min(count - first) * lanes)).collect();
+        let mut probe = Buffer::take(dim);
+        for lane in 0..lanes {
+            let mut row = noise.row(first_row + lane as u64);
+            for values in &mut groups {
+                let size = values.len() / (dim * lanes);
+                for t in 0..size {
+                    match distribution {
+                        Probe::Rademacher => row.rademacher(&mut probe),
+                        Probe::Gaussian => row.gaussian(&mut probe),
+                    }
+                    probe.iter().enumerate().for_each(|(j, &e)| values[(j * size + t) * lanes + lane] = e);
+                }
+            }
+        }
+        Self { dim, lanes, count, group, probes: Some(groups) }
+    }
+
+    pub(crate) fn is_exact(&self) -> bool {
+        self.probes.is_none()
+    }
+
+    /// What Σ uᵀ J u is multiplied by: 1 for unit vectors, 1/n for probes.
+    pub(crate) fn weight(&self) -> E {
+        if self.is_exact() { E::one() } else { E::of(1.0 / self.count as f64) }
+    }
+
+    /// Calls `f` with groups of directions, d × (size · lanes), in order.
+    pub(crate) fn for_each_group(&self, mut f: impl FnMut(Range<usize>, &[E])) {
+        let ranges = (0..self.count).step_by(self.group).map(|first| first..self.count.min(first + self.group));
+        if let Some(probes) = &self.probes {
+            ranges.zip(probes).for_each(|(range, values)| f(range, values));
+            return;
+        }
+        let mut units = Buffer::take(self.dim * self.group.min(self.count) * self.lanes);
+        for range in ranges {
+            let (size, first) = (range.len(), range.start);
+            let units = &mut units[..self.dim * size * self.lanes];
+            units.fill(E::zero());
+            for t in 0..size {
+                units[((first + t) * size + t) * self.lanes..][..self.lanes].fill(E::one());
+            }
+            f(range, units);
+        }
+    }
+}
+
+/// Which integrals over a solve are wanted besides the log-det, and how their numbers lie behind the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Integrals {
+    /// uᵀJu: of every probe, or summed over the unit vectors.
+    pub(crate) log_det: Range<usize>,
+    /// ‖Jε‖ of a single probe: the bound on its error.
+    pub(crate) spread: Range<usize>,
+    /// ½‖f‖².
+    pub(crate) kinetic: Range<usize>,
+    /// ‖`J‖²_F`, or its estimate.
+    pub(crate) jacobian: Range<usize>,
+}
+
+impl Integrals {
+    pub(crate) fn new<E: Real>(directions: &Directions<E>, penalties: bool) -> Self {
+        let lanes = directions.lanes;
+        let mut end = 0;
+        let mut take = |rows: usize| {
+            end += rows * lanes;
+            end - rows * lanes..end
+        };
+        let single = !directions.is_exact() && directions.count == 1;
+        Self {
+            log_det: take(if directions.is_exact() { 1 } else { directions.count }),
+            spread: take(usize::from(single)),
+            kinetic: take(usize::from(penalties)),
+            jacobian: take(usize::from(penalties)),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.jacobian.end
+    }
+
+    /// The integrands at one evaluation, where the field's value is `f`.
+    pub(crate) fn rates<E: Real>(
+        &self,
+        field: &FieldKernel<'_, E>,
+        evaluation: &Evaluation<E>,
+        directions: &Directions<E>,
+        f: &[E],
+        out: &mut [E],
+    ) {
+        let (dim, lanes) = (directions.dim, directions.lanes);
+        out.fill(E::zero());
+        directions.for_each_group(|range, u| {
+            let size = range.len();
+            let mut ju = Buffer::take(u.len());
+            field.mlp.jvp(&evaluation.trace, u, &mut ju);
+            let log_det = &mut out[self.log_det.clone()];
+            if directions.is_exact() {
+                for (t, i) in range.enumerate() {
+                    debug_assert!(i < dim);
+                    let diagonal = &ju[(i * size + t) * lanes..][..lanes];
+                    log_det.iter_mut().zip(diagonal).for_each(|(sum, &j)| *sum += j);
+                }
+            } else {
+                add_feature_products(&mut log_det[range.start * lanes..range.end * lanes], u, &ju);
+            }
+            if !self.spread.is_empty() {
+                add_feature_products(&mut out[self.spread.clone()], &ju, &ju);
+            }
+            if !self.jacobian.is_empty() {
+                let mut squares = Buffer::zeroed(size * lanes);
+                add_feature_products(&mut squares, &ju, &ju);
+                let jacobian = &mut out[self.jacobian.clone()];
+                for squares in squares.chunks_exact(lanes) {
+                    jacobian.iter_mut().zip(squares).for_each(|(sum, &s)| *sum += directions.weight() * s);
+                }
+            }
+        });
+        out[self.spread.clone()].iter_mut().for_each(|s| *s = Float::sqrt(*s));
+        if !self.kinetic.is_empty() {
+            let kinetic = &mut out[self.kinetic.clone()];
+            add_feature_products(kinetic, f, f);
+            kinetic.iter_mut().for_each(|k| *k *= E::of(0.5));
+        }
+    }
+
+    /// Adds the log-dets that were integrated and their squared standard errors.
+    pub(crate) fn add_log_dets<E: Real>(&self, integrals: &[E], log_det: &mut [E], variance: &mut [E]) {
+        let lanes = log_det.len();
+        let own = &integrals[self.log_det.clone()];
+        let count = own.len() / lanes;
+        let weight = E::of(1.0 / count as f64);
+        for (r, (log_det, variance)) in log_det.iter_mut().zip(variance).enumerate() {
+            let each = || own.iter().skip(r).step_by(lanes).copied();
+            let mean = weight * each().sum::<E>();
+            *log_det += mean;
+            if count > 1 {
+                let squares: E = each().map(|l| (l - mean) * (l - mean)).sum();
+                *variance += squares * weight / E::of((count - 1) as f64);
+            } else if let Some(&spread) = integrals[self.spread.clone()].get(r) {
+                *variance += E::of(2.0) * spread * spread;
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// `out[c] += Σ_j a[j, c] b[j, c]`, with `out.len()` columns.
+    pub(crate) fn add_feature_products<E: Real>(out: &mut [E], a: &[E], b: &[E]) {
+        for (a, b) in a.chunks_exact(out.len()).zip(b.chunks_exact(out.len())) {
+            for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                *out += a * b;
+            }
+        }
+    }
+
+    /// `v = weight g ⊙ (u − shrink · w)` for every direction: u, w and v are d × (size · lanes), g has the lanes.
+    pub(crate) fn trace_cotangents<E: Real>(v: &mut [E], u: &[E], w: &[E], g: &[E], weight: E, shrink: E) {
+        let lanes = g.len();
+        for ((v, u), w) in v.chunks_exact_mut(lanes).zip(u.chunks_exact(lanes)).zip(w.chunks_exact(lanes)) {
+            for (((v, &u), &w), &g) in v.iter_mut().zip(u).zip(w).zip(g) {
+                *v = weight * g * (u - shrink * w);
+            }
+        }
+    }
+
+    /// `out = a c − shrink · g ⊙ f`: c, f and out are d × lanes, g has the lanes.
+    pub(crate) fn value_cotangent<E: Real>(out: &mut [E], a: E, c: &[E], f: &[E], g: &[E], shrink: E) {
+        let lanes = g.len();
+        for ((out, c), f) in out.chunks_exact_mut(lanes).zip(c.chunks_exact(lanes)).zip(f.chunks_exact(lanes)) {
+            for (((out, &c), &f), &g) in out.iter_mut().zip(c).zip(f).zip(g) {
+                *out = a * c - shrink * g * f;
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What several test files need.
+
+use dfdx::prelude::{Cpu, TensorFromVec};
+use flow_api::{Bijector, Context, Cotangent, EntryMut, Gradients, LogDet, Memory, Mode, Point, Rows, SolveReport, to_host, update};
+use flow_kernels::noise::Stream;
+use flows_ffjord::ode::{Adaptive, Solver};
+use flows_ffjord::{ContinuousFlow, Ffjord};
+
+pub(crate) type Flow = Rows<ContinuousFlow<f64, Cpu>>;
+
+pub(crate) fn dopri5(tolerance: f64) -> Solver {
+    Solver::Dopri5(Adaptive { rtol: tolerance, atol: tolerance, ..Adaptive::default() })
+}
+
+/// Reproducible normal numbers.
+pub(crate) fn normal(len: usize, seed: u64) -> Vec<f64> {
+    let mut values = vec![0.0; len];
+    Stream::new(seed, 0, "test").row(0).gaussian(&mut values);
+    values
+}
+
+/// A flow that does not start as the identity.
+pub(crate) fn flow(spec: &Ffjord, dim: usize) -> Flow {
+    Rows(ContinuousFlow::new(&Ffjord { zero_init: false, ..spec.clone() }, dim, 5, &Cpu::default()).unwrap())
+}
+
+pub(crate) fn training() -> Context<f64, Cpu> {
+    Context::new(3).in_mode(Mode::Train)
+}
+
+/// A result in host memory.
+pub(crate) struct Mapped {
+    pub(crate) value: Vec<f64>,
+    pub(crate) log_det: Vec<f64>,
+    pub(crate) standard_error: Option<Vec<f64>>,
+    pub(crate) report: SolveReport,
+}
+
+fn host((value, log_det, report): (dfdx::prelude::Tensor<(usize, usize), f64, Cpu>, LogDet<f64, Cpu>, SolveReport)) -> Mapped {
+    let standard_error = log_det.standard_error.as_ref().map(to_host);
+    Mapped { value: to_host(&value), log_det: to_host(&log_det.value), standard_error, report }
+}
+
+fn dim(flow: &Flow) -> usize {
+    flow.0.field().net().input()
+}
+
+pub(crate) fn forward(flow: &Flow, x: &[f64], cx: &Context<f64, Cpu>) -> Mapped {
+    let shape = (x.len() / dim(flow), dim(flow));
+    let m = flow.forward(Cpu::default().tensor_from_vec(x.to_vec(), shape), cx).unwrap();
+    host((m.value, m.log_det, m.report))
+}
+
+pub(crate) fn inverse(flow: &Flow, y: &[f64], cx: &Context<f64, Cpu>) -> Mapped {
+    let shape = (y.len() / dim(flow), dim(flow));
+    let m = flow.inverse(Cpu::default().tensor_from_vec(y.to_vec(), shape), cx).unwrap();
+    host((m.value, m.log_det, m.report))
+}
+
+/// ∂L/∂x and all parameters' gradients of L = ⟨c, y⟩ + ⟨g, log-dets⟩, from what the memory setting leaves.
+pub(crate) fn pullback(flow: &Flow, x: &[f64], c: &[f64], g: &[f64], cx: &Context<f64, Cpu>) -> (Vec<f64>, Gradients<f64>) {
+    let device = Cpu::default();
+    let shape = (x.len() / dim(flow), dim(flow));
+    let x = device.tensor_from_vec(x.to_vec(), shape);
+    let at = match cx.memory() {
+        Memory::Store => Point::Kept(flow.forward_keeping(x, cx).unwrap().1),
+        Memory::Recompute => Point::Input(x),
+        Memory::Invert => Point::Output(flow.forward(x, cx).unwrap().value),
+    };
+    let cotangent = Cotangent { value: device.tensor_from_vec(c.to_vec(), shape), log_det: device.tensor_from_vec(g.to_vec(), (g.len(),)) };
+    let mut gradients = Gradients::zeros(flow);
+    let pulled = flow.pullback(at, cotangent, &mut gradients, cx).unwrap();
+    (to_host(&pulled.cotangent), gradients)
+}
+
+/// Adds `by` to number `index` of the parameter at `path`.
+pub(crate) fn nudge(flow: &mut Flow, path: &str, index: usize, by: f64) {
+    update(flow, |at, entry| {
+        if let EntryMut::Parameter { values, .. } = entry
+            && at == path
+        {
+            values[index] += by;
+        }
+    })
+    .unwrap();
+}
+
+/// Overwrites the parameter at `path`.
+pub(crate) fn set(flow: &mut Flow, path: &str, new: &[f64]) {
+    update(flow, |at, entry| {
+        if let EntryMut::Parameter { values, .. } = entry
+            && at == path
+        {
+            values.copy_from_slice(new);
+        }
+    })
+    .unwrap();
+}
+
+/// The flow whose field is A z, up to terms of third order in 1e-5 z.
+#[expect(clippy::needless_pass_by_value, reason = "specs are written where they are used")]
+pub(crate) fn linear(matrix: &[f64], dim: usize, spec: Ffjord) -> Flow {
+    const SMALL: f64 = 1e-5;
+    let spec = Ffjord { hidden: dim, layers: 1, time: flows_ffjord::TimeInput::Autonomous, ..spec };
+    let mut flow = flow(&spec, dim);
+    let identity: Vec<f64> = (0..dim * dim).map(|i| if i / dim == i % dim { SMALL } else { 0.0 }).collect();
+    set(&mut flow, "field.net.layers.0.weight", &identity);
+    set(&mut flow, "field.net.layers.0.bias", &vec![0.0; dim]);
+    set(&mut flow, "field.net.layers.1.weight", &matrix.iter().map(|a| a / SMALL).collect::<Vec<_>>());
+    set(&mut flow, "field.net.layers.1.bias", &vec![0.0; dim]);
+    flow
+}
+
+pub(crate) fn assert_close(what: &str, got: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), expected.len(), "{what}: length");
+    for (i, (g, e)) in got.iter().zip(expected).enumerate() {
+        // Written so that NaN fails.
+        assert!((g - e).abs() <= tolerance * (1.0 + e.abs()), "{what}[{i}]: expected {e}, got {g}");
+    }
+}

@@ -1,0 +1,60 @@
+//! Specs: what is accepted, and what is refused with which words.
+
+use dfdx::prelude::Cpu;
+use flow_api::RowFlow;
+use flow_api::spec::{BuildScope, FlowSpec, SpecError, SpecScalar, from_ron, to_ron};
+use flows_ffjord as _;
+
+fn build(ron: &str) -> Result<Box<dyn RowFlow<f64, Cpu>>, SpecError> {
+    let spec: FlowSpec = from_ron(ron)?;
+    f64::row_flow(spec.0.as_ref(), 4, &BuildScope::new(Cpu::default(), 1).child("flows").child(2))
+}
+
+#[test]
+fn specs_are_read_and_written() {
+    for ron in [
+        "Ffjord()",
+        "Ffjord(hidden: 64, layers: 2, time: ConcatSquash, solver: Dopri5(rtol: 1e-5, atol: 1e-5), trace: Hutchinson(probes: 1))",
+        "Ffjord(activation: Softplus, time: Autonomous, solver: Bosh3(rtol: 1e-3), trace: Exact, end_time: Learned(0.5))",
+        "Ffjord(solver: Rk4(steps: 4), gradient: Discrete, evaluation_trace: Hutchinson(probes: 8, distribution: Gaussian))",
+        "Ffjord(time: Concat, gradient: Adjoint(seminorm: false), regularisation: (kinetic: 0.01, jacobian: 0.01), zero_init: false)",
+    ] {
+        let spec: FlowSpec = from_ron(ron).unwrap();
+        let text = to_ron(&spec).unwrap();
+        let again: FlowSpec = from_ron(&text).unwrap();
+        assert_eq!(to_ron(&again).unwrap(), text);
+        assert_eq!(build(ron).unwrap().kind(), "Ffjord");
+    }
+}
+
+#[test]
+fn bad_settings_are_refused() {
+    for (ron, expected) in [
+        ("Ffjord(hidden: 0)", "flows.2.Ffjord: hidden: expected at least 1, got 0"),
+        ("Ffjord(layers: 0)", "flows.2.Ffjord: layers: expected at least 1, got 0"),
+        ("Ffjord(solver: Dopri5(rtol: NaN))", "flows.2.Ffjord: rtol: expected a finite number, at least 0, got NaN"),
+        ("Ffjord(solver: Dopri5(rtol: -1e-3))", "flows.2.Ffjord: rtol: expected a finite number, at least 0, got -0.001"),
+        ("Ffjord(solver: Bosh3(atol: 0.0))", "flows.2.Ffjord: atol: expected a finite number greater than 0, got 0"),
+        ("Ffjord(solver: Bosh3(safety: 1.5))", "flows.2.Ffjord: safety: expected a number between 0 and 1, got 1.5"),
+        ("Ffjord(solver: Bosh3(growth: inf))", "flows.2.Ffjord: growth: expected a finite number, at least 1, got inf"),
+        ("Ffjord(solver: Dopri5(max_evaluations: 0))", "flows.2.Ffjord: max_evaluations: expected at least 1, got 0"),
+        ("Ffjord(solver: Euler(steps: 0))", "flows.2.Ffjord: steps: expected at least 1, got 0"),
+        ("Ffjord(end_time: Fixed(-1.0))", "flows.2.Ffjord: end_time: expected a finite number greater than 0, got -1"),
+        ("Ffjord(end_time: Learned(inf))", "flows.2.Ffjord: end_time: expected a finite number greater than 0, got inf"),
+        ("Ffjord(trace: Hutchinson(probes: 0))", "flows.2.Ffjord: probes: expected at least 1, got 0"),
+        ("Ffjord(regularisation: (jacobian: -0.1))", "flows.2.Ffjord: jacobian: expected a finite number, at least 0, got -0.1"),
+        ("Ffjord(gradient: Discrete)", "flows.2.Ffjord: gradient: expected Adjoint with an adaptive solver"),
+    ] {
+        let error = build(ron).err().unwrap_or_else(|| panic!("{ron} was accepted"));
+        assert!(matches!(error, SpecError::Field { .. }), "{ron}: {error:?}");
+        assert!(error.to_string().starts_with(expected), "{ron}: {error}");
+    }
+    for (ron, expected) in [
+        ("Ffjord(activation: Relu)", "Relu is not smooth: the log-det of a continuous flow integrates the trace"),
+        ("Ffjord(activation: Gelu)", "Softplus"),
+        ("Ffjord(hiden: 3)", "hidden"),
+    ] {
+        let error = build(ron).err().unwrap_or_else(|| panic!("{ron} was accepted"));
+        assert!(matches!(error, SpecError::Text(_)) && error.to_string().contains(expected), "{ron}: {error}");
+    }
+}
