@@ -181,6 +181,9 @@ impl<B, P> Flow<B, P> {
         P: BaseDensity<E>,
     {
         check_finite(&x, cx)?;
+        if x.shape().num_elements() == 0 {
+            return Err(crate::shape_error(cx.path(), "nll", "at least one sample", x.shape()));
+        }
         let bijector_cx = cx.child("bijector");
         let device = x.device().clone();
         let (mapped, at) = if cx.memory() == Memory::Invert && self.bijector.inverse_kind() == crate::InverseKind::ClosedForm {

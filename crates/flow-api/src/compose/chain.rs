@@ -120,6 +120,8 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Chain<X, E, D>
         gradients: &mut Gradients<E>,
         cx: &Context<E, D>,
     ) -> Result<Pulled<X, E, D>> {
+        // Layers that pull back from what they kept do not recover the input.
+        let given = if let Point::Input(x) = &at { Some(x.clone()) } else { None };
         let ChainTrace { layers: traces, output } = match at {
             Point::Kept(kept) => *kept.downcast().map_err(|_| foreign_point(cx.path()))?,
             Point::Input(x) => *self.forward_keeping(x, cx)?.1.downcast().map_err(|_| foreign_point(cx.path()))?,
@@ -136,7 +138,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Chain<X, E, D>
             let cotangent = Cotangent { value: pulled.cotangent, log_det: log_det.clone() };
             pulled = layer.pullback(at, cotangent, gradients, &cx.child(i))?;
         }
-        Ok(pulled)
+        Ok(Pulled { input: given.or(pulled.input), ..pulled })
     }
 
     fn initialise(&mut self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<Tensor<X, E, D>> {

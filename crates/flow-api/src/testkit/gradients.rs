@@ -52,6 +52,9 @@ fn pull<B: Flat>(
         Memory::Invert => Point::Output(mapped.value),
     };
     let pulled = bench.run(item, bench.bijector.pullback(at, cotangent, &mut gradients, cx))?;
+    if pulled.input.is_none() && point != Memory::Store {
+        return Err(bench.failure(item, "a pullback from the input or the output gives no input"));
+    }
     if let Some(input) = pulled.input {
         bench.close(item, "the recovered input", &crate::to_host(&input), x, bench.subject.round_trip() * 10.0, 0.0)?;
     }
