@@ -10,8 +10,8 @@
 //! ```
 
 use clap::Parser;
-use flow_train::data::DataSource;
 use flow_train::compare::{Plan, compare};
+use flow_train::data::DataSource;
 use flow_train::{Bar, EvaluateOptions, Observer, Settings};
 use mixerflow_toolkit::prelude::*;
 use std::error::Error;

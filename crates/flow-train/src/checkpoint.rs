@@ -72,7 +72,7 @@ pub fn write<E: SpecScalar>(folder: &Path, spec: &Spec<dyn ModelSpec>, trainer: 
 /// Writes a model, with what is needed to use it, to `folder`, in place of the checkpoint that may be there.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_model<E: SpecScalar>(
     folder: &Path,
     spec: &Spec<dyn ModelSpec>,

@@ -1,7 +1,7 @@
 //! Compares architectures: trains each spec with the same data, seed, steps and batch, and sets what came of them side by side.
 
 use crate::data::{Dataset, Draw, ItemShape, Split, Values, each_once};
-use crate::evaluate::{EvaluateOptions, Evaluation, evaluate};
+use crate::evaluate::{EvaluateOptions, Evaluation, Inverse, evaluate};
 use crate::events::{EventKind, Events};
 use crate::observe::Observer;
 use crate::training::{Ending, Report, Trainer};
@@ -14,7 +14,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Images in a grid of samples.
-const GRID: usize = 64;
+const GRID: usize = 32;
+/// Images in a row of it.
+const GRID_COLUMNS: usize = 8;
 /// Points in a cloud of samples.
 const CLOUD: usize = 4000;
 
@@ -182,7 +184,7 @@ fn picture_samples<E: SpecScalar>(plan: &Plan<'_>, file: &str, model: &Model<E>,
             if dequantiser.quantise(&samples, &mut levels).is_err() {
                 return Ok(None);
             }
-            picture::save_grid(&path, &levels, shape, dequantiser.levels(), 16)?;
+            picture::save_grid(&path, &levels, shape, dequantiser.levels(), GRID_COLUMNS)?;
         }
         (ItemShape::Vector { dims: 2 }, None) => {
             let Ok(samples) = model.sample(CLOUD, E::one(), &cx) else { return Ok(None) };
@@ -202,7 +204,7 @@ fn picture_items(plan: &Plan<'_>) -> Result<Option<String>> {
     match (test.shape(), test.levels()) {
         (shape @ ItemShape::Image { .. }, Some(levels)) => {
             let Values::Levels(pixels) = first_items(test, GRID)? else { return Ok(None) };
-            picture::save_grid(&path, &pixels, shape, levels, 16)?;
+            picture::save_grid(&path, &pixels, shape, levels, GRID_COLUMNS)?;
         }
         (ItemShape::Vector { dims: 2 }, None) => {
             let Values::Real(points) = first_items(test, CLOUD)? else { return Ok(None) };
@@ -224,18 +226,24 @@ fn half_side(data: &dyn Dataset) -> Result<f64> {
     Ok(1.1 * points.iter().fold(f64::MIN_POSITIVE, |largest, x| largest.max(x.abs())))
 }
 
-/// Heads of the table; the fourth has the unit behind it.
-pub(crate) const HEADS: [&str; 9] = ["spec", "flows", "parameters", "test", "s/step", "scored/s", "sampled/s", "inverse error", "evaluations"];
+/// Columns of the table that hold words; numbers follow.
+pub(crate) const WORDS: usize = 2;
+/// The column of the test loss.
+pub(crate) const LOSS: usize = 3;
 
 impl Row {
-    /// The cells of the table's line.
-    pub(crate) fn cells(&self) -> [String; 9] {
-        let Evaluation { loss, standard_error, evaluations, scored_per_second, inverse, .. } = &self.test;
-        let or_dash = |value: f64, text: String| if value.is_nan() { "–".to_owned() } else { text };
-        let of_inverse = |get: fn(&crate::Inverse) -> f64| inverse.as_ref().map_or(f64::NAN, get);
+    /// Evaluations of networks, forward and inverse; none where everything is in closed form.
+    fn evaluations(&self) -> Option<String> {
+        let (forward, inverse) = (self.test.evaluations, self.test.inverse.as_ref().map_or(0, |inverse| inverse.evaluations));
+        (forward + inverse > 0).then(|| format!("{forward} / {inverse}"))
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let Evaluation { loss, standard_error, scored_per_second, inverse, .. } = &self.test;
+        let or_dash = |value: f64, text: String| if value.is_nan() { DASH.to_owned() } else { text };
+        let of_inverse = |get: fn(&Inverse) -> f64| inverse.as_ref().map_or(f64::NAN, get);
         let (error, sampled) = (of_inverse(|i| i.error), of_inverse(|i| i.sampled_per_second));
-        let inverse_evaluations = inverse.as_ref().map_or(0, |i| i.evaluations);
-        [
+        vec![
             self.spec.clone(),
             self.flows.clone(),
             self.parameters.to_string(),
@@ -244,20 +252,31 @@ impl Row {
             format!("{scored_per_second:.0}"),
             or_dash(sampled, format!("{sampled:.0}")),
             or_dash(error, format!("{error:.1e}")),
-            if *evaluations + inverse_evaluations == 0 { "–".to_owned() } else { format!("{evaluations} / {inverse_evaluations}") },
         ]
     }
 }
 
+/// Stands where there is no number.
+const DASH: &str = "–";
+
 impl Comparison {
     /// The unit of losses.
-    pub(crate) fn unit(&self) -> &str {
+    fn unit(&self) -> &str {
         self.rows.first().map_or("loss", |row| &row.test.unit)
     }
 
-    /// The head of a column.
-    pub(crate) fn head(&self, column: usize) -> String {
-        if column == 3 { format!("{} {}", HEADS[column], self.unit()) } else { HEADS[column].to_owned() }
+    /// The table: its heads, and a line a row. Evaluations are a column where any flow has some.
+    pub(crate) fn table(&self) -> (Vec<String>, Vec<Vec<String>>) {
+        let loss = format!("test {}", self.unit());
+        let heads = ["spec", "flows", "parameters", &loss, "s/step", "scored/s", "sampled/s", "inverse error"];
+        let mut heads: Vec<String> = heads.into_iter().map(str::to_owned).collect();
+        let mut lines: Vec<Vec<String>> = self.rows.iter().map(Row::cells).collect();
+        let evaluations: Vec<Option<String>> = self.rows.iter().map(Row::evaluations).collect();
+        if evaluations.iter().any(Option::is_some) {
+            heads.push("evaluations".to_owned());
+            lines.iter_mut().zip(evaluations).for_each(|(line, cell)| line.push(cell.unwrap_or_else(|| DASH.to_owned())));
+        }
+        (heads, lines)
     }
 
     /// What the figures do not tell, a line each.
@@ -292,8 +311,8 @@ impl Comparison {
             let path = folder.join(name);
             fs::write(&path, bytes).map_err(TrainError::io(&path))
         };
-        let json = serde_json::to_vec_pretty(self)
-            .map_err(|e| TrainError::Io { path: folder.join("comparison.json"), source: e.into() })?;
+        let json =
+            serde_json::to_vec_pretty(self).map_err(|e| TrainError::Io { path: folder.join("comparison.json"), source: e.into() })?;
         put("comparison.json", &json)?;
         let runs: Vec<(&str, &[Report])> = self.rows.iter().map(|row| (row.spec.as_str(), row.history.as_slice())).collect();
         let drawn = runs.iter().any(|(_, history)| history.iter().any(|report| report.train.is_finite()));
@@ -308,19 +327,20 @@ impl Comparison {
 impl std::fmt::Display for Comparison {
     /// The table as aligned text, and below it what it does not tell.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let heads = std::array::from_fn(|column| self.head(column));
-        let lines: Vec<[String; 9]> = std::iter::once(heads).chain(self.rows.iter().map(Row::cells)).collect();
-        let widths: [usize; 9] = std::array::from_fn(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0));
+        let (heads, rows) = self.table();
+        let lines: Vec<Vec<String>> = std::iter::once(heads).chain(rows).collect();
+        let columns = lines[0].len();
+        let widths: Vec<usize> =
+            (0..columns).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
         for (i, line) in lines.iter().enumerate() {
-            for (column, (cell, width)) in line.iter().zip(widths).enumerate() {
+            for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
                 let gap = if column == 0 { "" } else { "  " };
-                let pad = " ".repeat(width.saturating_sub(cell.chars().count()));
-                // Words to the left, numbers to the right.
-                if column < 2 { write!(f, "{gap}{cell}{pad}")? } else { write!(f, "{gap}{pad}{cell}")? }
+                let pad = " ".repeat(width - cell.chars().count());
+                if column < WORDS { write!(f, "{gap}{cell}{pad}")? } else { write!(f, "{gap}{pad}{cell}")? }
             }
             writeln!(f)?;
             if i == 0 {
-                writeln!(f, "{}", widths.map(|width| "─".repeat(width)).join("──"))?;
+                writeln!(f, "{}", "─".repeat(widths.iter().sum::<usize>() + 2 * (columns - 1)))?;
             }
         }
         self.notes().iter().try_for_each(|note| writeln!(f, "{note}"))

@@ -96,7 +96,12 @@ impl Events {
             (Values::Real(values), None) => Ok((values.iter().map(|&x| E::of(x)).collect(), log_det)),
             (values, _) => {
                 let got = if matches!(values, Values::Real(_)) { "real numbers" } else { "levels" };
-                Err(DataError::Setting { what: "batch", expected: "levels exactly where the data set says that it has them", got: got.to_owned() }.into())
+                Err(DataError::Setting {
+                    what: "batch",
+                    expected: "levels exactly where the data set says that it has them",
+                    got: got.to_owned(),
+                }
+                .into())
             }
         }
     }

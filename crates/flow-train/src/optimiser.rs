@@ -185,7 +185,9 @@ impl<E: Scalar> Adam<E> {
         ];
         for (name, here, there) in buffers.into_iter().filter(|(_, here, there)| here != there) {
             match (here, there) {
-                (Some(here), Some(there)) => mismatch.different.push((name.to_owned(), format!("{here} numbers"), format!("{there} numbers"))),
+                (Some(here), Some(there)) => {
+                    mismatch.different.push((name.to_owned(), format!("{here} numbers"), format!("{there} numbers")));
+                }
                 (Some(_), None) => mismatch.missing.push(name.to_owned()),
                 _ => mismatch.unexpected.push(name.to_owned()),
             }

@@ -121,16 +121,21 @@ pub fn save_curves(path: &Path, runs: &[(&str, &[Report])], unit: &str, theme: T
     use_own_font();
     let root = BitMapBackend::new(path, (1200, 640)).into_drawing_area();
     root.fill(&paper).map_err(|e| failed(&e))?;
-    let mut chart = ChartBuilder::on(&root)
+    let longest = runs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).clamp(6, 40);
+    // The legend stands beside the curves: there is no corner that no curve ever comes to.
+    let (plot, legend) = root.split_horizontally(1130 - 10 * i32::try_from(longest).unwrap_or(40));
+    let (low, high) = (low - margin, high + margin);
+    let mut chart = ChartBuilder::on(&plot)
         .margin(20)
         .x_label_area_size(56)
         .y_label_area_size(80)
-        .build_cartesian_2d(0..last, low - margin..high + margin)
+        .build_cartesian_2d(0.0..last as f64, low..high)
         .map_err(|e| failed(&e))?;
     chart
         .configure_mesh()
         .x_desc("optimiser steps")
         .y_desc(if validated { format!("loss, {unit} (thick: validation)") } else { format!("training loss, {unit}") })
+        .x_label_formatter(&|step| format!("{step:.0}"))
         .y_label_formatter(&|loss| format!("{loss:.2}"))
         .label_style((FONT, 19).into_font().color(&ink))
         .axis_desc_style((FONT, 21).into_font().color(&ink))
@@ -141,27 +146,32 @@ pub fn save_curves(path: &Path, runs: &[(&str, &[Report])], unit: &str, theme: T
         .map_err(|e| failed(&e))?;
     for (i, (name, reports)) in runs.iter().enumerate() {
         let color = COLORS[i % COLORS.len()];
-        let visible = |value: f64| value.is_finite().then(|| value.min(high + margin));
-        let train = reports.iter().filter_map(|r| Some((r.step, visible(r.train)?)));
-        chart
-            .draw_series(LineSeries::new(train, color.stroke_width(2)))
-            .map_err(|e| failed(&e))?
-            .label(*name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], color.stroke_width(4)));
-        let validation = reports.iter().filter_map(|r| Some((r.step, visible(r.validation?)?)));
+        let train = within(reports.iter().map(|r| (r.step, r.train)), high);
+        chart.draw_series(LineSeries::new(train, color.stroke_width(2))).map_err(|e| failed(&e))?;
+        let validation = within(reports.iter().filter_map(|r| Some((r.step, r.validation?))), high);
         chart.draw_series(LineSeries::new(validation, color.stroke_width(4))).map_err(|e| failed(&e))?;
+        let Ok(y) = i32::try_from(40 + 30 * i) else { break };
+        legend.draw(&PathElement::new([(0, y), (26, y)], color.stroke_width(4))).map_err(|e| failed(&e))?;
+        legend.draw(&Text::new(*name, (36, y - 9), (FONT, 19).into_font().color(&ink))).map_err(|e| failed(&e))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .margin(14)
-        .legend_area_size(34)
-        .background_style(paper.mix(0.9))
-        .border_style(grid)
-        .label_font((FONT, 19).into_font().color(&ink))
-        .draw()
-        .map_err(|e| failed(&e))?;
     root.present().map_err(|e| failed(&e))
+}
+
+/// The finite points of a curve, as far as they lie below `high`: a curve comes in where it crosses it, and a later excursion stays at the edge.
+fn within(points: impl Iterator<Item = (u64, f64)>, high: f64) -> Vec<(f64, f64)> {
+    let mut inside: Vec<(f64, f64)> = Vec::new();
+    let mut above = None;
+    for (x, y) in points.filter(|(_, y)| y.is_finite()).map(|(x, y)| (x as f64, y)) {
+        if y > high && inside.is_empty() {
+            above = Some((x, y));
+            continue;
+        }
+        if let Some((x0, y0)) = above.take() {
+            inside.push((x0 + (x - x0) * (y0 - high) / (y0 - y), high));
+        }
+        inside.push((x, y.min(high)));
+    }
+    inside
 }
 
 const FONT: &str = "sans-serif";

@@ -11,7 +11,10 @@ use std::path::{Path, PathBuf};
 /// The folder's companions: hidden, and named so that nobody else's folder is taken for one.
 fn beside(folder: &Path, role: &str) -> Result<PathBuf> {
     let Some(name) = folder.file_name() else {
-        return Err(TrainError::Checkpoint { path: folder.to_owned(), reason: "this is no name of a folder that could be replaced".to_owned() });
+        return Err(TrainError::Checkpoint {
+            path: folder.to_owned(),
+            reason: "this is no name of a folder that could be replaced".to_owned(),
+        });
     };
     Ok(folder.with_file_name(format!(".{}.checkpoint-{role}", name.to_string_lossy())))
 }
@@ -51,9 +54,7 @@ pub(crate) fn replace(folder: &Path, files: &[(&str, Vec<u8>)], whole: impl Fn(&
     fs::create_dir(&draft).map_err(TrainError::io(&draft))?;
     for (name, bytes) in files {
         let path = draft.join(name);
-        File::create(&path)
-            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-            .map_err(TrainError::io(&path))?;
+        File::create(&path).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all())).map_err(TrainError::io(&path))?;
     }
     sync(&draft)?;
     rename(&draft, &new)?;

@@ -310,7 +310,8 @@ impl<E: SpecScalar> Trainer<E> {
 
     /// The error for a gradient that is not finite: its parameter, and the first item whose gradient alone is not.
     fn bad_gradient(&self, gradients: &Gradients<E>, events: &[E], draws: &[Draw]) -> TrainError {
-        let layer = gradients.iter().find(|(_, g)| g.iter().any(|g| !num_traits::Float::is_finite(*g))).map_or("all parameters", |(path, _)| path);
+        let layer =
+            gradients.iter().find(|(_, g)| g.iter().any(|g| !num_traits::Float::is_finite(*g))).map_or("all parameters", |(path, _)| path);
         let mut alone = Gradients::zeros(&self.model);
         let item = draws.iter().zip(events.chunks_exact(self.model.event().len().max(1))).find(|(_, event)| {
             alone.clear();

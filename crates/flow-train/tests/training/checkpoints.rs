@@ -47,7 +47,11 @@ fn an_opened_model_scores_bit_for_bit() {
 fn another_architecture_is_refused_with_what_differs() {
     let (_folder, path, _) = written(1);
     let cases = [
-        ("hidden: 8", "hidden: 9", "`bijector.layers.0.channel.2.net.blocks.0.0.weight` is F32 [9, 9] in the model and F32 [8, 8] in the file; "),
+        (
+            "hidden: 8",
+            "hidden: 9",
+            "`bijector.layers.0.channel.2.net.blocks.0.0.weight` is F32 [9, 9] in the model and F32 [8, 8] in the file; ",
+        ),
         ("layers: 2", "layers: 3", "39 missing (`bijector.layers.2.channel.0.initialised`, "),
         ("layers: 2, shift: (every: 2)", "layers: 1, shift: None", "unexpected (`bijector.layers.1.channel.0.initialised`, "),
     ];
@@ -164,6 +168,9 @@ fn broken_texts_and_missing_files_are_typed_errors() {
     assert!(matches!(resumed(Path::new("/")), Err(TrainError::Checkpoint { .. })));
 }
 
+/// Files that the folder of a run's checkpoint has.
+const ALL: usize = 7;
+
 #[test]
 fn a_kill_at_any_moment_leaves_the_old_checkpoint_or_the_new_one() {
     let (folder, path, _) = written(1);
@@ -180,8 +187,6 @@ fn a_kill_at_any_moment_leaves_the_old_checkpoint_or_the_new_one() {
             fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
         }
     };
-    /// Files that a folder of a checkpoint has.
-    const ALL: usize = 7;
     // What stands where when the writer is killed, and the step that the reader must find.
     let moments: [(&str, &[(&str, &Path, usize)], u64); 6] = [
         ("while the draft is written", &[("", &old, ALL), ("draft", &other, 3)], 1),

@@ -1,8 +1,8 @@
 //! Evaluations of densities whose likelihood is known.
 
 use crate::{build, digits, model, text_of, vectors};
-use flow_api::spec::{EventShape, Model, SpecScalar};
 use dfdx::prelude::{HasShape, Tensor};
+use flow_api::spec::{EventShape, Model, SpecScalar};
 use flow_api::{
     Context, DefaultDevice, EntryMut, FlowDevice, FlowError, Mapped, Module, Recorded, Scalar, StandardNormal, Taped, TapedBijector,
     module_fields, update,
@@ -115,7 +115,6 @@ fn an_uninitialised_model_and_foreign_data_are_errors() {
     let images = digits();
     let of_images = Events::new(images.as_ref(), &Dequantise::default(), 1).unwrap();
     assert!(text_of(evaluate(&model::<f32>(1), images.as_ref(), &of_images, &options)).contains("initialise"));
-
 }
 
 /// The identity, which claims to be inverted by an iteration that never converges.

@@ -4,7 +4,9 @@ use crate::{StopAfter, build, digits, losses, model, never, settings, spec, text
 use flow_api::spec::{EventShape, SpecScalar};
 use flow_api::{EntryMut, Memory, update};
 use flow_train::data::{Dataset, Draw, ItemShape};
-use flow_train::{Checkpoints, Ending, Item, Metrics, Observer, Report, Run, Settings, Silent, TrainError, Trainer, checkpoint, flat_weights};
+use flow_train::{
+    Checkpoints, Ending, Item, Metrics, Observer, Report, Run, Settings, Silent, TrainError, Trainer, checkpoint, flat_weights,
+};
 use std::sync::Arc;
 
 #[test]
@@ -170,9 +172,8 @@ fn observers_see_every_report_and_write_what_a_killed_run_goes_on_from() {
     let observers = || -> Vec<Box<dyn Observer<f32> + Send>> {
         vec![Box::new(Count(Vec::new())), Box::new(Metrics::new(&metrics)), Box::new(Checkpoints::new(folder.path(), spec()))]
     };
-    let lines = || -> Vec<Report> {
-        std::fs::read_to_string(&metrics).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    };
+    let lines =
+        || -> Vec<Report> { std::fs::read_to_string(&metrics).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect() };
     let mut trainer = Trainer::new(model(12), digits(), settings(9)).unwrap();
     trainer.run(&mut observers(), &never()).unwrap();
     assert_eq!(lines().len(), 3);
