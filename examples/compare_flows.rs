@@ -10,8 +10,9 @@
 //! ```
 
 use clap::Parser;
+use flow_train::compare::{Plan, compare};
 use flow_train::data::DataSource;
-use flow_train::{Settings, compare};
+use flow_train::{Bar, EvaluateOptions, Observer, Settings};
 use mixerflow_toolkit::prelude::*;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -73,13 +74,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
         eprintln!("\nstopping after this step; what is done so far will be written");
-        flag.store(true, Ordering::Relaxed);
     })?;
     let report_every = (arguments.steps / 20).max(1);
     let settings = Settings { steps: arguments.steps, batch: arguments.batch, seed: arguments.seed, report_every, ..Settings::default() };
-    let comparison = compare::compare(&specs, &source.to_string(), &split, &settings, &arguments.out, &stop)?;
-    println!("{comparison}");
-    println!("{}", arguments.out.join("index.html").display());
+    let plan = Plan {
+        specs: &specs,
+        data: &source.to_string(),
+        split: &split,
+        settings: &settings,
+        evaluation: EvaluateOptions { dequantisations: 4, seed: arguments.seed, ..EvaluateOptions::default() },
+        folder: &arguments.out,
+    };
+    let mut observe = |name: &str| -> Box<dyn Observer<f32> + Send> { Box::new(Bar::new(name)) };
+    let comparison = compare(&plan, &mut observe, &stop)?;
+    println!("{comparison}\n{}", arguments.out.join("index.html").display());
     if comparison.rows.is_empty() { Err("no spec could be trained".into()) } else { Ok(()) }
 }

@@ -350,7 +350,7 @@ pub fn save<E: Scalar, M: Module<E> + ?Sized>(module: &M) -> State<E> {
     state
 }
 
-/// Copies all parameters and state in. Names, kinds and shapes are all checked before the first value changes.
+/// Copies all parameters and state in, bit for bit. Names, kinds and shapes are all checked before the first value changes.
 ///
 /// # Errors
 /// [`FlowError::State`] with every difference, and those of [`Module::refresh`] for values that admit no valid state. The module is then as it was.
@@ -379,7 +379,7 @@ pub fn load<E: Scalar, M: Module<E> + ?Sized>(module: &mut M, state: &State<E>) 
 
 /// Writes a state of the module's own layout.
 fn write<E: Scalar, M: Module<E> + ?Sized>(module: &mut M, state: &State<E>) -> Result<()> {
-    update(module, |path, entry| match (entry, state.get(path)) {
+    let mut copy = |path: &str, entry: EntryMut<'_, E>| match (entry, state.get(path)) {
         (EntryMut::Parameter { values, .. }, Some(Saved::Parameter { values: new, .. }))
         | (EntryMut::Reals(values), Some(Saved::Reals(new))) => {
             values.copy_from_slice(new);
@@ -387,7 +387,11 @@ fn write<E: Scalar, M: Module<E> + ?Sized>(module: &mut M, state: &State<E>) -> 
         (EntryMut::Indices(values), Some(Saved::Indices(new))) => values.copy_from_slice(new),
         (EntryMut::Flag(value), Some(Saved::Flag(new))) => *value = *new,
         _ => {} // ruled out by `load`
-    })
+    };
+    update(module, &mut copy)?;
+    // Refreshing may move state on, as a power iteration does; a saved state has been refreshed, and comes back bit for bit.
+    module.visit_mut(&mut VisitorMut::new(&mut copy));
+    Ok(())
 }
 
 impl<E> Saved<E> {

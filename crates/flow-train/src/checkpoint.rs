@@ -1,290 +1,222 @@
-//! Checkpoints: one folder that holds a run, written so that a kill at any moment leaves the old one or the new one.
+//! Checkpoints: one folder that holds a run or a model, written so that a kill at any moment leaves the old one or the new one.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `spec.ron` | the architecture |
+//! | `settings.ron` | the [`Settings`], seed included |
+//! | `data.ron` | the [`EventKind`] of the data |
+//! | `model.safetensors` | parameters and all other state, keyed by path |
+//! | `optimiser.safetensors` | Adam's moments `first` and `second`, and the weights' `average` if there is one, each flat in the order of the parameters |
+//! | `best.safetensors` | the model of the best validation, if there was one |
+//! | `progress.ron` | step, reports, sums since the last report |
+//!
+//! A folder with the model alone has the first four.
 
-use crate::optimiser::AdamState;
-use crate::training::{Best, Report, Trainer};
-use crate::{Result, Settings, TrainError};
-use flow_api::spec::{ModelSpec, Spec, SpecScalar, from_ron, to_ron};
-use flow_api::{Module, Saved, Scalar, State, load, save};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use crate::events::{EventKind, Events};
+use crate::optimiser::{AdamState, set_flat_weights};
+use crate::replace::{present, replace};
+use crate::state_file::{self, broken};
+use crate::training::{Best, Progress, Run, Trainer};
+use crate::{Result, Settings, TrainError, data::Dataset};
+use flow_api::spec::{BuildScope, Model, ModelSpec, Spec, SpecScalar, from_ron, to_ron};
+use flow_api::{FlowError, Saved, State, load, parameter_count, save};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// A file may exceed what the model needs by this much: room for its header.
-const HEADER_ROOM: u64 = 64 << 20;
-
-/// The place in a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Progress {
-    /// Steps made.
-    pub step: u64,
-    /// Reports since the best one.
-    pub stale: u32,
-    /// Value and step of the best validation.
-    pub best: Option<(f64, u64)>,
-    /// All reports.
-    pub history: Vec<Report>,
-}
-
-const MODEL: &str = "model.safetensors";
-const OPTIMISER: &str = "optimiser.safetensors";
 const SPEC: &str = "spec.ron";
 const SETTINGS: &str = "settings.ron";
-const PROGRESS: &str = "progress.json";
+const DATA: &str = "data.ron";
+const MODEL: &str = "model.safetensors";
+const OPTIMISER: &str = "optimiser.safetensors";
+const BEST: &str = "best.safetensors";
+const PROGRESS: &str = "progress.ron";
+
+const FIRST: &str = "first";
+const SECOND: &str = "second";
+const AVERAGE: &str = "average";
+
+/// The longest text file that is read: room for the reports of the longest run.
+const MAX_TEXT: u64 = 64 << 20;
+
+/// A model with all that is needed to use it.
+#[derive(Debug)]
+pub struct Opened<E: SpecScalar> {
+    /// The architecture.
+    pub spec: Spec<dyn ModelSpec>,
+    /// How it was trained.
+    pub settings: Settings,
+    /// How items become events.
+    pub events: Events,
+    /// The model.
+    pub model: Model<E>,
+}
 
 /// Writes the checkpoint of a run to `folder`, in place of the one that may be there.
 ///
 /// # Errors
-/// [`TrainError::Io`]; the checkpoint that was there stays.
+/// [`TrainError::Io`], and [`TrainError::Checkpoint`] where `folder` is something else than a checkpoint; what was there stays.
 pub fn write<E: SpecScalar>(folder: &Path, spec: &Spec<dyn ModelSpec>, trainer: &Trainer<E>) -> Result<()> {
-    let AdamState { step: _, first, second, average } = trainer.optimiser().state();
-    let mut moments: Vec<(&str, &[E])> = vec![("first", &first), ("second", &second)];
-    moments.extend(average.as_deref().map(|values| ("average", values)));
-    moments.extend(trainer.best().map(|best| ("best", best.weights.as_slice())));
-    let progress = serde_json::to_vec_pretty(&trainer.progress()).map_err(|e| broken(&folder.join(PROGRESS), e))?;
-    let files = [
-        (SPEC, to_ron(spec)?.into_bytes()),
-        (SETTINGS, to_ron(trainer.settings())?.into_bytes()),
-        (MODEL, model_bytes(trainer.model(), folder)?),
-        (
-            OPTIMISER,
-            tensors_bytes(
-                &moments.into_iter().map(|(name, values)| (name.to_owned(), Raw::numbers(values, vec![values.len()]))).collect(),
-                folder,
-            )?,
-        ),
-        (PROGRESS, progress),
-    ];
-    replace_folder(folder, &files)
+    let mut files = model_files(folder, spec, trainer.settings(), trainer.events(), &save(trainer.model()))?;
+    let optimiser = moments(trainer.optimiser().state());
+    files.push((OPTIMISER, state_file::encode(&folder.join(OPTIMISER), &optimiser)?));
+    if let Some(best) = trainer.best() {
+        files.push((BEST, state_file::encode(&folder.join(BEST), &best.state)?));
+    }
+    files.push((PROGRESS, ron_bytes(folder, PROGRESS, &trainer.progress())?));
+    replace(folder, &files, is_checkpoint)
 }
 
-/// Writes a model with its spec to `folder`, without a run.
+/// Writes a model, with what is needed to use it, to `folder`, in place of the checkpoint that may be there.
 ///
 /// # Errors
-/// [`TrainError::Io`].
-pub fn write_model<E: SpecScalar>(folder: &Path, spec: &Spec<dyn ModelSpec>, model: &impl Module<E>) -> Result<()> {
-    replace_folder(folder, &[(SPEC, to_ron(spec)?.into_bytes()), (MODEL, model_bytes(model, folder)?)])
+/// As [`write()`].
+pub fn write_model<E: SpecScalar>(
+    folder: &Path,
+    spec: &Spec<dyn ModelSpec>,
+    settings: &Settings,
+    events: &Events,
+    state: &State<E>,
+) -> Result<()> {
+    replace(folder, &model_files(folder, spec, settings, events, state)?, is_checkpoint)
 }
 
-/// The folder that holds the checkpoint: `folder` itself or, after a kill between two renames, the new or the old one beside it.
-fn present(folder: &Path) -> PathBuf {
-    [folder.to_owned(), beside(folder, "new"), beside(folder, "old")]
-        .into_iter()
-        .find(|candidate| candidate.join(MODEL).exists())
-        .unwrap_or_else(|| folder.to_owned())
-}
-
-fn beside(folder: &Path, suffix: &str) -> PathBuf {
-    let mut name = folder.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{suffix}"));
-    folder.with_file_name(name)
-}
-
-/// Writes all files to a folder of another name, then renames: a kill leaves the old folder, the new one, or both under names that [`present`] knows.
-fn replace_folder(folder: &Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
-    let (draft, new, old) = (beside(folder, "draft"), beside(folder, "new"), beside(folder, "old"));
-    for leftover in [&draft, &new] {
-        // A complete `new` is only superseded: this very write replaces it.
-        if leftover.exists() && (leftover == &draft || folder.exists()) {
-            fs::remove_dir_all(leftover).map_err(TrainError::io(leftover))?;
+/// Opens a checkpoint to score, sample or evaluate: of a run's checkpoint the model that [`Trainer::finish`] would give.
+///
+/// # Errors
+/// [`TrainError::Io`]; [`TrainError::Checkpoint`] for malformed files; [`flow_api::FlowError::State`] where model and spec differ.
+pub fn open<E: SpecScalar>(folder: &Path) -> Result<Opened<E>> {
+    let folder = find(folder)?;
+    let mut opened = build::<E>(&folder)?;
+    let best = folder.join(BEST);
+    if best.exists() {
+        load_state(&best, &mut opened.model)?;
+        return Ok(opened);
+    }
+    load_state(&folder.join(MODEL), &mut opened.model)?;
+    if opened.settings.ema.is_some() && folder.join(OPTIMISER).exists() {
+        let moments = read_moments(&folder, &opened)?;
+        if let Some(Saved::Reals(average)) = moments.get(AVERAGE) {
+            set_flat_weights(&mut opened.model, average)?;
         }
     }
-    if !folder.exists() && new.exists() {
-        fs::rename(&new, folder).map_err(TrainError::io(folder))?;
-    }
-    fs::create_dir_all(&draft).map_err(TrainError::io(&draft))?;
-    for (name, bytes) in files {
-        let path = draft.join(name);
-        let mut file = File::create(&path).map_err(TrainError::io(&path))?;
-        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(TrainError::io(&path))?;
-    }
-    sync(&draft)?;
-    fs::rename(&draft, &new).map_err(TrainError::io(&new))?;
-    if old.exists() {
-        fs::remove_dir_all(&old).map_err(TrainError::io(&old))?;
-    }
-    if folder.exists() {
-        fs::rename(folder, &old).map_err(TrainError::io(&old))?;
-    }
-    fs::rename(&new, folder).map_err(TrainError::io(folder))?;
-    sync(folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
-    if old.exists() {
-        fs::remove_dir_all(&old).map_err(TrainError::io(&old))?;
-    }
-    Ok(())
+    Ok(opened)
 }
 
-/// Makes a folder's entries durable.
-fn sync(folder: &Path) -> Result<()> {
-    File::open(folder).and_then(|file| file.sync_all()).map_err(TrainError::io(folder))
-}
-
-/// The spec of a checkpoint.
+/// Goes on with a run on its data, with settings that `change` may alter: more steps, other threads, another memory setting.
+///
+/// With the settings as they were, the run goes on bit for bit as if it had never stopped.
 ///
 /// # Errors
-/// Files that cannot be read or are no spec.
-pub fn read_spec(folder: &Path) -> Result<Spec<dyn ModelSpec>> {
-    Ok(from_ron(&text(&present(folder).join(SPEC))?)?)
+/// As [`open`], and those of [`Trainer::resume`].
+pub fn resume<E: SpecScalar>(
+    folder: &Path,
+    data: Arc<dyn Dataset>,
+    change: impl FnOnce(Settings) -> Settings,
+) -> Result<(Trainer<E>, Spec<dyn ModelSpec>)> {
+    let folder = find(folder)?;
+    let mut opened = build::<E>(&folder)?;
+    load_state(&folder.join(MODEL), &mut opened.model)?;
+    let run = read_run(&folder, &opened)?;
+    let Opened { spec, settings, model, .. } = opened;
+    Ok((Trainer::resume(model, data, change(settings), run)?, spec))
 }
 
-/// The settings of a checkpoint.
-///
-/// # Errors
-/// Files that cannot be read or are no settings.
-pub fn read_settings(folder: &Path) -> Result<Settings> {
-    Ok(from_ron(&text(&present(folder).join(SETTINGS))?)?)
+fn is_checkpoint(folder: &Path) -> bool {
+    folder.join(MODEL).is_file() && folder.join(SPEC).is_file()
 }
 
-/// Loads a checkpoint's weights and state into a model, which must have been built from its spec.
-///
-/// # Errors
-/// [`TrainError::Checkpoint`] for a malformed file, and [`flow_api::FlowError::State`] with every difference; the model is then as it was.
-pub fn read_model<E: SpecScalar>(folder: &Path, model: &mut impl Module<E>) -> Result<()> {
-    let own = save(model);
-    let path = present(folder).join(MODEL);
-    let size = own.values().map(|entry| Raw::of(entry).bytes.len() as u64).sum();
-    let bytes = bounded(&path, size)?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| broken(&path, e))?;
-    let mut state = State::new();
-    for (name, view) in tensors.iter() {
-        let here = own.get(name);
-        state.insert(name.to_owned(), saved(&view, here).map_err(|reason| broken(&path, format!("`{name}`: {reason}")))?);
+fn find(folder: &Path) -> Result<PathBuf> {
+    let found = present(folder, is_checkpoint);
+    if found.is_dir() && !is_checkpoint(&found) {
+        return Err(broken(folder, format!("no checkpoint: `{SPEC}` and `{MODEL}` are not there")));
     }
-    Ok(load(model, &state)?)
+    Ok(found)
 }
 
-/// What is needed to go on with a run, besides the model.
-#[derive(Clone, Debug)]
-pub struct Run<E> {
-    /// The place in the run.
-    pub progress: Progress,
-    /// The optimiser's state.
-    pub optimiser: AdamState<E>,
-    /// The best validation with its weights.
-    pub best: Option<Best<E>>,
+fn model_files<E: SpecScalar>(
+    folder: &Path,
+    spec: &Spec<dyn ModelSpec>,
+    settings: &Settings,
+    events: &Events,
+    state: &State<E>,
+) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    Ok(vec![
+        (SPEC, ron_bytes(folder, SPEC, spec)?),
+        (SETTINGS, ron_bytes(folder, SETTINGS, settings)?),
+        (DATA, ron_bytes(folder, DATA, &events.kind())?),
+        (MODEL, state_file::encode(&folder.join(MODEL), state)?),
+    ])
 }
 
-/// Reads the optimiser's state and the place in the run; `parameters` is the model's number of them.
-///
-/// # Errors
-/// [`TrainError::Checkpoint`] for malformed files.
-pub fn read_run<E: Scalar>(folder: &Path, parameters: usize) -> Result<Run<E>> {
-    let folder = present(folder);
-    let path = folder.join(PROGRESS);
-    let progress: Progress = serde_json::from_str(&text(&path)?).map_err(|e| broken(&path, e))?;
-    let path = folder.join(OPTIMISER);
-    let bytes = bounded(&path, 4 * (parameters * size_of::<E>()) as u64)?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| broken(&path, e))?;
-    let read = |name: &str| -> Result<Vec<E>> {
-        let view = tensors.tensor(name).map_err(|e| broken(&path, e))?;
-        let values = numbers::<E>(&view).map_err(|reason| broken(&path, format!("`{name}`: {reason}")))?;
-        if values.len() == parameters {
-            Ok(values)
-        } else {
-            Err(broken(&path, format!("`{name}`: {} numbers, the model has {parameters}", values.len())))
-        }
-    };
-    let has = |name: &str| tensors.names().contains(&name);
-    let average = if has("average") { Some(read("average")?) } else { None };
-    let best = match progress.best {
-        Some((value, step)) => Some(Best { value, step, weights: read("best")? }),
-        None => None,
-    };
-    let optimiser = AdamState { step: progress.step, first: read("first")?, second: read("second")?, average };
-    Ok(Run { progress, optimiser, best })
+/// The spec's model, with its initial weights, and the rest of the texts.
+fn build<E: SpecScalar>(folder: &Path) -> Result<Opened<E>> {
+    let spec: Spec<dyn ModelSpec> = read_ron(folder, SPEC)?;
+    let settings: Settings = read_ron(folder, SETTINGS)?;
+    settings.check()?;
+    let kind: EventKind = read_ron(folder, DATA)?;
+    let events = Events::of_kind(kind, &settings.dequantise, settings.seed)?;
+    let scope = BuildScope::new(E::Device::default(), settings.seed);
+    let model = E::model(spec.0.as_ref(), kind.shape, &scope)?;
+    Ok(Opened { spec, settings, events, model })
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it takes errors where they arise")]
-fn broken(path: &Path, reason: impl ToString) -> TrainError {
-    TrainError::Checkpoint { path: path.to_owned(), reason: reason.to_string() }
-}
-
-fn text(path: &Path) -> Result<String> {
-    let bytes = bounded(path, 0)?;
-    String::from_utf8(bytes).map_err(|e| broken(path, e))
-}
-
-/// A whole file, if it is no larger than `size` and some room for headers; nothing is allocated before that is known.
-fn bounded(path: &Path, size: u64) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(TrainError::io(path))?;
-    let length = file.metadata().map_err(TrainError::io(path))?.len();
-    let limit = size + HEADER_ROOM;
-    if length > limit {
-        return Err(broken(path, format!("{length} bytes where at most {limit} are expected")));
-    }
-    let mut bytes = Vec::new();
-    file.take(limit).read_to_end(&mut bytes).map_err(TrainError::io(path))?;
-    Ok(bytes)
-}
-
-/// A tensor's bytes.
-struct Raw {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl Raw {
-    fn numbers<E: Scalar>(values: &[E], shape: Vec<usize>) -> Self {
-        if size_of::<E>() == 4 {
-            let bytes = values.iter().flat_map(|v| num_traits::cast::<E, f32>(*v).unwrap_or(f32::NAN).to_le_bytes()).collect();
-            Self { dtype: Dtype::F32, shape, bytes }
-        } else {
-            Self { dtype: Dtype::F64, shape, bytes: values.iter().flat_map(|v| v.as_f64().to_le_bytes()).collect() }
-        }
-    }
-
-    fn of<E: Scalar>(entry: &Saved<E>) -> Self {
-        match entry {
-            Saved::Parameter { shape, values } => Self::numbers(values, shape.clone()),
-            Saved::Indices(values) => {
-                let bytes = values.iter().flat_map(|&v| (v as u64).to_le_bytes()).collect();
-                Self { dtype: Dtype::U64, shape: vec![values.len()], bytes }
-            }
-            Saved::Flag(value) => Self { dtype: Dtype::BOOL, shape: vec![1], bytes: vec![u8::from(*value)] },
-            Saved::Reals(values) => Self::numbers(values, vec![values.len()]),
-            _ => Self { dtype: Dtype::U8, shape: vec![0], bytes: Vec::new() },
-        }
-    }
-}
-
-fn model_bytes<E: SpecScalar>(model: &impl Module<E>, folder: &Path) -> Result<Vec<u8>> {
-    tensors_bytes(&save(model).iter().map(|(path, entry)| (path.clone(), Raw::of(entry))).collect(), folder)
-}
-
-fn tensors_bytes(tensors: &BTreeMap<String, Raw>, folder: &Path) -> Result<Vec<u8>> {
-    let views = tensors
-        .iter()
-        .map(|(name, raw)| TensorView::new(raw.dtype, raw.shape.clone(), &raw.bytes).map(|view| (name.clone(), view)))
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(|e| broken(folder, e))?;
-    serialize(views, None).map_err(|e| broken(folder, e))
-}
-
-fn numbers<E: Scalar>(view: &TensorView<'_>) -> std::result::Result<Vec<E>, String> {
-    let expected = if size_of::<E>() == 4 { Dtype::F32 } else { Dtype::F64 };
-    if view.dtype() != expected {
-        return Err(format!("{:?} where {expected:?} is expected", view.dtype()));
-    }
-    Ok(if expected == Dtype::F32 {
-        view.data().as_chunks::<4>().0.iter().map(|b| E::of(f64::from(f32::from_le_bytes(*b)))).collect()
-    } else {
-        view.data().as_chunks::<8>().0.iter().map(|b| E::of(f64::from_le_bytes(*b))).collect()
+fn load_state<E: SpecScalar>(path: &Path, model: &mut Model<E>) -> Result<()> {
+    let state = state_file::read(path, &save(model))?;
+    load(model, &state).map_err(|e| match e {
+        // Values that the model cannot have, such as a permutation that is none.
+        FlowError::Setting { .. } => broken(path, e),
+        other => other.into(),
     })
 }
 
-/// A file's tensor as an entry, of the kind that the model has under its name.
-fn saved<E: Scalar>(view: &TensorView<'_>, here: Option<&Saved<E>>) -> std::result::Result<Saved<E>, String> {
-    match (view.dtype(), here) {
-        (Dtype::U64, _) => {
-            let indices = view.data().as_chunks::<8>().0.iter().map(|b| usize::try_from(u64::from_le_bytes(*b)));
-            Ok(Saved::Indices(indices.collect::<std::result::Result<_, _>>().map_err(|e| e.to_string())?))
-        }
-        (Dtype::BOOL, _) => Ok(Saved::Flag(view.data().first().is_some_and(|b| *b != 0))),
-        (_, Some(Saved::Reals(_))) => Ok(Saved::Reals(numbers(view)?)),
-        _ => Ok(Saved::Parameter { shape: view.shape().to_vec(), values: numbers(view)? }),
+fn moments<E: SpecScalar>(state: AdamState<E>) -> State<E> {
+    let AdamState { step: _, first, second, average } = state;
+    let named = [(FIRST, Some(first)), (SECOND, Some(second)), (AVERAGE, average)];
+    named.into_iter().filter_map(|(name, values)| Some((name.to_owned(), Saved::Reals(values?)))).collect()
+}
+
+fn read_moments<E: SpecScalar>(folder: &Path, opened: &Opened<E>) -> Result<State<E>> {
+    let zeros = vec![E::zero(); parameter_count(&opened.model)];
+    let average = opened.settings.ema.map(|_| zeros.clone());
+    let expected = moments(AdamState { step: 0, first: zeros.clone(), second: zeros, average });
+    state_file::read(&folder.join(OPTIMISER), &expected)
+}
+
+fn read_run<E: SpecScalar>(folder: &Path, opened: &Opened<E>) -> Result<Run<E>> {
+    let progress: Progress = read_ron(folder, PROGRESS)?;
+    let mut moments = read_moments(folder, opened)?;
+    let mut take = |name: &str| match moments.remove(name) {
+        Some(Saved::Reals(values)) => Some(values),
+        _ => None,
+    };
+    let optimiser = AdamState {
+        step: progress.step,
+        first: take(FIRST).unwrap_or_default(),
+        second: take(SECOND).unwrap_or_default(),
+        average: take(AVERAGE),
+    };
+    let best = match progress.best {
+        Some((value, step)) => Some(Best { value, step, state: state_file::read(&folder.join(BEST), &save(&opened.model))? }),
+        None => None,
+    };
+    Ok(Run { progress, optimiser, best })
+}
+
+fn ron_bytes<T: Serialize>(folder: &Path, name: &str, value: &T) -> Result<Vec<u8>> {
+    Ok(to_ron(value).map_err(|e| broken(&folder.join(name), e))?.into_bytes())
+}
+
+fn read_ron<T: for<'de> Deserialize<'de>>(folder: &Path, name: &str) -> Result<T> {
+    let path = folder.join(name);
+    let file = File::open(&path).map_err(TrainError::io(&path))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_TEXT + 1).read_to_end(&mut bytes).map_err(TrainError::io(&path))?;
+    if bytes.len() as u64 > MAX_TEXT {
+        return Err(broken(&path, format!("a text of more than {MAX_TEXT} bytes")));
     }
+    let text = String::from_utf8(bytes).map_err(|e| broken(&path, e))?;
+    from_ron(&text).map_err(|e| broken(&path, e))
 }

@@ -1,34 +1,74 @@
 //! Compares architectures: trains each spec with the same data, seed, steps and batch, and sets what came of them side by side.
 
-use crate::data::{ItemShape, Split};
-use crate::evaluate::{EvaluateOptions, Evaluation, evaluate};
-use crate::training::{Ending, Observer, Report, Trainer};
-use crate::{Bar, Result, Settings, TrainError, picture};
-use flow_api::spec::{BuildScope, EventShape, ModelSpec, Spec, SpecScalar};
+use crate::data::{Dataset, Draw, ItemShape, Split, Values, each_once};
+use crate::evaluate::{EvaluateOptions, Evaluation, Inverse, evaluate};
+use crate::events::{EventKind, Events};
+use crate::observe::Observer;
+use crate::training::{Ending, Report, Trainer};
+use crate::{Result, Settings, TrainError, page, picture};
+use flow_api::spec::{BuildScope, Model, ModelSpec, Spec, SpecScalar, to_ron};
 use flow_api::{Context, LayerInfo, parameter_count};
 use serde::{Deserialize, Serialize};
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Images in a grid of samples.
+const GRID: usize = 32;
+/// Images in a row of it.
+const GRID_COLUMNS: usize = 8;
+/// Points in a cloud of samples.
+const CLOUD: usize = 4000;
+
+/// What to compare, on what, and where to.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// The specs, by name.
+    pub specs: &'a [(String, Spec<dyn ModelSpec>)],
+    /// Name of the data.
+    pub data: &'a str,
+    /// The data.
+    pub split: &'a Split,
+    /// How each is trained.
+    pub settings: &'a Settings,
+    /// How each is tested.
+    pub evaluation: EvaluateOptions,
+    /// The folder for `comparison.json`, `index.html` and pictures.
+    pub folder: &'a Path,
+}
 
 /// One line of the table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Name of the spec.
     pub spec: String,
+    /// The spec as RON text.
+    pub text: String,
     /// Kinds of flows in it, linear and normalising layers left out.
     pub flows: String,
     /// Trainable values.
     pub parameters: usize,
     /// Steps made.
     pub steps: u64,
+    /// Why training ended.
+    pub ending: Ending,
     /// Mean seconds a training step.
     pub seconds_per_step: f64,
     /// On the test items.
     pub test: Evaluation,
     /// Learning curve.
     pub history: Vec<Report>,
+    /// File of the picture of samples, if samples can be pictured.
+    pub samples: Option<String>,
+}
+
+/// A spec that could not be built or trained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Name of the spec.
+    pub spec: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// What a comparison found.
@@ -40,10 +80,75 @@ pub struct Comparison {
     pub settings: Settings,
     /// A line a spec, in the order in which they were given; fewer if the comparison was stopped.
     pub rows: Vec<Row>,
-    /// Specs that could not be built or trained, with the reason.
-    pub failed: Vec<(String, String)>,
+    /// Specs that could not be built or trained.
+    pub failed: Vec<Failure>,
     /// Whether it was stopped before its end.
     pub stopped: bool,
+    /// File of the picture of test items, if they can be pictured.
+    pub items: Option<String>,
+}
+
+/// Trains and evaluates every spec, and writes the folder anew after each, so that a stop loses nothing: `comparison.json`, `curves.png`, a picture of samples per spec, and
+/// `index.html`, which shows it all. `observe` gives the observer of the run of the spec with a name.
+///
+/// A spec that cannot be built or trained is listed with its reason, and the others go on. When `stop` is raised, the spec in training ends after its step, is tested as it is, and is the last.
+///
+/// # Errors
+/// Settings out of range, and files that cannot be written.
+pub fn compare<E: SpecScalar>(
+    plan: &Plan<'_>,
+    observe: &mut dyn FnMut(&str) -> Box<dyn Observer<E> + Send>,
+    stop: &AtomicBool,
+) -> Result<Comparison> {
+    plan.settings.check()?;
+    fs::create_dir_all(plan.folder).map_err(TrainError::io(plan.folder))?;
+    let mut comparison = Comparison {
+        data: plan.data.to_owned(),
+        settings: plan.settings.clone(),
+        rows: Vec::new(),
+        failed: Vec::new(),
+        stopped: false,
+        items: picture_items(plan)?,
+    };
+    for (number, (name, _)) in plan.specs.iter().enumerate() {
+        match train_one(plan, number, observe(name).as_mut(), stop) {
+            Ok(row) => comparison.rows.push(row),
+            Err(error @ (TrainError::Io { .. } | TrainError::Picture { .. })) => return Err(error),
+            Err(error) => comparison.failed.push(Failure { spec: name.clone(), reason: error.to_string() }),
+        }
+        comparison.stopped = stop.load(Ordering::Relaxed);
+        comparison.write(plan.folder)?;
+        if comparison.stopped {
+            break;
+        }
+    }
+    Ok(comparison)
+}
+
+fn train_one<E: SpecScalar>(plan: &Plan<'_>, number: usize, observer: &mut (dyn Observer<E> + Send), stop: &AtomicBool) -> Result<Row> {
+    let (name, spec) = &plan.specs[number];
+    let settings = plan.settings;
+    let kind = EventKind::of(plan.split.train.as_ref());
+    let model = E::model(spec.0.as_ref(), kind.shape, &BuildScope::new(E::Device::default(), settings.seed))?;
+    let flows = flow_kinds(&model.describe()?);
+    let mut trainer = Trainer::new(model, plan.split.train.clone(), settings.clone())?;
+    let ending = trainer.run(observer, stop)?;
+    let progress = trainer.progress();
+    let events = trainer.events().clone();
+    let model = trainer.finish()?;
+    let test = evaluate(&model, plan.split.test.as_ref(), &events, &plan.evaluation)?;
+    Ok(Row {
+        spec: name.clone(),
+        text: to_ron(spec)?,
+        flows,
+        parameters: parameter_count(&model),
+        steps: progress.step,
+        ending,
+        seconds_per_step: progress.seconds / progress.step.max(1) as f64,
+        test,
+        history: progress.history,
+        samples: picture_samples(plan, &format!("samples-{}.png", file_stem(plan, number)), &model, &events)?,
+    })
 }
 
 /// Kinds of flows of a model's table, each once, in order.
@@ -58,226 +163,186 @@ fn flow_kinds(table: &[LayerInfo]) -> String {
     if kinds.is_empty() { "linear".to_owned() } else { kinds.join(" + ") }
 }
 
-/// Samples of a model as levels, images of `shape`.
-fn samples(trainer: &Trainer<f32>, count: usize) -> Result<Option<Vec<u8>>> {
-    let Some(dequantiser) = trainer.events().dequantiser() else { return Ok(None) };
-    let events = trainer.model().sample(count, 1.0, &Context::new(trainer.settings().seed))?;
-    let mut levels = vec![0; events.len()];
-    dequantiser.quantise(&events, &mut levels)?;
-    Ok(Some(levels))
+/// A spec's name as part of a file's, its number added where another spec has the same.
+fn file_stem(plan: &Plan<'_>, number: usize) -> String {
+    let plain = |name: &str| name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect::<String>();
+    let own = plain(&plan.specs[number].0);
+    let taken = plan.specs.iter().enumerate().any(|(i, (name, _))| i != number && plain(name) == own);
+    if taken { format!("{own}-{}", number + 1) } else { own }
 }
 
-/// Trains and evaluates every spec, and writes a folder: `comparison.json`, `curves.png`, `samples-{spec}.png` and `index.html`, anew after every spec, so that a stop loses nothing.
-///
-/// A spec that cannot be built or trained is listed with its reason, and the others go on.
-///
-/// # Errors
-/// Settings out of range, and files that cannot be written.
-pub fn compare(
-    specs: &[(String, Spec<dyn ModelSpec>)],
-    data: &str,
-    split: &Split,
-    settings: &Settings,
-    folder: &Path,
-    stop: &AtomicBool,
-) -> Result<Comparison> {
-    settings.check()?;
-    fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
-    let mut comparison =
-        Comparison { data: data.to_owned(), settings: settings.clone(), rows: Vec::new(), failed: Vec::new(), stopped: false };
-    for (name, spec) in specs {
-        match train_one(name, spec, split, settings, folder, stop) {
-            Ok((row, ending)) => {
-                comparison.rows.push(row);
-                comparison.stopped = ending == Ending::Stopped;
+/// Draws samples of the model to a file of the folder, if they are images of levels or points of the plane.
+fn picture_samples<E: SpecScalar>(plan: &Plan<'_>, file: &str, model: &Model<E>, events: &Events) -> Result<Option<String>> {
+    let kind = events.kind();
+    let path = plan.folder.join(file);
+    let cx = Context::new(plan.settings.seed);
+    match (kind.item(), events.dequantiser()) {
+        (shape @ ItemShape::Image { .. }, Some(dequantiser)) => {
+            // Samples that are no numbers make no picture; the table tells of them.
+            let Ok(samples) = model.sample(GRID, E::one(), &cx) else { return Ok(None) };
+            let mut levels = vec![0; samples.len()];
+            if dequantiser.quantise(&samples, &mut levels).is_err() {
+                return Ok(None);
             }
-            Err(error @ (TrainError::Io { .. } | TrainError::Picture { .. })) => return Err(error),
-            Err(error) => comparison.failed.push((name.clone(), error.to_string())),
+            picture::save_grid(&path, &levels, shape, dequantiser.levels(), GRID_COLUMNS)?;
         }
-        comparison.stopped |= stop.load(Ordering::Relaxed);
-        comparison.write(folder)?;
-        if comparison.stopped {
-            break;
+        (ItemShape::Vector { dims: 2 }, None) => {
+            let Ok(samples) = model.sample(CLOUD, E::one(), &cx) else { return Ok(None) };
+            let samples: Vec<f64> = samples.iter().map(|x| x.as_f64()).collect();
+            picture::save_points(&path, &samples, half_side(plan.split.test.as_ref())?)?;
         }
+        _ => return Ok(None),
     }
-    Ok(comparison)
+    Ok(Some(file.to_owned()))
 }
 
-fn train_one(
-    name: &str,
-    spec: &Spec<dyn ModelSpec>,
-    split: &Split,
-    settings: &Settings,
-    folder: &Path,
-    stop: &AtomicBool,
-) -> Result<(Row, Ending)> {
-    let shape = split.train.shape();
-    let event = match shape {
-        ItemShape::Image { channels, height, width } => EventShape::Image { channels, height, width },
-        ItemShape::Vector { dims } => EventShape::Vector(dims),
-    };
-    let model = f32::model(spec.0.as_ref(), event, &BuildScope::new(flow_api::DefaultDevice::default(), settings.seed))?;
-    let table = model.describe()?;
-    let mut trainer = Trainer::new(model, split.train.clone(), settings.clone())?;
-    let mut bar = Bar::new(name, settings.steps, trainer.events().unit());
-    let observer: &mut (dyn Observer<f32> + Send) = &mut bar;
-    let ending = trainer.run(observer, stop);
-    bar.finish();
-    let ending = ending?;
-    let options = EvaluateOptions { dequantisations: 4, seed: settings.seed, ..EvaluateOptions::default() };
-    let test = evaluate(trainer.model(), split.test.as_ref(), trainer.events(), &options)?;
-    if let (ItemShape::Image { .. }, Some(levels)) = (shape, samples(&trainer, 64)?) {
-        let count = trainer.events().levels().unwrap_or(256);
-        picture::save_grid(&folder.join(format!("samples-{name}.png")), &levels, shape, count, 16)?;
+/// Draws the first test items, to compare samples with.
+fn picture_items(plan: &Plan<'_>) -> Result<Option<String>> {
+    const FILE: &str = "items.png";
+    let path = plan.folder.join(FILE);
+    let test = plan.split.test.as_ref();
+    match (test.shape(), test.levels()) {
+        (shape @ ItemShape::Image { .. }, Some(levels)) => {
+            let Values::Levels(pixels) = first_items(test, GRID)? else { return Ok(None) };
+            picture::save_grid(&path, &pixels, shape, levels, GRID_COLUMNS)?;
+        }
+        (ItemShape::Vector { dims: 2 }, None) => {
+            let Values::Real(points) = first_items(test, CLOUD)? else { return Ok(None) };
+            picture::save_points(&path, &points, half_side(test)?)?;
+        }
+        _ => return Ok(None),
     }
-    let history = trainer.history().to_vec();
-    let timed: f64 = history.iter().map(|report| report.seconds_per_step).sum();
-    let row = Row {
-        spec: name.to_owned(),
-        flows: flow_kinds(&table),
-        parameters: parameter_count(trainer.model()),
-        steps: trainer.optimiser().steps(),
-        seconds_per_step: timed / history.len().max(1) as f64,
-        test,
-        history,
-    };
-    Ok((row, ending))
+    Ok(Some(FILE.to_owned()))
 }
 
-/// Heads of the table.
-const HEADS: [&str; 9] = ["spec", "flows", "parameters", "test loss", "s/step", "scored/s", "sampled/s", "inverse error", "evaluations"];
+fn first_items(data: &dyn Dataset, count: usize) -> Result<Values> {
+    let draws: Vec<Draw> = each_once(data.len().min(count), count, 0).flatten().collect();
+    Ok(data.batch(&draws)?.values)
+}
+
+/// Half the side of the square around the origin that holds the first items.
+fn half_side(data: &dyn Dataset) -> Result<f64> {
+    let Values::Real(points) = first_items(data, CLOUD)? else { return Ok(1.0) };
+    Ok(1.1 * points.iter().fold(f64::MIN_POSITIVE, |largest, x| largest.max(x.abs())))
+}
+
+/// Columns of the table that hold words; numbers follow.
+pub(crate) const WORDS: usize = 2;
+/// The column of the test loss.
+pub(crate) const LOSS: usize = 3;
 
 impl Row {
-    fn cells(&self) -> [String; 9] {
-        let test = &self.test;
-        [
+    /// Evaluations of networks, forward and inverse; none where everything is in closed form.
+    fn evaluations(&self) -> Option<String> {
+        let (forward, inverse) = (self.test.evaluations, self.test.inverse.as_ref().map_or(0, |inverse| inverse.evaluations));
+        (forward + inverse > 0).then(|| format!("{forward} / {inverse}"))
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let Evaluation { loss, standard_error, scored_per_second, inverse, .. } = &self.test;
+        let or_dash = |value: f64, text: String| if value.is_nan() { DASH.to_owned() } else { text };
+        let of_inverse = |get: fn(&Inverse) -> f64| inverse.as_ref().map_or(f64::NAN, get);
+        let (error, sampled) = (of_inverse(|i| i.error), of_inverse(|i| i.sampled_per_second));
+        vec![
             self.spec.clone(),
             self.flows.clone(),
             self.parameters.to_string(),
-            format!("{:.3} ± {:.3} {}", test.loss, test.standard_error, test.unit),
+            format!("{loss:.3} ± {standard_error:.3}"),
             format!("{:.4}", self.seconds_per_step),
-            format!("{:.0}", test.scored_per_second),
-            test.sampled_per_second.map_or_else(String::new, |s| format!("{s:.0}")),
-            test.inverse_error.map_or_else(String::new, |e| format!("{e:.1e}")),
-            if test.evaluations == 0 { "–".to_owned() } else { test.evaluations.to_string() },
+            format!("{scored_per_second:.0}"),
+            or_dash(sampled, format!("{sampled:.0}")),
+            or_dash(error, format!("{error:.1e}")),
         ]
     }
 }
 
-impl std::fmt::Display for Comparison {
-    /// The table as aligned text.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let rows: Vec<[String; 9]> = self.rows.iter().map(Row::cells).collect();
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).chain([HEADS[column].len()]).max().unwrap_or(0);
-        let widths: [usize; 9] = std::array::from_fn(width);
-        let mut line = |cells: [&str; 9]| {
-            let mut text = String::new();
-            for (column, cell) in cells.into_iter().enumerate() {
-                let pad = " ".repeat(widths[column].saturating_sub(cell.chars().count()));
-                // Words to the left, numbers to the right.
-                let _ = if column < 2 { write!(text, "{cell}{pad}  ") } else { write!(text, "{pad}{cell}  ") };
-            }
-            writeln!(f, "{}", text.trim_end())
-        };
-        line(HEADS)?;
-        for row in &rows {
-            line(std::array::from_fn(|column| row[column].as_str()))?;
-        }
-        for (spec, reason) in &self.failed {
-            writeln!(f, "{spec}: failed: {reason}")?;
-        }
-        if self.stopped {
-            writeln!(f, "(stopped before the end)")?;
-        }
-        Ok(())
-    }
-}
+/// Stands where there is no number.
+const DASH: &str = "–";
 
 impl Comparison {
+    /// The unit of losses.
+    fn unit(&self) -> &str {
+        self.rows.first().map_or("loss", |row| &row.test.unit)
+    }
+
+    /// The table: its heads, and a line a row. Evaluations are a column where any flow has some.
+    pub(crate) fn table(&self) -> (Vec<String>, Vec<Vec<String>>) {
+        let loss = format!("test {}", self.unit());
+        let heads = ["spec", "flows", "parameters", &loss, "s/step", "scored/s", "sampled/s", "inverse error"];
+        let mut heads: Vec<String> = heads.into_iter().map(str::to_owned).collect();
+        let mut lines: Vec<Vec<String>> = self.rows.iter().map(Row::cells).collect();
+        let evaluations: Vec<Option<String>> = self.rows.iter().map(Row::evaluations).collect();
+        if evaluations.iter().any(Option::is_some) {
+            heads.push("evaluations".to_owned());
+            lines.iter_mut().zip(evaluations).for_each(|(line, cell)| line.push(cell.unwrap_or_else(|| DASH.to_owned())));
+        }
+        (heads, lines)
+    }
+
+    /// What the figures do not tell, a line each.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        for row in &self.rows {
+            let test = &row.test;
+            if row.ending != Ending::Finished {
+                let why = if row.ending == Ending::Early { "validation no longer improved" } else { "stopped" };
+                notes.push(format!("{}: {why} after {} of {} steps", row.spec, row.steps, self.settings.steps));
+            }
+            if test.non_finite > 0.0 {
+                notes.push(format!("{}: {:.2} % of likelihoods are not finite and are left out", row.spec, 100.0 * test.non_finite));
+            }
+            if let Some(error) = test.log_det_standard_error {
+                notes.push(format!("{}: log-determinants are estimates with a standard error of {error:.2} nats an item", row.spec));
+            }
+            if let Some(failure) = test.inverse.as_ref().and_then(|inverse| inverse.failure.as_ref()) {
+                notes.push(format!("{}: the inverse failed: {failure}", row.spec));
+            }
+        }
+        notes.extend(self.failed.iter().map(|failure| format!("{}: failed: {}", failure.spec, failure.reason)));
+        if self.stopped {
+            notes.push("the comparison was stopped before its end".to_owned());
+        }
+        notes
+    }
+
     /// Writes the JSON, the curves and the page.
     fn write(&self, folder: &Path) -> Result<()> {
         let put = |name: &str, bytes: &[u8]| {
             let path = folder.join(name);
             fs::write(&path, bytes).map_err(TrainError::io(&path))
         };
-        let json = serde_json::to_vec_pretty(self)
-            .map_err(|e| TrainError::Checkpoint { path: folder.join("comparison.json"), reason: e.to_string() })?;
+        let json =
+            serde_json::to_vec_pretty(self).map_err(|e| TrainError::Io { path: folder.join("comparison.json"), source: e.into() })?;
         put("comparison.json", &json)?;
-        let runs: Vec<_> = self.rows.iter().map(|row| (row.spec.clone(), row.history.clone())).collect();
-        let drawn = runs.iter().any(|(_, history)| !history.is_empty());
+        let runs: Vec<(&str, &[Report])> = self.rows.iter().map(|row| (row.spec.as_str(), row.history.as_slice())).collect();
+        let drawn = runs.iter().any(|(_, history)| history.iter().any(|report| report.train.is_finite()));
         if drawn {
-            let unit = self.rows.first().map_or("", |row| row.test.unit.as_str());
-            picture::save_curves(&folder.join("curves.png"), &runs, &format!("training loss, {unit}"))?;
+            picture::save_curves(&folder.join("curves.png"), &runs, self.unit(), picture::Theme::Light)?;
+            picture::save_curves(&folder.join("curves-dark.png"), &runs, self.unit(), picture::Theme::Dark)?;
         }
-        put("index.html", self.page(folder, drawn).as_bytes())
+        put("index.html", page::html(self, drawn).as_bytes())
     }
+}
 
-    fn page(&self, folder: &Path, curves: bool) -> String {
-        let mut page = format!(
-            "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\n\
-             <title>Flows compared on {data}</title>\n<style>{STYLE}</style>\n<main>\n<h1>Flows compared on {data}</h1>\n\
-             <p>{steps} steps of {batch} items each, seed {seed}. Lower loss is better; ± is the standard error over test items.</p>\n<div class=\"wide\"><table>\n<tr>",
-            data = escape(&self.data),
-            steps = self.settings.steps,
-            batch = self.settings.batch,
-            seed = self.settings.seed
-        );
-        let best = self.rows.iter().map(|row| row.test.loss).fold(f64::INFINITY, f64::min);
-        for head in HEADS {
-            let _ = write!(page, "<th>{head}</th>");
-        }
-        page.push_str("</tr>\n");
-        for row in &self.rows {
-            let class = if row.test.loss <= best { " class=\"best\"" } else { "" };
-            let _ = write!(page, "<tr{class}>");
-            for cell in row.cells() {
-                let _ = write!(page, "<td>{}</td>", escape(&cell));
+impl std::fmt::Display for Comparison {
+    /// The table as aligned text, and below it what it does not tell.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (heads, rows) = self.table();
+        let lines: Vec<Vec<String>> = std::iter::once(heads).chain(rows).collect();
+        let columns = lines[0].len();
+        let widths: Vec<usize> =
+            (0..columns).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
+        for (i, line) in lines.iter().enumerate() {
+            for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
+                let gap = if column == 0 { "" } else { "  " };
+                let pad = " ".repeat(width - cell.chars().count());
+                if column < WORDS { write!(f, "{gap}{cell}{pad}")? } else { write!(f, "{gap}{pad}{cell}")? }
             }
-            page.push_str("</tr>\n");
+            writeln!(f)?;
+            if i == 0 {
+                writeln!(f, "{}", "─".repeat(widths.iter().sum::<usize>() + 2 * (columns - 1)))?;
+            }
         }
-        page.push_str("</table></div>\n");
-        for (spec, reason) in &self.failed {
-            let _ = writeln!(page, "<p class=\"failed\"><b>{}</b> failed: {}</p>", escape(spec), escape(reason));
-        }
-        if self.stopped {
-            page.push_str("<p class=\"failed\">Stopped before the end.</p>\n");
-        }
-        if curves {
-            page.push_str("<h2>Learning curves</h2>\n<img src=\"curves.png\" alt=\"Training loss over steps\">\n");
-        }
-        let grids: Vec<&Row> = self.rows.iter().filter(|row| folder.join(format!("samples-{}.png", row.spec)).exists()).collect();
-        if !grids.is_empty() {
-            page.push_str("<h2>Samples</h2>\n");
-        }
-        for row in grids {
-            let name = escape(&row.spec);
-            let _ = writeln!(
-                page,
-                "<figure><img class=\"grid\" src=\"samples-{name}.png\" alt=\"Samples of {name}\"><figcaption>{name}</figcaption></figure>"
-            );
-        }
-        page.push_str("</main></html>\n");
-        page
+        self.notes().iter().try_for_each(|note| writeln!(f, "{note}"))
     }
 }
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
-const STYLE: &str = "
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0; background: light-dark(#fff, #16181c); color: light-dark(#1c1e21, #e3e5e8); }
-main { max-width: 1160px; margin: 2rem auto; padding: 0 1.2rem; }
-h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; font-size: .86rem; }
-th, td { padding: .4rem .55rem; text-align: right; border-bottom: 1px solid light-dark(#ddd, #333); }
-th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
-th { font-weight: 600; color: light-dark(#555, #aaa); }
-tr.best td { font-weight: 600; background: light-dark(#eaf5ea, #1d2b1f); }
-.failed { color: light-dark(#a11, #f88); }
-img { max-width: 100%; border-radius: 6px; background: #fff; }
-.grid { image-rendering: pixelated; }
-figure { margin: 0 0 1.4rem; } figcaption { color: light-dark(#555, #aaa); font-size: .92rem; }
-";

@@ -22,15 +22,25 @@ pub enum TrainError {
     /// A layer failed.
     #[error(transparent)]
     Flow(#[from] FlowError),
-    /// A loss or a layer's result is not a number: training has stopped, and the model is as it was before the step.
-    #[error("step {step}: {source}; items of the batch: {items}")]
+    /// A loss, a layer's result or a gradient is not finite: training has stopped, and the model is as it was before the step.
+    #[error("step {step}: {layer}: {what} is not finite{}", item.as_ref().map_or_else(String::new, |item| format!(" for {item}")))]
     NotFinite {
-        /// The step, counted from 0.
+        /// The step that failed, counted from 1 as in reports.
         step: u64,
-        /// Which layer and row.
+        /// Dotted path of the layer, or of the parameter whose gradient it is.
+        layer: String,
+        /// Which quantity.
+        what: &'static str,
+        /// The item of the data set; none where no item alone is the cause.
+        item: Option<Item>,
+    },
+    /// A layer failed in a training step.
+    #[error("step {step}: {source}")]
+    Step {
+        /// The step that failed, counted from 1 as in reports.
+        step: u64,
+        /// What failed.
         source: Box<FlowError>,
-        /// The item of the data set in that row, or the batch's items where the row is not one sample's.
-        items: String,
     },
     /// A setting that nothing can be trained with.
     #[error("{field}: expected {expected}, got {got}")]
@@ -77,6 +87,23 @@ pub enum TrainError {
     /// The threads could not be started.
     #[error("threads: {0}")]
     Threads(String),
+}
+
+/// An item of a data set, named as well as its set can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Its number in the data set that was given to train on.
+    pub index: usize,
+    /// Its name, such as its file.
+    pub name: Option<String>,
+}
+
+/// `item 17`, or `item 17 (cats/3.png)`.
+impl std::fmt::Display for Item {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "item {}", self.index)?;
+        self.name.as_ref().map_or(Ok(()), |name| write!(f, " ({name})"))
+    }
 }
 
 impl TrainError {

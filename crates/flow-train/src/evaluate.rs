@@ -4,7 +4,7 @@ use crate::data::{Dataset, each_once};
 use crate::events::Events;
 use crate::{Result, TrainError};
 use flow_api::spec::{Model, SpecScalar};
-use flow_api::{Bijector, Context, FlowError, to_host};
+use flow_api::{Bijector, Context, FlowError, LogProb, to_host};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ pub struct EvaluateOptions {
     pub seed: u64,
     /// Items whose reconstruction f⁻¹(f(x)) is compared.
     pub inverted_items: usize,
-    /// Samples that are drawn for the time that they take.
+    /// Samples in a timed draw.
     pub timed_samples: usize,
     /// Only the likelihood: no reconstruction, no samples.
     pub likelihood_alone: bool,
@@ -31,6 +31,27 @@ impl Default for EvaluateOptions {
     }
 }
 
+impl EvaluateOptions {
+    fn check(&self) -> Result<()> {
+        for (field, value) in [
+            ("batch", self.batch as u64),
+            ("dequantisations", self.dequantisations),
+            ("inverted_items", self.inverted_items as u64),
+            ("timed_samples", self.timed_samples as u64),
+        ] {
+            if value == 0 {
+                return Err(TrainError::Setting { field, expected: "at least 1".to_owned(), got: "0".to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Noise matters to discrete data alone.
+    fn draws(&self, events: &Events) -> u64 {
+        if events.levels().is_some() { self.dequantisations } else { 1 }
+    }
+}
+
 /// What an evaluation found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
@@ -38,37 +59,48 @@ pub struct Evaluation {
     pub items: usize,
     /// Unit of `loss` and `standard_error`: bits/dim for discrete data, nats for continuous data.
     pub unit: String,
-    /// Mean over the items of the mean over dequantisations.
+    /// Mean over the items of the mean over dequantisations, of those that are finite; NaN if none is.
     pub loss: f64,
     /// Standard error of that mean over items.
     pub standard_error: f64,
-    /// Mean log-likelihood of an item in nats, preprocessing included.
+    /// Mean log-likelihood of an item in nats, preprocessing included: of the discrete value for discrete data, whose bits per dimension `loss` is.
     pub log_likelihood: f64,
     /// Root mean square over items of the log-det estimate's own standard error in nats; none where log-dets are exact.
     pub log_det_standard_error: Option<f64>,
-    /// Share of item draws whose likelihood is not a number.
+    /// Share of item draws whose likelihood is not finite.
     pub non_finite: f64,
     /// Largest |z|.
     pub largest_latent: f64,
-    /// Largest |f⁻¹(f(x)) − x|.
-    pub inverse_error: Option<f64>,
-    /// Evaluations of residual branches and vector fields in a forward pass, the most that any block took, summed over layers.
+    /// Evaluations of residual branches and vector fields in a forward pass, the most that any block took, summed over layers; 0 for closed forms.
     pub evaluations: usize,
-    /// Items scored a second.
+    /// Items scored a second, reading and dequantisation not counted.
     pub scored_per_second: f64,
-    /// Samples drawn a second.
-    pub sampled_per_second: Option<f64>,
+    /// How the inverse did; none where only the likelihood was asked for.
+    pub inverse: Option<Inverse>,
 }
 
-/// The likelihood of every item in nats, preprocessing included, averaged over draws of dequantisation noise; NaN where no draw gave a number.
+/// How the inverse of a model did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Inverse {
+    /// Largest |f⁻¹(f(x)) − x| over items and dimensions.
+    pub error: f64,
+    /// Evaluations in an inverse pass, counted like [`Evaluation::evaluations`].
+    pub evaluations: usize,
+    /// Samples drawn a second.
+    pub sampled_per_second: f64,
+    /// Why a figure is NaN, if one is: the layer's own words.
+    pub failure: Option<String>,
+}
+
+/// The likelihood of every item.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scores {
-    /// Per item.
+    /// Log-density per item in nats, preprocessing included, averaged over those draws of dequantisation noise that gave a finite one; NaN where none did.
     pub log_likelihood: Vec<f64>,
-    /// Squared standard errors of log-det estimates per item, averaged like the likelihood.
+    /// Squared standard error of the log-det estimate per item, of the average over draws; none where log-dets are exact.
     pub log_det_variance: Option<Vec<f64>>,
-    /// Draws that gave no number.
-    pub non_finite: usize,
+    /// Draws that gave no finite number.
+    pub non_finite: u64,
     /// Largest |z|.
     pub largest_latent: f64,
     /// Most evaluations in a batch.
@@ -77,108 +109,130 @@ pub struct Scores {
     pub seconds: f64,
 }
 
+impl Scores {
+    /// Adds the results of a part of a batch to the sums that its items, from the first, have so far.
+    fn add<E: SpecScalar>(&mut self, sums: &mut [Sum], items: &[usize], preprocessing: &[E], part: &LogProb<E>) {
+        self.largest_latent = self.largest_latent.max(part.largest_latent.as_f64());
+        self.evaluations = self.evaluations.max(part.report.evaluations);
+        for (i, (&item, log_prob)) in items.iter().zip(&part.value).enumerate() {
+            let total = log_prob.as_f64() + preprocessing[i].as_f64();
+            if total.is_finite() {
+                sums[item].total += total;
+                sums[item].count += 1.0;
+            } else {
+                self.non_finite += 1;
+            }
+            if let Some(errors) = &part.standard_error {
+                sums[item].variance += errors[i].as_f64().powi(2);
+                self.log_det_variance.get_or_insert_default();
+            }
+        }
+    }
+}
+
+/// Of the finite draws of one item.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    total: f64,
+    count: f64,
+    variance: f64,
+}
+
 /// Scores every item of a data set.
 ///
 /// # Errors
 /// Data that cannot be read or does not fit; failures of layers other than non-finite numbers, which are counted.
 pub fn score<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Events, options: &EvaluateOptions) -> Result<Scores> {
-    if options.batch == 0 || options.dequantisations == 0 {
-        let (field, got) = if options.batch == 0 { ("batch", 0) } else { ("dequantisations", options.dequantisations) };
-        return Err(TrainError::Setting { field, expected: "at least 1".to_owned(), got: got.to_string() });
-    }
-    events.check(model.event())?;
+    options.check()?;
+    events.check(data, model.event())?;
     let events = events.for_evaluation();
-    let cx = Context::new(options.seed);
-    // Noise matters to discrete data alone.
-    let draws = if events.levels().is_some() { options.dequantisations } else { 1 };
-    let mut sums = vec![(0.0, 0_u32); data.len()];
-    let mut variances = vec![0.0; data.len()];
-    let (mut estimated, mut non_finite, mut largest, mut evaluations, mut seconds) = (false, 0, 0.0_f64, 0, 0.0);
-    for epoch in 0..draws {
-        for batch in each_once(data.len(), options.batch, epoch) {
-            let drawn = data.batch(&batch)?;
-            let (values, preprocessing) = events.of::<E>(&drawn)?;
-            let dim = model.event().len();
-            let began = Instant::now();
-            let whole = model.log_prob(values.clone(), &cx);
-            seconds += began.elapsed().as_secs_f64();
-            // One sample that is not a number must not hide the others: then each is scored alone.
-            let parts: Vec<_> = match whole {
-                Ok(scores) => vec![(0, Ok(scores))],
-                Err(FlowError::NotFinite { .. }) => {
-                    values.chunks_exact(dim).enumerate().map(|(i, x)| (i, model.log_prob(x.to_vec(), &cx))).collect()
-                }
-                Err(other) => return Err(other.into()),
-            };
-            for (first, part) in parts {
-                match part {
-                    Ok(scores) => {
-                        largest = largest.max(scores.largest_latent.as_f64());
-                        evaluations = evaluations.max(scores.report.evaluations);
-                        for (i, log_prob) in scores.value.iter().enumerate() {
-                            let at = first + i;
-                            let total = log_prob.as_f64() + preprocessing[at].as_f64();
-                            let item = batch[at].index;
-                            if total.is_finite() {
-                                sums[item].0 += total;
-                                sums[item].1 += 1;
-                            } else {
-                                non_finite += 1;
-                            }
-                            if let Some(errors) = &scores.standard_error {
-                                estimated = true;
-                                variances[item] += errors[i].as_f64().powi(2) / (draws * draws) as f64;
-                            }
-                        }
+    let dim = model.event().len().max(1);
+    let mut sums = vec![Sum::default(); data.len()];
+    let mut scores =
+        Scores { log_likelihood: Vec::new(), log_det_variance: None, non_finite: 0, largest_latent: 0.0, evaluations: 0, seconds: 0.0 };
+    let batches = (0..options.draws(&events)).flat_map(|epoch| each_once(data.len(), options.batch, epoch));
+    for (number, batch) in batches.enumerate() {
+        // Every batch has noise of its own, so that errors of estimates are independent over items.
+        let cx = Context::new(options.seed).at_step(number as u64);
+        let items: Vec<usize> = batch.iter().map(|draw| draw.index).collect();
+        let (values, preprocessing) = events.of::<E>(&data.batch(&batch)?)?;
+        let whole = model.batch(values.clone())?;
+        let began = Instant::now();
+        let whole = model.flow().log_prob(whole, &cx);
+        scores.seconds += began.elapsed().as_secs_f64();
+        match whole {
+            Ok(part) => scores.add(&mut sums, &items, &preprocessing, &part),
+            // One item that is not a number must not hide the others: each is scored alone.
+            Err(FlowError::NotFinite { .. }) => {
+                for (i, event) in values.chunks_exact(dim).enumerate() {
+                    match model.log_prob(event.to_vec(), &cx) {
+                        Ok(part) => scores.add(&mut sums, &items[i..=i], &preprocessing[i..=i], &part),
+                        Err(FlowError::NotFinite { .. }) => scores.non_finite += 1,
+                        Err(other) => return Err(other.into()),
                     }
-                    Err(FlowError::NotFinite { .. }) => non_finite += 1,
-                    Err(other) => return Err(other.into()),
                 }
             }
+            Err(other) => return Err(other.into()),
         }
     }
-    let log_likelihood = sums.iter().map(|&(sum, count)| sum / f64::from(count)).collect();
-    let log_det_variance = estimated.then_some(variances);
-    Ok(Scores { log_likelihood, log_det_variance, non_finite, largest_latent: largest, evaluations, seconds })
+    scores.log_likelihood = sums.iter().map(|sum| sum.total / sum.count).collect();
+    if let Some(variance) = &mut scores.log_det_variance {
+        *variance = sums.iter().map(|sum| sum.variance / (sum.count * sum.count)).collect();
+    }
+    Ok(scores)
 }
 
 /// Evaluates a model on a data set.
 ///
 /// # Errors
-/// As [`score`].
+/// As [`score`]. An inverse that fails is told in [`Inverse::failure`].
 pub fn evaluate<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Events, options: &EvaluateOptions) -> Result<Evaluation> {
     let scores = score(model, data, events, options)?;
-    let losses: Vec<f64> = scores.log_likelihood.iter().filter(|l| l.is_finite()).map(|&l| events.report(l)).collect();
-    let count = losses.len().max(1) as f64;
-    let loss = losses.iter().sum::<f64>() / count;
-    let variance = losses.iter().map(|l| (l - loss).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
-    let likelihoods = scores.log_likelihood.iter().filter(|l| l.is_finite());
-    let draws = data.len() as f64 * if events.levels().is_some() { options.dequantisations as f64 } else { 1.0 };
-    let (inverse_error, sampled_per_second) = if options.likelihood_alone {
-        (None, None)
-    } else {
-        let began = Instant::now();
-        model.sample(options.timed_samples, E::one(), &Context::new(options.seed))?;
-        (Some(inverse_error(model, data, events, options)?), Some(options.timed_samples as f64 / began.elapsed().as_secs_f64()))
-    };
+    let finite: Vec<f64> = scores.log_likelihood.iter().copied().filter(|l| l.is_finite()).collect();
+    let count = finite.len() as f64;
+    let mean = finite.iter().sum::<f64>() / count;
+    let variance = finite.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
+    let unit_of_nats = events.report(0.0) - events.report(1.0);
+    let draws = data.len() as f64 * options.draws(events) as f64;
     Ok(Evaluation {
         items: data.len(),
         unit: events.unit().to_owned(),
-        loss: if losses.is_empty() { f64::NAN } else { loss },
-        standard_error: (variance / count).sqrt(),
-        log_likelihood: likelihoods.sum::<f64>() / count,
-        log_det_standard_error: scores.log_det_variance.map(|v| (v.iter().sum::<f64>() / v.len().max(1) as f64).sqrt()),
-        non_finite: scores.non_finite as f64 / draws,
+        loss: events.report(mean),
+        standard_error: (variance / count).sqrt() * unit_of_nats,
+        log_likelihood: -events.report(mean) / unit_of_nats,
+        log_det_standard_error: scores.log_det_variance.map(|v| {
+            let finite: Vec<f64> = v.into_iter().filter(|v| v.is_finite()).collect();
+            (finite.iter().sum::<f64>() / finite.len() as f64).sqrt()
+        }),
+        non_finite: scores.non_finite as f64 / draws.max(1.0),
         largest_latent: scores.largest_latent,
-        inverse_error,
         evaluations: scores.evaluations,
         scored_per_second: draws / scores.seconds,
-        sampled_per_second,
+        inverse: if options.likelihood_alone { None } else { Some(invert(model, data, events, options)?) },
     })
 }
 
-/// Largest |f⁻¹(f(x)) − x| over the first items.
-fn inverse_error<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Events, options: &EvaluateOptions) -> Result<f64> {
+/// Measures the inverse: a layer's failure is a finding.
+fn invert<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Events, options: &EvaluateOptions) -> Result<Inverse> {
+    let mut inverse = Inverse { error: f64::NAN, evaluations: 0, sampled_per_second: f64::NAN, failure: None };
+    let found = reconstruct(model, data, events, options, &mut inverse).and_then(|()| {
+        inverse.sampled_per_second = samples_per_second(model, options)?;
+        Ok(())
+    });
+    match found {
+        Err(TrainError::Flow(error)) => inverse.failure = Some(error.to_string()),
+        other => other?,
+    }
+    Ok(inverse)
+}
+
+fn reconstruct<E: SpecScalar>(
+    model: &Model<E>,
+    data: &dyn Dataset,
+    events: &Events,
+    options: &EvaluateOptions,
+    inverse: &mut Inverse,
+) -> Result<()> {
     let events = events.for_evaluation();
     let cx = Context::new(options.seed).child("bijector");
     let mut largest = 0.0_f64;
@@ -186,11 +240,31 @@ fn inverse_error<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &E
         let (values, _) = events.of::<E>(&data.batch(&batch)?)?;
         let bijector = model.flow().bijector();
         let z = bijector.forward(model.batch(values.clone())?, &cx)?.value;
-        let back = to_host(&bijector.inverse(z, &cx)?.value);
-        for (a, b) in back.iter().zip(&values) {
+        let back = bijector.inverse(z, &cx)?;
+        inverse.evaluations = inverse.evaluations.max(back.report.evaluations);
+        for (a, b) in to_host(&back.value).iter().zip(&values) {
             let error = (a.as_f64() - b.as_f64()).abs();
-            largest = if error.is_nan() { f64::NAN } else { largest.max(error) };
+            // `f64::max` would drop a NaN.
+            largest = if error > largest || error.is_nan() { error } else { largest };
+        }
+        if largest.is_nan() {
+            break;
         }
     }
-    Ok(largest)
+    inverse.error = largest;
+    Ok(())
+}
+
+fn samples_per_second<E: SpecScalar>(model: &Model<E>, options: &EvaluateOptions) -> Result<f64> {
+    /// Shorter times are mostly noise.
+    const LEAST_SECONDS: f64 = 0.1;
+    let draw = |step| model.sample(options.timed_samples, E::one(), &Context::new(options.seed).at_step(step));
+    draw(0)?; // memory is taken from the system once
+    let began = Instant::now();
+    let mut draws = 0;
+    while began.elapsed().as_secs_f64() < LEAST_SECONDS {
+        draws += 1;
+        draw(draws)?;
+    }
+    Ok(draws as f64 * options.timed_samples as f64 / began.elapsed().as_secs_f64())
 }

@@ -1,14 +1,44 @@
 //! From batches of a data set to events of a model.
 
-use crate::data::{Batch, Dataset, Dequantise, Dequantiser, ItemShape, Values};
+use crate::data::{Batch, DataError, Dataset, Dequantise, Dequantiser, ItemShape, Values};
 use crate::{Result, TrainError};
 use flow_api::Scalar;
 use flow_api::spec::EventShape;
+use serde::{Deserialize, Serialize};
+
+/// What kind of items a model is for: all that is needed besides the model to score others of the kind, or to show samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventKind {
+    /// Shape of an item.
+    pub shape: EventShape,
+    /// Levels of a value in the data, if it is discrete.
+    pub levels: Option<u32>,
+}
+
+impl EventKind {
+    /// That of a data set.
+    pub fn of(data: &dyn Dataset) -> Self {
+        let shape = match data.shape() {
+            ItemShape::Image { channels, height, width } => EventShape::Image { channels, height, width },
+            ItemShape::Vector { dims } => EventShape::Vector(dims),
+        };
+        Self { shape, levels: data.levels() }
+    }
+
+    /// The shape as data sets have it.
+    pub fn item(self) -> ItemShape {
+        match self.shape {
+            EventShape::Image { channels, height, width } => ItemShape::Image { channels, height, width },
+            EventShape::Vector(dims) => ItemShape::Vector { dims },
+        }
+    }
+}
 
 /// Turns a data set's batches into flattened events: levels are dequantised, real numbers are taken as they are.
 #[derive(Clone, Debug)]
 pub struct Events {
-    shape: EventShape,
+    kind: EventKind,
     dequantiser: Option<Dequantiser>,
 }
 
@@ -18,26 +48,30 @@ impl Events {
     /// # Errors
     /// [`TrainError::Data`] for settings that do not fit the levels.
     pub fn new(data: &dyn Dataset, dequantise: &Dequantise, seed: u64) -> Result<Self> {
-        let dequantiser = data.levels().map(|levels| dequantise.build(levels, data.shape(), seed)).transpose()?;
-        let shape = match data.shape() {
-            ItemShape::Image { channels, height, width } => EventShape::Image { channels, height, width },
-            ItemShape::Vector { dims } => EventShape::Vector(dims),
-        };
-        Ok(Self { shape, dequantiser })
+        Self::of_kind(EventKind::of(data), dequantise, seed)
+    }
+
+    /// The same for items of a kind, without the items.
+    ///
+    /// # Errors
+    /// As [`Events::new`].
+    pub fn of_kind(kind: EventKind, dequantise: &Dequantise, seed: u64) -> Result<Self> {
+        let dequantiser = kind.levels.map(|levels| dequantise.build(levels, kind.item(), seed)).transpose()?;
+        Ok(Self { kind, dequantiser })
     }
 
     /// The same for evaluation: without flips.
     #[must_use]
     pub fn for_evaluation(&self) -> Self {
-        Self { shape: self.shape, dequantiser: self.dequantiser.as_ref().map(Dequantiser::without_flips) }
+        Self { kind: self.kind, dequantiser: self.dequantiser.as_ref().map(Dequantiser::without_flips) }
     }
 
-    /// Shape of an event.
-    pub fn shape(&self) -> EventShape {
-        self.shape
+    /// The kind of items.
+    pub fn kind(&self) -> EventKind {
+        self.kind
     }
 
-    /// Levels of a dimension, if the data is discrete.
+    /// Levels of a dimension that are modelled, if the data is discrete: fewer than the data's where bits are dropped.
     pub fn levels(&self) -> Option<u32> {
         self.dequantiser.as_ref().map(Dequantiser::levels)
     }
@@ -59,15 +93,23 @@ impl Events {
                 dequantiser.dequantise(levels, &batch.draws, &mut events, &mut log_det)?;
                 Ok((events, log_det))
             }
-            (Values::Levels(levels), None) => Ok((levels.iter().map(|&x| E::of(f64::from(x))).collect(), log_det)),
-            (Values::Real(values), _) => Ok((values.iter().map(|&x| E::of(x)).collect(), log_det)),
+            (Values::Real(values), None) => Ok((values.iter().map(|&x| E::of(x)).collect(), log_det)),
+            (values, _) => {
+                let got = if matches!(values, Values::Real(_)) { "real numbers" } else { "levels" };
+                Err(DataError::Setting {
+                    what: "batch",
+                    expected: "levels exactly where the data set says that it has them",
+                    got: got.to_owned(),
+                }
+                .into())
+            }
         }
     }
 
     /// A nats-per-event log-likelihood in the unit that is reported: bits per dimension of discrete data, negative nats of continuous data. Lower is better.
     pub fn report(&self, log_prob: f64) -> f64 {
         match self.levels() {
-            Some(levels) => crate::data::bits_per_dim(log_prob, self.shape.len(), levels),
+            Some(levels) => crate::data::bits_per_dim(log_prob, self.kind.shape.len(), levels),
             None => -log_prob,
         }
     }
@@ -77,8 +119,15 @@ impl Events {
         if self.dequantiser.is_some() { "bits/dim" } else { "nats" }
     }
 
-    /// The events' shape is the model's.
-    pub(crate) fn check(&self, model: EventShape) -> Result<()> {
-        if self.shape == model { Ok(()) } else { Err(TrainError::Shape { model: model.to_string(), data: self.shape.to_string() }) }
+    /// A data set has items of this kind.
+    pub(crate) fn check(&self, data: &dyn Dataset, model: EventShape) -> Result<()> {
+        let kind = EventKind::of(data);
+        let text = |kind: EventKind| kind.levels.map_or(kind.shape.to_string(), |levels| format!("{} in {levels} levels", kind.shape));
+        if kind == self.kind && kind.shape == model {
+            Ok(())
+        } else {
+            let model = if self.kind.shape == model { text(self.kind) } else { model.to_string() };
+            Err(TrainError::Shape { model, data: text(kind) })
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! Training of normalizing flows: data sets, dequantisation, the training loop, checkpoints, evaluation, comparison.
 //!
 //! Start at [`data`] for data sets (every source, from the bundled digits to a folder of photographs, opens from one line of text, a [`data::DataSource`]) and
-//! at [`Trainer`] for training. [`evaluate()`] says how good, how fast and how exact a model is; [`compare`] does all of it for a list of specs.
+//! at [`Trainer`] for training. What sees a run go on is an [`Observer`]: a progress [`Bar`], [`Metrics`], [`Checkpoints`] ([`checkpoint`] opens them again). [`evaluate()`] says how
+//! good, how fast and how exact a model is; [`compare`] does all of it for a list of specs.
 
 pub mod checkpoint;
 pub mod compare;
@@ -9,16 +10,19 @@ pub mod data;
 mod error;
 mod evaluate;
 mod events;
+mod observe;
 mod optimiser;
+mod page;
 pub mod picture;
-mod progress;
+mod replace;
 mod settings;
+mod state_file;
 mod training;
 
-pub use error::{Result, TrainError};
-pub use evaluate::{EvaluateOptions, Evaluation, Scores, evaluate, score};
-pub use events::Events;
+pub use error::{Item, Result, TrainError};
+pub use evaluate::{EvaluateOptions, Evaluation, Inverse, Scores, evaluate, score};
+pub use events::{EventKind, Events};
+pub use observe::{Bar, Checkpoints, Metrics, Observer, Silent};
 pub use optimiser::{Adam, AdamConfig, AdamState, flat_weights, set_flat_weights};
-pub use progress::Bar;
 pub use settings::Settings;
-pub use training::{Best, Ending, Observer, Report, Silent, Trainer};
+pub use training::{Best, Ending, Progress, Report, Run, Since, Trainer};

@@ -1,15 +1,27 @@
 //! Adam on one flat buffer.
 
 use crate::Result;
-use flow_api::{EntryMut, Gradients, Module, Scalar, update};
+use flow_api::{Entry, EntryMut, FlowError, Gradients, Module, Scalar, StateMismatch, parameter_count, update, visit};
 use flow_kernels::vectorized;
-use serde::{Deserialize, Serialize};
 
 /// Adam (Kingma & Ba, arXiv:1412.6980) with gradient-norm clipping, decoupled weight decay (Loshchilov & Hutter, arXiv:1711.05101) and an exponential moving average of the weights,
 /// all in one pass over the parameters.
 ///
-/// With g the gradient, scaled down to norm `clip` if it is longer: m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², θ ← θ(1 − ηλ) − η m̂/(√v̂ + ε) with m̂ = m/(1−β₁ᵗ), v̂ = v/(1−β₂ᵗ), and
-/// ema ← κ ema + (1−κ)θ.
+/// With g the gradient times `gradient_scale`, shortened to norm `clip` if it is longer: m ← m + (1−β₁)(g − m), v ← v + (1−β₂)(g² − v), θ ← θ(1 − ηλ) − η m̂/(√v̂ + ε)
+/// with m̂ = m/(1−β₁ᵗ), v̂ = v/(1−β₂ᵗ), and ema ← ema + (1−κ)(θ − ema). Written so, 1 − κ is rounded once: with κ rounded to f32 first, the weights of the average would not sum to 1.
+///
+/// ```
+/// use flow_api::{Gradients, Parameter, Rows, layers::ActNorm};
+/// use flow_train::{Adam, AdamConfig, flat_weights};
+/// let mut layer = ActNorm::<f64, _>::new(1, &flow_api::DefaultDevice::default());
+/// let mut adam = Adam::new(&layer, AdamConfig::default());
+/// let mut gradients = Gradients::zeros(&layer);
+/// gradients.values_mut().copy_from_slice(&[3.0, -0.5]);
+/// assert_eq!(adam.step(&mut layer, &gradients, 0.1)?, 9.25_f64.sqrt());
+/// // The first step has the length of the learning rate, whatever the gradient's.
+/// assert!(flat_weights(&layer).iter().zip([-0.1, 0.1]).all(|(w, expected)| (w - expected).abs() < 1e-8));
+/// # Ok::<(), flow_train::TrainError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adam<E> {
     config: AdamConfig,
@@ -20,8 +32,10 @@ pub struct Adam<E> {
 }
 
 /// Settings of [`Adam`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamConfig {
+    /// Factor of the gradient before everything else, norms and clipping included.
+    pub gradient_scale: f64,
     /// β₁.
     pub beta1: f64,
     /// β₂.
@@ -38,7 +52,7 @@ pub struct AdamConfig {
 
 impl Default for AdamConfig {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, clip: None, ema: None }
+        Self { gradient_scale: 1.0, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, clip: None, ema: None }
     }
 }
 
@@ -59,12 +73,13 @@ pub struct AdamState<E> {
 #[derive(Clone, Copy)]
 struct Factors<E> {
     gradient: E,
-    keep_first: E,
-    keep_second: E,
+    toward_first: E,
+    toward_second: E,
     rate: E,
     decay: E,
     correct_second: E,
     epsilon: E,
+    smallest: E,
 }
 
 vectorized! {
@@ -72,18 +87,20 @@ vectorized! {
     fn adam_step<E: Scalar>(theta: &mut [E], gradient: &[E], first: &mut [E], second: &mut [E], f: Factors<E>) {
         for (((theta, &g), m), v) in theta.iter_mut().zip(gradient).zip(first).zip(second) {
             let g = g * f.gradient;
-            *m = f.keep_first * *m + (E::one() - f.keep_first) * g;
-            *v = f.keep_second * *v + (E::one() - f.keep_second) * g * g;
+            let first = *m + f.toward_first * (g - *m);
+            // A gradient that stays zero would leave a subnormal moment for ever, which processors are many times slower with.
+            *m = if num_traits::Float::abs(first) < f.smallest { E::zero() } else { first };
+            *v += f.toward_second * (g * g - *v);
             *theta = f.decay * *theta - f.rate * *m / (num_traits::Float::sqrt(*v * f.correct_second) + f.epsilon);
         }
     }
 }
 
 vectorized! {
-    /// average ← κ average + (1 − κ) θ.
-    fn average_step<E: Scalar>(average: &mut [E], theta: &[E], keep: E) {
+    /// average ← average + (1 − κ)(θ − average).
+    fn average_step<E: Scalar>(average: &mut [E], theta: &[E], toward: E) {
         for (average, &theta) in average.iter_mut().zip(theta) {
-            *average = keep * *average + (E::one() - keep) * theta;
+            *average += toward * (theta - *average);
         }
     }
 }
@@ -106,23 +123,27 @@ impl<E: Scalar> Adam<E> {
         self.average.as_deref()
     }
 
-    /// One step down the gradient; the gradient's norm before clipping.
+    /// One step down the gradient; the norm of the scaled gradient before clipping. If that is not finite, nothing has changed.
     ///
     /// # Errors
     /// Those of [`Module::refresh`].
     pub fn step<M: Module<E> + ?Sized>(&mut self, model: &mut M, gradients: &Gradients<E>, learning_rate: f64) -> Result<f64> {
-        let AdamConfig { beta1, beta2, epsilon, weight_decay, clip, ema } = self.config;
-        let norm = gradients.norm();
+        let AdamConfig { gradient_scale, beta1, beta2, epsilon, weight_decay, clip, ema } = self.config;
+        let norm = gradients.norm() * gradient_scale;
+        if !norm.is_finite() {
+            return Ok(norm);
+        }
         self.step += 1;
         let t = self.step as f64;
         let factors = Factors {
-            gradient: E::of(clip.filter(|clip| norm > *clip).map_or(1.0, |clip| clip / norm)),
-            keep_first: E::of(beta1),
-            keep_second: E::of(beta2),
+            gradient: E::of(gradient_scale * clip.filter(|clip| norm > *clip).map_or(1.0, |clip| clip / norm)),
+            toward_first: E::of(1.0 - beta1),
+            toward_second: E::of(1.0 - beta2),
             rate: E::of(learning_rate / (1.0 - beta1.powf(t))),
             decay: E::of(1.0 - learning_rate * weight_decay),
             correct_second: E::of(1.0 / (1.0 - beta2.powf(t))),
             epsilon: E::of(epsilon),
+            smallest: E::min_positive_value(),
         };
         let mut at = 0;
         update(model, |_, entry| {
@@ -137,7 +158,7 @@ impl<E: Scalar> Adam<E> {
                     factors,
                 );
                 if let (Some(average), Some(keep)) = (&mut self.average, ema) {
-                    average_step(&mut average[range], values, E::of(keep));
+                    average_step(&mut average[range], values, E::of(1.0 - keep));
                 }
             }
         })?;
@@ -152,15 +173,27 @@ impl<E: Scalar> Adam<E> {
     /// Goes on from a saved state.
     ///
     /// # Errors
-    /// A description of what does not fit this model and these settings.
-    pub fn restore(&mut self, state: AdamState<E>) -> Result<(), String> {
-        let len = self.first.len();
-        let sizes = [state.first.len(), state.second.len(), state.average.as_ref().map_or(len, Vec::len)];
-        if sizes != [len; 3] {
-            return Err(format!("optimiser moments for {len} parameters expected, got {sizes:?}"));
+    /// [`FlowError::State`] naming the buffers that do not fit this model and these settings.
+    pub fn restore(&mut self, state: AdamState<E>) -> Result<()> {
+        let expected = self.first.len();
+        let average = |average: &Option<Vec<E>>| average.as_ref().map(Vec::len);
+        let mut mismatch = StateMismatch::default();
+        let buffers = [
+            ("first", Some(expected), Some(state.first.len())),
+            ("second", Some(expected), Some(state.second.len())),
+            ("average", average(&self.average), average(&state.average)),
+        ];
+        for (name, here, there) in buffers.into_iter().filter(|(_, here, there)| here != there) {
+            match (here, there) {
+                (Some(here), Some(there)) => {
+                    mismatch.different.push((name.to_owned(), format!("{here} numbers"), format!("{there} numbers")));
+                }
+                (Some(_), None) => mismatch.missing.push(name.to_owned()),
+                _ => mismatch.unexpected.push(name.to_owned()),
+            }
         }
-        if state.average.is_some() != self.average.is_some() {
-            return Err("the settings and the checkpoint differ in whether weights are averaged".to_owned());
+        if !mismatch.is_empty() {
+            return Err(FlowError::State(mismatch).into());
         }
         let AdamState { step, first, second, average } = state;
         (self.step, self.first, self.second, self.average) = (step, first, second, average);
@@ -171,24 +204,27 @@ impl<E: Scalar> Adam<E> {
 /// All parameters in order, flat.
 pub fn flat_weights<E: Scalar, M: Module<E> + ?Sized>(model: &M) -> Vec<E> {
     let mut weights = Vec::new();
-    flow_api::visit(model, |_, entry| {
-        if let flow_api::Entry::Parameter { values, .. } = entry {
+    visit(model, |_, entry| {
+        if let Entry::Parameter { values, .. } = entry {
             weights.extend_from_slice(values);
         }
     });
     weights
 }
 
-/// Sets all parameters from a flat buffer.
+/// Sets all parameters from a flat buffer, as [`flat_weights`] gives it.
 ///
 /// # Errors
-/// Those of [`Module::refresh`].
+/// [`FlowError::State`] for a buffer of another length, and those of [`Module::refresh`].
 pub fn set_flat_weights<E: Scalar, M: Module<E> + ?Sized>(model: &mut M, weights: &[E]) -> Result<()> {
+    let count = parameter_count(model);
+    if count != weights.len() {
+        let different = vec![("weights".to_owned(), format!("{count} numbers"), format!("{} numbers", weights.len()))];
+        return Err(FlowError::State(StateMismatch { different, ..StateMismatch::default() }).into());
+    }
     let mut rest = weights;
     Ok(update(model, |_, entry| {
-        if let EntryMut::Parameter { values, .. } = entry
-            && rest.len() >= values.len()
-        {
+        if let EntryMut::Parameter { values, .. } = entry {
             let (own, later) = rest.split_at(values.len());
             values.copy_from_slice(own);
             rest = later;

@@ -1,4 +1,4 @@
-//! Pictures: grids of samples, and learning curves.
+//! Pictures: grids of images, clouds of points, and learning curves.
 
 use crate::data::ItemShape;
 use crate::training::Report;
@@ -6,9 +6,10 @@ use crate::{Result, TrainError};
 use image::{Rgb, RgbImage};
 use plotters::prelude::*;
 use plotters::style::FontStyle;
+use std::fmt::Display;
 use std::path::Path;
 
-/// Draws images (N × channels × height × width, levels below `levels`) as a grid with a thin border, small images enlarged by whole factors.
+/// Draws images (N × channels × height × width, levels below `levels`) as a grid of `columns` with a thin border, small images enlarged by whole factors.
 ///
 /// One channel is grey, three are red, green and blue; of any other number the first is drawn.
 ///
@@ -18,18 +19,18 @@ pub fn save_grid(path: &Path, pixels: &[u8], shape: ItemShape, levels: u32, colu
     /// Side that small images are enlarged towards.
     const SIDE: usize = 64;
     const BORDER: usize = 2;
-    let failed = |reason: String| TrainError::Picture { path: path.to_owned(), reason };
-    let ItemShape::Image { channels, height, width } = shape else { return Err(failed("vectors are no images".to_owned())) };
+    let failed = |reason: &dyn Display| picture_error(path, reason);
+    let ItemShape::Image { channels, height, width } = shape else { return Err(failed(&"vectors are no images")) };
     let len = channels * height * width;
     if len == 0 || levels < 2 || pixels.len() < len {
-        return Err(failed(format!("no images of shape {shape} with {levels} levels in {} values", pixels.len())));
+        return Err(failed(&format!("no images of shape {shape} with {levels} levels in {} values", pixels.len())));
     }
     let count = pixels.len() / len;
     let columns = columns.clamp(1, count);
     let rows = count.div_ceil(columns);
     let scale = (SIDE / height.max(width)).max(1);
     let (cell_height, cell_width) = (height * scale + BORDER, width * scale + BORDER);
-    let size = |cells: usize, cell: usize| u32::try_from(cells * cell + BORDER).map_err(|e| failed(e.to_string()));
+    let size = |cells: usize, cell: usize| u32::try_from(cells * cell + BORDER).map_err(|e| failed(&e));
     let mut grid = RgbImage::from_pixel(size(columns, cell_width)?, size(rows, cell_height)?, Rgb([128; 3]));
     for (i, image) in pixels.chunks_exact(len).enumerate() {
         let (top, left) = (i / columns * cell_height + BORDER, i % columns * cell_width + BORDER);
@@ -47,17 +48,61 @@ pub fn save_grid(path: &Path, pixels: &[u8], shape: ItemShape, levels: u32, colu
             }
         }
     }
-    grid.save(path).map_err(|e| failed(e.to_string()))
+    grid.save(path).map_err(|e| failed(&e))
 }
 
-/// Draws learning curves of one or several runs: training loss thin, validation loss (where there is one) thick.
+/// Draws points of the plane (N × 2) over the square [−`half_side`, `half_side`]².
+///
+/// # Errors
+/// [`TrainError::Picture`] where the file cannot be written.
+pub fn save_points(path: &Path, points: &[f64], half_side: f64) -> Result<()> {
+    let failed = |reason: &dyn Display| picture_error(path, reason);
+    let root = BitMapBackend::new(path, (420, 420)).into_drawing_area();
+    root.fill(&WHITE).map_err(|e| failed(&e))?;
+    use_own_font();
+    let range = -half_side..half_side;
+    let mut chart = ChartBuilder::on(&root)
+        .margin(12)
+        .x_label_area_size(28)
+        .y_label_area_size(40)
+        .build_cartesian_2d(range.clone(), range)
+        .map_err(|e| failed(&e))?;
+    let mesh = &mut chart.configure_mesh();
+    mesh.disable_mesh().x_labels(5).y_labels(5).label_style((FONT, 14)).draw().map_err(|e| failed(&e))?;
+    let inside = points.as_chunks::<2>().0.iter().filter(|p| p.iter().all(|x| x.abs() <= half_side));
+    let dots = inside.map(|&[x, y]| Circle::new((x, y), 1, RGBColor(31, 87, 164).mix(0.5).filled()));
+    chart.draw_series(dots).map_err(|e| failed(&e))?;
+    root.present().map_err(|e| failed(&e))
+}
+
+/// The colours around learning curves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Theme {
+    /// Dark lines on white.
+    #[default]
+    Light,
+    /// Bright lines on near-black.
+    Dark,
+}
+
+/// Distinct on both backgrounds.
+const COLORS: [RGBColor; 8] = [
+    RGBColor(66, 133, 214),
+    RGBColor(226, 115, 42),
+    RGBColor(60, 160, 90),
+    RGBColor(208, 70, 90),
+    RGBColor(145, 105, 200),
+    RGBColor(30, 165, 175),
+    RGBColor(185, 145, 30),
+    RGBColor(150, 150, 155),
+];
+
+/// Draws learning curves of one or several runs over optimiser steps: training loss, and thick, where there is one, validation loss. `unit` is that of the losses.
 ///
 /// # Errors
 /// [`TrainError::Picture`] where there is nothing to draw, or the file cannot be written.
-pub fn save_curves(path: &Path, runs: &[(String, Vec<Report>)], unit: &str) -> Result<()> {
-    let failed = |e: &dyn std::fmt::Display| TrainError::Picture { path: path.to_owned(), reason: e.to_string() };
-    // Fonts of the system would make the picture depend on the machine.
-    let _ = plotters::style::register_font("sans-serif", FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT);
+pub fn save_curves(path: &Path, runs: &[(&str, &[Report])], unit: &str, theme: Theme) -> Result<()> {
+    let failed = |reason: &dyn Display| picture_error(path, reason);
     let losses = || runs.iter().flat_map(|(_, reports)| reports.iter().flat_map(|r| [Some(r.train), r.validation])).flatten();
     let mut finite: Vec<f64> = losses().filter(|loss| loss.is_finite()).collect();
     let last = runs.iter().filter_map(|(_, reports)| reports.last()).map(|report| report.step).max();
@@ -67,44 +112,75 @@ pub fn save_curves(path: &Path, runs: &[(String, Vec<Report>)], unit: &str) -> R
     // The first reports of a run tower over the rest: the upper end is where nine tenths of all reports lie below.
     let high = finite[(finite.len() - 1) * 9 / 10].max(low + 0.05 * low.abs().max(0.1));
     let margin = 0.06 * (high - low);
+    let validated = runs.iter().any(|(_, reports)| reports.iter().any(|r| r.validation.is_some()));
+    let (paper, ink, grid) = match theme {
+        Theme::Light => (WHITE, RGBColor(45, 48, 54), RGBColor(228, 230, 234)),
+        Theme::Dark => (RGBColor(27, 30, 36), RGBColor(214, 217, 222), RGBColor(54, 59, 68)),
+    };
 
-    let root = BitMapBackend::new(path, (1100, 640)).into_drawing_area();
-    root.fill(&WHITE).map_err(|e| failed(&e))?;
-    let mut chart = ChartBuilder::on(&root)
-        .margin(18)
-        .x_label_area_size(48)
-        .y_label_area_size(72)
-        .build_cartesian_2d(0..last, low - margin..high + margin)
+    use_own_font();
+    let root = BitMapBackend::new(path, (1200, 640)).into_drawing_area();
+    root.fill(&paper).map_err(|e| failed(&e))?;
+    let longest = runs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).clamp(6, 40);
+    // The legend stands beside the curves: there is no corner that no curve ever comes to.
+    let (plot, legend) = root.split_horizontally(1130 - 10 * i32::try_from(longest).unwrap_or(40));
+    let (low, high) = (low - margin, high + margin);
+    let mut chart = ChartBuilder::on(&plot)
+        .margin(20)
+        .x_label_area_size(56)
+        .y_label_area_size(80)
+        .build_cartesian_2d(0.0..last as f64, low..high)
         .map_err(|e| failed(&e))?;
     chart
         .configure_mesh()
         .x_desc("optimiser steps")
-        .y_desc(unit)
-        .label_style(("sans-serif", 17))
-        .axis_desc_style(("sans-serif", 19))
-        .light_line_style(WHITE)
-        .bold_line_style(RGBColor(225, 225, 225))
+        .y_desc(if validated { format!("loss, {unit} (thick: validation)") } else { format!("training loss, {unit}") })
+        .x_label_formatter(&|step| format!("{step:.0}"))
+        .y_label_formatter(&|loss| format!("{loss:.2}"))
+        .label_style((FONT, 19).into_font().color(&ink))
+        .axis_desc_style((FONT, 21).into_font().color(&ink))
+        .axis_style(grid)
+        .light_line_style(paper)
+        .bold_line_style(grid)
         .draw()
         .map_err(|e| failed(&e))?;
     for (i, (name, reports)) in runs.iter().enumerate() {
-        let color = Palette99::pick(i).to_rgba();
-        let visible = |value: f64| value.is_finite().then(|| value.min(high + margin));
-        let train = reports.iter().filter_map(|r| Some((r.step, visible(r.train)?)));
-        chart
-            .draw_series(LineSeries::new(train, color.stroke_width(2)))
-            .map_err(|e| failed(&e))?
-            .label(name.as_str())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], color.stroke_width(3)));
-        let validation = reports.iter().filter_map(|r| Some((r.step, visible(r.validation?)?)));
+        let color = COLORS[i % COLORS.len()];
+        let train = within(reports.iter().map(|r| (r.step, r.train)), high);
+        chart.draw_series(LineSeries::new(train, color.stroke_width(2))).map_err(|e| failed(&e))?;
+        let validation = within(reports.iter().filter_map(|r| Some((r.step, r.validation?))), high);
         chart.draw_series(LineSeries::new(validation, color.stroke_width(4))).map_err(|e| failed(&e))?;
+        let Ok(y) = i32::try_from(40 + 30 * i) else { break };
+        legend.draw(&PathElement::new([(0, y), (26, y)], color.stroke_width(4))).map_err(|e| failed(&e))?;
+        legend.draw(&Text::new(*name, (36, y - 9), (FONT, 19).into_font().color(&ink))).map_err(|e| failed(&e))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(RGBColor(200, 200, 200))
-        .label_font(("sans-serif", 17))
-        .draw()
-        .map_err(|e| failed(&e))?;
     root.present().map_err(|e| failed(&e))
+}
+
+/// The finite points of a curve, as far as they lie below `high`: a curve comes in where it crosses it, and a later excursion stays at the edge.
+fn within(points: impl Iterator<Item = (u64, f64)>, high: f64) -> Vec<(f64, f64)> {
+    let mut inside: Vec<(f64, f64)> = Vec::new();
+    let mut above = None;
+    for (x, y) in points.filter(|(_, y)| y.is_finite()).map(|(x, y)| (x as f64, y)) {
+        if y > high && inside.is_empty() {
+            above = Some((x, y));
+            continue;
+        }
+        if let Some((x0, y0)) = above.take() {
+            inside.push((x0 + (x - x0) * (y0 - high) / (y0 - y), high));
+        }
+        inside.push((x, y.min(high)));
+    }
+    inside
+}
+
+const FONT: &str = "sans-serif";
+
+/// Fonts of the system would make the picture depend on the machine.
+fn use_own_font() {
+    let _ = plotters::style::register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT);
+}
+
+fn picture_error(path: &Path, reason: &dyn Display) -> TrainError {
+    TrainError::Picture { path: path.to_owned(), reason: reason.to_string() }
 }

@@ -1,7 +1,7 @@
 //! How a model is trained: everything besides the architecture and the data.
 
 use crate::data::Dequantise;
-use crate::{Result, TrainError};
+use crate::{AdamConfig, Result, TrainError};
 use flow_api::Memory;
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,11 @@ pub struct Settings {
     pub learning_rate: f64,
     /// Steps of linear warm-up.
     pub warm_up: u64,
-    /// Bound of the gradient's norm, or none.
+    /// Adam's β₁ and β₂.
+    pub betas: (f64, f64),
+    /// Adam's ε.
+    pub epsilon: f64,
+    /// Bound of the norm of the gradient of the loss per dimension (nats/dim), or none.
     pub clip: Option<f64>,
     /// Decay of the exponential moving average of the weights, or none. Where there is one, validation and the final model use it.
     pub ema: Option<f64>,
@@ -56,6 +60,8 @@ impl Default for Settings {
             seed: 0,
             learning_rate: 1e-3,
             warm_up: 100,
+            betas: (0.9, 0.999),
+            epsilon: 1e-8,
             clip: Some(5.0),
             ema: None,
             weight_decay: 0.0,
@@ -89,6 +95,9 @@ impl Settings {
             self.weight_decay == 0.0 || positive(self.weight_decay),
         )?;
         require("validation", "a share from 0 to 0.5", self.validation, (0.0..=0.5).contains(&self.validation))?;
+        let beta = |beta: f64| (0.0..1.0).contains(&beta);
+        require("betas", "two numbers from 0 to below 1", format!("{:?}", self.betas), beta(self.betas.0) && beta(self.betas.1))?;
+        require("epsilon", "a finite number greater than 0", self.epsilon, positive(self.epsilon))?;
         if let Some(clip) = self.clip {
             require("clip", "a finite number greater than 0", clip, positive(clip))?;
         }
@@ -101,10 +110,34 @@ impl Settings {
         Ok(())
     }
 
-    /// Learning rate of a step, counted from 0: linear warm-up times half a cosine down to 0.
+    /// The steps in which each of `items` is drawn `epochs` times, with the share for validation held out.
+    pub fn steps_of_epochs(&self, epochs: u64, items: usize) -> u64 {
+        let kept = (items - self.held_out(items)) as u64;
+        epochs.saturating_mul(kept).div_ceil(self.batch.max(1) as u64)
+    }
+
+    /// How many of `items` are held out for validation.
+    pub fn held_out(&self, items: usize) -> usize {
+        num_traits::cast::<_, usize>(items as f64 * self.validation).unwrap_or(0).min(items)
+    }
+
+    /// What [`Adam`](crate::Adam) takes of these settings, for events of `dims` dimensions: the loss that is optimised is nats per dimension.
+    pub fn adam(&self, dims: usize) -> AdamConfig {
+        AdamConfig {
+            gradient_scale: 1.0 / dims.max(1) as f64,
+            beta1: self.betas.0,
+            beta2: self.betas.1,
+            epsilon: self.epsilon,
+            weight_decay: self.weight_decay,
+            clip: self.clip,
+            ema: self.ema,
+        }
+    }
+
+    /// Learning rate of a step, counted from 0: linear warm-up times half a cosine down to 0, η min(1, (step + 1)/warm-up) ½(1 + cos(π step/steps)).
     pub fn learning_rate_at(&self, step: u64) -> f64 {
         let warm = ((step + 1) as f64 / self.warm_up.max(1) as f64).min(1.0);
-        let done = step as f64 / self.steps as f64;
+        let done = step.min(self.steps) as f64 / self.steps.max(1) as f64;
         self.learning_rate * warm * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
     }
 }

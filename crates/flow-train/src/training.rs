@@ -1,59 +1,44 @@
 //! The training loop.
 
-use crate::checkpoint::Progress;
-use crate::data::{Dataset, Draw, Loader, Shuffle, Subset, TrainOrder};
+use crate::data::{Batch, Dataset, Draw, Loader, Shuffle, Subset, TrainOrder};
+use crate::error::Item;
 use crate::evaluate::{EvaluateOptions, evaluate};
 use crate::events::Events;
-use crate::optimiser::{Adam, AdamConfig, AdamState, flat_weights, set_flat_weights};
+use crate::observe::Observer;
+use crate::optimiser::{Adam, AdamState, set_flat_weights};
 use crate::{Result, Settings, TrainError};
 use flow_api::spec::{Model, SpecScalar};
-use flow_api::{Context, FlowError, Gradients, Mode};
+use flow_api::{Context, FlowError, Gradients, Loss, Mode, State, load, save};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+/// The "epoch" whose order says which items are held out: one that no run comes to.
+const SPLIT_EPOCH: u64 = u64::MAX;
 
 /// Batches that are drawn ahead of the step that needs them.
 const READ_AHEAD: usize = 2;
 
 /// One line of a run's record.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Report {
     /// Steps made.
     pub step: u64,
     /// Mean training loss since the last report, in bits/dim for discrete data and nats for continuous data.
     pub train: f64,
-    /// Loss on the validation items, if there are any, in the same unit.
+    /// Loss on the validation items, if there are any, in the same unit; infinite where an item's likelihood is not a number.
     pub validation: Option<f64>,
-    /// Mean seconds a step since the last report, validation not counted.
+    /// Seconds spent in training steps so far, validation not counted.
+    pub seconds: f64,
+    /// Mean seconds a step since the last report.
     pub seconds_per_step: f64,
-    /// Norm of the last step's gradient before clipping.
+    /// Norm of the last step's gradient of the loss in nats per dimension, before clipping.
     pub gradient_norm: f64,
     /// Learning rate of the last step.
     pub learning_rate: f64,
 }
-
-/// Sees a run while it goes on: a progress bar, a log, a checkpoint writer.
-pub trait Observer<E: SpecScalar> {
-    /// After every step, with the step's loss in the unit of reports.
-    fn step(&mut self, step: u64, loss: f64) {
-        let _ = (step, loss);
-    }
-
-    /// After every report.
-    ///
-    /// # Errors
-    /// Whatever the observer cannot do; it ends the run.
-    fn report(&mut self, report: &Report, trainer: &Trainer<E>) -> Result<()> {
-        let _ = (report, trainer);
-        Ok(())
-    }
-}
-
-/// Sees nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Silent;
-impl<E: SpecScalar> Observer<E> for Silent {}
 
 /// Why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,15 +51,58 @@ pub enum Ending {
     Stopped,
 }
 
-/// The best validation so far, with its weights.
+/// The best validation so far, with its model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Best<E> {
     /// Validation loss.
     pub value: f64,
     /// Steps made then.
     pub step: u64,
-    /// The weights, flat.
-    pub weights: Vec<E>,
+    /// Parameters and all other state of the model that was validated: with averaged weights if there are any.
+    pub state: State<E>,
+}
+
+/// The place in a run, for a checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// Steps made.
+    pub step: u64,
+    /// Reports since the best one.
+    pub stale: u32,
+    /// Value and step of the best validation.
+    pub best: Option<(f64, u64)>,
+    /// Seconds spent in training steps.
+    pub seconds: f64,
+    /// What the next report will tell of the steps since the last one.
+    pub since: Since,
+    /// All reports.
+    pub history: Vec<Report>,
+}
+
+/// Sums since the last report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Since {
+    /// Of losses.
+    pub loss: f64,
+    /// Of steps.
+    pub steps: u64,
+    /// Of seconds.
+    pub seconds: f64,
+    /// The last gradient's norm.
+    pub norm: f64,
+}
+
+/// Everything that is needed to go on with a run, besides the model and the data.
+#[derive(Clone, Debug)]
+pub struct Run<E> {
+    /// The place in the run.
+    pub progress: Progress,
+    /// The optimiser's state.
+    pub optimiser: AdamState<E>,
+    /// The best validation with its model.
+    pub best: Option<Best<E>>,
 }
 
 /// A training run: model, optimiser, data and place in the run.
@@ -95,6 +123,8 @@ pub struct Best<E> {
 /// let mut trainer = Trainer::new(model, split.train, settings)?;
 /// assert_eq!(trainer.run(&mut Silent, &AtomicBool::new(false))?, Ending::Finished);
 /// assert!(trainer.history().last().is_some_and(|report| report.train.is_finite()));
+/// let model = trainer.finish()?;
+/// assert_eq!(model.sample(3, 1.0, &flow_api::Context::new(1))?.len(), 3 * 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Trainer<E: SpecScalar> {
@@ -104,20 +134,14 @@ pub struct Trainer<E: SpecScalar> {
     events: Events,
     train: Arc<dyn Dataset>,
     validation: Option<Arc<dyn Dataset>>,
+    /// Numbers of the training items in the data set that was given, where some are held out.
+    kept: Option<Vec<usize>>,
     history: Vec<Report>,
     best: Option<Best<E>>,
     /// Reports since the best one.
     stale: u32,
-    since: Since,
-}
-
-/// Sums since the last report.
-#[derive(Clone, Copy, Debug, Default)]
-struct Since {
-    loss: f64,
-    steps: u64,
     seconds: f64,
-    norm: f64,
+    since: Since,
 }
 
 impl<E: SpecScalar> Trainer<E> {
@@ -128,54 +152,41 @@ impl<E: SpecScalar> Trainer<E> {
     pub fn new(model: Model<E>, data: Arc<dyn Dataset>, settings: Settings) -> Result<Self> {
         let mut trainer = Self::uninitialised(model, data, settings)?;
         trainer.in_pool(Self::initialise)??;
-        trainer.optimiser = Adam::new(&trainer.model, trainer.adam());
+        // The average starts at the initialised weights.
+        trainer.optimiser = Adam::new(&trainer.model, trainer.settings.adam(trainer.model.event().len()));
         Ok(trainer)
     }
 
-    /// A run that goes on from a checkpoint: `model` holds its weights.
+    /// A run that goes on from a checkpoint ([`checkpoint::resume`](crate::checkpoint::resume)): `model` holds its weights and state.
     ///
     /// # Errors
     /// As [`Trainer::new`], and a state that does not fit.
-    pub fn resume(
-        model: Model<E>,
-        data: Arc<dyn Dataset>,
-        settings: Settings,
-        progress: Progress,
-        optimiser: AdamState<E>,
-        best: Option<Best<E>>,
-    ) -> Result<Self> {
+    pub fn resume(model: Model<E>, data: Arc<dyn Dataset>, settings: Settings, run: Run<E>) -> Result<Self> {
         let mut trainer = Self::uninitialised(model, data, settings)?;
-        trainer.optimiser.restore(optimiser).map_err(|reason| TrainError::Setting {
-            field: "checkpoint",
-            expected: "the optimiser's state of this run".to_owned(),
-            got: reason,
-        })?;
+        let Run { progress, optimiser, best } = run;
+        trainer.optimiser.restore(optimiser)?;
         (trainer.history, trainer.stale, trainer.best) = (progress.history, progress.stale, best);
+        (trainer.seconds, trainer.since) = (progress.seconds, progress.since);
         Ok(trainer)
     }
 
     fn uninitialised(model: Model<E>, data: Arc<dyn Dataset>, settings: Settings) -> Result<Self> {
         settings.check()?;
         let events = Events::new(data.as_ref(), &settings.dequantise, settings.seed)?;
-        events.check(model.event())?;
-        let held_out = num_traits::cast(data.len() as f64 * settings.validation).unwrap_or(0);
-        let (train, validation) = if held_out == 0 {
-            (data, None)
+        events.check(data.as_ref(), model.event())?;
+        let held_out = settings.held_out(data.len());
+        let (train, validation, kept) = if held_out == 0 {
+            (data, None, None)
         } else {
-            let order = Shuffle { seed: settings.seed }.permutation(u64::MAX, data.len());
-            let (held, kept) = order.split_at(held_out);
-            (
-                Arc::new(Subset::new(data.clone(), kept.to_vec())?) as Arc<dyn Dataset>,
-                Some(Arc::new(Subset::new(data, held.to_vec())?) as _),
-            )
+            let mut held = Shuffle { seed: settings.seed }.permutation(SPLIT_EPOCH, data.len());
+            let kept = held.split_off(held_out);
+            let train: Arc<dyn Dataset> = Arc::new(Subset::new(data.clone(), kept.clone())?);
+            let validation: Arc<dyn Dataset> = Arc::new(Subset::new(data, held)?);
+            (train, Some(validation), Some(kept))
         };
-        let optimiser = Adam::new(&model, adam_config(&settings));
-        let (history, best, stale, since) = (Vec::new(), None, 0, Since::default());
-        Ok(Self { model, optimiser, settings, events, train, validation, history, best, stale, since })
-    }
-
-    fn adam(&self) -> AdamConfig {
-        adam_config(&self.settings)
+        let optimiser = Adam::new(&model, settings.adam(model.event().len()));
+        let (history, best, stale, seconds, since) = (Vec::new(), None, 0, 0.0, Since::default());
+        Ok(Self { model, optimiser, settings, events, train, validation, kept, history, best, stale, seconds, since })
     }
 
     fn initialise(&mut self) -> Result<()> {
@@ -208,21 +219,30 @@ impl<E: SpecScalar> Trainer<E> {
 
     /// Trains until all steps are made, validation stops improving, or `stop` is raised; in the last case the step that runs is finished first.
     ///
-    /// Where validation items are held out, the model ends with its best weights; else, with averaged weights if there are any.
+    /// The trainer keeps the weights of the last step, so that a checkpoint of it goes on; [`Trainer::finish`] gives the model to use.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] names step, layer and item, and leaves the weights as they were before the step.
+    /// [`TrainError::NotFinite`] and [`TrainError::Step`] name the step, and leave the run as it was before it.
     pub fn run(&mut self, observer: &mut (dyn Observer<E> + Send), stop: &AtomicBool) -> Result<Ending> {
-        let ending = self.in_pool(|trainer| trainer.steps(observer, stop))??;
-        if ending != Ending::Stopped {
-            if let Some(best) = self.best.take() {
-                set_flat_weights(&mut self.model, &best.weights)?;
-                self.best = Some(best);
-            } else if let Some(average) = self.optimiser.average() {
-                set_flat_weights(&mut self.model, average)?;
-            }
+        self.in_pool(|trainer| {
+            observer.begin(trainer)?;
+            let ending = trainer.steps(observer, stop)?;
+            observer.end(ending, trainer)?;
+            Ok(ending)
+        })?
+    }
+
+    /// The model to use: that of the best validation where items are held out, else with averaged weights if there are any, else as the last step left it.
+    ///
+    /// # Errors
+    /// Those of [`flow_api::Module::refresh`].
+    pub fn finish(mut self) -> Result<Model<E>> {
+        if let Some(best) = &self.best {
+            load(&mut self.model, &best.state)?;
+        } else if let Some(average) = self.optimiser.average() {
+            set_flat_weights(&mut self.model, average)?;
         }
-        Ok(ending)
+        Ok(self.model)
     }
 
     fn steps(&mut self, observer: &mut (dyn Observer<E> + Send), stop: &AtomicBool) -> Result<Ending> {
@@ -231,6 +251,9 @@ impl<E: SpecScalar> Trainer<E> {
         let mut batches = Loader::new(self.train.clone(), order, READ_AHEAD)?;
         let mut gradients = Gradients::zeros(&self.model);
         while self.optimiser.steps() < self.settings.steps {
+            if self.settings.patience.is_some_and(|patience| self.stale >= patience) {
+                return Ok(Ending::Early);
+            }
             if stop.load(Ordering::Relaxed) {
                 return Ok(Ending::Stopped);
             }
@@ -241,59 +264,82 @@ impl<E: SpecScalar> Trainer<E> {
             if step.is_multiple_of(self.settings.report_every) || step == self.settings.steps {
                 let report = self.report()?;
                 observer.report(&report, self)?;
-                if self.settings.patience.is_some_and(|patience| self.stale >= patience) {
-                    return Ok(Ending::Early);
-                }
             }
         }
         Ok(Ending::Finished)
     }
 
     /// One step; its loss in the unit of reports.
-    fn step(&mut self, batch: &crate::data::Batch, gradients: &mut Gradients<E>) -> Result<f64> {
+    fn step(&mut self, batch: &Batch, gradients: &mut Gradients<E>) -> Result<f64> {
         let began = Instant::now();
-        let step = self.optimiser.steps();
+        let made = self.optimiser.steps();
         let (events, preprocessing) = self.events.of::<E>(batch)?;
-        let cx = Context::new(self.settings.seed).at_step(step).in_mode(Mode::Train).with_memory(self.settings.memory);
         gradients.clear();
-        let located = |source: FlowError| match source {
-            FlowError::NotFinite { row, .. } => TrainError::NotFinite { step, items: items(&batch.draws, row), source: Box::new(source) },
-            other => TrainError::Flow(other),
-        };
-        let loss = self.model.flow().nll(self.model.batch(events)?, gradients, &cx).map_err(located)?;
-        if !gradients.norm().is_finite() {
-            let layer = gradients.iter().find(|(_, g)| g.iter().any(|g| !num_traits::Float::is_finite(*g))).map_or("", |(path, _)| path);
-            let source = FlowError::NotFinite { layer: layer.to_owned(), what: "the gradient", row: usize::MAX };
-            return Err(TrainError::NotFinite { step, items: items(&batch.draws, usize::MAX), source: Box::new(source) });
+        let loss = self.loss(events.clone(), gradients).map_err(|e| self.located(e, &batch.draws))?;
+        let rate = self.settings.learning_rate_at(made);
+        let norm = self.optimiser.step(&mut self.model, gradients, rate)?;
+        if !norm.is_finite() {
+            return Err(self.bad_gradient(gradients, &events, &batch.draws));
         }
-        let rate = self.settings.learning_rate_at(step);
-        self.since.norm = self.optimiser.step(&mut self.model, gradients, rate)?;
         let preprocessing = preprocessing.iter().map(|l| l.as_f64()).sum::<f64>() / batch.draws.len().max(1) as f64;
         let loss = self.events.report(preprocessing - loss.nll.as_f64());
-        self.since.loss += loss;
-        self.since.steps += 1;
-        self.since.seconds += began.elapsed().as_secs_f64();
+        let seconds = began.elapsed().as_secs_f64();
+        let Since { loss: losses, steps, seconds: so_far, .. } = self.since;
+        self.since = Since { loss: losses + loss, steps: steps + 1, seconds: so_far + seconds, norm };
+        self.seconds += seconds;
         Ok(loss)
     }
 
+    /// Mean negative log-likelihood of events in nats, its gradients added to `gradients`.
+    fn loss(&self, events: Vec<E>, gradients: &mut Gradients<E>) -> Result<Loss<E>, FlowError> {
+        let step = self.optimiser.steps();
+        let cx = Context::new(self.settings.seed).at_step(step).in_mode(Mode::Train).with_memory(self.settings.memory);
+        self.model.flow().nll(self.model.batch(events)?, gradients, &cx)
+    }
+
+    /// A layer's error with the step, and the item in place of the row.
+    fn located(&self, error: FlowError, draws: &[Draw]) -> TrainError {
+        let step = self.optimiser.steps() + 1;
+        match error {
+            FlowError::NotFinite { layer, what, row } => {
+                TrainError::NotFinite { step, layer, what, item: draws.get(row).map(|draw| self.item(*draw)) }
+            }
+            source => TrainError::Step { step, source: Box::new(source) },
+        }
+    }
+
+    /// The error for a gradient that is not finite: its parameter, and the first item whose gradient alone is not.
+    fn bad_gradient(&self, gradients: &Gradients<E>, events: &[E], draws: &[Draw]) -> TrainError {
+        let layer =
+            gradients.iter().find(|(_, g)| g.iter().any(|g| !num_traits::Float::is_finite(*g))).map_or("all parameters", |(path, _)| path);
+        let mut alone = Gradients::zeros(&self.model);
+        let item = draws.iter().zip(events.chunks_exact(self.model.event().len().max(1))).find(|(_, event)| {
+            alone.clear();
+            self.loss(event.to_vec(), &mut alone).is_err() || !alone.norm().is_finite()
+        });
+        TrainError::NotFinite {
+            step: self.optimiser.steps() + 1,
+            layer: layer.to_owned(),
+            what: "the gradient",
+            item: item.map(|(draw, _)| self.item(*draw)),
+        }
+    }
+
+    fn item(&self, draw: Draw) -> Item {
+        let index = self.kept.as_ref().and_then(|kept| kept.get(draw.index).copied()).unwrap_or(draw.index);
+        Item { index, name: self.train.item_name(draw.index) }
+    }
+
     fn report(&mut self) -> Result<Report> {
+        let validation = self.validate()?;
         let since = std::mem::take(&mut self.since);
         let step = self.optimiser.steps();
-        let validation = self.validate()?;
-        if let Some(value) = validation {
-            if self.best.as_ref().is_none_or(|best| value < best.value) {
-                let weights = self.optimiser.average().map_or_else(|| flat_weights(&self.model), <[E]>::to_vec);
-                self.best = Some(Best { value, step, weights });
-                self.stale = 0;
-            } else {
-                self.stale += 1;
-            }
-        }
         let steps = since.steps.max(1) as f64;
         let report = Report {
             step,
             train: since.loss / steps,
             validation,
+            seconds: self.seconds,
             seconds_per_step: since.seconds / steps,
             gradient_norm: since.norm,
             learning_rate: self.settings.learning_rate_at(step.saturating_sub(1)),
@@ -302,30 +348,36 @@ impl<E: SpecScalar> Trainer<E> {
         Ok(report)
     }
 
-    /// Loss on the validation items with the averaged weights, if there are such items.
+    /// Loss on the validation items, if there are such items, with the averaged weights if there are any; the best model so far is put aside.
     fn validate(&mut self) -> Result<Option<f64>> {
         let Some(validation) = self.validation.clone() else { return Ok(None) };
-        let own = flat_weights(&self.model);
+        let own = self.optimiser.average().is_some().then(|| save(&self.model));
         if let Some(average) = self.optimiser.average() {
             set_flat_weights(&mut self.model, average)?;
         }
-        let options =
-            EvaluateOptions { batch: self.settings.batch, seed: self.settings.seed, likelihood_alone: true, ..EvaluateOptions::default() };
-        let result = evaluate(&self.model, validation.as_ref(), &self.events, &options);
-        if self.optimiser.average().is_some() {
-            set_flat_weights(&mut self.model, &own)?;
+        let Settings { batch, seed, .. } = self.settings;
+        let options = EvaluateOptions { batch, seed, likelihood_alone: true, ..EvaluateOptions::default() };
+        let value = evaluate(&self.model, validation.as_ref(), &self.events, &options).map(|found| {
+            // A likelihood that is no number is no good one.
+            if found.non_finite > 0.0 { f64::INFINITY } else { found.loss }
+        });
+        if let Ok(value) = value {
+            if self.best.as_ref().is_none_or(|best| value < best.value) {
+                self.best = Some(Best { value, step: self.optimiser.steps(), state: save(&self.model) });
+                self.stale = 0;
+            } else {
+                self.stale += 1;
+            }
         }
-        Ok(Some(result?.loss))
+        if let Some(own) = own {
+            load(&mut self.model, &own)?;
+        }
+        value.map(Some)
     }
 
-    /// The model.
+    /// The model as the last step left it.
     pub fn model(&self) -> &Model<E> {
         &self.model
-    }
-
-    /// The model, at the end of a run.
-    pub fn into_model(self) -> Model<E> {
-        self.model
     }
 
     /// The settings.
@@ -359,22 +411,9 @@ impl<E: SpecScalar> Trainer<E> {
             step: self.optimiser.steps(),
             stale: self.stale,
             best: self.best.as_ref().map(|best| (best.value, best.step)),
+            seconds: self.seconds,
+            since: self.since,
             history: self.history.clone(),
         }
-    }
-}
-
-fn adam_config(settings: &Settings) -> AdamConfig {
-    AdamConfig { clip: settings.clip, ema: settings.ema, weight_decay: settings.weight_decay, ..AdamConfig::default() }
-}
-
-/// The item of a row, or the batch's first items where the row is unknown.
-fn items(draws: &[Draw], row: usize) -> String {
-    if let Some(draw) = draws.get(row) {
-        draw.index.to_string()
-    } else {
-        let first: Vec<String> = draws.iter().take(8).map(|draw| draw.index.to_string()).collect();
-        let more = if draws.len() > first.len() { ", …" } else { "" };
-        format!("{}{more}", first.join(", "))
     }
 }

@@ -1,0 +1,199 @@
+//! What sees a run while it goes on: a progress bar, a file of metrics, checkpoints.
+
+use crate::checkpoint;
+use crate::events::Events;
+use crate::training::{Ending, Report, Trainer};
+use crate::{Result, TrainError};
+use flow_api::spec::{ModelSpec, Spec, SpecScalar};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Sees a run while it goes on. What it cannot do ends the run with its error.
+pub trait Observer<E: SpecScalar> {
+    /// Before the first step of a new run, or of one that goes on.
+    ///
+    /// # Errors
+    /// Whatever the observer cannot do.
+    fn begin(&mut self, trainer: &Trainer<E>) -> Result<()> {
+        let _ = trainer;
+        Ok(())
+    }
+
+    /// After every step, with the steps made and the step's loss in the unit of reports.
+    fn step(&mut self, step: u64, loss: f64) {
+        let _ = (step, loss);
+    }
+
+    /// After every report.
+    ///
+    /// # Errors
+    /// Whatever the observer cannot do.
+    fn report(&mut self, report: &Report, trainer: &Trainer<E>) -> Result<()> {
+        let _ = (report, trainer);
+        Ok(())
+    }
+
+    /// At the end of a run that did not fail.
+    ///
+    /// # Errors
+    /// Whatever the observer cannot do.
+    fn end(&mut self, ending: Ending, trainer: &Trainer<E>) -> Result<()> {
+        let _ = (ending, trainer);
+        Ok(())
+    }
+}
+
+/// Sees nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+impl<E: SpecScalar> Observer<E> for Silent {}
+
+/// Several observers in turn.
+impl<E: SpecScalar> Observer<E> for Vec<Box<dyn Observer<E> + Send>> {
+    fn begin(&mut self, trainer: &Trainer<E>) -> Result<()> {
+        self.iter_mut().try_for_each(|observer| observer.begin(trainer))
+    }
+    fn step(&mut self, step: u64, loss: f64) {
+        self.iter_mut().for_each(|observer| observer.step(step, loss));
+    }
+    fn report(&mut self, report: &Report, trainer: &Trainer<E>) -> Result<()> {
+        self.iter_mut().try_for_each(|observer| observer.report(report, trainer))
+    }
+    fn end(&mut self, ending: Ending, trainer: &Trainer<E>) -> Result<()> {
+        self.iter_mut().try_for_each(|observer| observer.end(ending, trainer))
+    }
+}
+
+/// Shows a run on the terminal: steps, loss, seconds a step, time left. Nothing is shown where standard error is no terminal.
+#[derive(Debug)]
+pub struct Bar {
+    shown: ProgressBar,
+    unit: &'static str,
+    /// Moving averages of loss and seconds a step.
+    smoothed: Option<(f64, f64)>,
+    /// Seconds when the last step ended.
+    last: f64,
+}
+
+impl Bar {
+    /// A bar with a name in front.
+    pub fn new(name: &str) -> Self {
+        let style = ProgressStyle::with_template("{prefix:22} {wide_bar} {pos}/{len}  {msg}  {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("━╸ ");
+        let shown = ProgressBar::no_length().with_style(style).with_prefix(name.to_owned());
+        Self { shown, unit: "", smoothed: None, last: 0.0 }
+    }
+}
+
+impl<E: SpecScalar> Observer<E> for Bar {
+    fn begin(&mut self, trainer: &Trainer<E>) -> Result<()> {
+        self.unit = trainer.events().unit();
+        self.shown.set_length(trainer.settings().steps);
+        self.shown.set_position(trainer.optimiser().steps());
+        self.shown.reset_eta();
+        self.shown.reset_elapsed();
+        Ok(())
+    }
+
+    fn step(&mut self, step: u64, loss: f64) {
+        /// Weight of the newest step in what is shown.
+        const NEW: f64 = 0.05;
+        let now = self.shown.elapsed().as_secs_f64();
+        let took = now - self.last;
+        let (loss, seconds) = self.smoothed.map_or((loss, took), |(l, s)| (l + NEW * (loss - l), s + NEW * (took - s)));
+        (self.smoothed, self.last) = (Some((loss, seconds)), now);
+        self.shown.set_position(step);
+        self.shown.set_message(format!("{loss:.3} {}, {seconds:.3} s a step", self.unit));
+    }
+
+    fn end(&mut self, _: Ending, _: &Trainer<E>) -> Result<()> {
+        self.shown.abandon();
+        Ok(())
+    }
+}
+
+/// Writes every report as a line of JSON, for example to `metrics.jsonl`. A number that is not finite is null.
+#[derive(Debug)]
+pub struct Metrics {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Metrics {
+    /// To this file. A run that goes on begins it anew with the reports so far, so that steps made after the last checkpoint and lost are not in it twice.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), file: None }
+    }
+
+    fn line(path: &Path, report: &Report) -> Result<String> {
+        let line = serde_json::to_string(report).map_err(|e| TrainError::Io { path: path.to_owned(), source: e.into() })?;
+        Ok(line + "\n")
+    }
+}
+
+impl<E: SpecScalar> Observer<E> for Metrics {
+    fn begin(&mut self, trainer: &Trainer<E>) -> Result<()> {
+        let text = trainer.history().iter().map(|report| Self::line(&self.path, report)).collect::<Result<String>>()?;
+        // By way of another name: a kill must not leave half of the lines.
+        let draft = self.path.with_extension("jsonl.draft");
+        let mut file = File::create(&draft).map_err(TrainError::io(&draft))?;
+        file.write_all(text.as_bytes()).map_err(TrainError::io(&draft))?;
+        std::fs::rename(&draft, &self.path).map_err(TrainError::io(&self.path))?;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    fn report(&mut self, report: &Report, _: &Trainer<E>) -> Result<()> {
+        let line = Self::line(&self.path, report)?;
+        let Some(file) = &mut self.file else { return Ok(()) };
+        file.write_all(line.as_bytes()).map_err(TrainError::io(&self.path))
+    }
+}
+
+/// Writes the run to `latest` at its beginning, at every report and at its end, and its best model to `best` whenever validation improves, both folders below one.
+#[derive(Debug)]
+pub struct Checkpoints {
+    folder: PathBuf,
+    spec: Spec<dyn ModelSpec>,
+    /// The step of the last one.
+    written: Option<u64>,
+}
+
+impl Checkpoints {
+    /// Below `folder`.
+    pub fn new(folder: impl Into<PathBuf>, spec: Spec<dyn ModelSpec>) -> Self {
+        Self { folder: folder.into(), spec, written: None }
+    }
+
+    fn write<E: SpecScalar>(&mut self, trainer: &Trainer<E>) -> Result<()> {
+        let step = trainer.optimiser().steps();
+        if self.written == Some(step) {
+            return Ok(());
+        }
+        if let Some(best) = trainer.best().filter(|best| best.step == step) {
+            let events: &Events = trainer.events();
+            checkpoint::write_model(&self.folder.join("best"), &self.spec, trainer.settings(), events, &best.state)?;
+        }
+        checkpoint::write(&self.folder.join("latest"), &self.spec, trainer)?;
+        self.written = Some(step);
+        Ok(())
+    }
+}
+
+impl<E: SpecScalar> Observer<E> for Checkpoints {
+    /// From its first moment a run can go on.
+    fn begin(&mut self, trainer: &Trainer<E>) -> Result<()> {
+        self.write(trainer)
+    }
+
+    fn report(&mut self, _: &Report, trainer: &Trainer<E>) -> Result<()> {
+        self.write(trainer)
+    }
+
+    fn end(&mut self, _: Ending, trainer: &Trainer<E>) -> Result<()> {
+        self.write(trainer)
+    }
+}

@@ -1,0 +1,80 @@
+//! Puts a folder of files in place of another, so that a kill at any moment leaves the old one or the new one.
+//!
+//! The files are written to a draft beside the folder and made durable; the draft is renamed to `new`, the folder to `old`, `new` to the folder, and `old` is removed. At every moment
+//! one of the folder, `new` and `old` is whole, and [`present`] finds it. No file is ever changed in place.
+
+use crate::{Result, TrainError};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The folder's companions: hidden, and named so that nobody else's folder is taken for one.
+fn beside(folder: &Path, role: &str) -> Result<PathBuf> {
+    let Some(name) = folder.file_name() else {
+        return Err(TrainError::Checkpoint {
+            path: folder.to_owned(),
+            reason: "this is no name of a folder that could be replaced".to_owned(),
+        });
+    };
+    Ok(folder.with_file_name(format!(".{}.checkpoint-{role}", name.to_string_lossy())))
+}
+
+/// Where the files of `folder` are: there, or beside it after a kill between two renames. `whole` tells a folder of this kind from others.
+pub(crate) fn present(folder: &Path, whole: impl Fn(&Path) -> bool) -> PathBuf {
+    let candidates = [Ok(folder.to_owned()), beside(folder, "new"), beside(folder, "old")];
+    candidates.into_iter().flatten().find(|candidate| whole(candidate)).unwrap_or_else(|| folder.to_owned())
+}
+
+/// Writes `files` in place of what is in `folder`; `whole` tells a folder of this kind from others.
+///
+/// # Errors
+/// [`TrainError::Io`], and [`TrainError::Checkpoint`] where `folder` holds something else, which stays.
+pub(crate) fn replace(folder: &Path, files: &[(&str, Vec<u8>)], whole: impl Fn(&Path) -> bool) -> Result<()> {
+    let [draft, new, old] = [beside(folder, "draft")?, beside(folder, "new")?, beside(folder, "old")?];
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(TrainError::io(parent))?;
+    if folder.exists() && !whole(folder) {
+        // An empty folder is as good as none; removing fails for any other.
+        fs::remove_dir(folder).map_err(|_| TrainError::Checkpoint {
+            path: folder.to_owned(),
+            reason: "it is there already and holds something else, which is not overwritten".to_owned(),
+        })?;
+    }
+    // What a kill has left is finished or cleared away first.
+    remove(&draft)?;
+    if !folder.exists() {
+        let kept = present(folder, &whole);
+        if kept != *folder {
+            rename(&kept, folder)?;
+        }
+    }
+    remove(&new)?;
+    remove(&old)?;
+
+    fs::create_dir(&draft).map_err(TrainError::io(&draft))?;
+    for (name, bytes) in files {
+        let path = draft.join(name);
+        File::create(&path).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all())).map_err(TrainError::io(&path))?;
+    }
+    sync(&draft)?;
+    rename(&draft, &new)?;
+    if folder.exists() {
+        rename(folder, &old)?;
+    }
+    rename(&new, folder)?;
+    sync(parent)?;
+    remove(&old)
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(TrainError::io(to))
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    if folder.exists() { fs::remove_dir_all(folder).map_err(TrainError::io(folder)) } else { Ok(()) }
+}
+
+/// Makes a folder's entries durable.
+fn sync(folder: &Path) -> Result<()> {
+    File::open(folder).and_then(|file| file.sync_all()).map_err(TrainError::io(folder))
+}

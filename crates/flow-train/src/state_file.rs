@@ -1,0 +1,157 @@
+//! Parameters and state of a module as a safetensors file: keys are paths.
+//!
+//! Numbers are F32 or F64 as the module has them, indices U64, flags BOOL. The header is read and compared with the module before any tensor is, so a file that does
+//! not fit costs no more memory than its header, which is bounded, and one that fits costs what the module itself does.
+
+use crate::{Result, TrainError};
+use flow_api::{FlowError, Saved, Scalar, State, StateMismatch};
+use safetensors::tensor::{Dtype, Metadata, TensorView, serialize};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// The longest header that is read: room for some hundred thousand tensors.
+const MAX_HEADER: u64 = 16 << 20;
+
+/// Bytes of the header's length, which a safetensors file begins with.
+const LENGTH_BYTES: u64 = 8;
+
+/// The file's bytes.
+///
+/// # Errors
+/// [`TrainError::Checkpoint`] for kinds of state that safetensors cannot hold.
+pub(crate) fn encode<E: Scalar>(path: &Path, state: &State<E>) -> Result<Vec<u8>> {
+    let tensors = state
+        .iter()
+        .map(|(name, entry)| {
+            let (dtype, shape) = layout(entry).ok_or_else(|| broken(path, format!("`{name}` is of a kind that cannot be saved")))?;
+            Ok((name.as_str(), dtype, shape, bytes(entry)))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let views = tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes)| Ok((*name, TensorView::new(*dtype, shape.clone(), bytes)?)))
+        .collect::<std::result::Result<Vec<_>, safetensors::SafeTensorError>>();
+    views.and_then(|views| serialize(views, None)).map_err(|e| broken(path, e))
+}
+
+/// Reads a file that holds what `own` does, with other values.
+///
+/// # Errors
+/// [`TrainError::Io`]; [`TrainError::Checkpoint`] for a malformed file; [`FlowError::State`] with every difference in names, types and shapes.
+pub(crate) fn read<E: Scalar>(path: &Path, own: &State<E>) -> Result<State<E>> {
+    let mut file = File::open(path).map_err(TrainError::io(path))?;
+    let length = file.metadata().map_err(TrainError::io(path))?.len();
+    let mut header_length = [0; 8];
+    if length < LENGTH_BYTES {
+        return Err(broken(path, format!("cut off: {length} bytes")));
+    }
+    file.read_exact(&mut header_length).map_err(TrainError::io(path))?;
+    let header_length = u64::from_le_bytes(header_length);
+    let room = length - LENGTH_BYTES;
+    if header_length > room.min(MAX_HEADER) {
+        return Err(broken(path, format!("a header of {header_length} bytes, where at most {} can be", room.min(MAX_HEADER))));
+    }
+    let header = read_bytes(&mut file, header_length, path)?;
+    let header: Metadata = serde_json::from_slice(&header).map_err(|e| broken(path, format!("its header: {e}")))?;
+
+    let mismatch = differences(own, &header);
+    if !mismatch.is_empty() {
+        return Err(FlowError::State(mismatch).into());
+    }
+    let body = room - header_length;
+    if body != header.data_len() as u64 {
+        return Err(broken(path, format!("{body} bytes of data, where the header announces {}", header.data_len())));
+    }
+    let body = read_bytes(&mut file, body, path)?;
+    own.iter()
+        .map(|(name, entry)| {
+            let raw = header.info(name).and_then(|info| body.get(info.data_offsets.0..info.data_offsets.1)).unwrap_or_default();
+            let entry = decode(entry, raw).map_err(|reason| broken(path, format!("`{name}`: {reason}")))?;
+            Ok((name.clone(), entry))
+        })
+        .collect()
+}
+
+/// Exactly `count` bytes, which the file is known to have.
+fn read_bytes(file: &mut File, count: u64, path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let got = file.take(count).read_to_end(&mut bytes).map_err(TrainError::io(path))?;
+    if got as u64 == count { Ok(bytes) } else { Err(broken(path, format!("cut off: {got} bytes where {count} were announced"))) }
+}
+
+fn differences<E: Scalar>(own: &State<E>, header: &Metadata) -> StateMismatch {
+    let there = header.tensors();
+    let mut names: Vec<&String> = there.keys().filter(|name| !own.contains_key(*name)).collect();
+    names.sort_unstable();
+    let mut mismatch = StateMismatch { unexpected: names.into_iter().cloned().collect(), ..StateMismatch::default() };
+    for (name, entry) in own {
+        match there.get(name) {
+            None => mismatch.missing.push(name.clone()),
+            Some(info) => {
+                let there = (info.dtype, info.shape.clone());
+                if layout(entry).as_ref() != Some(&there) {
+                    let text = |(dtype, shape): (Dtype, Vec<usize>)| format!("{dtype:?} {shape:?}");
+                    let here = layout(entry).map_or_else(|| "of another kind".to_owned(), text);
+                    mismatch.different.push((name.clone(), here, text(there)));
+                }
+            }
+        }
+    }
+    mismatch
+}
+
+fn number_type<E: Scalar>() -> Dtype {
+    if size_of::<E>() == 4 { Dtype::F32 } else { Dtype::F64 }
+}
+
+/// Type and shape in the file; none for kinds of entry that are newer than this code.
+fn layout<E: Scalar>(entry: &Saved<E>) -> Option<(Dtype, Vec<usize>)> {
+    match entry {
+        Saved::Parameter { shape, .. } => Some((number_type::<E>(), shape.clone())),
+        Saved::Reals(values) => Some((number_type::<E>(), vec![values.len()])),
+        Saved::Indices(values) => Some((Dtype::U64, vec![values.len()])),
+        Saved::Flag(_) => Some((Dtype::BOOL, vec![1])),
+        _ => None,
+    }
+}
+
+fn bytes<E: Scalar>(entry: &Saved<E>) -> Vec<u8> {
+    match entry {
+        Saved::Parameter { values, .. } | Saved::Reals(values) => match number_type::<E>() {
+            // The cast of an f32 to an f32.
+            Dtype::F32 => values.iter().flat_map(|v| num_traits::cast::<E, f32>(*v).unwrap_or(f32::NAN).to_le_bytes()).collect(),
+            _ => values.iter().flat_map(|v| v.as_f64().to_le_bytes()).collect(),
+        },
+        Saved::Indices(values) => values.iter().flat_map(|&v| (v as u64).to_le_bytes()).collect(),
+        Saved::Flag(value) => vec![u8::from(*value)],
+        _ => Vec::new(),
+    }
+}
+
+/// The entry like `own` in these bytes, which are as many as it takes.
+fn decode<E: Scalar>(own: &Saved<E>, raw: &[u8]) -> std::result::Result<Saved<E>, String> {
+    let numbers = || match number_type::<E>() {
+        Dtype::F32 => raw.as_chunks::<4>().0.iter().map(|b| E::of(f64::from(f32::from_le_bytes(*b)))).collect(),
+        _ => raw.as_chunks::<8>().0.iter().map(|b| E::of(f64::from_le_bytes(*b))).collect(),
+    };
+    match own {
+        Saved::Parameter { shape, .. } => Ok(Saved::Parameter { shape: shape.clone(), values: numbers() }),
+        Saved::Reals(_) => Ok(Saved::Reals(numbers())),
+        Saved::Indices(_) => {
+            let indices = raw.as_chunks::<8>().0.iter().map(|b| usize::try_from(u64::from_le_bytes(*b)));
+            Ok(Saved::Indices(indices.collect::<std::result::Result<_, _>>().map_err(|e| e.to_string())?))
+        }
+        Saved::Flag(_) => match raw {
+            [0] => Ok(Saved::Flag(false)),
+            [1] => Ok(Saved::Flag(true)),
+            other => Err(format!("a flag is 0 or 1, got {other:?}")),
+        },
+        _ => Err("of a kind that cannot be read".to_owned()),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it takes errors where they arise")]
+pub(crate) fn broken(path: &Path, reason: impl ToString) -> TrainError {
+    TrainError::Checkpoint { path: path.to_owned(), reason: reason.to_string() }
+}

@@ -1,0 +1,242 @@
+//! Checkpoints: bit-equal after reload, whole after a kill at any moment, and a typed error for every broken file.
+
+use crate::{DIGITS, SPEC, digits, model, never, settings, spec, text_of};
+use flow_api::spec::{Model, ModelSpec, Spec, from_ron, to_ron};
+use flow_api::{Context, FlowError};
+use flow_train::{Settings, Silent, TrainError, Trainer, checkpoint};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A checkpoint after `steps` steps in a folder that lives as long as the first value.
+fn written(steps: u64) -> (tempfile::TempDir, PathBuf, Trainer<f32>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("latest");
+    let mut trainer = Trainer::<f32>::new(model(6), digits(), settings(steps)).unwrap();
+    trainer.run(&mut Silent, &never()).unwrap();
+    checkpoint::write(&path, &spec(), &trainer).unwrap();
+    (folder, path, trainer)
+}
+
+fn resumed(path: &Path) -> flow_train::Result<u64> {
+    checkpoint::resume::<f32>(path, digits(), |settings| settings).map(|(trainer, _)| trainer.optimiser().steps())
+}
+
+#[test]
+fn an_opened_model_scores_bit_for_bit() {
+    let (_folder, path, trainer) = written(5);
+    let images: Vec<f32> = (0_u8..128).map(|i| (f32::from(i) * 0.37).sin() * 0.5).collect();
+    let score = |model: &Model<f32>| model.log_prob(images.clone(), &Context::new(0)).unwrap().value;
+    let opened = checkpoint::open::<f32>(&path).unwrap();
+    assert_eq!(to_ron(&opened.spec).unwrap(), to_ron(&spec()).unwrap());
+    assert_eq!(&opened.settings, trainer.settings());
+    assert_eq!((opened.events.kind().shape, opened.events.levels()), (DIGITS, Some(17)));
+    let raw = checkpoint::resume::<f32>(&path, digits(), |settings| settings).unwrap().0;
+    assert_eq!(score(raw.model()), score(trainer.model()));
+    assert_eq!(score(&opened.model), score(&trainer.finish().unwrap()));
+
+    // Without validation the averaged weights are the model to use, and a run of one type is none of another.
+    let mut averaged = Trainer::<f32>::new(model(6), digits(), Settings { validation: 0.0, ..settings(2) }).unwrap();
+    averaged.run(&mut Silent, &never()).unwrap();
+    checkpoint::write(&path, &spec(), &averaged).unwrap();
+    assert_eq!(score(&checkpoint::open::<f32>(&path).unwrap().model), score(&averaged.finish().unwrap()));
+    let error = checkpoint::open::<f64>(&path).unwrap_err().to_string();
+    assert!(error.contains(" is F64 [") && error.contains("in the model and F32 ["), "{error}");
+}
+
+#[test]
+fn another_architecture_is_refused_with_what_differs() {
+    let (_folder, path, _) = written(1);
+    let cases = [
+        (
+            "hidden: 8",
+            "hidden: 9",
+            "`bijector.layers.0.channel.2.net.blocks.0.0.weight` is F32 [9, 9] in the model and F32 [8, 8] in the file; ",
+        ),
+        ("layers: 2", "layers: 3", "39 missing (`bijector.layers.2.channel.0.initialised`, "),
+        ("layers: 2, shift: (every: 2)", "layers: 1, shift: None", "unexpected (`bijector.layers.1.channel.0.initialised`, "),
+    ];
+    for (from, to, expected) in cases {
+        let other: Spec<dyn ModelSpec> = from_ron(&SPEC.replace(from, to)).unwrap();
+        fs::write(path.join("spec.ron"), to_ron(&other).unwrap()).unwrap();
+        let error = checkpoint::open::<f32>(&path).unwrap_err();
+        assert!(matches!(error, TrainError::Flow(FlowError::State(_))), "{error}");
+        assert!(error.to_string().contains(expected), "{from} → {to}: {error}");
+    }
+}
+
+/// A safetensors file with this header.
+fn with_header(header: &str, data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
+}
+
+/// The bytes with the first occurrence of one text replaced by another of the same length.
+fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+    [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
+}
+
+#[test]
+fn broken_tensors_are_typed_errors_in_bounded_memory() {
+    let (_folder, path, _) = written(1);
+    let file = path.join("model.safetensors");
+    let good = fs::read(&file).unwrap();
+    let header_len = usize::try_from(u64::from_le_bytes(good[..8].try_into().unwrap())).unwrap();
+    let header = std::str::from_utf8(&good[8..8 + header_len]).unwrap();
+    let body = &good[8 + header_len..];
+    let data_at = |name: &str| {
+        let entry = &header[header.find(&format!("\"{name}\"")).unwrap()..];
+        let offsets = &entry[entry.find("data_offsets\":[").unwrap() + 15..];
+        8 + header_len + offsets[..offsets.find(',').unwrap()].parse::<usize>().unwrap()
+    };
+    let changed = |at: usize, value: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = value;
+        bytes
+    };
+    let deep = "[".repeat(1 << 20);
+    let overflow = r#"{"x":{"dtype":"F64","shape":[4294967296,4294967296],"data_offsets":[0,0]}}"#;
+    let huge = r#"{"x":{"dtype":"U8","shape":[1000000000,1000],"data_offsets":[0,1000000000000]}}"#;
+    let cases = [
+        ("nothing", Vec::new(), "cut off: 0 bytes"),
+        ("no whole length", good[..5].to_vec(), "cut off: 5 bytes"),
+        ("cut off in the header", good[..100].to_vec(), "bytes, where at most 92 can be"),
+        ("cut off in the data", good[..good.len() - 1].to_vec(), "bytes of data, where the header announces"),
+        ("more bytes", [&good[..], &[0]].concat(), "bytes of data, where the header announces"),
+        ("a header longer than the file", changed(7, 0xff), "a header of 18374686479671"),
+        ("a header that is no JSON", with_header("nonsense", body), "its header: "),
+        ("a deep header", with_header(&deep, &[]), "its header: "),
+        ("sizes that overflow", with_header(overflow, &[]), "its header: "),
+        ("a terabyte that is not there", with_header(huge, &[]), "1 unexpected (`x`)"),
+        ("an empty header", with_header("{}", &[]), "missing ("),
+        ("another type", replaced(&good, "\"F32\"", "\"I32\""), "is F32 ["),
+        ("an unknown type", replaced(&good, "\"F32\"", "\"Q32\""), "its header: "),
+        ("overlapping tensors", replaced(&good, "\"data_offsets\":[0,", "\"data_offsets\":[1,"), "its header: "),
+        ("a flag of 2", changed(data_at("bijector.layers.0.channel.0.initialised"), 2), "a flag is 0 or 1, got [2]"),
+        ("no permutation", changed(data_at("bijector.layers.0.patch.1.permutation"), 200), "each of 0..16 once"),
+        ("an index of no memory", changed(data_at("bijector.layers.0.patch.1.permutation") + 7, 200), "each of 0..16 once"),
+    ];
+    for (name, bytes, expected) in cases {
+        fs::write(&file, bytes).unwrap();
+        let error = resumed(&path).unwrap_err();
+        assert!(matches!(error, TrainError::Checkpoint { .. } | TrainError::Flow(FlowError::State(_))), "{name}: {error}");
+        assert!(error.to_string().contains(expected), "{name}: {error}");
+    }
+    // Files of a terabyte, most of it a hole: a header that fills it, and data that should not be there.
+    for start in [(1_u64 << 40).to_le_bytes().to_vec(), good.clone()] {
+        fs::write(&file, start).unwrap();
+        fs::File::options().write(true).open(&file).unwrap().set_len(1 << 40).unwrap();
+        assert!(matches!(resumed(&path).unwrap_err(), TrainError::Checkpoint { .. }));
+    }
+    fs::write(&file, good).unwrap();
+    assert_eq!(resumed(&path).unwrap(), 1);
+}
+
+#[test]
+fn broken_texts_and_missing_files_are_typed_errors() {
+    let (_folder, path, trainer) = written(1);
+    let cases = [
+        ("spec.ron", "MixerFlow(patch: 2", "spec.ron: 1:"),
+        ("spec.ron", "\u{0}\u{0}", "spec.ron: 1:"),
+        ("settings.ron", "(steps: -3)", "settings.ron: 1:"),
+        ("settings.ron", "(stepz: 3)", "settings.ron: 1:"),
+        ("settings.ron", "(learning_rate: inf)", "learning_rate: expected a finite number greater than 0, got inf"),
+        ("settings.ron", "(ema: None)", "1 unexpected (`average`)"),
+        ("data.ron", "(shape: Image(channels: 1, height: 8, width: 0), levels: Some(17))", "0"),
+        ("data.ron", "(shape: Vector(64), levels: Some(17))", "expected images"),
+        ("data.ron", "(shape: Image(channels: 1, height: 8, width: 8), levels: Some(1))", "levels: expected 2 to 256, got 1"),
+        ("progress.ron", "(step: 1", "progress.ron: 1:"),
+        ("progress.ron", &"(".repeat(100_000), "progress.ron: 1:"),
+    ];
+    for (file, text, expected) in cases {
+        let file = path.join(file);
+        let good = fs::read(&file).unwrap();
+        fs::write(&file, text).unwrap();
+        let got = text_of(resumed(&path));
+        assert!(got.contains(expected), "{text:.80}: {got}");
+        fs::write(&file, good).unwrap();
+    }
+    fs::write(path.join("settings.ron"), [0xff, 0xfe]).unwrap();
+    assert!(matches!(resumed(&path), Err(TrainError::Checkpoint { .. })));
+    for file in ["optimiser.safetensors", "best.safetensors", "progress.ron", "data.ron"] {
+        checkpoint::write(&path, &spec(), &trainer).unwrap();
+        fs::remove_file(path.join(file)).unwrap();
+        let error = resumed(&path).unwrap_err();
+        assert!(matches!(&error, TrainError::Io { path, .. } if path.ends_with(file)), "{file}: {error}");
+    }
+    assert!(matches!(resumed(Path::new("no/such/folder")), Err(TrainError::Io { .. })));
+    assert!(matches!(resumed(Path::new("/")), Err(TrainError::Checkpoint { .. })));
+}
+
+/// Files that the folder of a run's checkpoint has.
+const ALL: usize = 7;
+
+#[test]
+fn a_kill_at_any_moment_leaves_the_old_checkpoint_or_the_new_one() {
+    let (folder, path, _) = written(1);
+    let mut newer = Trainer::<f32>::new(model(6), digits(), settings(2)).unwrap();
+    newer.run(&mut Silent, &never()).unwrap();
+    let beside = |role: &str| folder.path().join(format!(".latest.checkpoint-{role}"));
+    let (old, other) = (folder.path().join("kept-old"), folder.path().join("kept-new"));
+    checkpoint::write(&other, &spec(), &newer).unwrap();
+    fs::rename(&path, &old).unwrap();
+    let copy = |from: &Path, to: &Path, files: usize| {
+        fs::create_dir(to).unwrap();
+        for entry in fs::read_dir(from).unwrap().take(files) {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    };
+    // What stands where when the writer is killed, and the step that the reader must find.
+    let moments: [(&str, &[(&str, &Path, usize)], u64); 6] = [
+        ("while the draft is written", &[("", &old, ALL), ("draft", &other, 3)], 1),
+        ("when the draft is written", &[("", &old, ALL), ("draft", &other, ALL)], 1),
+        ("when the new one has its name", &[("", &old, ALL), ("new", &other, ALL)], 1),
+        ("when the old one is aside", &[("old", &old, ALL), ("new", &other, ALL)], 2),
+        ("when the new one is in place", &[("", &other, ALL), ("old", &old, ALL)], 2),
+        ("while the old one is removed", &[("", &other, ALL), ("old", &old, 2)], 2),
+    ];
+    for (moment, stand, step) in moments {
+        for (role, from, files) in stand {
+            copy(from, &if role.is_empty() { path.clone() } else { beside(role) }, *files);
+        }
+        assert_eq!(resumed(&path).unwrap(), step, "{moment}");
+        checkpoint::write(&path, &spec(), &newer).unwrap();
+        assert_eq!(resumed(&path).unwrap(), 2, "{moment}, written again");
+        for role in ["draft", "new", "old"] {
+            assert!(!beside(role).exists(), "{moment}: {role} is left");
+        }
+        fs::remove_dir_all(&path).unwrap();
+    }
+}
+
+#[test]
+fn what_is_no_checkpoint_is_never_replaced() {
+    let (folder, _, trainer) = written(1);
+    let photos = folder.path().join("photos");
+    fs::create_dir(&photos).unwrap();
+    // An empty folder is free to take.
+    checkpoint::write(&photos, &spec(), &trainer).unwrap();
+    fs::remove_dir_all(&photos).unwrap();
+    fs::create_dir(&photos).unwrap();
+    fs::write(photos.join("holiday.jpg"), "precious").unwrap();
+    let error = checkpoint::write(&photos, &spec(), &trainer).unwrap_err().to_string();
+    assert!(error.contains("holds something else, which is not overwritten"), "{error}");
+    assert_eq!(fs::read_to_string(photos.join("holiday.jpg")).unwrap(), "precious");
+    assert!(checkpoint::write(Path::new("/"), &spec(), &trainer).is_err());
+    // A file where a folder should be made.
+    let blocked = photos.join("holiday.jpg").join("run");
+    assert!(matches!(checkpoint::write(&blocked, &spec(), &trainer), Err(TrainError::Io { .. })));
+}
+
+#[test]
+fn progress_that_is_not_finite_survives() {
+    let (_folder, path, trainer) = written(4);
+    let text = fs::read_to_string(path.join("progress.ron")).unwrap();
+    let validation = trainer.history()[0].validation.unwrap();
+    let text = text.replace(&format!("validation: {validation:?}"), "validation: inf");
+    assert!(text.contains("validation: inf"), "{text}");
+    fs::write(path.join("progress.ron"), text).unwrap();
+    let (trainer, _) = checkpoint::resume::<f32>(&path, digits(), |settings| settings).unwrap();
+    assert_eq!(trainer.history()[0].validation, Some(f64::INFINITY));
+}

@@ -1,0 +1,171 @@
+//! Evaluations of densities whose likelihood is known.
+
+use crate::{build, digits, model, text_of, vectors};
+use dfdx::prelude::{HasShape, Tensor};
+use flow_api::spec::{EventShape, Model, SpecScalar};
+use flow_api::{
+    Context, DefaultDevice, EntryMut, FlowDevice, FlowError, Mapped, Module, Recorded, Scalar, StandardNormal, Taped, TapedBijector,
+    module_fields, update,
+};
+use flow_train::data::{Dataset, Dequantise, InMemory, ItemShape, Values};
+use flow_train::{EvaluateOptions, Evaluation, Events, evaluate, score};
+use std::path::Path;
+
+/// A standard normal density of vectors.
+fn standard_normal<E: SpecScalar>(dim: usize) -> Model<E> {
+    build("VectorFlow(flows: [LuLinear()])", EventShape::Vector(dim), 1)
+}
+
+fn normal_values(dim: usize, items: usize) -> Vec<f64> {
+    let mut values = vec![0.0; dim * items];
+    flow_kernels::noise::Stream::new(1, 0, "normal").row(0).gaussian(&mut values);
+    values
+}
+
+fn found<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, options: EvaluateOptions) -> Evaluation {
+    let events = Events::new(data, &Dequantise::default(), 1).unwrap();
+    evaluate(model, data, &events, &options).unwrap()
+}
+
+#[test]
+fn a_gaussian_scores_its_entropy() {
+    let (dim, items) = (3, 4000);
+    let mut values = normal_values(dim, items);
+    values[5] = 1e200; // whose square is no number
+    let set = vectors(values, dim);
+    let evaluation = found(&standard_normal::<f64>(dim), set.as_ref(), EvaluateOptions::default());
+    let entropy = 0.5 * dim as f64 * (1.0 + (2.0 * std::f64::consts::PI).ln());
+    assert!((evaluation.loss - entropy).abs() < 4.0 * evaluation.standard_error, "{evaluation:?}");
+    assert!((evaluation.log_likelihood + evaluation.loss).abs() < 1e-12);
+    // Var(½χ²₃) = 3/2.
+    assert!((evaluation.standard_error - (1.5 / items as f64).sqrt()).abs() < 2e-3);
+    assert!((evaluation.non_finite - 1.0 / items as f64).abs() < 1e-12);
+    assert_eq!((evaluation.unit.as_str(), evaluation.items, evaluation.evaluations), ("nats", items, 0));
+    assert_eq!(evaluation.log_det_standard_error, None);
+    let inverse = evaluation.inverse.unwrap();
+    assert_eq!((inverse.error, inverse.failure), (0.0, None));
+    assert!(inverse.sampled_per_second > 0.0 && evaluation.scored_per_second > 0.0);
+}
+
+/// With every level equally likely, N(0, σ²) on (−½, ½) with a σ that makes it flat there has a density of 1 on the cube, up to what escapes it: the map
+/// z = x/σ with σ large, whose log-density on the cube is −D ln(σ√2π), so that bits/dim = log₂ levels + log₂(σ√2π).
+#[test]
+fn uniform_noise_under_a_uniform_density_gives_the_logarithm_of_the_levels() {
+    for levels in [2_u32, 17, 256] {
+        let pixels: Vec<u8> = (0..50 * 6).map(|i: u32| u8::try_from(i * 7919 % levels).unwrap()).collect();
+        let shape = ItemShape::Vector { dims: 6 };
+        let data = InMemory::new(Path::new("noise"), Values::Levels(pixels), shape, Some(levels), None).unwrap();
+        let mut flat = standard_normal::<f64>(6);
+        // z = x √2π/10⁴, of density e^{−z²/2}/10⁴ at x: flat on the cube but for z² < 10⁻⁸.
+        let sigma = 1e4 / (2.0 * std::f64::consts::PI).sqrt();
+        update(&mut flat, |path, entry| {
+            if let (true, EntryMut::Parameter { values, .. }) = (path.ends_with("log_diagonal"), entry) {
+                values.fill(-f64::ln(sigma));
+            }
+        })
+        .unwrap();
+        let options = EvaluateOptions { dequantisations: 3, likelihood_alone: true, ..EvaluateOptions::default() };
+        let evaluation = found(&flat, &data, options);
+        let expected = f64::from(levels).log2() + 1e4_f64.log2();
+        assert!((evaluation.loss - expected).abs() < 1e-7, "{levels} levels: {} {expected}", evaluation.loss);
+        assert!(evaluation.standard_error < 1e-8);
+        assert!((evaluation.log_likelihood + 6.0 * 2_f64.ln() * evaluation.loss).abs() < 1e-9);
+        assert_eq!((evaluation.unit.as_str(), evaluation.inverse), ("bits/dim", None));
+    }
+}
+
+/// The error of a mean over n items falls as 1/√n, and so does what further draws of noise add to an item's own.
+#[test]
+fn means_over_items_and_over_draws_of_noise_have_their_standard_errors() {
+    let model = standard_normal::<f64>(64);
+    let digits = digits();
+    let pixels = digits.batch(&flow_train::data::each_once(200, 200, 0).next().unwrap()).unwrap().values;
+    let data = InMemory::new(Path::new("digits"), pixels, ItemShape::Vector { dims: 64 }, Some(17), None).unwrap();
+    let events = Events::new(&data, &Dequantise::default(), 1).unwrap();
+    let of = |dequantisations| {
+        let options = EvaluateOptions { dequantisations, batch: 33, ..EvaluateOptions::default() };
+        score(&model, &data, &events, &options).unwrap().log_likelihood
+    };
+    let (one, many, again) = (of(1), of(64), of(64));
+    assert_eq!(many, again, "the noise is fixed");
+    let mean = one.iter().sum::<f64>() / 200.0;
+    let variance = one.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / 199.0;
+    let evaluation = evaluate(&model, &data, &events, &EvaluateOptions::default()).unwrap();
+    let unit = 1.0 / (64.0 * 2_f64.ln());
+    assert!((evaluation.standard_error - (variance / 200.0).sqrt() * unit).abs() < 1e-12);
+    let spread = |draws: u64| {
+        let scores = of(draws);
+        scores.iter().zip(&many).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
+    };
+    let (of_two, of_eight) = (spread(2), spread(8));
+    let ratio = of_two / of_eight;
+    assert!((1.5..3.5).contains(&ratio), "half the error for four times the draws, got {ratio}");
+}
+
+#[test]
+fn an_uninitialised_model_and_foreign_data_are_errors() {
+    let options = EvaluateOptions::default();
+    let set = vectors(normal_values(3, 10), 3);
+    let events = Events::new(set.as_ref(), &Dequantise::default(), 1).unwrap();
+    let other = vectors(normal_values(2, 10), 2);
+    let got = evaluate(&standard_normal::<f32>(3), other.as_ref(), &events, &options);
+    assert_eq!(text_of(got), "the model is for events of shape (3), the data has (2)");
+    let empty = EvaluateOptions { batch: 0, ..options };
+    assert_eq!(text_of(evaluate(&standard_normal::<f32>(3), set.as_ref(), &events, &empty)), "batch: expected at least 1, got 0");
+    let images = digits();
+    let of_images = Events::new(images.as_ref(), &Dequantise::default(), 1).unwrap();
+    assert!(text_of(evaluate(&model::<f32>(1), images.as_ref(), &of_images, &options)).contains("initialise"));
+}
+
+/// The identity, which claims to be inverted by an iteration that never converges.
+struct Hopeless;
+impl<E: Scalar> Module<E> for Hopeless {
+    module_fields!(E;);
+}
+impl<E: Scalar, D: FlowDevice<E>> TapedBijector<(usize, usize), E, D> for Hopeless {
+    type Out = (usize, usize);
+    fn kind(&self) -> &'static str {
+        "Hopeless"
+    }
+    fn output_shape(&self, input: &(usize, usize)) -> Result<(usize, usize), FlowError> {
+        Ok(*input)
+    }
+    fn forward_taped(
+        &self,
+        x: Taped<(usize, usize), E, D>,
+        _: &Context<E, D>,
+    ) -> Result<(Taped<(usize, usize), E, D>, Taped<(usize,), E, D>), FlowError> {
+        let log_det = x.device().zeros_like(&(x.shape().0,)).retaped();
+        Ok((x, log_det))
+    }
+    fn inverse(&self, _: Tensor<(usize, usize), E, D>, _: &Context<E, D>) -> Result<Mapped<(usize, usize), E, D>, FlowError> {
+        Err(FlowError::NotConverged { layer: "Hopeless".to_owned(), iterations: 9, residual: 1.0, tolerance: 1e-6, row: 0 })
+    }
+}
+
+#[test]
+fn an_inverse_that_fails_is_a_finding() {
+    let set = vectors(normal_values(3, 10), 3);
+    let device = DefaultDevice::default();
+    let model = Model::<f64>::new(Box::new(Recorded(Hopeless)), Box::new(StandardNormal::new(3)), EventShape::Vector(3), device).unwrap();
+    let evaluation = found(&model, set.as_ref(), EvaluateOptions::default());
+    assert!(evaluation.loss.is_finite());
+    let inverse = evaluation.inverse.unwrap();
+    assert!(inverse.error.is_nan() && inverse.sampled_per_second.is_nan());
+    assert!(inverse.failure.unwrap().starts_with("Hopeless: no convergence after 9 iterations"));
+}
+
+#[test]
+fn latents_that_overflow_are_counted_and_show_in_the_inverse() {
+    let set = vectors(normal_values(3, 10), 3);
+    let mut steep = build::<f64>("VectorFlow(repeat: 2, flows: [LuLinear()])", EventShape::Vector(3), 1);
+    update(&mut steep, |path, entry| {
+        if let (true, EntryMut::Parameter { values, .. }) = (path.ends_with("log_diagonal"), entry) {
+            values.fill(600.0); // e^1200 in all
+        }
+    })
+    .unwrap();
+    let evaluation = found(&steep, set.as_ref(), EvaluateOptions::default());
+    assert!(evaluation.loss.is_nan() && (evaluation.non_finite - 1.0).abs() < 1e-12, "{evaluation:?}");
+    assert!(!evaluation.inverse.unwrap().error.is_finite());
+}
