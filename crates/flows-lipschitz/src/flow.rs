@@ -1,0 +1,183 @@
+//! The residual flow.
+
+use crate::estimator::Estimator;
+use crate::inverse::{FixedPoint, MAX_DEPTH};
+use crate::kernel::ResidualKernel;
+use crate::network::{LipschitzConfig, LipschitzMlp};
+use crate::series::Series;
+use crate::spec::Residual;
+use flow_api::{
+    Context, FlowDevice, FlowError, InverseKind, LogDetKind, Mode, Module, Result, RowFlow, RowKernel, Scalar, Visitor, VisitorMut,
+};
+
+/// A residual flow on R^d: y = x + g(x) with g a network whose Lipschitz constant is below 1 (Behrmann et al. 2019, "Invertible Residual Networks",
+/// arXiv:1811.00995; Chen et al. 2019, "Residual Flows for Invertible Generative Modeling", arXiv:1906.02735).
+///
+/// # Log-det
+/// log|det(I + ∂g/∂x)|, found as an [`Estimator`] says: one for training and one for evaluation, by default exact in evaluation. Both can be changed at any time
+/// ([`ResidualFlow::set_estimator`]); the weights know nothing of them.
+///
+/// # Inverse
+/// By fixed-point iteration to a true residual, see [`FixedPoint`].
+///
+/// # Parameters and state
+/// Those of [`LipschitzMlp`]. The power iteration goes on whenever the weights have changed ([`Module::refresh`]), and only then: a loaded model gives the very
+/// log-probabilities, bit for bit, that it was saved with.
+///
+/// ```
+/// use dfdx::prelude::*;
+/// use flow_api::{Bijector, Context, Mode, Rows};
+/// use flows_lipschitz::{Estimator, Residual, ResidualFlow, Roulette};
+///
+/// let device = Cpu::default();
+/// let spec = Residual { hidden: 16, ..Residual::default() };
+/// let mut flow = Rows(ResidualFlow::<f64, Cpu>::new(&spec, 2, 7, &device)?);
+/// let x = device.tensor_from_vec(vec![0.3, -0.8, 1.1, 0.4], (2, 2));
+/// let cx = Context::new(0);
+/// let y = flow.forward(x.clone(), &cx)?;
+/// let back = flow.inverse(y.value, &cx)?;
+/// assert!((back.value - x.clone()).abs().max::<(), _>().array() < 1e-8);
+/// assert!(y.log_det.standard_error.is_none() && back.report.residual <= 1e-10);
+///
+/// flow.0.set_estimator(Mode::Evaluate, Estimator::Roulette(Roulette { probes: 64, ..Roulette::default() }))?;
+/// let estimate = flow.forward(x, &cx)?.log_det;
+/// let error = estimate.standard_error.map(|e| e.as_vec()[0]).unwrap_or(0.0);
+/// assert!((estimate.value.as_vec()[0] - y.log_det.value.as_vec()[0]).abs() < 5.0 * error);
+/// # Ok::<(), flow_api::FlowError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ResidualFlow<E: Scalar, D: FlowDevice<E>> {
+    g: LipschitzMlp<E, D>,
+    training: Estimator,
+    evaluation: Estimator,
+    inverse: FixedPoint,
+}
+
+impl<E: Scalar, D: FlowDevice<E>> ResidualFlow<E, D> {
+    /// The flow on R^dim that a spec describes, with initial parameters drawn from the seed.
+    ///
+    /// # Errors
+    /// [`FlowError::Setting`] for settings that no flow can be built with.
+    pub fn new(spec: &Residual, dim: usize, seed: u64, device: &D) -> Result<Self> {
+        spec.check()?;
+        if dim == 0 {
+            return Err(setting("dim", "at least 1", dim));
+        }
+        let &Residual { hidden, layers, coefficient, activation, dense, zero_init, power_iteration, .. } = spec;
+        let config = LipschitzConfig { dim, hidden, layers, coefficient, activation, dense, zero_init, power_iteration };
+        let g = LipschitzMlp::new(&config, seed, device)?;
+        Ok(Self { g, training: spec.log_det, evaluation: spec.evaluation, inverse: spec.inverse })
+    }
+
+    /// g.
+    pub fn g(&self) -> &LipschitzMlp<E, D> {
+        &self.g
+    }
+
+    /// How log-dets are found in a mode.
+    pub fn estimator(&self, mode: Mode) -> Estimator {
+        match mode {
+            Mode::Train => self.training,
+            Mode::Evaluate => self.evaluation,
+        }
+    }
+
+    /// Changes how log-dets are found in a mode; the parameters stay as they are.
+    ///
+    /// # Errors
+    /// [`FlowError::Setting`] for an estimator without terms or probes.
+    pub fn set_estimator(&mut self, mode: Mode, estimator: Estimator) -> Result<()> {
+        estimator.check()?;
+        match mode {
+            Mode::Train => self.training = estimator,
+            Mode::Evaluate => self.evaluation = estimator,
+        }
+        Ok(())
+    }
+
+    /// Changes how the inverse is found.
+    ///
+    /// # Errors
+    /// [`FlowError::Setting`] for a tolerance that is not greater than 0, no iterations, or too deep a history.
+    pub fn set_inverse(&mut self, inverse: FixedPoint) -> Result<()> {
+        inverse.check()?;
+        self.inverse = inverse;
+        Ok(())
+    }
+}
+
+/// The error for a setting.
+pub(crate) fn setting(field: &'static str, expected: &str, got: impl std::fmt::Display) -> FlowError {
+    FlowError::Setting { layer: "Residual".to_owned(), field, expected: expected.to_owned(), got: got.to_string() }
+}
+
+impl FixedPoint {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`FlowError::Setting`].
+    pub fn check(&self) -> Result<()> {
+        match self.tolerance {
+            Some(tolerance) if !(tolerance.is_finite() && tolerance > 0.0) => {
+                Err(setting("tolerance", "a finite number greater than 0", tolerance))
+            }
+            _ if self.max_iterations == 0 => Err(setting("max_iterations", "at least 1", 0)),
+            _ if self.anderson > MAX_DEPTH => Err(setting("anderson", "at most 8", self.anderson)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<E: Scalar, D: FlowDevice<E>> Module<E> for ResidualFlow<E, D> {
+    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+        self.g.visit(visitor);
+    }
+    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+        self.g.visit_mut(visitor);
+    }
+    fn refresh(&mut self) -> Result<()> {
+        self.g.refresh()
+    }
+}
+
+impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ResidualFlow<E, D> {
+    fn kind(&self) -> &'static str {
+        "Residual"
+    }
+
+    fn dim(&self) -> usize {
+        self.g.net().input()
+    }
+
+    fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+        Ok(Box::new(ResidualKernel {
+            net: &self.g,
+            mlp: self.g.kernel()?,
+            series: Series::of(self.estimator(cx.mode())),
+            inverse: self.inverse,
+            noise: cx.noise(),
+            wants_log_det: cx.wants_log_det(),
+            parameters: flow_api::parameter_count(self),
+        }))
+    }
+
+    fn log_det_kind(&self) -> LogDetKind {
+        self.evaluation.kind()
+    }
+
+    fn inverse_kind(&self) -> InverseKind {
+        InverseKind::Iterative
+    }
+
+    /// Of y and the log-det of evaluation; a series of random length counts with its mean.
+    fn multiply_adds(&self) -> u64 {
+        let network: usize = self.g.net().layers().iter().map(|l| l.weight().values().len()).sum();
+        let passes = match Series::of(self.evaluation) {
+            None => self.dim() as f64,
+            Some(series) => series.probes as f64 * series.mean_terms(),
+        };
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive estimate")]
+        let total = (network as f64 * (1.0 + passes)).round() as u64;
+        total
+    }
+}

@@ -1,0 +1,222 @@
+//! The residual flow on a block of rows.
+
+use crate::estimate::{Block, Pairs, estimate, pull};
+use crate::exact::{Matrices, WIDE};
+use crate::inverse::FixedPoint;
+use crate::lanes::multiply;
+use crate::network::LipschitzMlp;
+use crate::series::Series;
+use flow_api::{FlowDevice, FlowError, Lanes, Pull, Result, RowKernel, RowTape, Scalar, foreign_point};
+use flow_kernels::matmul::{Accumulate, Operand, matmul};
+use flow_kernels::noise::Stream;
+use flow_kernels::simd::add;
+use flow_kernels::workspace::Buffer;
+use flow_nets::smooth::{MlpKernel, Modulation, Trace};
+use num_traits::Float;
+
+/// Columns (unit tangents × lanes) of an exact gradient that go through the network at once, so that its layers stay in the L2 cache.
+const COLUMNS: usize = 768;
+
+/// A residual flow made ready for one call.
+pub(crate) struct ResidualKernel<'a, E: Scalar, D: FlowDevice<E>> {
+    pub(crate) net: &'a LipschitzMlp<E, D>,
+    pub(crate) mlp: MlpKernel<'a, E>,
+    /// None: exact.
+    pub(crate) series: Option<Series>,
+    pub(crate) inverse: FixedPoint,
+    pub(crate) noise: Stream,
+    pub(crate) wants_log_det: bool,
+    pub(crate) parameters: usize,
+}
+
+impl<E: Scalar, D: FlowDevice<E>> ResidualKernel<'_, E, D> {
+    fn trace(&self, x: &[E], lanes: usize, g: &mut [E]) -> Trace<E> {
+        self.mlp.forward_traced(x, lanes, Modulation::default(), g)
+    }
+
+    /// log|det(I + J)| of every lane and, of an estimate, the squared standard error and what its gradient needs.
+    fn log_dets(&self, block: &Block<'_, E>, first_row: u64, recording: bool) -> LogDets<E> {
+        let mut log_dets = LogDets { value: Buffer::zeroed(block.lanes), variance: Buffer::zeroed(block.lanes), pairs: Vec::new() };
+        match &self.series {
+            _ if !self.wants_log_det => {}
+            None => self.exact_log_dets(block, &mut log_dets.value),
+            Some(series) => {
+                let LogDets { value, variance, pairs } = &mut log_dets;
+                *pairs = estimate(block, series, &self.noise, first_row, value, variance, recording);
+            }
+        }
+        log_dets
+    }
+
+    fn exact_log_dets(&self, block: &Block<'_, E>, out: &mut [E]) {
+        let (size, matrices) = self.smaller_jacobians(block);
+        for (group, out) in out.chunks_mut(WIDE).enumerate() {
+            let matrices = &matrices[group * WIDE * size * size..];
+            let log_dets = Matrices::identity_plus(size, out.len(), |index, r| matrices[r * size * size + index]).log_dets();
+            out.copy_from_slice(&log_dets[..out.len()]);
+        }
+    }
+
+    /// J of every lane, or B A where J = A B through a hidden layer that is narrower: det(I + A B) = det(I + B A).
+    fn smaller_jacobians(&self, block: &Block<'_, E>) -> (usize, Buffer<E>) {
+        let dim = self.mlp.input();
+        let Some(factors) = self.mlp.jacobian_factors(block.trace) else {
+            let mut jacobians = Buffer::take(block.lanes * dim * dim);
+            self.mlp.jacobian(block.trace, &mut jacobians);
+            return (dim, jacobians);
+        };
+        let inner = factors.inner;
+        let mut products = Buffer::take(block.lanes * inner * inner);
+        let pairs = factors.b.chunks_exact(inner * dim).zip(factors.a.chunks_exact(inner * dim));
+        for (product, (b, a)) in products.chunks_exact_mut(inner * inner).zip(pairs) {
+            matmul(product, Accumulate::Replace, Operand::new(b, inner, dim), Operand::new(a, dim, inner));
+        }
+        (inner, products)
+    }
+
+    /// ∂L/∂y → ∂L/∂x for the exact log-det: ∇log|det(I + J)| = tr((I + J)⁻¹ ∇J) = Σₖ vₖᵀ ∇J eₖ, with vₖ the k-th row of (I + J)⁻¹ held fixed.
+    fn pull_exact(&self, x: &[E], cotangent: &mut [E], factors: &[E], sums: &mut [E]) {
+        let (dim, lanes) = (self.mlp.input(), factors.len());
+        let step = (COLUMNS / dim / WIDE).max(1) * WIDE;
+        for first in (0..lanes).step_by(step) {
+            let width = step.min(lanes - first);
+            let part = |block: &[E]| {
+                let mut part = Buffer::take(dim * width);
+                for (part, row) in part.chunks_exact_mut(width).zip(block.chunks_exact(lanes)) {
+                    part.copy_from_slice(&row[first..first + width]);
+                }
+                part
+            };
+            let mut scratch = Buffer::take(dim * width);
+            let trace = self.trace(&part(x), width, &mut scratch);
+            let columns = dim * width;
+            let mut units = Buffer::zeroed(dim * columns);
+            for (j, row) in units.chunks_exact_mut(columns).enumerate() {
+                row[j * width..(j + 1) * width].fill(E::one());
+            }
+            let mut jacobians = Buffer::take(dim * columns);
+            let tangents = self.mlp.jvp_traced(&trace, &units, &mut jacobians);
+            let mut cotangents = units;
+            for group in (0..width).step_by(WIDE) {
+                let own = WIDE.min(width - group);
+                let mut inverse = Matrices::identity_plus(dim, own, |index, r| jacobians[index * width + group + r]);
+                inverse.invert();
+                for (index, element) in inverse.elements.chunks_exact(WIDE).enumerate() {
+                    let (k, i) = (index / dim, index % dim);
+                    cotangents[(i * dim + k) * width + group..][..own].copy_from_slice(&element[..own]);
+                }
+            }
+            multiply(&mut cotangents, &factors[first..first + width]);
+            let own = part(cotangent);
+            self.mlp.pullback_dual(&trace, &tangents, &own, &cotangents, &mut scratch, None, sums);
+            for (row, pulled) in cotangent.chunks_exact_mut(lanes).zip(scratch.chunks_exact(width)) {
+                add(&mut row[first..first + width], pulled);
+            }
+        }
+    }
+}
+
+struct LogDets<E: Scalar> {
+    value: Buffer<E>,
+    variance: Buffer<E>,
+    pairs: Vec<Pairs<E>>,
+}
+
+fn copy<E: Scalar>(values: &[E]) -> Buffer<E> {
+    let mut copy = Buffer::take(values.len());
+    copy.copy_from_slice(values);
+    copy
+}
+
+/// Every number of the block is one.
+fn check_finite<E: Scalar>(what: &'static str, values: &[E], lanes: &Lanes<'_, E>) -> Result<()> {
+    match values.iter().position(|x| !Float::is_finite(*x)) {
+        None => Ok(()),
+        Some(at) => {
+            let row = usize::try_from(lanes.first_row).unwrap_or(usize::MAX).saturating_add(at % lanes.lanes);
+            Err(FlowError::NotFinite { layer: String::new(), what, row })
+        }
+    }
+}
+
+impl<E: Scalar, D: FlowDevice<E>> RowKernel<E> for ResidualKernel<'_, E, D> {
+    /// Leaves on the tape: x; for an estimate also the network's trace and the pairs of every probe.
+    fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
+        check_finite("the input", values, lanes)?;
+        let x = copy(values);
+        let mut g = Buffer::take(values.len());
+        let trace = self.trace(&x, lanes.lanes, &mut g);
+        add(values, &g);
+        let block = Block { mlp: &self.mlp, x: &x, trace: &trace, lanes: lanes.lanes };
+        let log_dets = self.log_dets(&block, lanes.first_row, tape.is_recording());
+        add(lanes.log_det, &log_dets.value);
+        add(lanes.variance, &log_dets.variance);
+        if tape.is_recording() {
+            if self.series.is_some() {
+                log_dets.pairs.into_iter().for_each(|pairs| pairs.push(tape));
+                tape.push(trace.into_values());
+            }
+            tape.push(x);
+        }
+        Ok(())
+    }
+
+    fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {
+        check_finite("the input of the inverse", values, lanes)?;
+        let report = self.inverse.solve(values, lanes.lanes, lanes.first_row, |x, lanes, g| {
+            self.mlp.forward(x, lanes, Modulation::default(), g);
+        })?;
+        *lanes.report = lanes.report.then(report);
+        if self.wants_log_det {
+            let mut g = Buffer::take(values.len());
+            let trace = self.trace(values, lanes.lanes, &mut g);
+            let block = Block { mlp: &self.mlp, x: values, trace: &trace, lanes: lanes.lanes };
+            let log_dets = self.log_dets(&block, lanes.first_row, false);
+            lanes.log_det.iter_mut().zip(log_dets.value.iter()).for_each(|(sum, &own)| *sum -= own);
+            add(lanes.variance, &log_dets.variance);
+        }
+        Ok(())
+    }
+
+    fn pullback(&self, cotangent: &mut [E], pull_of: &Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
+        let x = tape.pop()?;
+        if x.len() != cotangent.len() {
+            return Err(foreign_point(""));
+        }
+        let lanes = pull_of.lanes;
+        let Some(series) = &self.series else {
+            if self.wants_log_det {
+                self.pull_exact(&x, cotangent, pull_of.log_det, sums);
+                return Ok(());
+            }
+            let mut pulled = Buffer::take(x.len());
+            let trace = self.trace(&x, lanes, &mut pulled);
+            self.mlp.pullback(&trace, cotangent, &mut pulled, sums);
+            add(cotangent, &pulled);
+            return Ok(());
+        };
+        let trace = Trace::from_values(tape.pop()?, lanes);
+        let mut pulled = Buffer::take(x.len());
+        self.mlp.pullback(&trace, cotangent, &mut pulled, sums);
+        if self.wants_log_det {
+            let weight = E::of(1.0 / series.probes as f64);
+            let factors: Vec<E> = pull_of.log_det.iter().map(|&factor| weight * factor).collect();
+            let block = Block { mlp: &self.mlp, x: &x, trace: &trace, lanes };
+            for _ in 0..series.probes {
+                pull(&block, &Pairs::pop(tape)?, &factors, &mut pulled, sums);
+            }
+        }
+        add(cotangent, &pulled);
+        Ok(())
+    }
+
+    fn sums_len(&self) -> usize {
+        self.mlp.sums_len()
+    }
+
+    fn finish(&self, sums: &[E], _: E, gradients: &mut [E]) -> Result<()> {
+        debug_assert_eq!(gradients.len(), self.parameters);
+        self.net.add_gradients(&self.mlp, sums, gradients);
+        Ok(())
+    }
+}
