@@ -4,6 +4,8 @@
 
 #[path = "golden/mixerflow.rs"]
 mod mixerflow;
+#[path = "golden/residual.rs"]
+mod residual;
 #[path = "golden/spline.rs"]
 mod spline;
 

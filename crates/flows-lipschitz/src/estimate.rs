@@ -2,10 +2,10 @@
 
 use crate::lanes;
 use crate::series::{Series, alternating, coefficient};
-use flow_kernels::noise::Stream;
-use flow_kernels::workspace::Buffer;
 use flow_api::{Result, RowTape, Scalar, foreign_point};
 use flow_kernels::Real;
+use flow_kernels::noise::Stream;
+use flow_kernels::workspace::Buffer;
 use flow_nets::smooth::{MlpKernel, Modulation, Trace};
 
 /// One block of rows at which log-dets are estimated.

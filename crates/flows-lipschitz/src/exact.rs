@@ -142,7 +142,9 @@ mod tests {
     /// Against faer, for contractions and for matrices that need exchanges of rows.
     #[test]
     fn elimination_is_that_of_faer() {
-        for (size, lanes, spread, exchange) in [(1, 3, 0.5, false), (2, 16, 0.4, false), (7, 5, 0.3, false), (20, 16, 0.2, false), (4, 6, 0.1, true)] {
+        for (size, lanes, spread, exchange) in
+            [(1, 3, 0.5, false), (2, 16, 0.4, false), (7, 5, 0.3, false), (20, 16, 0.2, false), (4, 6, 0.1, true)]
+        {
             let mut values = vec![0.0; size * size * lanes];
             Stream::new(size as u64, 0, "matrices").row(0).gaussian(&mut values);
             values.iter_mut().for_each(|v: &mut f64| *v *= spread / (size as f64).sqrt());

@@ -348,7 +348,7 @@ mod tests {
             let largest = (0..20).map(residual).fold(0.0, f64::max);
             assert!(largest <= 1e-10 && (largest - report.residual).abs() < 1e-13, "depth {depth}: {largest} and {}", report.residual);
             assert!(found.iter().zip(&x).all(|(f, x)| (f - x).abs() < 1e-8));
-            assert!(report.iterations > 3 && report.iterations < if depth == 0 { 300 } else { 40 }, "depth {depth}: {}", report.iterations);
+            assert!(report.iterations > 3 && report.iterations < [300, 60, 40][depth.min(2)], "depth {depth}: {}", report.iterations);
             assert_eq!(report.evaluations, report.iterations);
         }
     }

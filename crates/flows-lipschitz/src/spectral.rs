@@ -157,8 +157,7 @@ fn rayleigh_ritz<E: Real>(images: &mut [E], v: &mut [E], vectors: usize) -> Resu
     }
     let eigen = gram.self_adjoint_eigen(Side::Lower).map_err(|_| broken())?;
     // Eigenvalues ascend.
-    let rotation: Vec<E> =
-        (0..vectors * vectors).map(|at| E::of(eigen.U()[(at % vectors, vectors - 1 - at / vectors)])).collect();
+    let rotation: Vec<E> = (0..vectors * vectors).map(|at| E::of(eigen.U()[(at % vectors, vectors - 1 - at / vectors)])).collect();
     for x in [images, v] {
         let old = x.to_vec();
         let len = old.len() / vectors;

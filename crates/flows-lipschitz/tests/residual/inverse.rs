@@ -1,0 +1,82 @@
+//! The inverse through the flow: tolerances, reports and failures.
+
+use crate::common::{Flow, flow, forward, inverse, normal, set, spec};
+use dfdx::prelude::{Cpu, TensorFromVec};
+use flow_api::{Bijector, Context, EntryMut, FlowError, Rows, to_host, update};
+use flows_lipschitz::{FixedPoint, Residual, ResidualFlow};
+
+/// The default tolerances are reached, as the true residual says, and the report tells how.
+#[test]
+fn default_tolerances_are_reached() {
+    for anderson in [0, 3] {
+        let spec = Residual { inverse: FixedPoint { anderson, ..FixedPoint::default() }, ..spec() };
+        let flow = flow(&spec, 6);
+        // Rows of several sizes.
+        let y: Vec<f64> =
+            normal(40 * 6, 1).iter().enumerate().map(|(i, v)| v * 10f64.powi(i32::try_from(i / 6 % 4).unwrap() - 2)).collect();
+        let cx = Context::new(0);
+        let x = inverse(&flow, &y, &cx);
+        let again = forward(&flow, &x.value, &cx);
+        let residual = |r: usize| (0..6).map(|j| (again.value[r * 6 + j] - y[r * 6 + j]).powi(2)).sum::<f64>().sqrt();
+        let largest = (0..40).map(residual).fold(0.0, f64::max);
+        assert!(largest <= 1e-10 && x.report.residual <= 1e-10 && (x.report.residual - largest).abs() < 1e-12);
+        assert!(x.report.iterations > 1 && x.report.evaluations == x.report.iterations);
+        for (there, back) in x.log_det.iter().zip(&again.log_det) {
+            assert!((there + back).abs() < 1e-12);
+        }
+    }
+    let spec = Residual::default();
+    let flow = Rows(ResidualFlow::<f32, Cpu>::new(&spec, 48, 3, &Cpu::default()).unwrap());
+    let y: Vec<f32> = normal(200 * 48, 2).into_iter().map(|v| v as f32).collect();
+    let cx = Context::new(0);
+    let x = flow.inverse(Cpu::default().tensor_from_vec(y.clone(), (200, 48)), &cx).unwrap();
+    let again = to_host(&flow.forward(x.value, &cx).unwrap().value);
+    let largest = y
+        .chunks(48)
+        .zip(again.chunks(48))
+        .map(|(a, b)| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt())
+        .fold(0.0, f32::max);
+    assert!(largest <= 2e-5 && x.report.residual <= 1e-5, "{largest}, {:?}", x.report);
+}
+
+/// Weights that have outgrown what is known of their norms: the flow is no contraction, and says so with the layer, the row and what was reached.
+fn expanding(anderson: usize) -> Flow {
+    let spec = Residual { layers: 1, inverse: FixedPoint { anderson, max_iterations: 50, ..FixedPoint::default() }, ..spec() };
+    let mut flow: Flow = Rows(ResidualFlow::new(&spec, 2, 5, &Cpu::default()).unwrap());
+    // A rotation that also grows.
+    set(&mut flow, "net.layers.0.weight", &[0.0, -30.0, 30.0, 0.0]);
+    set(&mut flow, "net.layers.0.bias", &[1.0, 1.0]);
+    // The state of the power iteration says that the norm is 0: nothing is divided.
+    update(&mut flow, |path, entry| {
+        if let (EntryMut::Reals(values), true) = (entry, path.ends_with(".u")) {
+            values.fill(0.0);
+        }
+    })
+    .unwrap();
+    flow
+}
+
+#[test]
+fn what_is_no_contraction_is_an_error() {
+    let cx = Context::new(0);
+    let expanding = expanding(0);
+    let y = Cpu::default().tensor_from_vec(vec![1.0, 2.0, 0.5, 0.1], (2, 2));
+    let error = expanding.inverse(y, &cx).err().expect("it converged");
+    let FlowError::NotConverged { iterations, residual, tolerance, .. } = &error else { panic!("{error}") };
+    assert!(*iterations <= 50 && !(*residual <= 1.0) && (*tolerance - 1e-10).abs() < 1e-20, "{error}");
+}
+
+#[test]
+fn rows_that_are_no_numbers_are_named() {
+    let flow = flow(&spec(), 3);
+    let cx = Context::new(0);
+    for bad in [f64::NAN, f64::INFINITY] {
+        let mut x = normal(15, 3);
+        x[10] = bad;
+        let tensor = || Cpu::default().tensor_from_vec(x.clone(), (5, 3));
+        for result in [flow.forward(tensor(), &cx), flow.inverse(tensor(), &cx)] {
+            let error = result.err().expect("it was accepted");
+            assert!(matches!(error, FlowError::NotFinite { row: 3, .. }), "{error}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The bound on the Lipschitz constant, against singular value decompositions and sampled slopes.
+
+use crate::common::{ACTIVATIONS, Flow, forward, normal, pullback};
+use dfdx::prelude::Cpu;
+use flow_api::{Context, Rows};
+use flow_train::{Adam, AdamConfig};
+use flows_lipschitz::{LipschitzMlp, Residual, ResidualFlow};
+
+/// The largest singular value of a weight with so many rows.
+fn norm(weight: &[f64], rows: usize) -> f64 {
+    let columns = weight.len() / rows;
+    faer::Mat::from_fn(rows, columns, |i, j| weight[i * columns + j]).singular_values().unwrap()[0]
+}
+
+/// The power iteration's norm is that of the decomposition, and every normalised layer keeps to the coefficient.
+fn assert_bounded(what: &str, g: &LipschitzMlp<f64, Cpu>) {
+    for (i, ((layer, found), normalised)) in g.net().layers().iter().zip(g.spectral_norms()).zip(g.normalised_weights()).enumerate() {
+        let rows = layer.shape().0;
+        let exact = norm(layer.weight().values(), rows);
+        assert!(found >= 0.99 * exact && found <= 1.001 * exact, "{what}: layer {i}: {found}, exactly {exact}");
+        let after = norm(&normalised, rows);
+        assert!(after <= g.coefficient() * 1.001, "{what}: layer {i}: {after} over {}", g.coefficient());
+    }
+}
+
+/// ‖g(a) − g(b)‖ / ‖a − b‖ over pairs of points near and far.
+fn steepest(flow: &Flow, dim: usize) -> f64 {
+    let (a, direction) = (normal(400 * dim, 41), normal(400 * dim, 42));
+    let b: Vec<f64> = a.iter().zip(&direction).enumerate().map(|(i, (a, d))| a + d * [1e-3, 0.1, 3.0][i / dim % 3]).collect();
+    let cx = Context::new(0).without_log_det();
+    let [ya, yb] = [&a, &b].map(|x| forward(flow, x, &cx).value);
+    let ratio = |r: usize| {
+        let at = r * dim..(r + 1) * dim;
+        let g: f64 = at.clone().map(|i| (ya[i] - a[i] - yb[i] + b[i]).powi(2)).sum();
+        let x: f64 = at.map(|i| (a[i] - b[i]).powi(2)).sum();
+        (g / x).sqrt()
+    };
+    (0..400).map(ratio).fold(0.0, f64::max)
+}
+
+#[test]
+fn the_bound_holds_after_every_step_of_a_large_learning_rate() {
+    for (activation, dense) in ACTIVATIONS.into_iter().flat_map(|a| [(a, false), (a, true)]) {
+        let what = format!("{activation:?}, dense {dense}");
+        let spec = Residual { hidden: 24, activation, dense, ..Residual::default() };
+        let dim = 6;
+        let mut flow: Flow = Rows(ResidualFlow::new(&spec, dim, 9, &Cpu::default()).unwrap());
+        assert_bounded(&what, flow.0.g());
+        let mut adam = Adam::new(&flow, AdamConfig::default());
+        let x = normal(32 * dim, 3);
+        for step in 0..200 {
+            // Towards ever larger outputs and smaller log-dets: weights grow as fast as they may.
+            let (_, gradients) = pullback(&flow, &x, &x.iter().map(|x| -x).collect::<Vec<_>>(), &[1.0; 32], &Context::new(0).at_step(step));
+            adam.step(&mut flow, &gradients, 0.05).unwrap();
+            assert_bounded(&format!("{what}, step {step}"), flow.0.g());
+        }
+        assert!(flow.0.g().spectral_norms().iter().any(|&norm| norm > 1.5), "{what}: no weight has grown");
+        let slope = steepest(&flow, dim);
+        assert!(slope < 1.0 && slope > 0.2, "{what}: {slope}");
+    }
+}
+
+/// Close singular values, one that overtakes, zeros and single rows: what plain power iterations stumble over.
+#[test]
+fn weights_that_are_hard_for_power_iterations() {
+    let spec = Residual { layers: 1, ..Residual::default() };
+    let mut flow: Flow = Rows(ResidualFlow::new(&spec, 4, 9, &Cpu::default()).unwrap());
+    let diagonal = |d: [f64; 4]| -> Vec<f64> { (0..16).map(|i| if i % 5 == 0 { d[i / 5] } else { 0.0 }).collect() };
+    for d in [[2.0, 1.999, 1.998, 1.0], [1.0, 1.0, 1.0, 5.0], [0.0; 4], [1e-3, 3.0, 0.0, 0.0], [1e8, 1.0, 1.0, 1.0], [1.0; 4]] {
+        crate::common::set(&mut flow, "net.layers.0.weight", &diagonal(d));
+        assert_bounded(&format!("{d:?}"), flow.0.g());
+    }
+}
