@@ -197,7 +197,7 @@ impl<'s, E: Real> Draw<'s, E> {
     }
 
     /// The square of the standard error that one probe and one length leave, from formulas that hold in expectation:
-    /// Var(vᵀAv) = ‖A‖²_F + tr A² for the probe, with ‖Aᵀv‖² and vᵀA²v for their expectations, and
+    /// Var(vᵀAv) = `‖A‖²_F + tr A²` for the probe, with ‖Aᵀv‖² and vᵀA²v for their expectations, and
     /// Σ_{j,k} aⱼ aₖ tr Jʲ tr Jᵏ (1/P(K ≥ min(j, k)) − 1) for the length, with vᵀJʲv vᵀJᵏv / P(K ≥ max(j, k)) for the product of traces where K ≥ max(j, k), else 0.
     fn add_variance(&self, value: &[E], variance: &mut [E]) {
         let Some((moments, sum)) = &self.moments else { return };

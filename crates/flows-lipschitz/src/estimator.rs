@@ -93,7 +93,7 @@ pub enum Probe {
     /// ±1 with equal probability: vᵀAv has variance 2 Σ_{i≠j} S²ᵢⱼ with S the symmetric part of A.
     #[default]
     Rademacher,
-    /// Standard normal: variance 2 ‖S‖²_F.
+    /// Standard normal: variance `2 ‖S‖²_F`.
     Gaussian,
 }
 

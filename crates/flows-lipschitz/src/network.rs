@@ -219,10 +219,10 @@ mod tests {
             let weights = [0.3, -0.8];
             let loss = |raw| eta(raw).iter().zip(weights).map(|(e, w)| e * w).sum::<f64>();
             let own = Mix::new(raw, 0.9).pull(weights);
-            for i in 0..2 {
+            for (i, own) in own.into_iter().enumerate() {
                 let shifted = |by: f64| loss(std::array::from_fn(|j| raw[j] + if i == j { by } else { 0.0 }));
                 let expected = (shifted(1e-5) - shifted(-1e-5)) / 2e-5;
-                assert!((own[i] - expected).abs() < 1e-9, "{raw:?}: {expected}, got {}", own[i]);
+                assert!((own - expected).abs() < 1e-9, "{raw:?}: {expected}, got {own}");
             }
         }
     }

@@ -160,7 +160,11 @@ mod tests {
         let weights = |length| Series::of(Estimator::Roulette(Roulette { length, ..Roulette::default() })).unwrap().weights(4);
         assert_eq!(weights(Length::Geometric(0.5)), [1.0, 1.0, 1.0, 1.0, 2.0]);
         let poisson = weights(Length::Poisson(2.0));
-        assert!(poisson[2] == 1.0 && (poisson[3] - 1.0 / (1.0 - e)).abs() < 1e-15 && (poisson[4] - 1.0 / (1.0 - 3.0 * e)).abs() < 1e-14);
+        assert!(
+            (poisson[2] - 1.0).abs() < 1e-15
+                && (poisson[3] - 1.0 / (1.0 - e)).abs() < 1e-15
+                && (poisson[4] - 1.0 / (1.0 - 3.0 * e)).abs() < 1e-14
+        );
     }
 
     /// Draws have the survival that the weights are made of.

@@ -10,8 +10,8 @@ fn subject(name: impl Into<String>, dim: usize) -> Subject {
     Subject { inverse_tolerance: Some(1e-13), ..Subject::new(name, dim) }
 }
 
-fn tight(spec: Residual) -> Residual {
-    Residual { inverse: FixedPoint { tolerance: Some(1e-13), ..FixedPoint::default() }, ..spec }
+fn tight(spec: &Residual) -> Residual {
+    Residual { inverse: FixedPoint { tolerance: Some(1e-13), ..FixedPoint::default() }, ..spec.clone() }
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn exact_flows_conform() {
         ("dense CLipSwish", 4, Residual { dense: true, hidden: 5, activation: Activation::CLipSwish, ..spec() }),
         ("tanh", 3, Residual { activation: Activation::Tanh, layers: 2, ..spec() }),
     ] {
-        let spec = tight(spec);
+        let spec = tight(&spec);
         assert_conforms(&subject(name, dim), |seed, device: &Cpu| Ok(Rows(ResidualFlow::<f64, Cpu>::new(&spec, dim, seed, device)?)));
     }
 }
@@ -32,7 +32,7 @@ fn exact_flows_conform() {
 #[test]
 fn estimators_conform_where_they_are_exact() {
     for estimator in estimators(100, 2, Probe::Rademacher) {
-        let spec = tight(Residual { evaluation: estimator, hidden: 5, coefficient: 0.8, ..spec() });
+        let spec = tight(&Residual { evaluation: estimator, hidden: 5, coefficient: 0.8, ..spec() });
         let subject = subject(format!("{estimator:?}"), 1);
         assert_conforms(&subject, |seed, device: &Cpu| Ok(Rows(ResidualFlow::<f64, Cpu>::new(&spec, 1, seed, device)?)));
     }
@@ -40,7 +40,7 @@ fn estimators_conform_where_they_are_exact() {
 
 #[test]
 fn starts_as_the_identity_if_wanted() {
-    let spec = tight(Residual { zero_init: true, ..spec() });
+    let spec = tight(&Residual { zero_init: true, ..spec() });
     let subject = Subject { identity_start: true, ..subject("zero_init", 4) };
     assert_conforms(&subject, |seed, device: &Cpu| Ok(Rows(ResidualFlow::<f64, Cpu>::new(&spec, 4, seed, device)?)));
 }
