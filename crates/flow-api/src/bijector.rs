@@ -88,6 +88,11 @@ pub struct Pulled<X: Shape, E: Scalar, D: FlowDevice<E>> {
     pub cotangent: Tensor<X, E, D>,
 }
 
+/// Whether `layer` is the part with the path `part`, or within it.
+pub fn leads_to(part: &str, layer: &str) -> bool {
+    layer.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
 /// The error for a size that a layer was not built for.
 pub fn shape_error(layer: &str, operation: &'static str, expected: impl std::fmt::Debug, got: impl std::fmt::Debug) -> FlowError {
     FlowError::Shape { layer: layer.to_owned(), operation, expected: format!("{expected:?}"), got: format!("{got:?}") }
@@ -203,6 +208,19 @@ pub trait Bijector<X: Shape, E: Scalar, D: FlowDevice<E>>: Module<E> {
     fn forward_keeping(&self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<(Mapped<Self::Out, E, D>, Kept)> {
         let mapped = self.forward(x.clone(), cx)?;
         Ok((mapped, Box::new(x)))
+    }
+
+    /// The activations behind the part with this dotted path, one sample after the other; none if there is no such part here. The context's path is this bijector's own.
+    ///
+    /// Paths are those of the model's table ([`Bijector::describe`]), and those of compositions around them.
+    ///
+    /// # Errors
+    /// As [`Bijector::forward`].
+    fn forward_until(&self, x: Tensor<X, E, D>, layer: &str, cx: &Context<E, D>) -> Result<Option<Vec<E>>> {
+        if cx.path() != layer {
+            return Ok(None);
+        }
+        Ok(Some(crate::to_host(&self.forward(x, cx)?.value)))
     }
 
     /// ∂L/∂x from ∂L/∂y and ∂L/∂log|det J|; adds the gradients of this layer's parameters to `gradients`, below the context's path.

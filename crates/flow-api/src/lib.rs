@@ -26,7 +26,9 @@ pub mod spec;
 pub mod testkit;
 
 pub use base::{BaseDensity, DiagonalNormal, StandardNormal};
-pub use bijector::{Bijector, BoxBijector, Cotangent, InverseKind, Kept, LayerInfo, Mapped, Point, Pulled, foreign_point, shape_error};
+pub use bijector::{
+    Bijector, BoxBijector, Cotangent, InverseKind, Kept, LayerInfo, Mapped, Point, Pulled, foreign_point, leads_to, shape_error,
+};
 pub use compose::{Chain, InverseOf, Pinned, Then};
 pub use context::{Context, Kernels, Memory, Mode};
 pub use error::{FlowError, Result, StateMismatch};

@@ -4,7 +4,7 @@ use dfdx::prelude::*;
 use flow_api::{
     Bijector, Context, Cotangent, FlowDevice, FlowError, Gradients, HostCondition, InverseKind, Kept, LayerInfo, LogDetKind, Mapped,
     Memory, Module, Point, Pulled, Recorded, Result, RowChain, RowFlow, RowPass, RowPoint, RowTapes, RowView, Scalar, SolveReport, Taped,
-    TapedBijector, Visitor, VisitorMut, foreign_point, shape_error, to_host,
+    TapedBijector, Visitor, VisitorMut, foreign_point, leads_to, shape_error, to_host,
 };
 
 /// One side of a layer: a flow on R^d that is shared by all rows of a view.
@@ -304,6 +304,23 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
         let mut values = to_host(&x);
         let totals = self.fused_map(&mut values, flat.0, cx, |_, pass, values| pass.forward(values, false).map(totals), false)?;
         Ok(self.mapped(x.device(), values, shape, totals))
+    }
+
+    /// On the host, whatever the context's kernels.
+    fn forward_until(&self, x: Tensor<X, E, D>, layer: &str, cx: &Context<E, D>) -> Result<Option<Vec<E>>> {
+        let (batch, _) = self.check(x.shape(), "forward", cx)?;
+        let condition = self.condition(cx, batch)?;
+        let mut values = to_host(&x);
+        for (_, Recorded(side), cx) in self.sides(cx) {
+            if leads_to(cx.path(), layer) {
+                let Some(kernel) = side.flow.prepare_until(layer, &cx)? else { return Ok(None) };
+                let pass = RowPass { view: &side.view, kernel: kernel.as_ref(), path: cx.path(), condition: condition.as_ref() };
+                pass.forward(&mut values, false)?;
+                return Ok(Some(values));
+            }
+            side.run(condition.as_ref(), &cx, |pass| pass.forward(&mut values, false))?;
+        }
+        Ok((cx.path() == layer).then_some(values))
     }
 
     fn inverse(&self, y: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<Mapped<X, E, D>> {

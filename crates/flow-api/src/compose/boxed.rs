@@ -23,6 +23,9 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: Bijector<X, E, D> + ?Sized> Bijec
     fn forward_keeping(&self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<(Mapped<Self::Out, E, D>, Kept)> {
         (**self).forward_keeping(x, cx)
     }
+    fn forward_until(&self, x: Tensor<X, E, D>, layer: &str, cx: &Context<E, D>) -> Result<Option<Vec<E>>> {
+        (**self).forward_until(x, layer, cx)
+    }
     fn pullback(
         &self,
         at: Point<X, Self::Out, E, D>,

@@ -1,10 +1,11 @@
 //! Composition of any number of bijections of one shape, as specs make it.
 
 use super::then::meets;
+use crate::to_host;
 use crate::{
     Bijector, BoxBijector, Context, Cotangent, FlowDevice, Gradients, InverseKind, Kept, LayerInfo, LogDetKind, Mapped, Memory, Point,
     Pulled, Result, Scalar, SolveReport,
-    bijector::{foreign_point, one_condition},
+    bijector::{foreign_point, leads_to, one_condition},
     log_det::LogDet,
 };
 use crate::{Module, Visitor, VisitorMut};
@@ -87,6 +88,17 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Chain<X, E, D>
             let next = layer.forward(so_far.value.clone(), &cx.child(i))?;
             Ok(so_far.then(next))
         })
+    }
+
+    fn forward_until(&self, mut x: Tensor<X, E, D>, layer: &str, cx: &Context<E, D>) -> Result<Option<Vec<E>>> {
+        for (i, part) in self.layers.iter().enumerate() {
+            let cx = cx.child(i);
+            if leads_to(cx.path(), layer) {
+                return part.forward_until(x, layer, &cx);
+            }
+            x = part.forward(x, &cx)?.value;
+        }
+        Ok((cx.path() == layer).then(|| to_host(&x)))
     }
 
     fn inverse(&self, y: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<Mapped<X, E, D>> {

@@ -1,5 +1,6 @@
 //! A bijection for one shape type alone.
 
+use crate::to_host;
 use crate::{
     Bijector, Context, Cotangent, FlowDevice, Gradients, InverseKind, Kept, LayerInfo, LogDetKind, Mapped, Module, Point, Pulled, Result,
     Scalar, module_fields,
@@ -60,6 +61,13 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: Bijector<X, E, D>> Bijector<X, E,
 
     fn inverse(&self, y: Tensor<B::Out, E, D>, cx: &Context<E, D>) -> Result<Mapped<X, E, D>> {
         self.inner.inverse(y, &cx.child("inner"))
+    }
+
+    fn forward_until(&self, x: Tensor<X, E, D>, layer: &str, cx: &Context<E, D>) -> Result<Option<Vec<E>>> {
+        if cx.path() == layer {
+            return Ok(Some(to_host(&self.forward(x, cx)?.value)));
+        }
+        self.inner.forward_until(x, layer, &cx.child("inner"))
     }
 
     fn forward_keeping(&self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<(Mapped<B::Out, E, D>, Kept)> {

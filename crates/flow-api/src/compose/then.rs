@@ -1,9 +1,10 @@
 //! Static composition of two bijections whose shapes meet.
 
+use crate::to_host;
 use crate::{
     Bijector, Context, Cotangent, FlowDevice, FlowError, Gradients, InverseKind, Kept, LayerInfo, LogDetKind, Mapped, Memory, Module,
     Point, Pulled, Result, Scalar,
-    bijector::{foreign_point, one_condition},
+    bijector::{foreign_point, leads_to, one_condition},
     module_fields,
 };
 use dfdx::prelude::{Shape, Tensor};
@@ -73,6 +74,20 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>, A: Bijector<X, E, D>, B: Bijector<A:
         let first = self.first.forward(x, &cx.child("first"))?;
         let second = self.second.forward(first.value.clone(), &cx.child("second"))?;
         Ok(first.then(second))
+    }
+
+    fn forward_until(&self, x: Tensor<X, E, D>, layer: &str, cx: &Context<E, D>) -> Result<Option<Vec<E>>> {
+        if cx.path() == layer {
+            return Ok(Some(to_host(&self.forward(x, cx)?.value)));
+        }
+        let (first, second) = (cx.child("first"), cx.child("second"));
+        if leads_to(first.path(), layer) {
+            return self.first.forward_until(x, layer, &first);
+        }
+        if !leads_to(second.path(), layer) {
+            return Ok(None);
+        }
+        self.second.forward_until(self.first.forward(x, &first)?.value, layer, &second)
     }
 
     fn inverse(&self, y: Tensor<Self::Out, E, D>, cx: &Context<E, D>) -> Result<Mapped<X, E, D>> {

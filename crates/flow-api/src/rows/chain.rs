@@ -3,7 +3,7 @@
 use super::kernel::{Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};
 use super::run::{BLOCK_LANES, HostCondition, finite};
 use super::{AffineKernel, AffinePart};
-use crate::bijector::{one_condition, shape_error};
+use crate::bijector::{leads_to, one_condition, shape_error};
 use crate::{
     Context, FlowDevice, FlowError, InverseKind, LayerInfo, LogDetKind, Module, Result, Scalar, SolveReport, Visitor, VisitorMut,
     parameter_count,
@@ -149,6 +149,25 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for RowChain<E, D> {
             }
         }
         Ok(Box::new(ChainKernel(links)))
+    }
+
+    fn prepare_until<'a>(&'a self, layer: &str, cx: &Context<E, D>) -> Result<Option<Box<dyn RowKernel<E> + 'a>>> {
+        if cx.path() == layer {
+            return self.prepare(cx).map(Some);
+        }
+        let mut links = Vec::new();
+        for (i, flow) in self.flows.iter().enumerate() {
+            let cx = cx.child(i);
+            let (path, parameters) = (cx.path().to_owned(), parameter_count(flow));
+            if leads_to(cx.path(), layer) {
+                let last = flow.prepare_until(layer, &cx).map_err(|e| e.in_layer(cx.path()))?;
+                links.extend(last.map(|kernel| Link { path, parameters, kernel }));
+                return Ok((links.len() > i).then(|| Box::new(ChainKernel(links)) as Box<dyn RowKernel<E> + 'a>));
+            }
+            let kernel = flow.prepare(&cx).map_err(|e| e.in_layer(cx.path()))?;
+            links.push(Link { path, parameters, kernel });
+        }
+        Ok(None)
     }
 
     fn plain(&self) -> Option<&dyn PlainRows<E, D>> {

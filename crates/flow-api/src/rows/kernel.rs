@@ -173,6 +173,14 @@ pub trait RowFlow<E: Scalar, D: FlowDevice<E>>: Module<E> {
     /// Use before initialisation; parameters that admit no bijection.
     fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>>;
 
+    /// As [`RowFlow::prepare`], up to and with the part with this dotted path; none if there is no such part here. The context's path is this flow's own.
+    ///
+    /// # Errors
+    /// As [`RowFlow::prepare`].
+    fn prepare_until<'a>(&'a self, layer: &str, cx: &Context<E, D>) -> Result<Option<Box<dyn RowKernel<E> + 'a>>> {
+        if cx.path() == layer { self.prepare(cx).map(Some) } else { Ok(None) }
+    }
+
     /// This flow as an affine map, if it is one: neighbours in a [`RowChain`](crate::RowChain) are then multiplied together.
     ///
     /// # Errors

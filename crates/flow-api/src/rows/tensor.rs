@@ -135,6 +135,17 @@ impl<N: Dim, E: Scalar, D: FlowDevice<E>, F: RowFlow<E, D>> Bijector<(usize, N),
         })
     }
 
+    fn forward_until(&self, x: Tensor<(usize, N), E, D>, layer: &str, cx: &Context<E, D>) -> Result<Option<Vec<E>>> {
+        let (batch, _) = check(&self.0, x.shape(), "forward", cx)?;
+        let condition = HostCondition::of(cx, self.0.condition_width(), batch)?;
+        let path = cx.layer(self.0.kind());
+        let Some(kernel) = self.0.prepare_until(layer, cx).map_err(|e| e.in_layer(path))? else { return Ok(None) };
+        let view = RowView::single(self.0.dim());
+        let mut values = to_host(&x);
+        RowPass { view: &view, kernel: kernel.as_ref(), path, condition: condition.as_ref() }.forward(&mut values, false)?;
+        Ok(Some(values))
+    }
+
     fn forward_keeping(&self, x: Tensor<(usize, N), E, D>, cx: &Context<E, D>) -> Result<(Mapped<(usize, N), E, D>, Kept)> {
         let shape = check(&self.0, x.shape(), "forward", cx)?;
         if self.0.plain().is_some() && !cx.fused() {

@@ -369,6 +369,20 @@ impl<E: SpecScalar> Model<E> {
         self.flow.log_prob(self.batch(values)?, cx)
     }
 
+    /// The activations of flattened events behind the layer with this path of the table ([`Model::describe`]), flattened: where the layer works on a part of the event or on rows of it, the rest is
+    /// as the layers before left it. `bijector` itself gives the latents z.
+    ///
+    /// # Errors
+    /// As [`Bijector::forward`](crate::Bijector::forward), and [`FlowError::Unsupported`](crate::FlowError::Unsupported) for a path of no layer.
+    pub fn activations(&self, values: Vec<E>, layer: &str, cx: &Context<E, E::Device>) -> Result<Vec<E>> {
+        let found = self.flow.bijector().forward_until(self.batch(values)?, layer, &cx.child("bijector"))?;
+        found.ok_or_else(|| crate::FlowError::Unsupported {
+            layer: layer.to_owned(),
+            operation: "activations",
+            reason: "the model's table has no layer with this path".to_owned(),
+        })
+    }
+
     /// `count` samples, flattened.
     ///
     /// # Errors

@@ -5,12 +5,14 @@
 //! spec file can name it.
 
 mod build;
+mod edit;
 mod error;
 mod flows;
 mod ron_text;
 mod vector;
 
 pub use build::{BuildModel, BuildRowFlow, BuildScope, EventBijector, EventFlow, EventShape, Model, ModelSpec, RowFlowSpec, SpecScalar};
+pub use edit::set_field;
 pub use error::SpecError;
 pub use flows::{ActNorm, BaseSpec, LuLinear, Order, Permutation, build_flows};
 pub use ron_text::{FlowSpec, Kind, Spec, from_ron, to_ron};

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 
 /// Runs the suite on the model that a spec builds for events of this shape: [`check`] and [`check_precision`] on its bijector, and with its base density that log p is that
 /// of the latent plus the log-det, that the gradients of the negative log-likelihood are those of differences under every memory setting, that samples carry the log p that
-/// scoring them gives, and that a loaded model scores and samples to the bit as the saved one.
+/// scoring them gives, that every layer of the table gives its activations, and that a loaded model scores and samples to the bit as the saved one.
 ///
 /// `subject` gives the tolerances; its dimension and condition are the model's.
 ///
@@ -38,7 +38,8 @@ pub fn check_model(subject: &Subject, spec: &dyn ModelSpec, event: EventShape) -
 
     let (model, other) = (prepared(&subject, build(1), 1)?, prepared(&subject, build(2), 2)?);
     let suite = Suite { subject: &subject, model, other: Mutex::new(other) };
-    let checks: [(Item, fn(&_, Item) -> Result<(), Failure>); 4] = [
+    let checks: [(Item, fn(&_, Item) -> Result<(), Failure>); 5] = [
+        ("activations", Suite::activations),
         ("likelihood", Suite::likelihood),
         ("gradients of the likelihood", Suite::gradients),
         ("samples", Suite::samples),
@@ -112,6 +113,29 @@ impl Suite<'_> {
         self.model.flow().base().log_prob(&to_host(&mapped.value), &mut expected);
         expected.iter_mut().zip(to_host(&mapped.log_det.value)).for_each(|(p, l)| *p += l);
         self.subject.close(item, "log p", &log_prob.value, &expected, 1e-11 * size(&expected), 0.0)
+    }
+
+    /// Every layer of the table gives its activations; those of the last one and of the whole are the latents, and there are none of layers that are not there.
+    fn activations(&self, item: Item) -> Result<(), Failure> {
+        let (x, cx) = (events(self.subject, BATCH, 83), self.context());
+        let batch = self.run(item, self.model.batch(x.clone()))?;
+        let latents = to_host(&self.run(item, self.model.flow().bijector().forward(batch, &cx.child("bijector")))?.value);
+        let tolerance = self.subject.solved(1e-11) * size(&latents);
+        let mut before = x.clone();
+        for layer in self.run(item, self.model.describe())? {
+            let after = self.run(item, self.model.activations(x.clone(), &layer.path, &cx))?;
+            if after.len() != x.len() || after == before {
+                return Err(self.subject.fails(item, format!("`{}` changes nothing", layer.path)));
+            }
+            before = after;
+        }
+        self.subject.close(item, "of the last layer", &before, &latents, tolerance, 0.0)?;
+        let whole = self.run(item, self.model.activations(x.clone(), "bijector", &cx))?;
+        self.subject.close(item, "of the whole", &whole, &latents, tolerance, 0.0)?;
+        match self.model.activations(x, "bijector.nowhere", &cx) {
+            Err(FlowError::Unsupported { .. }) => Ok(()),
+            other => Err(self.subject.fails(item, format!("a layer that is not there gave {other:?}"))),
+        }
     }
 
     /// The gradients of the mean negative log-likelihood under every memory setting; the base density's are those of differences, the bijector's have been checked.
