@@ -10,11 +10,11 @@
 //! | `best.safetensors` | the model of the best validation, if there was one |
 //! | `progress.ron` | step, reports, sums since the last report |
 //!
-//! A folder with the model alone has the first four.
+//! A folder with the model alone has the first four. [`export`] writes those as one file for other programs, [`import`] reads it.
 
 use crate::events::{EventKind, Events};
 use crate::optimiser::{AdamState, set_flat_weights};
-use crate::replace::{present, replace};
+use crate::replace::{present, replace, replace_file};
 use crate::state_file::{self, broken};
 use crate::training::{Best, Progress, Run, Trainer};
 use crate::{Result, Settings, TrainError, data::Dataset};
@@ -26,13 +26,21 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const SPEC: &str = "spec.ron";
-const SETTINGS: &str = "settings.ron";
+/// The folder of a run's last checkpoint.
+pub(crate) const LATEST: &str = "latest";
+/// The folder of a run's best model.
+pub(crate) const BEST_MODEL: &str = "best";
+
+pub(crate) const SPEC: &str = "spec.ron";
+pub(crate) const SETTINGS: &str = "settings.ron";
 const DATA: &str = "data.ron";
 const MODEL: &str = "model.safetensors";
 const OPTIMISER: &str = "optimiser.safetensors";
 const BEST: &str = "best.safetensors";
 const PROGRESS: &str = "progress.ron";
+
+/// The value of an export's metadata that says what it is.
+const FORMAT: &str = "mixerflow-toolkit 1";
 
 const FIRST: &str = "first";
 const SECOND: &str = "second";
@@ -61,9 +69,9 @@ pub struct Opened<E: SpecScalar> {
 pub fn write<E: SpecScalar>(folder: &Path, spec: &Spec<dyn ModelSpec>, trainer: &Trainer<E>) -> Result<()> {
     let mut files = model_files(folder, spec, trainer.settings(), trainer.events(), &save(trainer.model()))?;
     let optimiser = moments(trainer.optimiser().state());
-    files.push((OPTIMISER, state_file::encode(&folder.join(OPTIMISER), &optimiser)?));
+    files.push((OPTIMISER, state_file::encode(&folder.join(OPTIMISER), &optimiser, None)?));
     if let Some(best) = trainer.best() {
-        files.push((BEST, state_file::encode(&folder.join(BEST), &best.state)?));
+        files.push((BEST, state_file::encode(&folder.join(BEST), &best.state, None)?));
     }
     files.push((PROGRESS, ron_bytes(folder, PROGRESS, &trainer.progress())?));
     replace(folder, &files, is_checkpoint)
@@ -83,7 +91,7 @@ pub fn write_model<E: SpecScalar>(
     replace(folder, &model_files(folder, spec, settings, events, state)?, is_checkpoint)
 }
 
-/// Opens a checkpoint to score, sample or evaluate: of a run's checkpoint the model that [`Trainer::finish`] would give.
+/// Opens a checkpoint, or the last one of a [`RunFolder`](crate::RunFolder), to score, sample or evaluate: of a run's checkpoint the model that [`Trainer::finish`] would give.
 ///
 /// # Errors
 /// [`TrainError::Io`]; [`TrainError::Checkpoint`] for malformed files; [`flow_api::FlowError::State`] where model and spec differ.
@@ -124,12 +132,53 @@ pub fn resume<E: SpecScalar>(
     Ok((Trainer::resume(model, data, change(settings), run)?, spec))
 }
 
-fn is_checkpoint(folder: &Path) -> bool {
+/// Writes the model of a checkpoint as one safetensors file: keys are parameter paths; spec, settings and kind of data are its metadata, under the names of the checkpoint's files.
+///
+/// # Errors
+/// As [`open`], and files that cannot be written.
+pub fn export<E: SpecScalar>(folder: &Path, file: &Path) -> Result<()> {
+    let opened = open::<E>(folder)?;
+    let texts = [
+        (SPEC, to_ron(&opened.spec)),
+        (SETTINGS, to_ron(&opened.settings)),
+        (DATA, to_ron(&opened.events.kind())),
+        ("format", Ok(FORMAT.to_owned())),
+    ];
+    let notes = texts.into_iter().map(|(name, text)| Ok((name.to_owned(), text.map_err(|e| broken(file, e))?))).collect::<Result<_>>()?;
+    replace_file(file, &state_file::encode(file, &save(&opened.model), Some(notes))?)
+}
+
+/// Reads what [`export`] wrote and makes a checkpoint of it at `folder`.
+///
+/// # Errors
+/// As [`open`] and [`write()`]; [`TrainError::Checkpoint`] for a file without the metadata of an export.
+pub fn import<E: SpecScalar>(file: &Path, folder: &Path) -> Result<()> {
+    let notes = state_file::notes(file)?;
+    let text = |name: &str| {
+        let missing = || broken(file, format!("no `{name}` in its metadata: only exports of this program can be imported"));
+        notes.get(name).ok_or_else(missing)
+    };
+    let parse = |e: flow_api::spec::SpecError| broken(file, e);
+    let spec = from_ron(text(SPEC)?).map_err(parse)?;
+    let settings = from_ron(text(SETTINGS)?).map_err(parse)?;
+    let mut opened = assemble::<E>(spec, settings, from_ron(text(DATA)?).map_err(parse)?)?;
+    load_state(file, &mut opened.model)?;
+    write_model(folder, &opened.spec, &opened.settings, &opened.events, &save(&opened.model))
+}
+
+pub(crate) fn is_checkpoint(folder: &Path) -> bool {
     folder.join(MODEL).is_file() && folder.join(SPEC).is_file()
 }
 
+/// The checkpoint at `folder`, or the latest one of the run there.
 fn find(folder: &Path) -> Result<PathBuf> {
-    let found = present(folder, is_checkpoint);
+    let mut found = present(folder, is_checkpoint);
+    if !is_checkpoint(&found) {
+        let latest = present(&folder.join(LATEST), is_checkpoint);
+        if is_checkpoint(&latest) {
+            found = latest;
+        }
+    }
     if found.is_dir() && !is_checkpoint(&found) {
         return Err(broken(folder, format!("no checkpoint: `{SPEC}` and `{MODEL}` are not there")));
     }
@@ -147,7 +196,7 @@ fn model_files<E: SpecScalar>(
         (SPEC, ron_bytes(folder, SPEC, spec)?),
         (SETTINGS, ron_bytes(folder, SETTINGS, settings)?),
         (DATA, ron_bytes(folder, DATA, &events.kind())?),
-        (MODEL, state_file::encode(&folder.join(MODEL), state)?),
+        (MODEL, state_file::encode(&folder.join(MODEL), state, None)?),
     ])
 }
 
@@ -155,8 +204,11 @@ fn model_files<E: SpecScalar>(
 fn build<E: SpecScalar>(folder: &Path) -> Result<Opened<E>> {
     let spec: Spec<dyn ModelSpec> = read_ron(folder, SPEC)?;
     let settings: Settings = read_ron(folder, SETTINGS)?;
+    assemble(spec, settings, read_ron(folder, DATA)?)
+}
+
+fn assemble<E: SpecScalar>(spec: Spec<dyn ModelSpec>, settings: Settings, kind: EventKind) -> Result<Opened<E>> {
     settings.check()?;
-    let kind: EventKind = read_ron(folder, DATA)?;
     let events = Events::of_kind(kind, &settings.dequantise, settings.seed)?;
     let scope = BuildScope::new(E::Device::default(), settings.seed);
     let model = E::model(spec.0.as_ref(), kind.shape, &scope)?;
@@ -209,14 +261,18 @@ fn ron_bytes<T: Serialize>(folder: &Path, name: &str, value: &T) -> Result<Vec<u
     Ok(to_ron(value).map_err(|e| broken(&folder.join(name), e))?.into_bytes())
 }
 
-fn read_ron<T: for<'de> Deserialize<'de>>(folder: &Path, name: &str) -> Result<T> {
+pub(crate) fn read_ron<T: for<'de> Deserialize<'de>>(folder: &Path, name: &str) -> Result<T> {
     let path = folder.join(name);
-    let file = File::open(&path).map_err(TrainError::io(&path))?;
+    from_ron(&read_text(&path)?).map_err(|e| broken(&path, e))
+}
+
+/// A text file of bounded length.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    let file = File::open(path).map_err(TrainError::io(path))?;
     let mut bytes = Vec::new();
-    file.take(MAX_TEXT + 1).read_to_end(&mut bytes).map_err(TrainError::io(&path))?;
+    file.take(MAX_TEXT + 1).read_to_end(&mut bytes).map_err(TrainError::io(path))?;
     if bytes.len() as u64 > MAX_TEXT {
-        return Err(broken(&path, format!("a text of more than {MAX_TEXT} bytes")));
+        return Err(broken(path, format!("a text of more than {MAX_TEXT} bytes")));
     }
-    let text = String::from_utf8(bytes).map_err(|e| broken(&path, e))?;
-    from_ron(&text).map_err(|e| broken(&path, e))
+    String::from_utf8(bytes).map_err(|e| broken(path, e))
 }

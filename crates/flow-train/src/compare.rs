@@ -4,21 +4,15 @@ use crate::data::{Dataset, Draw, ItemShape, Split, Values, each_once};
 use crate::evaluate::{EvaluateOptions, Evaluation, Inverse, evaluate};
 use crate::events::{EventKind, Events};
 use crate::observe::Observer;
+use crate::samples::{CLOUD, Drawing, GRID, GRID_COLUMNS, draw_samples};
 use crate::training::{Ending, Report, Trainer};
-use crate::{Result, Settings, TrainError, page, picture};
+use crate::{Result, Settings, TrainError, page, picture, text};
 use flow_api::spec::{BuildScope, Model, ModelSpec, Spec, SpecScalar, to_ron};
-use flow_api::{Context, LayerInfo, parameter_count};
+use flow_api::{LayerInfo, parameter_count};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Images in a grid of samples.
-const GRID: usize = 32;
-/// Images in a row of it.
-const GRID_COLUMNS: usize = 8;
-/// Points in a cloud of samples.
-const CLOUD: usize = 4000;
 
 /// What to compare, on what, and where to.
 #[derive(Clone, Copy, Debug)]
@@ -171,29 +165,16 @@ fn file_stem(plan: &Plan<'_>, number: usize) -> String {
     if taken { format!("{own}-{}", number + 1) } else { own }
 }
 
-/// Draws samples of the model to a file of the folder, if they are images of levels or points of the plane.
+/// Draws samples of the model to a file of the folder, if they can be pictured.
 fn picture_samples<E: SpecScalar>(plan: &Plan<'_>, file: &str, model: &Model<E>, events: &Events) -> Result<Option<String>> {
-    let kind = events.kind();
-    let path = plan.folder.join(file);
-    let cx = Context::new(plan.settings.seed);
-    match (kind.item(), events.dequantiser()) {
-        (shape @ ItemShape::Image { .. }, Some(dequantiser)) => {
-            // Samples that are no numbers make no picture; the table tells of them.
-            let Ok(samples) = model.sample(GRID, E::one(), &cx) else { return Ok(None) };
-            let mut levels = vec![0; samples.len()];
-            if dequantiser.quantise(&samples, &mut levels).is_err() {
-                return Ok(None);
-            }
-            picture::save_grid(&path, &levels, shape, dequantiser.levels(), GRID_COLUMNS)?;
-        }
-        (ItemShape::Vector { dims: 2 }, None) => {
-            let Ok(samples) = model.sample(CLOUD, E::one(), &cx) else { return Ok(None) };
-            let samples: Vec<f64> = samples.iter().map(|x| x.as_f64()).collect();
-            picture::save_points(&path, &samples, half_side(plan.split.test.as_ref())?)?;
-        }
-        _ => return Ok(None),
+    let half_side = if events.levels().is_none() { Some(half_side(plan.split.test.as_ref())?) } else { None };
+    let drawing = Drawing { seed: plan.settings.seed, half_side, ..Drawing::default() };
+    match draw_samples(&plan.folder.join(file), model, events, &drawing) {
+        Ok(drawn) => Ok(drawn.then(|| file.to_owned())),
+        // Samples that are no numbers make no picture; the table tells of them.
+        Err(TrainError::Flow(_) | TrainError::Data(_)) => Ok(None),
+        Err(other) => Err(other),
     }
-    Ok(Some(file.to_owned()))
 }
 
 /// Draws the first test items, to compare samples with.
@@ -328,21 +309,7 @@ impl std::fmt::Display for Comparison {
     /// The table as aligned text, and below it what it does not tell.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (heads, rows) = self.table();
-        let lines: Vec<Vec<String>> = std::iter::once(heads).chain(rows).collect();
-        let columns = lines[0].len();
-        let widths: Vec<usize> =
-            (0..columns).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
-        for (i, line) in lines.iter().enumerate() {
-            for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
-                let gap = if column == 0 { "" } else { "  " };
-                let pad = " ".repeat(width - cell.chars().count());
-                if column < WORDS { write!(f, "{gap}{cell}{pad}")? } else { write!(f, "{gap}{pad}{cell}")? }
-            }
-            writeln!(f)?;
-            if i == 0 {
-                writeln!(f, "{}", "─".repeat(widths.iter().sum::<usize>() + 2 * (columns - 1)))?;
-            }
-        }
+        write!(f, "{}", text::Table { heads: &heads, rows: &rows, words: WORDS })?;
         self.notes().iter().try_for_each(|note| writeln!(f, "{note}"))
     }
 }

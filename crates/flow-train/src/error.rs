@@ -76,6 +76,12 @@ pub enum TrainError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Another process trains in this folder.
+    #[error("{}: another process is training here", path.display())]
+    Locked {
+        /// The folder of the run.
+        path: PathBuf,
+    },
     /// A picture could not be drawn.
     #[error("{}: {reason}", path.display())]
     Picture {

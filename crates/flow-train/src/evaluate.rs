@@ -99,6 +99,8 @@ pub struct Scores {
     pub log_likelihood: Vec<f64>,
     /// Squared standard error of the log-det estimate per item, of the average over draws; none where log-dets are exact.
     pub log_det_variance: Option<Vec<f64>>,
+    /// The class of each item, an index into the set's classes; none for a set without labels.
+    pub labels: Option<Vec<u32>>,
     /// Draws that gave no finite number.
     pub non_finite: u64,
     /// Largest |z|.
@@ -148,14 +150,26 @@ pub fn score<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Event
     let events = events.for_evaluation();
     let dim = model.event().len().max(1);
     let mut sums = vec![Sum::default(); data.len()];
-    let mut scores =
-        Scores { log_likelihood: Vec::new(), log_det_variance: None, non_finite: 0, largest_latent: 0.0, evaluations: 0, seconds: 0.0 };
+    let mut scores = Scores {
+        log_likelihood: Vec::new(),
+        log_det_variance: None,
+        labels: None,
+        non_finite: 0,
+        largest_latent: 0.0,
+        evaluations: 0,
+        seconds: 0.0,
+    };
     let batches = (0..options.draws(&events)).flat_map(|epoch| each_once(data.len(), options.batch, epoch));
     for (number, batch) in batches.enumerate() {
         // Every batch has noise of its own, so that errors of estimates are independent over items.
         let cx = Context::new(options.seed).at_step(number as u64);
         let items: Vec<usize> = batch.iter().map(|draw| draw.index).collect();
-        let (values, preprocessing) = events.of::<E>(&data.batch(&batch)?)?;
+        let batch = data.batch(&batch)?;
+        if let Some(labels) = &batch.labels {
+            let all = scores.labels.get_or_insert_with(|| vec![0; data.len()]);
+            items.iter().zip(labels).for_each(|(&item, &label)| all[item] = label);
+        }
+        let (values, preprocessing) = events.of::<E>(&batch)?;
         let whole = model.batch(values.clone())?;
         let began = Instant::now();
         let whole = model.flow().log_prob(whole, &cx);

@@ -106,6 +106,19 @@ impl Events {
         }
     }
 
+    /// The levels that events stand for.
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] for events that are not numbers, and for continuous data, which has no levels.
+    pub fn quantise<E: Scalar>(&self, events: &[E]) -> Result<Vec<u8>> {
+        let Some(dequantiser) = &self.dequantiser else {
+            return Err(DataError::Setting { what: "data", expected: "values of levels", got: "real numbers".to_owned() }.into());
+        };
+        let mut levels = vec![0; events.len()];
+        dequantiser.quantise(events, &mut levels)?;
+        Ok(levels)
+    }
+
     /// A nats-per-event log-likelihood in the unit that is reported: bits per dimension of discrete data, negative nats of continuous data. Lower is better.
     pub fn report(&self, log_prob: f64) -> f64 {
         match self.levels() {

@@ -2,11 +2,12 @@
 //!
 //! Start at [`data`] for data sets (every source, from the bundled digits to a folder of photographs, opens from one line of text, a [`data::DataSource`]) and
 //! at [`Trainer`] for training. What sees a run go on is an [`Observer`]: a progress [`Bar`], [`Metrics`], [`Checkpoints`] ([`checkpoint`] opens them again). [`evaluate()`] says how
-//! good, how fast and how exact a model is; [`compare`] does all of it for a list of specs.
+//! good, how fast and how exact a model is; [`compare`] does all of it for a list of specs. A [`RunFolder`] keeps everything about a run in one place, to go on with at any time.
 
 pub mod checkpoint;
 pub mod compare;
 pub mod data;
+mod embed;
 mod error;
 mod evaluate;
 mod events;
@@ -15,14 +16,20 @@ mod optimiser;
 mod page;
 pub mod picture;
 mod replace;
+mod run_folder;
+mod samples;
 mod settings;
 mod state_file;
+pub mod text;
 mod training;
 
+pub use embed::{embed, interpolate};
 pub use error::{Item, Result, TrainError};
 pub use evaluate::{EvaluateOptions, Evaluation, Inverse, Scores, evaluate, score};
 pub use events::{EventKind, Events};
-pub use observe::{Bar, Checkpoints, Metrics, Observer, Silent};
+pub use observe::{Bar, Checkpoints, Metrics, Observer, SampleGrids, Silent};
 pub use optimiser::{Adam, AdamConfig, AdamState, flat_weights, set_flat_weights};
+pub use run_folder::{RunFolder, RunPlan};
+pub use samples::{Drawing, draw_events, draw_samples};
 pub use settings::Settings;
 pub use training::{Best, Ending, Progress, Report, Run, Since, Trainer};

@@ -2,6 +2,8 @@
 
 use crate::checkpoint;
 use crate::events::Events;
+use crate::replace::replace_file;
+use crate::samples::{Drawing, draw_samples};
 use crate::training::{Ending, Report, Trainer};
 use crate::{Result, TrainError};
 use flow_api::spec::{ModelSpec, Spec, SpecScalar};
@@ -137,12 +139,8 @@ impl Metrics {
 impl<E: SpecScalar> Observer<E> for Metrics {
     fn begin(&mut self, trainer: &Trainer<E>) -> Result<()> {
         let text = trainer.history().iter().map(|report| Self::line(&self.path, report)).collect::<Result<String>>()?;
-        // By way of another name: a kill must not leave half of the lines.
-        let draft = self.path.with_extension("jsonl.draft");
-        let mut file = File::create(&draft).map_err(TrainError::io(&draft))?;
-        file.write_all(text.as_bytes()).map_err(TrainError::io(&draft))?;
-        std::fs::rename(&draft, &self.path).map_err(TrainError::io(&self.path))?;
-        self.file = Some(file);
+        replace_file(&self.path, text.as_bytes())?;
+        self.file = Some(File::options().append(true).open(&self.path).map_err(TrainError::io(&self.path))?);
         Ok(())
     }
 
@@ -150,6 +148,31 @@ impl<E: SpecScalar> Observer<E> for Metrics {
         let line = Self::line(&self.path, report)?;
         let Some(file) = &mut self.file else { return Ok(()) };
         file.write_all(line.as_bytes()).map_err(TrainError::io(&self.path))
+    }
+}
+
+/// Draws a grid of samples to `step-NNNNNNNN.png` below a folder at every report, always from the same latents. Models whose samples are no pictures draw nothing.
+#[derive(Debug)]
+pub struct SampleGrids {
+    folder: PathBuf,
+}
+
+impl SampleGrids {
+    /// Below `folder`.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+}
+
+impl<E: SpecScalar> Observer<E> for SampleGrids {
+    fn begin(&mut self, _: &Trainer<E>) -> Result<()> {
+        std::fs::create_dir_all(&self.folder).map_err(TrainError::io(&self.folder))
+    }
+
+    fn report(&mut self, report: &Report, trainer: &Trainer<E>) -> Result<()> {
+        let path = self.folder.join(format!("step-{:08}.png", report.step));
+        let drawing = Drawing { seed: trainer.settings().seed, ..Drawing::default() };
+        draw_samples(&path, trainer.model(), trainer.events(), &drawing).map(drop)
     }
 }
 
@@ -175,9 +198,9 @@ impl Checkpoints {
         }
         if let Some(best) = trainer.best().filter(|best| best.step == step) {
             let events: &Events = trainer.events();
-            checkpoint::write_model(&self.folder.join("best"), &self.spec, trainer.settings(), events, &best.state)?;
+            checkpoint::write_model(&self.folder.join(checkpoint::BEST_MODEL), &self.spec, trainer.settings(), events, &best.state)?;
         }
-        checkpoint::write(&self.folder.join("latest"), &self.spec, trainer)?;
+        checkpoint::write(&self.folder.join(checkpoint::LATEST), &self.spec, trainer)?;
         self.written = Some(step);
         Ok(())
     }

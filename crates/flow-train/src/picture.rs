@@ -37,11 +37,7 @@ pub fn save_grid(path: &Path, pixels: &[u8], shape: ItemShape, levels: u32, colu
         for y in 0..height * scale {
             for x in 0..width * scale {
                 let at = y / scale * width + x / scale;
-                let level = |channel: usize| {
-                    let value = u32::from(image[channel * height * width + at]) * 255 / (levels - 1);
-                    u8::try_from(value).unwrap_or(u8::MAX)
-                };
-                let pixel = if channels == 3 { [level(0), level(1), level(2)] } else { [level(0); 3] };
+                let pixel = color(image, channels, height * width, at, levels);
                 if let (Ok(x), Ok(y)) = (u32::try_from(left + x), u32::try_from(top + y)) {
                     grid.put_pixel(x, y, Rgb(pixel));
                 }
@@ -49,6 +45,28 @@ pub fn save_grid(path: &Path, pixels: &[u8], shape: ItemShape, levels: u32, colu
         }
     }
     grid.save(path).map_err(|e| failed(&e))
+}
+
+/// Writes one image (channels × height × width, levels below `levels`) pixel by pixel, without a border.
+///
+/// # Errors
+/// As [`save_grid`].
+pub fn save_image(path: &Path, pixels: &[u8], shape: ItemShape, levels: u32) -> Result<()> {
+    let failed = |reason: &dyn Display| picture_error(path, reason);
+    let ItemShape::Image { channels, height, width } = shape else { return Err(failed(&"vectors are no images")) };
+    let (Ok(columns), Ok(rows)) = (u32::try_from(width), u32::try_from(height)) else { return Err(failed(&"too large")) };
+    if levels < 2 || pixels.len() != channels * height * width {
+        return Err(failed(&format!("no image of shape {shape} with {levels} levels in {} values", pixels.len())));
+    }
+    let picture =
+        RgbImage::from_fn(columns, rows, |x, y| Rgb(color(pixels, channels, height * width, y as usize * width + x as usize, levels)));
+    picture.save(path).map_err(|e| failed(&e))
+}
+
+/// Red, green and blue of a pixel: three channels are those, of any other number the first is grey.
+fn color(image: &[u8], channels: usize, plane: usize, at: usize, levels: u32) -> [u8; 3] {
+    let level = |channel: usize| u8::try_from(u32::from(image[channel * plane + at]) * 255 / (levels - 1)).unwrap_or(u8::MAX);
+    if channels == 3 { [level(0), level(1), level(2)] } else { [level(0); 3] }
 }
 
 /// Draws points of the plane (N × 2) over the square [−`half_side`, `half_side`]².

@@ -53,8 +53,7 @@ pub(crate) fn replace(folder: &Path, files: &[(&str, Vec<u8>)], whole: impl Fn(&
 
     fs::create_dir(&draft).map_err(TrainError::io(&draft))?;
     for (name, bytes) in files {
-        let path = draft.join(name);
-        File::create(&path).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all())).map_err(TrainError::io(&path))?;
+        write_durably(&draft.join(name), bytes)?;
     }
     sync(&draft)?;
     rename(&draft, &new)?;
@@ -64,6 +63,21 @@ pub(crate) fn replace(folder: &Path, files: &[(&str, Vec<u8>)], whole: impl Fn(&
     rename(&new, folder)?;
     sync(parent)?;
     remove(&old)
+}
+
+/// Writes a file in place of the one that may be there, so that a kill at any moment leaves the old one or the new one.
+///
+/// # Errors
+/// [`TrainError::Io`].
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let draft = path.with_file_name(format!(".{name}.draft"));
+    write_durably(&draft, bytes)?;
+    rename(&draft, path)
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+    File::create(path).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all())).map_err(TrainError::io(path))
 }
 
 fn rename(from: &Path, to: &Path) -> Result<()> {

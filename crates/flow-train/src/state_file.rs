@@ -6,6 +6,7 @@
 use crate::{Result, TrainError};
 use flow_api::{FlowError, Saved, Scalar, State, StateMismatch};
 use safetensors::tensor::{Dtype, Metadata, TensorView, serialize};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -16,11 +17,14 @@ const MAX_HEADER: u64 = 16 << 20;
 /// Bytes of the header's length, which a safetensors file begins with.
 const LENGTH_BYTES: u64 = 8;
 
+/// Texts beside the tensors.
+pub(crate) type Notes = HashMap<String, String>;
+
 /// The file's bytes.
 ///
 /// # Errors
 /// [`TrainError::Checkpoint`] for kinds of state that safetensors cannot hold.
-pub(crate) fn encode<E: Scalar>(path: &Path, state: &State<E>) -> Result<Vec<u8>> {
+pub(crate) fn encode<E: Scalar>(path: &Path, state: &State<E>, notes: Option<Notes>) -> Result<Vec<u8>> {
     let tensors = state
         .iter()
         .map(|(name, entry)| {
@@ -32,7 +36,7 @@ pub(crate) fn encode<E: Scalar>(path: &Path, state: &State<E>) -> Result<Vec<u8>
         .iter()
         .map(|(name, dtype, shape, bytes)| Ok((*name, TensorView::new(*dtype, shape.clone(), bytes)?)))
         .collect::<std::result::Result<Vec<_>, safetensors::SafeTensorError>>();
-    views.and_then(|views| serialize(views, None)).map_err(|e| broken(path, e))
+    views.and_then(|views| serialize(views, notes)).map_err(|e| broken(path, e))
 }
 
 /// Reads a file that holds what `own` does, with other values.
@@ -40,6 +44,34 @@ pub(crate) fn encode<E: Scalar>(path: &Path, state: &State<E>) -> Result<Vec<u8>
 /// # Errors
 /// [`TrainError::Io`]; [`TrainError::Checkpoint`] for a malformed file; [`FlowError::State`] with every difference in names, types and shapes.
 pub(crate) fn read<E: Scalar>(path: &Path, own: &State<E>) -> Result<State<E>> {
+    let (header, body, mut file) = open(path)?;
+    let mismatch = differences(own, &header);
+    if !mismatch.is_empty() {
+        return Err(FlowError::State(mismatch).into());
+    }
+    if body != header.data_len() as u64 {
+        return Err(broken(path, format!("{body} bytes of data, where the header announces {}", header.data_len())));
+    }
+    let body = read_bytes(&mut file, body, path)?;
+    own.iter()
+        .map(|(name, entry)| {
+            let raw = header.info(name).and_then(|info| body.get(info.data_offsets.0..info.data_offsets.1)).unwrap_or_default();
+            let entry = decode(entry, raw).map_err(|reason| broken(path, format!("`{name}`: {reason}")))?;
+            Ok((name.clone(), entry))
+        })
+        .collect()
+}
+
+/// The texts beside a file's tensors.
+///
+/// # Errors
+/// [`TrainError::Io`]; [`TrainError::Checkpoint`] for a malformed file.
+pub(crate) fn notes(path: &Path) -> Result<Notes> {
+    Ok(open(path)?.0.metadata().clone().unwrap_or_default())
+}
+
+/// A file's header, the bytes behind it, and the file at their beginning.
+fn open(path: &Path) -> Result<(Metadata, u64, File)> {
     let mut file = File::open(path).map_err(TrainError::io(path))?;
     let length = file.metadata().map_err(TrainError::io(path))?.len();
     let mut header_length = [0; 8];
@@ -54,23 +86,7 @@ pub(crate) fn read<E: Scalar>(path: &Path, own: &State<E>) -> Result<State<E>> {
     }
     let header = read_bytes(&mut file, header_length, path)?;
     let header: Metadata = serde_json::from_slice(&header).map_err(|e| broken(path, format!("its header: {e}")))?;
-
-    let mismatch = differences(own, &header);
-    if !mismatch.is_empty() {
-        return Err(FlowError::State(mismatch).into());
-    }
-    let body = room - header_length;
-    if body != header.data_len() as u64 {
-        return Err(broken(path, format!("{body} bytes of data, where the header announces {}", header.data_len())));
-    }
-    let body = read_bytes(&mut file, body, path)?;
-    own.iter()
-        .map(|(name, entry)| {
-            let raw = header.info(name).and_then(|info| body.get(info.data_offsets.0..info.data_offsets.1)).unwrap_or_default();
-            let entry = decode(entry, raw).map_err(|reason| broken(path, format!("`{name}`: {reason}")))?;
-            Ok((name.clone(), entry))
-        })
-        .collect()
+    Ok((header, room - header_length, file))
 }
 
 /// Exactly `count` bytes, which the file is known to have.

@@ -9,7 +9,7 @@ use crate::optimiser::{Adam, AdamState, set_flat_weights};
 use crate::{Result, Settings, TrainError};
 use flow_api::spec::{Model, SpecScalar};
 use flow_api::{Context, FlowError, Gradients, Loss, Mode, State, load, save};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -27,6 +27,7 @@ pub struct Report {
     /// Steps made.
     pub step: u64,
     /// Mean training loss since the last report, in bits/dim for discrete data and nats for continuous data.
+    #[serde(deserialize_with = "number_or_null")]
     pub train: f64,
     /// Loss on the validation items, if there are any, in the same unit; infinite where an item's likelihood is not a number.
     pub validation: Option<f64>,
@@ -35,9 +36,15 @@ pub struct Report {
     /// Mean seconds a step since the last report.
     pub seconds_per_step: f64,
     /// Norm of the last step's gradient of the loss in nats per dimension, before clipping.
+    #[serde(deserialize_with = "number_or_null")]
     pub gradient_norm: f64,
     /// Learning rate of the last step.
     pub learning_rate: f64,
+}
+
+/// JSON has no number for what is not finite: it is null there.
+fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 /// Why a run ended.

@@ -127,14 +127,19 @@ fn split(text: &str, range: Range<usize>) -> Vec<Range<usize>> {
     let mut characters = text[range.clone()].char_indices();
     let mut quote = None;
     while let Some((at, character)) = characters.next() {
-        match (quote, character) {
-            (Some(_), '\\') => drop(characters.next()),
-            (Some(open), close) if open == close => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(character),
-            (None, '(' | '[' | '{') => depth += 1,
-            (None, ')' | ']' | '}') => depth = depth.saturating_sub(1),
-            (None, ',') if depth == 0 => {
+        if let Some(open) = quote {
+            match character {
+                '\\' => drop(characters.next()),
+                close if close == open => quote = None,
+                _ => {}
+            }
+            continue;
+        }
+        match character {
+            '"' | '\'' => quote = Some(character),
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
                 parts.push(start..range.start + at);
                 start = range.start + at + 1;
             }

@@ -4,8 +4,8 @@
 //! refused, and so are arrays in Fortran order. The dictionary is read here, because the crates that read it overflow their stack or their
 //! integers on a hostile header.
 
-use std::io::{self, Read};
-use std::path::Path;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
 
 use super::array::{Array, Element};
 use super::{DataError, Result};
@@ -72,6 +72,72 @@ pub fn read(path: &Path, mut reader: impl Read) -> Result<Array> {
     // Every size fits a usize: `Array::size` has checked it.
     let shape = dict.shape.iter().filter_map(|&s| usize::try_from(s).ok()).collect();
     Ok(Array::decode(shape, element, big_endian, raw))
+}
+
+/// Writes an array of f32 row by row, without holding it in memory.
+#[derive(Debug)]
+pub struct Writer<W: Write> {
+    to: W,
+    path: PathBuf,
+    /// Numbers that are still to come.
+    missing: usize,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins an array of this shape; `path` only names the destination in errors.
+    ///
+    /// ```
+    /// use flow_train::data::{Dataset, npy::{self, Writer}};
+    /// use std::path::Path;
+    /// let (path, mut bytes) = (Path::new("z.npy"), Vec::new());
+    /// let mut writer = Writer::new(&mut bytes, path, &[2, 3])?;
+    /// writer.write(&[1.0, 2.0, 3.0])?;
+    /// writer.write(&[4.0, 5.0, 6.0])?;
+    /// writer.finish()?;
+    /// assert_eq!(npy::read(path, bytes.as_slice())?.into_dataset(path, Default::default(), None)?.len(), 2);
+    /// # Ok::<(), flow_train::data::DataError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`DataError::Io`].
+    pub fn new(mut to: W, path: &Path, shape: &[usize]) -> Result<Self> {
+        let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
+        // A Python tuple of one has a comma.
+        let comma = if sizes.len() == 1 { "," } else { "" };
+        let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}{comma}), }}", sizes.join(", "));
+        // Magic, version, length, header and line break together are a multiple of 64 bytes.
+        let unpadded = MAGIC.len() + 2 + 2 + header.len() + 1;
+        header.extend(std::iter::repeat_n(' ', unpadded.next_multiple_of(64) - unpadded));
+        header.push('\n');
+        let length = u16::try_from(header.len()).unwrap_or(u16::MAX).to_le_bytes();
+        let written = [MAGIC.as_slice(), &[1, 0], &length, header.as_bytes()].into_iter().try_for_each(|part| to.write_all(part));
+        written.map_err(|source| DataError::Io { path: path.to_owned(), source })?;
+        Ok(Self { to, path: path.to_owned(), missing: shape.iter().product() })
+    }
+
+    /// The next numbers.
+    ///
+    /// # Errors
+    /// [`DataError::Size`] for more than the array has, [`DataError::Io`].
+    pub fn write(&mut self, values: &[f32]) -> Result<()> {
+        let Some(missing) = self.missing.checked_sub(values.len()) else {
+            return Err(DataError::Size { what: "values", expected: self.missing, got: values.len() });
+        };
+        self.missing = missing;
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.to.write_all(&bytes).map_err(|source| DataError::Io { path: self.path.clone(), source })
+    }
+
+    /// Ends the array.
+    ///
+    /// # Errors
+    /// [`DataError::Size`] if numbers are missing, [`DataError::Io`].
+    pub fn finish(mut self) -> Result<()> {
+        if self.missing > 0 {
+            return Err(DataError::Size { what: "values", expected: self.missing, got: 0 });
+        }
+        self.to.flush().map_err(|source| DataError::Io { path: self.path, source })
+    }
 }
 
 /// The element type and whether it is big-endian.

@@ -1,0 +1,48 @@
+//! Images as vectors: latents, activations of layers, and ways between latents.
+
+use crate::data::{Dataset, each_once};
+use crate::events::Events;
+use crate::{Result, TrainError};
+use flow_api::spec::{Model, SpecScalar};
+use flow_api::{Bijector, Context, to_host};
+
+/// Maps every item of a data set to its activations behind a layer of the model's table, such as `bijector.layers.3.channel`; `bijector` gives the latents. `each` gets them batch by
+/// batch, in order, one row an item.
+///
+/// # Errors
+/// Data that cannot be read or does not fit, [`flow_api::FlowError::Unsupported`] for a layer that is not there, failures of layers, and those of `each`.
+pub fn embed<E: SpecScalar>(
+    model: &Model<E>,
+    data: &dyn Dataset,
+    events: &Events,
+    layer: &str,
+    batch: usize,
+    mut each: impl FnMut(&[E]) -> Result<()>,
+) -> Result<()> {
+    events.check(data, model.event())?;
+    let events = events.for_evaluation();
+    for draws in each_once(data.len(), batch, 0) {
+        let (values, _) = events.of::<E>(&data.batch(&draws)?)?;
+        each(&model.activations(values, layer, &Context::new(0))?)?;
+    }
+    Ok(())
+}
+
+/// `steps` events from `a` to `b`, both included, that lie at equal distances on the straight line between their latents.
+///
+/// # Errors
+/// Events of another shape than the model's, fewer than two steps, failures of layers.
+pub fn interpolate<E: SpecScalar>(model: &Model<E>, a: &[E], b: &[E], steps: usize) -> Result<Vec<E>> {
+    if steps < 2 {
+        return Err(TrainError::Setting { field: "steps", expected: "at least 2".to_owned(), got: steps.to_string() });
+    }
+    let cx = Context::new(0).child("bijector");
+    let bijector = model.flow().bijector();
+    let latents = to_host(&bijector.forward(model.batch([a, b].concat())?, &cx)?.value);
+    let (from, to) = latents.split_at(latents.len() / 2);
+    let way = (0..steps).flat_map(|step| {
+        let t = E::of(step as f64 / (steps - 1) as f64);
+        from.iter().zip(to).map(move |(&from, &to)| from + t * (to - from))
+    });
+    Ok(to_host(&bijector.inverse(model.batch(way.collect())?, &cx.without_log_det())?.value))
+}

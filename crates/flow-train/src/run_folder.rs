@@ -1,0 +1,235 @@
+//! A run as a folder: everything about it, found again by anyone.
+//!
+//! | entry | holds |
+//! |---|---|
+//! | `spec.ron`, `settings.ron`, `data.txt` | architecture, [`Settings`], and [`DataSource`] as text: what the run was begun with |
+//! | `metrics.jsonl` | a line a [`Report`](crate::Report) |
+//! | `samples/` | a grid of samples a report |
+//! | `latest/`, `best/` | [checkpoints](crate::checkpoint) |
+//! | `lock` | is locked while a process trains here |
+
+use crate::checkpoint::{self, LATEST, SETTINGS, SPEC, is_checkpoint, read_ron, read_text};
+use crate::data::{DataSource, Dataset};
+use crate::observe::{Checkpoints, Metrics, Observer, SampleGrids};
+use crate::replace::{present, replace_file};
+use crate::state_file::broken;
+use crate::training::{Ending, Report, Trainer};
+use crate::{Result, Settings, TrainError};
+use flow_api::spec::{BuildScope, ModelSpec, Spec, SpecScalar, to_ron};
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+const DATA: &str = "data.txt";
+const METRICS: &str = "metrics.jsonl";
+const SAMPLES: &str = "samples";
+const LOCK: &str = "lock";
+
+/// What a run is begun with.
+#[derive(Clone, Debug)]
+pub struct RunPlan {
+    /// The architecture.
+    pub spec: Spec<dyn ModelSpec>,
+    /// How it is trained.
+    pub settings: Settings,
+    /// What on.
+    pub data: DataSource,
+}
+
+/// The folder of a run, which no other process can train in as long as this value lives.
+///
+/// ```
+/// use flow_api::spec::from_ron;
+/// use flow_train::{Ending, RunFolder, RunPlan, Settings, Silent, checkpoint};
+/// use std::sync::atomic::AtomicBool;
+/// # let parent = tempfile::tempdir()?;
+/// # let path = parent.path().join("moons");
+///
+/// let spec = from_ron("VectorFlow(flows: [ActNorm(), LuLinear()])")?;
+/// let plan = RunPlan { spec, settings: Settings { steps: 10, batch: 32, ..Settings::default() }, data: "toy:two-moons?n=500".parse()? };
+/// let run = RunFolder::create(&path, plan)?;
+/// let ending = run.train::<f32>(&run.plan().data.open(0)?.train, &mut Silent, &AtomicBool::new(false))?;
+/// assert_eq!(ending, Ending::Finished);
+///
+/// let opened = checkpoint::open::<f32>(&path)?;
+/// assert_eq!(opened.model.sample(3, 1.0, &flow_api::Context::new(1))?.len(), 3 * 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    plan: RunPlan,
+    /// Holds the lock.
+    _lock: File,
+}
+
+impl RunFolder {
+    /// Begins a run in a folder that is empty or not there.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`]; [`TrainError::Checkpoint`] if there is something in the folder already; [`TrainError::Locked`]; [`TrainError::Io`].
+    pub fn create(path: &Path, plan: RunPlan) -> Result<Self> {
+        plan.settings.check()?;
+        if Self::exists(path) {
+            return Err(broken(path, "there is a run already: it can be resumed, or another folder be taken"));
+        }
+        // Behind a lock there may be the remains of a beginning that was cut off.
+        let begun = path.join(LOCK).is_file();
+        let lock = lock(path)?;
+        let foreign = fs::read_dir(path).map_err(TrainError::io(path))?.flatten().map(|entry| entry.file_name()).find(|name| name != LOCK);
+        if let Some(name) = foreign.filter(|_| !begun) {
+            return Err(broken(path, format!("no empty folder: `{}` is in it", name.to_string_lossy())));
+        }
+        let run = Self { path: path.to_owned(), plan, _lock: lock };
+        run.write_plan()?;
+        Ok(run)
+    }
+
+    /// Takes up a run that was begun here, by this process or another: [`RunFolder::train`] then goes on from its last checkpoint.
+    ///
+    /// `change` may alter the settings that a run can go on with: all but seed, batch, validation share, initial batch, weights' average and dequantisation.
+    ///
+    /// # Errors
+    /// As [`RunFolder::create`]; [`TrainError::Checkpoint`] if there is no run.
+    pub fn resume(path: &Path, change: impl FnOnce(Settings) -> Settings) -> Result<Self> {
+        if !Self::exists(path) {
+            return Err(broken(path, "no run: there is no `spec.ron` with `settings.ron` and `data.txt` in it"));
+        }
+        let lock = lock(path)?;
+        let plan = Self::read_plan(path)?;
+        let settings = change(plan.settings.clone());
+        settings.check()?;
+        fixed(&plan.settings, &settings)?;
+        let run = Self { path: path.to_owned(), plan: RunPlan { settings, ..plan }, _lock: lock };
+        run.write_plan()?;
+        Ok(run)
+    }
+
+    /// Whether a run was begun at `path`.
+    pub fn exists(path: &Path) -> bool {
+        [SPEC, SETTINGS, DATA].iter().all(|name| path.join(name).is_file())
+    }
+
+    /// What the run at `path` was begun with.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`], and [`TrainError::Checkpoint`] for malformed files.
+    pub fn read_plan(path: &Path) -> Result<RunPlan> {
+        let data = read_text(&path.join(DATA))?.trim().parse()?;
+        Ok(RunPlan { spec: read_ron(path, SPEC)?, settings: read_ron(path, SETTINGS)?, data })
+    }
+
+    /// All reports of the run at `path` so far. The last line may be cut off by a kill, and is left out then.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`], and [`TrainError::Checkpoint`] for a line that is no report.
+    pub fn history(path: &Path) -> Result<Vec<Report>> {
+        let path = path.join(METRICS);
+        let text = read_text(&path)?;
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(|line| serde_json::from_str(line).map_err(|e| broken(&path, e))).collect()
+    }
+
+    /// What the run was begun with.
+    pub fn plan(&self) -> &RunPlan {
+        &self.plan
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Trains on `data`, from the last checkpoint if there is one, until all steps are made, validation stops improving, or `stop` is raised. Metrics, checkpoints and samples are written as it goes.
+    ///
+    /// # Errors
+    /// Those of [`Trainer`] and of the files. The run can be resumed from its last checkpoint whatever fails.
+    pub fn train<E: SpecScalar>(
+        &self,
+        data: &Arc<dyn Dataset>,
+        observer: &mut (dyn Observer<E> + Send),
+        stop: &AtomicBool,
+    ) -> Result<Ending> {
+        let mut trainer = self.trainer::<E>(data.clone())?;
+        let mut files: Vec<Box<dyn Observer<E> + Send>> = vec![
+            Box::new(Checkpoints::new(&self.path, self.plan.spec.clone())),
+            Box::new(Metrics::new(self.path.join(METRICS))),
+            Box::new(SampleGrids::new(self.path.join(SAMPLES))),
+        ];
+        trainer.run(&mut Both(&mut files, observer), stop)
+    }
+
+    /// The run as it stands: at its last checkpoint, or at its beginning.
+    fn trainer<E: SpecScalar>(&self, data: Arc<dyn Dataset>) -> Result<Trainer<E>> {
+        let settings = &self.plan.settings;
+        let latest = self.path.join(LATEST);
+        if is_checkpoint(&present(&latest, is_checkpoint)) {
+            return Ok(checkpoint::resume(&latest, data, |_| settings.clone())?.0);
+        }
+        let kind = crate::EventKind::of(data.as_ref());
+        let model = E::model(self.plan.spec.0.as_ref(), kind.shape, &BuildScope::new(E::Device::default(), settings.seed))?;
+        Trainer::new(model, data, settings.clone())
+    }
+
+    fn write_plan(&self) -> Result<()> {
+        let RunPlan { spec, settings, data } = &self.plan;
+        let files = [(SPEC, to_ron(spec)?), (SETTINGS, to_ron(settings)?), (DATA, data.to_string())];
+        files.into_iter().try_for_each(|(name, text)| replace_file(&self.path.join(name), (text + "\n").as_bytes()))
+    }
+}
+
+/// One observer, then another.
+struct Both<'a, E: SpecScalar>(&'a mut (dyn Observer<E> + Send), &'a mut (dyn Observer<E> + Send));
+
+impl<E: SpecScalar> Observer<E> for Both<'_, E> {
+    fn begin(&mut self, trainer: &Trainer<E>) -> Result<()> {
+        self.0.begin(trainer)?;
+        self.1.begin(trainer)
+    }
+    fn step(&mut self, step: u64, loss: f64) {
+        self.0.step(step, loss);
+        self.1.step(step, loss);
+    }
+    fn report(&mut self, report: &Report, trainer: &Trainer<E>) -> Result<()> {
+        self.0.report(report, trainer)?;
+        self.1.report(report, trainer)
+    }
+    fn end(&mut self, ending: Ending, trainer: &Trainer<E>) -> Result<()> {
+        self.0.end(ending, trainer)?;
+        self.1.end(ending, trainer)
+    }
+}
+
+/// Settings that make the run what it is: with others, what is resumed would be another run.
+fn fixed(begun: &Settings, now: &Settings) -> Result<()> {
+    let text = |settings: &Settings| {
+        let Settings { seed, batch, validation, initial_batch, ema, dequantise, .. } = settings;
+        [
+            ("seed", seed.to_string()),
+            ("batch", batch.to_string()),
+            ("validation", validation.to_string()),
+            ("initial_batch", initial_batch.to_string()),
+            ("ema", format!("{ema:?}")),
+            ("dequantise", format!("{dequantise:?}")),
+        ]
+    };
+    match text(begun).into_iter().zip(text(now)).find(|(begun, now)| begun != now) {
+        None => Ok(()),
+        Some(((field, begun), (_, got))) => {
+            Err(TrainError::Setting { field, expected: format!("{begun}, with which the run was begun"), got })
+        }
+    }
+}
+
+/// Makes the folder if it is not there, and locks it. The system releases the lock when the process ends, however it ends.
+fn lock(path: &Path) -> Result<File> {
+    fs::create_dir_all(path).map_err(TrainError::io(path))?;
+    let name = path.join(LOCK);
+    let file = File::options().create(true).append(true).open(&name).map_err(TrainError::io(&name))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(TrainError::Locked { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(TrainError::Io { path: name, source }),
+    }
+}

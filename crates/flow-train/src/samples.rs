@@ -1,0 +1,65 @@
+//! Pictures of what a model draws.
+
+use crate::data::ItemShape;
+use crate::events::Events;
+use crate::{Result, picture};
+use flow_api::Context;
+use flow_api::spec::{Model, SpecScalar};
+use std::path::Path;
+
+/// Images in a grid of samples.
+pub(crate) const GRID: usize = 32;
+/// Images in a row of it.
+pub(crate) const GRID_COLUMNS: usize = 8;
+/// Points in a cloud of samples.
+pub(crate) const CLOUD: usize = 4000;
+
+/// What to draw.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Drawing {
+    /// Samples; by default 32 images, or 4,000 points.
+    pub count: Option<usize>,
+    /// Images in a row of the grid.
+    pub columns: usize,
+    /// Scale of the latents' standard deviation.
+    pub temperature: f64,
+    /// Seed of the latents.
+    pub seed: u64,
+    /// Half the side of the square that points are drawn in; by default it holds all of them.
+    pub half_side: Option<f64>,
+}
+
+impl Default for Drawing {
+    fn default() -> Self {
+        Self { count: None, columns: GRID_COLUMNS, temperature: 1.0, seed: 0, half_side: None }
+    }
+}
+
+/// Draws samples to a PNG: a grid of images, or a cloud of points of the plane. Whether they are either.
+///
+/// # Errors
+/// Those of [`Model::sample`], and files that cannot be written.
+pub fn draw_samples<E: SpecScalar>(path: &Path, model: &Model<E>, events: &Events, drawing: &Drawing) -> Result<bool> {
+    let sample = |count| model.sample(count, E::of(drawing.temperature), &Context::new(drawing.seed));
+    match (events.kind().item(), events.dequantiser()) {
+        (ItemShape::Image { .. }, Some(_)) => {
+            draw_events(path, &sample(drawing.count.unwrap_or(GRID))?, events, drawing.columns)?;
+        }
+        (ItemShape::Vector { dims: 2 }, None) => {
+            let points: Vec<f64> = sample(drawing.count.unwrap_or(CLOUD))?.iter().map(|x| x.as_f64()).collect();
+            let all = 1.05 * points.iter().fold(f64::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
+            picture::save_points(path, &points, drawing.half_side.unwrap_or(all))?;
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// Draws events of a model of images as a grid.
+///
+/// # Errors
+/// Events that are no images of levels, that are no numbers, and files that cannot be written.
+pub fn draw_events<E: SpecScalar>(path: &Path, values: &[E], events: &Events, columns: usize) -> Result<()> {
+    let levels = events.levels().unwrap_or(0);
+    picture::save_grid(path, &events.quantise(values)?, events.kind().item(), levels, columns)
+}
