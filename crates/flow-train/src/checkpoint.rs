@@ -179,6 +179,9 @@ fn find(folder: &Path) -> Result<PathBuf> {
             found = latest;
         }
     }
+    if !found.exists() {
+        return Err(broken(folder, "there is no such folder"));
+    }
     if found.is_dir() && !is_checkpoint(&found) {
         return Err(broken(folder, format!("no checkpoint: `{SPEC}` and `{MODEL}` are not there")));
     }

@@ -1,0 +1,357 @@
+//! What the program is told.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use flow_train::data::DataSource;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// Normalizing flows on images: train a density model, score, sample and embed with it
+#[derive(Parser)]
+#[command(name = "mixerflow", version, after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Threads; all of the machine's if not given. Results do not depend on it
+    #[arg(long, global = true, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// Log to standard error; twice for more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  mixerflow inspect specs/digits-affine.ron --shape 1,8,8
+  mixerflow train specs/digits-affine.ron --data digits --steps 1000 --out runs/digits
+  mixerflow eval runs/digits --data digits
+  mixerflow sample runs/digits --count 64 --out samples.png
+  mixerflow score runs/digits --data images:new-photos --sort --out scores.csv";
+
+/// What DATA may be, for the help of every command that takes it.
+const DATA: &str = "\
+Data sources:
+  digits                                    1,797 handwritten digits of 8×8, built in
+  idx:IMAGES[,LABELS]                       MNIST's format, plain or gzip
+  cifar10:DIR                               CIFAR-10: its binary files, or its pictures as PNG strips
+  images:DIR[?size=S&crop=random|center|none&crops=K&resize=1&grey=1&test=GLOB,…&skip-bad=1&cache=MIB]
+                                            pictures in a folder; classes are its sub-folders
+  npy:FILE[?layout=chw|hwc]                 u8 or real arrays: N×H×W, N×C×H×W, N×H×W×C, N×D
+  npz:FILE[?x=KEY&y=KEY&layout=…]           arrays of an archive
+  safetensors:FILE[?x=KEY&y=KEY&layout=…]   tensors of a file
+  csv:FILE[?label=first|last&header=1]      a table of numbers
+  toy:two-moons|eight-gaussians|checkerboard|circles|rings[?n=N&noise=S]";
+
+/// The commands.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Show a spec's layers, parameters and memory
+    Inspect(Inspect),
+    /// Train a model, or go on with a run
+    Train(Train),
+    /// Say how good a model is: bits/dim with its standard error, the inverse's error
+    Eval(Eval),
+    /// Score items one by one, to find the unusual ones
+    Score(Score),
+    /// Draw samples
+    Sample(Sample),
+    /// Draw the way between two items in latent space
+    Interpolate(Interpolate),
+    /// Write latents, or activations of a layer, as an array
+    Embed(Embed),
+    /// Train several specs on the same data and compare them
+    Compare(Compare),
+    /// Draw the learning curves of runs
+    Plot(Plot),
+    /// Write a model as one safetensors file
+    Export(Export),
+    /// Make a run of an exported model
+    Import(Import),
+    /// Print completions for a shell
+    Completions(Completions),
+}
+
+/// Where data comes from.
+#[derive(Args)]
+#[command(after_help = DATA)]
+pub(crate) struct Data {
+    /// Data, such as `digits` or `images:DIR?size=32&crop=random`; all kinds stand below
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: DataSource,
+    /// Leave out pictures that cannot be read, and count them
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
+}
+
+/// Which items of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// The training items.
+    Train,
+    /// The test items.
+    Test,
+    /// Training items, then test items.
+    All,
+}
+
+/// What a training step keeps between its two sweeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Memory {
+    /// All activations: fastest.
+    Store,
+    /// Each layer's input.
+    Recompute,
+    /// Nothing: layers are inverted on the way back.
+    Invert,
+}
+
+impl From<Memory> for flow_api::Memory {
+    fn from(memory: Memory) -> Self {
+        match memory {
+            Memory::Store => Self::Store,
+            Memory::Recompute => Self::Recompute,
+            Memory::Invert => Self::Invert,
+        }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Inspect {
+    /// The spec, a RON file
+    pub(crate) spec: PathBuf,
+    /// Shape of an item: C,H,W of images, D of vectors; the spec's own if it states one
+    #[arg(long, value_name = "C,H,W", value_delimiter = ',')]
+    pub(crate) shape: Vec<usize>,
+    /// Images in the batch whose memory is told
+    #[arg(long, default_value_t = 128)]
+    pub(crate) batch: usize,
+    /// Override a field of the spec, such as `layers=8` or `channel.AffineCoupling.hidden=64`
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How to train: everything else is the library's default, or set by `--set settings.…`.
+#[derive(Args)]
+pub(crate) struct Training {
+    /// Optimiser steps [default: 2000]
+    #[arg(long, conflicts_with = "epochs", value_name = "N")]
+    pub(crate) steps: Option<u64>,
+    /// Passes over the training items, in place of steps
+    #[arg(long, value_name = "N")]
+    pub(crate) epochs: Option<u64>,
+    /// Items in a batch [default: 128]
+    #[arg(long, value_name = "N")]
+    pub(crate) batch: Option<usize>,
+    /// The largest learning rate [default: 0.001]
+    #[arg(long = "lr", value_name = "X")]
+    pub(crate) learning_rate: Option<f64>,
+    /// Seed of everything random [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// What a step keeps between its two sweeps [default: store]
+    #[arg(long, value_enum)]
+    pub(crate) memory: Option<Memory>,
+    /// Share of the training items that is held out to validate on [default: 0.05]
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) validation: Option<f64>,
+    /// Steps between two reports, each with validation, checkpoint and samples [default: a twentieth of all steps, at most 200]
+    #[arg(long, value_name = "N")]
+    pub(crate) report_every: Option<u64>,
+    /// Override a field of the spec, such as `layers=8` or `channel.AffineCoupling.hidden=64`, or of the settings, such as `settings.ema=0.999`
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Args)]
+#[command(after_help = DATA)]
+pub(crate) struct Train {
+    /// The spec, a RON file; with --resume the run's own
+    #[arg(required_unless_present = "resume")]
+    pub(crate) spec: Option<PathBuf>,
+    /// Data, such as `digits` or `images:DIR?size=32&crop=random`; all kinds stand below. With --resume the run's own
+    #[arg(long, value_name = "DATA", required_unless_present = "resume")]
+    pub(crate) data: Option<DataSource>,
+    /// Leave out pictures that cannot be read, and count them
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
+    /// Folder of the run [default: runs/SPEC-TIME]
+    #[arg(long, value_name = "RUN", required_if_eq("resume", "true"))]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) training: Training,
+    /// Go on with the run in --out from its last checkpoint; begin it if there is none
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Stop after this step, to go on later with --resume: the learning rate's schedule stays that of all steps
+    #[arg(long, value_name = "N")]
+    pub(crate) stop_at: Option<u64>,
+}
+
+#[derive(Args)]
+pub(crate) struct Eval {
+    /// The run, or one of its checkpoints
+    pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) data: Data,
+    /// Which items
+    #[arg(long, value_enum, default_value_t = Part::Test)]
+    pub(crate) part: Part,
+    /// Draws of dequantisation noise that each item's likelihood is averaged over
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) dequantisations: u64,
+    /// Items in a batch
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub(crate) batch: usize,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Score {
+    /// The run, or one of its checkpoints
+    pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) data: Data,
+    /// Which items
+    #[arg(long, value_enum, default_value_t = Part::All)]
+    pub(crate) part: Part,
+    /// Draws of dequantisation noise that each item's likelihood is averaged over
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) dequantisations: u64,
+    /// Items in a batch
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub(crate) batch: usize,
+    /// The least likely items first
+    #[arg(long)]
+    pub(crate) sort: bool,
+    /// The CSV file to write; standard output if not given
+    #[arg(long, value_name = "FILE.csv")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Sample {
+    /// The run, or one of its checkpoints
+    pub(crate) run: PathBuf,
+    /// Samples
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub(crate) count: usize,
+    /// Scale of the latents' standard deviation: below 1, samples are more alike and cleaner
+    #[arg(long, default_value_t = 1.0, value_name = "T")]
+    pub(crate) temperature: f32,
+    /// Seed of the latents
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Images in a row of the grid
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub(crate) columns: usize,
+    /// A grid (.png), the numbers (.npy), or a folder for one PNG each
+    #[arg(long, value_name = "FILE.png|FILE.npy|DIR")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Interpolate {
+    /// The run, or one of its checkpoints
+    pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) data: Data,
+    /// Which items the numbers count
+    #[arg(long, value_enum, default_value_t = Part::Test)]
+    pub(crate) part: Part,
+    /// The two items, by number from 0; several pairs make several rows
+    #[arg(long, value_name = "I,J", required = true, value_parser = pair)]
+    pub(crate) pair: Vec<(usize, usize)>,
+    /// Pictures in a row, both ends included
+    #[arg(long, default_value_t = 9, value_name = "N")]
+    pub(crate) steps: usize,
+    /// The picture to write
+    #[arg(long, value_name = "FILE.png")]
+    pub(crate) out: PathBuf,
+}
+
+fn pair(text: &str) -> Result<(usize, usize), String> {
+    let parse = |number: &str| number.trim().parse::<usize>().map_err(|e| format!("`{number}`: {e}"));
+    let (i, j) = text.split_once(',').ok_or("two numbers with a comma between them, such as 3,17")?;
+    Ok((parse(i)?, parse(j)?))
+}
+
+#[derive(Args)]
+pub(crate) struct Embed {
+    /// The run, or one of its checkpoints
+    pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) data: Data,
+    /// Which items
+    #[arg(long, value_enum, default_value_t = Part::All)]
+    pub(crate) part: Part,
+    /// A layer of `mixerflow inspect`, such as `bijector.layers.3.channel`, whose activations are written [default: the latents]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) layer: Option<String>,
+    /// Items in a batch
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub(crate) batch: usize,
+    /// The array to write: f32, one row an item
+    #[arg(long, value_name = "FILE.npy")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Compare {
+    /// The specs
+    #[arg(required = true)]
+    pub(crate) specs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) data: Data,
+    #[command(flatten)]
+    pub(crate) training: Training,
+    /// Draws of dequantisation noise that each test item's likelihood is averaged over
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    pub(crate) dequantisations: u64,
+    /// Folder for the table, curves, samples and a page that shows them
+    #[arg(long, value_name = "DIR", default_value = "comparison")]
+    pub(crate) out: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Plot {
+    /// The runs
+    #[arg(required = true)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// The picture to write
+    #[arg(long, value_name = "FILE.png")]
+    pub(crate) out: PathBuf,
+    /// Bright on dark
+    #[arg(long)]
+    pub(crate) dark: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Export {
+    /// The run, or one of its checkpoints
+    pub(crate) run: PathBuf,
+    /// The file to write
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Import {
+    /// What `mixerflow export` wrote
+    pub(crate) file: PathBuf,
+    /// Folder of the model
+    #[arg(long, value_name = "RUN")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}

@@ -1,0 +1,41 @@
+//! `mixerflow compare`.
+
+use super::sources::{open, skipping, spec};
+use crate::arguments::Compare;
+use crate::{INTERRUPTED, Result, interrupt, logging};
+use flow_train::compare::{Plan, compare};
+use flow_train::{Bar, EvaluateOptions, Observer};
+use std::process::ExitCode;
+
+pub(crate) fn run(arguments: &Compare, threads: Option<usize>, verbose: u8) -> Result<ExitCode> {
+    logging::start(verbose, None)?;
+    let Compare { training, data, .. } = arguments;
+    let specs = arguments
+        .specs
+        .iter()
+        .map(|path| Ok((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), spec(path, &training.set)?)));
+    let specs = specs.collect::<Result<Vec<_>>>()?;
+    let source = skipping(&data.data, data.skip_bad);
+    let split = open(&source, training.seed.unwrap_or_default())?;
+    let settings = training.begin(split.train.len(), threads)?;
+    let plan = Plan {
+        specs: &specs,
+        data: &source.to_string(),
+        split: &split,
+        settings: &settings,
+        evaluation: EvaluateOptions { dequantisations: arguments.dequantisations, seed: settings.seed, ..EvaluateOptions::default() },
+        folder: &arguments.out,
+    };
+    let stop = interrupt::flag()?;
+    let mut observe = |name: &str| -> Box<dyn Observer<f32> + Send> { Box::new(Bar::new(name)) };
+    let comparison = compare(&plan, &mut observe, &stop)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&comparison)?);
+    } else {
+        println!("{comparison}\n{}", arguments.out.join("index.html").display());
+    }
+    if comparison.stopped {
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    if comparison.rows.is_empty() { Err("no spec could be trained".into()) } else { Ok(ExitCode::SUCCESS) }
+}

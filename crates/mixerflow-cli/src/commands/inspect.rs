@@ -1,0 +1,134 @@
+//! `mixerflow inspect`.
+
+use super::sources::spec;
+use crate::arguments::Inspect;
+use crate::{MEMORY, Result};
+use flow_api::spec::{BuildScope, EventShape, Model, ModelSpec, Spec, SpecScalar};
+use flow_api::{Context, Gradients, LayerInfo, Memory, Mode, parameter_count};
+use flow_kernels::{noise::Stream, workspace};
+use flow_train::text::Table;
+use flow_train::{Adam, Settings};
+use serde_json::json;
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+pub(crate) fn run(arguments: &Inspect) -> Result<()> {
+    let spec = spec(&arguments.spec, &arguments.set)?;
+    let event = event(arguments, spec.0.event())?;
+    let model = build(&spec, event)?;
+    let table = model.describe()?;
+    let parameters = parameter_count(&model);
+    drop(model);
+    let settings = [Memory::Store, Memory::Recompute, Memory::Invert];
+    let steps = settings.into_iter().map(|memory| Ok((memory, StepMemory::measure(&spec, event, memory)?))).collect::<Result<Vec<_>>>()?;
+    let multiply_adds: u64 = table.iter().map(|layer| layer.multiply_adds).sum();
+    if arguments.json {
+        let layers: Vec<_> = table.iter().map(layer_json).collect();
+        let memory: serde_json::Map<_, _> =
+            steps.iter().map(|(memory, step)| (format!("{memory:?}"), step.json(arguments.batch))).collect();
+        let all = json!({
+            "event": event.to_string(), "layers": layers, "parameters": parameters, "multiply_adds": multiply_adds,
+            "batch": arguments.batch, "memory": memory,
+        });
+        println!("{}", serde_json::to_string_pretty(&all)?);
+        return Ok(());
+    }
+    let heads = ["layer", "kind", "in → out", "log-det", "inverse", "parameters", "multiply-adds"].map(str::to_owned);
+    let rows: Vec<_> = table.iter().map(layer_cells).collect();
+    println!("{}", Table { heads: &heads, rows: &rows, words: 5 });
+    println!("events of shape {event}: {parameters} parameters, {multiply_adds} multiply-adds an event forward\n");
+    let heads = ["training step", "MiB an image", "MiB besides", &format!("MiB at batch {}", arguments.batch)].map(str::to_owned);
+    let mib = |bytes: f64| format!("{:.3}", bytes / MIB);
+    let rows: Vec<_> = steps
+        .iter()
+        .map(|(memory, step)| {
+            let name = format!("{memory:?}").to_lowercase();
+            vec![name, mib(step.an_image), mib(step.besides), mib(step.at(arguments.batch))]
+        })
+        .collect();
+    print!("{}", Table { heads: &heads, rows: &rows, words: 1 });
+    Ok(())
+}
+
+/// The shape on the command line, or the spec's own.
+fn event(arguments: &Inspect, own: Option<EventShape>) -> Result<EventShape> {
+    match (arguments.shape.as_slice(), own) {
+        (&[channels, height, width], _) => Ok(EventShape::Image { channels, height, width }),
+        (&[dim], _) => Ok(EventShape::Vector(dim)),
+        ([], Some(own)) => Ok(own),
+        ([], None) => Err("--shape: the spec states no shape; give C,H,W of the images or D of the vectors".into()),
+        (other, _) => Err(format!("--shape: expected C,H,W or D, got {} numbers", other.len()).into()),
+    }
+}
+
+fn build(spec: &Spec<dyn ModelSpec>, event: EventShape) -> Result<Model<f32>> {
+    Ok(f32::model(spec.0.as_ref(), event, &BuildScope::new(<f32 as SpecScalar>::Device::default(), 0))?)
+}
+
+fn shape(sizes: &[usize]) -> String {
+    sizes.iter().map(usize::to_string).collect::<Vec<_>>().join("×")
+}
+
+fn layer_cells(layer: &LayerInfo) -> Vec<String> {
+    vec![
+        layer.path.clone(),
+        layer.kind.clone(),
+        format!("{} → {}", shape(&layer.input), shape(&layer.output)),
+        layer.log_det.to_string(),
+        layer.inverse.to_string(),
+        layer.parameters.to_string(),
+        layer.multiply_adds.to_string(),
+    ]
+}
+
+fn layer_json(layer: &LayerInfo) -> serde_json::Value {
+    json!({
+        "path": layer.path, "kind": layer.kind, "input": layer.input, "output": layer.output, "log_det": layer.log_det.to_string(),
+        "inverse": layer.inverse.to_string(), "parameters": layer.parameters, "multiply_adds": layer.multiply_adds,
+    })
+}
+
+/// Memory of a training step in bytes: it grows with the batch in a straight line.
+struct StepMemory {
+    an_image: f64,
+    /// Weights, gradients, moments of the optimiser, and work space.
+    besides: f64,
+}
+
+impl StepMemory {
+    /// From two steps with batches of noise, small enough to take a moment and large enough for work space to have its full size.
+    fn measure(spec: &Spec<dyn ModelSpec>, event: EventShape, memory: Memory) -> Result<Self> {
+        /// Numbers in the smaller batch.
+        const NUMBERS: usize = 4 * 3072;
+        let few = (NUMBERS / event.len().max(1)).max(2);
+        let (less, more) = (peak(spec, event, memory, few)?, peak(spec, event, memory, 2 * few)?);
+        let an_image = (more - less).max(0.0) / few as f64;
+        Ok(Self { an_image, besides: less - few as f64 * an_image })
+    }
+
+    fn at(&self, batch: usize) -> f64 {
+        self.besides + batch as f64 * self.an_image
+    }
+
+    fn json(&self, batch: usize) -> serde_json::Value {
+        json!({ "bytes_an_image": self.an_image, "bytes_besides": self.besides, "bytes": self.at(batch) })
+    }
+}
+
+/// The most bytes that a model and a training step of it held at one time.
+fn peak(spec: &Spec<dyn ModelSpec>, event: EventShape, memory: Memory, batch: usize) -> Result<f64> {
+    workspace::release::<f32>();
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    let mut model = build(spec, event)?;
+    let mut noise = vec![0.0; batch * event.len()];
+    Stream::new(0, 0, "inspect").row(0).gaussian(&mut noise);
+    let mut adam = Adam::new(&model, Settings::default().adam(event.len()));
+    let mut gradients = Gradients::zeros(&model);
+    let first = model.batch(noise.clone())?;
+    model.flow_mut().initialise(first, &Context::new(0))?;
+    let cx = Context::new(0).in_mode(Mode::Train).with_memory(memory);
+    model.flow().nll(model.batch(noise)?, &mut gradients, &cx)?;
+    adam.step(&mut model, &gradients, 0.0)?;
+    Ok(MEMORY.peak_usage().saturating_sub(before) as f64)
+}

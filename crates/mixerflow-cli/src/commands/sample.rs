@@ -1,0 +1,43 @@
+//! `mixerflow sample`.
+
+use super::sources::model;
+use crate::Result;
+use crate::arguments::Sample;
+use flow_api::Context;
+use flow_train::data::npy::Writer;
+use flow_train::picture::save_image;
+use flow_train::{Drawing, draw_samples};
+use std::fs::File;
+use std::io::BufWriter;
+
+pub(crate) fn run(arguments: &Sample) -> Result<()> {
+    let Sample { count, temperature, seed, columns, out, .. } = arguments;
+    if *count == 0 {
+        return Err("--count: expected at least 1, got 0".into());
+    }
+    let opened = model(&arguments.run)?;
+    let is_file = |extension| out.extension().is_some_and(|e| e == extension);
+    if is_file("png") {
+        let drawing =
+            Drawing { count: Some(*count), columns: *columns, temperature: f64::from(*temperature), seed: *seed, half_side: None };
+        if draw_samples(out, &opened.model, &opened.events, &drawing)? {
+            return Ok(());
+        }
+        return Err(
+            format!("{}: events of shape {} make no picture; write them to a .npy file", out.display(), opened.model.event()).into()
+        );
+    }
+    let samples = opened.model.sample(*count, *temperature, &Context::new(*seed))?;
+    if is_file("npy") {
+        let file = File::create(out).map_err(|e| format!("{}: {e}", out.display()))?;
+        let mut array = Writer::new(BufWriter::new(file), out, &[*count, opened.model.event().len()])?;
+        array.write(&samples)?;
+        return Ok(array.finish()?);
+    }
+    let levels = opened.events.quantise(&samples)?;
+    std::fs::create_dir_all(out).map_err(|e| format!("{}: {e}", out.display()))?;
+    for (i, image) in levels.chunks_exact(opened.model.event().len()).enumerate() {
+        save_image(&out.join(format!("{i:06}.png")), image, opened.events.kind().item(), opened.events.levels().unwrap_or(0))?;
+    }
+    Ok(())
+}

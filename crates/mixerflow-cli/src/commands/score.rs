@@ -1,0 +1,65 @@
+//! `mixerflow score`.
+
+use super::sources::model;
+use crate::Result;
+use crate::arguments::Score;
+use flow_train::{EvaluateOptions, score};
+use std::io::Write;
+
+/// A line of the table.
+struct Line {
+    part: &'static str,
+    index: usize,
+    name: String,
+    label: String,
+    log_likelihood: f64,
+    loss: f64,
+}
+
+pub(crate) fn run(arguments: &Score) -> Result<()> {
+    let opened = model(&arguments.run)?;
+    let options = EvaluateOptions { batch: arguments.batch, dequantisations: arguments.dequantisations, ..EvaluateOptions::default() };
+    let unit_of_nats = opened.events.report(0.0) - opened.events.report(1.0);
+    let mut lines = Vec::new();
+    for (part, data) in arguments.data.parts(arguments.part)? {
+        let scores = score(&opened.model, data.as_ref(), &opened.events, &options)?;
+        let label = |index: usize| {
+            let label = usize::try_from(*scores.labels.as_ref()?.get(index)?).ok()?;
+            Some(data.classes().get(label).cloned().unwrap_or_else(|| label.to_string()))
+        };
+        lines.extend(scores.log_likelihood.iter().enumerate().map(|(index, &density)| {
+            let loss = opened.events.report(density);
+            Line {
+                part,
+                index,
+                name: data.item_name(index).unwrap_or_default(),
+                label: label(index).unwrap_or_default(),
+                log_likelihood: -loss / unit_of_nats,
+                loss,
+            }
+        }));
+    }
+    if arguments.sort {
+        // An item without a likelihood is the most unusual of all.
+        let key = |line: &Line| if line.log_likelihood.is_nan() { f64::NEG_INFINITY } else { line.log_likelihood };
+        lines.sort_by(|a, b| key(a).total_cmp(&key(b)));
+    }
+    let unit = if opened.events.levels().is_some() { "bits_per_dim" } else { "negative_log_likelihood" };
+    match &arguments.out {
+        Some(path) => {
+            let file = std::fs::File::create(path).map_err(|e| format!("{}: {e}", path.display()))?;
+            write(file, unit, &lines)
+        }
+        None => write(std::io::stdout().lock(), unit, &lines),
+    }
+}
+
+fn write(to: impl Write, unit: &str, lines: &[Line]) -> Result<()> {
+    let mut table = csv::Writer::from_writer(to);
+    table.write_record(["part", "index", "name", "label", "log_likelihood", unit])?;
+    for Line { part, index, name, label, log_likelihood, loss } in lines {
+        table.write_record([part, &*index.to_string(), name, label, &log_likelihood.to_string(), &loss.to_string()])?;
+    }
+    table.flush()?;
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! What several commands read: specs, settings, data, models.
+
+use crate::Result;
+use crate::arguments::{Data, Part, Training};
+use flow_api::spec::{ModelSpec, Spec, from_ron, set_field};
+use flow_train::data::{DataSource, Dataset, Split};
+use flow_train::{Settings, checkpoint};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What begins the path of a setting in `--set`.
+const SETTINGS: &str = "settings.";
+
+/// Reads a spec and overrides fields.
+pub(super) fn spec(path: &Path, set: &[String]) -> Result<Spec<dyn ModelSpec>> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let spec = from_ron(&text).map_err(|e| format!("{}:{e}", path.display()))?;
+    pairs(set)?
+        .into_iter()
+        .filter(|(path, _)| !path.starts_with(SETTINGS))
+        .try_fold(spec, |spec, (path, value)| set_field(&spec, path, value).map_err(|e| format!("--set: {e}").into()))
+}
+
+fn pairs(set: &[String]) -> Result<Vec<(&str, &str)>> {
+    set.iter().map(|text| text.split_once('=').ok_or_else(|| format!("--set {text}: expected PATH=VALUE").into())).collect()
+}
+
+impl Training {
+    /// `settings` with what the command line says.
+    pub(super) fn apply(&self, mut settings: Settings, items: usize, threads: Option<usize>) -> Result<Settings> {
+        for (path, value) in pairs(&self.set)? {
+            if let Some(field) = path.strip_prefix(SETTINGS) {
+                settings = set_field(&settings, field, value).map_err(|e| format!("--set settings: {e}"))?;
+            }
+        }
+        settings.batch = self.batch.unwrap_or(settings.batch);
+        settings.learning_rate = self.learning_rate.unwrap_or(settings.learning_rate);
+        settings.seed = self.seed.unwrap_or(settings.seed);
+        settings.memory = self.memory.map_or(settings.memory, Into::into);
+        settings.validation = self.validation.unwrap_or(settings.validation);
+        settings.threads = threads.or(settings.threads);
+        settings.steps = self.steps.unwrap_or(settings.steps);
+        if let Some(epochs) = self.epochs {
+            settings.steps = settings.steps_of_epochs(epochs, items);
+        }
+        Ok(settings)
+    }
+
+    /// The settings of a new run.
+    pub(super) fn begin(&self, items: usize, threads: Option<usize>) -> Result<Settings> {
+        /// What most of a run's time should not go into.
+        const REPORTS: u64 = 20;
+        let default = Settings::default();
+        let settings = self.apply(Settings { validation: 0.05, ..default.clone() }, items, threads)?;
+        let by_length = (settings.steps / REPORTS).clamp(1, default.report_every);
+        let set = self.set.iter().any(|set| set.starts_with("settings.report_every"));
+        let report_every = self.report_every.unwrap_or(if set { settings.report_every } else { by_length });
+        Ok(Settings { report_every, ..settings })
+    }
+}
+
+/// Opens data, telling of every file that is left out.
+pub(super) fn open(source: &DataSource, seed: u64) -> Result<Split> {
+    let split = source.open(seed)?;
+    for skipped in &split.skipped {
+        tracing::warn!("{} is left out: {}", skipped.path.display(), skipped.reason);
+    }
+    if !split.skipped.is_empty() {
+        tracing::warn!("{} files are left out", split.skipped.len());
+    }
+    Ok(split)
+}
+
+/// `source` with broken pictures left out, if that is asked for.
+pub(super) fn skipping(source: &DataSource, skip_bad: bool) -> DataSource {
+    match source.clone() {
+        DataSource::Images(folder) if skip_bad => DataSource::Images(flow_train::data::ImageFolder { skip_bad: true, ..folder }),
+        other => other,
+    }
+}
+
+impl Data {
+    /// The parts that are asked for, with their names.
+    pub(super) fn parts(&self, part: Part) -> Result<Vec<(&'static str, Arc<dyn Dataset>)>> {
+        let split = open(&skipping(&self.data, self.skip_bad), 0)?;
+        Ok(match part {
+            Part::Train => vec![("train", split.train)],
+            Part::Test => vec![("test", split.test)],
+            Part::All => vec![("train", split.train), ("test", split.test)],
+        })
+    }
+}
+
+/// Opens the model of a run or of a checkpoint.
+pub(super) fn model(run: &Path) -> Result<checkpoint::Opened<f32>> {
+    Ok(checkpoint::open(run)?)
+}

@@ -1,0 +1,131 @@
+//! `mixerflow train`.
+
+use super::sources::{open, skipping, spec};
+use crate::arguments::Train;
+use crate::{INTERRUPTED, Result, interrupt, logging};
+use flow_api::spec::to_ron;
+use flow_train::data::Split;
+use flow_train::{Bar, Ending, Observer, Report, RunFolder, RunPlan, TrainError, Trainer};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub(crate) fn run(arguments: &Train, threads: Option<usize>, verbose: u8) -> Result<ExitCode> {
+    let path = arguments.out.clone().unwrap_or_else(|| new_folder(arguments.spec.as_deref()));
+    let (run, split) =
+        if arguments.resume && RunFolder::exists(&path) { resume(arguments, &path, threads)? } else { begin(arguments, &path, threads)? };
+    logging::start(verbose, Some(&path.join("log")))?;
+    let RunPlan { settings, data, .. } = run.plan();
+    tracing::info!("{} of {data}: {} training items, {} steps", path.display(), split.train.len(), settings.steps);
+
+    let interrupted = interrupt::flag()?;
+    // An interrupt and --stop-at are told apart by who raised which flag.
+    let stop = Arc::new(AtomicBool::new(false));
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut observers: Vec<Box<dyn Observer<f32> + Send>> = vec![
+        Box::new(Bar::new(&name)),
+        Box::new(Log),
+        Box::new(Stop { at: arguments.stop_at, interrupted: interrupted.clone(), raised: stop.clone() }),
+    ];
+    let ending = run.train::<f32>(&split.train, &mut observers, &stop).inspect_err(|error| tracing::error!("{error}"))?;
+    println!("{}", path.display());
+    let was_interrupted = ending == Ending::Stopped && interrupted.load(Ordering::Relaxed);
+    Ok(if was_interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+fn begin(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(RunFolder, Split)> {
+    let (Some(file), Some(source)) = (&arguments.spec, &arguments.data) else {
+        return Err(format!("{}: there is no run to go on with: SPEC and --data begin one", path.display()).into());
+    };
+    let training = &arguments.training;
+    let (spec, data) = (spec(file, &training.set)?, skipping(source, arguments.skip_bad));
+    let split = open(&data, training.seed.unwrap_or_default())?;
+    let settings = training.begin(split.train.len(), threads)?;
+    Ok((RunFolder::create(path, RunPlan { spec, settings, data })?, split))
+}
+
+fn resume(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(RunFolder, Split)> {
+    let training = &arguments.training;
+    let begun = RunFolder::read_plan(path)?;
+    if let Some(file) = &arguments.spec {
+        let given = spec(file, &training.set)?;
+        if to_ron(&given)? != to_ron(&begun.spec)? {
+            return Err(format!("{}: the run was begun with another spec than {}", path.display(), file.display()).into());
+        }
+    } else if let Some(set) = training.set.iter().find(|set| !set.starts_with("settings.")) {
+        return Err(format!("--set {set}: the spec of a run stays what it is").into());
+    }
+    if let Some(given) = arguments.data.as_ref().map(|source| skipping(source, arguments.skip_bad)).filter(|given| *given != begun.data) {
+        return Err(format!("{}: the run was begun on {}, not on {given}", path.display(), begun.data).into());
+    }
+    let split = open(&begun.data, begun.settings.seed)?;
+    let mut settings = training.apply(begun.settings, split.train.len(), threads)?;
+    settings.report_every = training.report_every.unwrap_or(settings.report_every);
+    Ok((RunFolder::resume(path, |_| settings)?, split))
+}
+
+/// `runs/SPEC-TIME`.
+fn new_folder(spec: Option<&Path>) -> PathBuf {
+    let name = spec.and_then(Path::file_stem).unwrap_or_default().to_string_lossy();
+    Path::new("runs").join(format!("{name}-{}", jiff::Zoned::now().strftime("%Y%m%d-%H%M%S")))
+}
+
+/// Writes reports to the log.
+struct Log;
+
+impl Observer<f32> for Log {
+    fn begin(&mut self, trainer: &Trainer<f32>) -> Result<(), TrainError> {
+        tracing::info!("at step {} of {}", trainer.optimiser().steps(), trainer.settings().steps);
+        Ok(())
+    }
+
+    fn report(&mut self, report: &Report, trainer: &Trainer<f32>) -> Result<(), TrainError> {
+        let unit = trainer.events().unit();
+        let validation = report.validation.map_or(String::new(), |loss| format!(", validation {loss:.4}"));
+        let Report { step, train, seconds_per_step, gradient_norm, .. } = report;
+        tracing::info!("step {step}: train {train:.4}{validation} {unit}, gradient {gradient_norm:.3}, {seconds_per_step:.4} s a step");
+        Ok(())
+    }
+
+    fn end(&mut self, ending: Ending, trainer: &Trainer<f32>) -> Result<(), TrainError> {
+        let why = match ending {
+            Ending::Finished => "all steps are made",
+            Ending::Early => "validation no longer improves",
+            Ending::Stopped => "stopped",
+        };
+        tracing::info!("step {}: {why}", trainer.optimiser().steps());
+        Ok(())
+    }
+}
+
+/// Raises the stop flag at a step, or when the program is interrupted.
+struct Stop {
+    at: Option<u64>,
+    interrupted: Arc<AtomicBool>,
+    raised: Arc<AtomicBool>,
+}
+
+impl Stop {
+    fn check(&self, step: u64) {
+        if self.at.is_some_and(|at| step >= at) || self.interrupted.load(Ordering::Relaxed) {
+            self.raised.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Observer<f32> for Stop {
+    fn begin(&mut self, trainer: &Trainer<f32>) -> Result<(), TrainError> {
+        self.check(trainer.optimiser().steps());
+        Ok(())
+    }
+
+    fn step(&mut self, step: u64, _: f64) {
+        self.check(step);
+    }
+
+    fn report(&mut self, report: &Report, _: &Trainer<f32>) -> Result<(), TrainError> {
+        self.check(report.step);
+        Ok(())
+    }
+}

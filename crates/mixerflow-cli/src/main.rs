@@ -1,0 +1,67 @@
+//! `mixerflow`: density models of images from the command line. `mixerflow --help` tells the rest.
+//!
+//! Everything that it does is a few lines of library code: see [`flow_train`]. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Results go to standard output, progress and log
+//! to standard error.
+
+mod arguments;
+mod commands;
+mod interrupt;
+mod logging;
+
+use arguments::{Arguments, Command};
+use clap::Parser;
+use peak_alloc::PeakAlloc;
+use std::process::ExitCode;
+
+// The families that specs can name.
+use flows_coupling as _;
+use flows_ffjord as _;
+use flows_lipschitz as _;
+use mixerflow as _;
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// Any error, to be told to the user.
+type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
+
+/// The exit code of a program that was interrupted.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let Arguments { command, threads, verbose } = Arguments::parse();
+    let run = || -> Result<ExitCode> {
+        if let Some(threads) = threads {
+            rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global()?;
+        }
+        let threads = threads.map(std::num::NonZero::get);
+        match command {
+            Command::Train(arguments) => return commands::train::run(&arguments, threads, verbose),
+            Command::Compare(arguments) => return commands::compare::run(&arguments, threads, verbose),
+            other => logging::start(verbose, None).and_then(|()| match other {
+                Command::Inspect(arguments) => commands::inspect::run(&arguments),
+                Command::Eval(arguments) => commands::eval::run(&arguments),
+                Command::Score(arguments) => commands::score::run(&arguments),
+                Command::Sample(arguments) => commands::sample::run(&arguments),
+                Command::Interpolate(arguments) => commands::interpolate::run(&arguments),
+                Command::Embed(arguments) => commands::embed::run(&arguments),
+                Command::Plot(arguments) => commands::plot::run(&arguments),
+                Command::Export(arguments) => commands::exchange::export(&arguments),
+                Command::Import(arguments) => commands::exchange::import(&arguments),
+                Command::Completions(arguments) => commands::completions::run(&arguments),
+                Command::Train(_) | Command::Compare(_) => Ok(()),
+            })?,
+        }
+        Ok(ExitCode::SUCCESS)
+    };
+    run().unwrap_or_else(|error| {
+        // A pipe that nobody reads any more is how `| head` ends a program.
+        let causes = std::iter::successors(Some(error.as_ref() as &dyn std::error::Error), |cause| cause.source());
+        let mut io = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+        let broken_pipe = io.any(|e| e.kind() == std::io::ErrorKind::BrokenPipe);
+        if !broken_pipe {
+            eprintln!("mixerflow: {error}");
+        }
+        ExitCode::FAILURE
+    })
+}
