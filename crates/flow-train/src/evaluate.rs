@@ -140,6 +140,27 @@ struct Sum {
     variance: f64,
 }
 
+/// Area under the ROC curve of telling `unusual` items from `usual` ones by their log-likelihood: the probability that an item of the first is less likely than one of the second, ties
+/// counted half. ½ is chance, 1 is a perfect order. A likelihood that is not a number counts as the lowest; NaN if either list is empty.
+///
+/// It is the Mann–Whitney statistic U over the number of pairs (Hanley and McNeil, *The meaning and use of the area under a ROC curve*, 1982).
+///
+/// ```
+/// assert_eq!(flow_train::auroc(&[-1.0, -2.0], &[-3.0, -9.0]), 1.0);
+/// assert_eq!(flow_train::auroc(&[-1.0, -3.0], &[-2.0, f64::NAN]), 0.75);
+/// assert_eq!(flow_train::auroc(&[-1.0], &[-1.0]), 0.5);
+/// ```
+pub fn auroc(usual: &[f64], unusual: &[f64]) -> f64 {
+    let key = |density: &f64| if density.is_nan() { f64::NEG_INFINITY } else { *density };
+    let mut usual: Vec<f64> = usual.iter().map(key).collect();
+    usual.sort_by(f64::total_cmp);
+    let above = |density: f64| {
+        let (below, up_to) = (usual.partition_point(|u| *u < density), usual.partition_point(|u| *u <= density));
+        (usual.len() - up_to) as f64 + 0.5 * (up_to - below) as f64
+    };
+    unusual.iter().map(|density| above(key(density))).sum::<f64>() / (usual.len() as f64 * unusual.len() as f64)
+}
+
 /// Scores every item of a data set.
 ///
 /// # Errors

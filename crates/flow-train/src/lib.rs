@@ -25,7 +25,7 @@ mod training;
 
 pub use embed::{embed, interpolate};
 pub use error::{Item, Result, TrainError};
-pub use evaluate::{EvaluateOptions, Evaluation, Inverse, Scores, evaluate, score};
+pub use evaluate::{EvaluateOptions, Evaluation, Inverse, Scores, auroc, evaluate, score};
 pub use events::{EventKind, Events};
 pub use observe::{Bar, Checkpoints, Metrics, Observer, SampleGrids, Silent};
 pub use optimiser::{Adam, AdamConfig, AdamState, flat_weights, set_flat_weights};

@@ -198,6 +198,9 @@ pub(crate) struct Eval {
     /// Which items
     #[arg(long, value_enum, default_value_t = Part::Test)]
     pub(crate) part: Part,
+    /// Other data, of which all items are taken to be unusual: tells how well they are told from --data (AUROC)
+    #[arg(long, value_name = "DATA")]
+    pub(crate) against: Vec<DataSource>,
     /// Draws of dequantisation noise that each item's likelihood is averaged over
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) dequantisations: u64,

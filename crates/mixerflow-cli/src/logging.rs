@@ -3,9 +3,9 @@
 use crate::Result;
 use jiff::Zoned;
 use std::fs::File;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::OnceLock;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
@@ -23,20 +23,36 @@ impl FormatTime for Clock {
     }
 }
 
-/// Starts the log: at this verbosity to standard error, and with all that matters to `file`, which is gone on with.
-pub(crate) fn start(verbose: u8, file: Option<&Path>) -> Result<()> {
+/// The file that a run logs to, once there is a run.
+static FILE: OnceLock<File> = OnceLock::new();
+
+/// Writes to the file, if there is one by now.
+struct ToFile;
+
+impl Write for ToFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        FILE.get().map_or(Ok(bytes.len()), |mut file| file.write(bytes))
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        FILE.get().map_or(Ok(()), |mut file| file.flush())
+    }
+}
+
+/// Starts the log to standard error, at this verbosity.
+pub(crate) fn start(verbose: u8) -> Result<()> {
     let level = [LevelFilter::WARN, LevelFilter::INFO].get(usize::from(verbose)).copied().unwrap_or(LevelFilter::DEBUG);
     // https://no-color.org: set and not empty.
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || !std::io::stderr().is_terminal();
     let terminal = layer().with_writer(std::io::stderr).with_ansi(!plain).with_target(false).without_time().with_filter(level);
-    let file = match file {
-        Some(path) => {
-            let file = File::options().create(true).append(true).open(path).map_err(|e| format!("{}: {e}", path.display()))?;
-            let lines = layer().with_writer(Arc::new(file)).with_ansi(false).with_target(false).with_timer(Clock);
-            Some(lines.with_filter(LevelFilter::INFO))
-        }
-        None => None,
-    };
+    let file = layer().with_writer(|| ToFile).with_ansi(false).with_target(false).with_timer(Clock).with_filter(LevelFilter::INFO);
     tracing_subscriber::registry().with(terminal).with(file).try_init()?;
+    Ok(())
+}
+
+/// Adds all that matters from now on to the end of a file.
+pub(crate) fn to_file(path: &Path) -> Result<()> {
+    let file = File::options().create(true).append(true).open(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    // There is one run a process.
+    let _ = FILE.set(file);
     Ok(())
 }

@@ -35,23 +35,21 @@ fn main() -> ExitCode {
             rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global()?;
         }
         let threads = threads.map(std::num::NonZero::get);
+        logging::start(verbose)?;
         match command {
-            Command::Train(arguments) => return commands::train::run(&arguments, threads, verbose),
-            Command::Compare(arguments) => return commands::compare::run(&arguments, threads, verbose),
-            other => logging::start(verbose, None).and_then(|()| match other {
-                Command::Inspect(arguments) => commands::inspect::run(&arguments),
-                Command::Eval(arguments) => commands::eval::run(&arguments),
-                Command::Score(arguments) => commands::score::run(&arguments),
-                Command::Sample(arguments) => commands::sample::run(&arguments),
-                Command::Interpolate(arguments) => commands::interpolate::run(&arguments),
-                Command::Embed(arguments) => commands::embed::run(&arguments),
-                Command::Plot(arguments) => commands::plot::run(&arguments),
-                Command::Export(arguments) => commands::exchange::export(&arguments),
-                Command::Import(arguments) => commands::exchange::import(&arguments),
-                Command::Completions(arguments) => commands::completions::run(&arguments),
-                Command::Train(_) | Command::Compare(_) => Ok(()),
-            })?,
-        }
+            Command::Train(arguments) => return commands::train::run(&arguments, threads),
+            Command::Compare(arguments) => return commands::compare::run(&arguments, threads),
+            Command::Inspect(arguments) => commands::inspect::run(&arguments),
+            Command::Eval(arguments) => commands::eval::run(&arguments),
+            Command::Score(arguments) => commands::score::run(&arguments),
+            Command::Sample(arguments) => commands::sample::run(&arguments),
+            Command::Interpolate(arguments) => commands::interpolate::run(&arguments),
+            Command::Embed(arguments) => commands::embed::run(&arguments),
+            Command::Plot(arguments) => commands::plot::run(&arguments),
+            Command::Export(arguments) => commands::exchange::export(&arguments),
+            Command::Import(arguments) => commands::exchange::import(&arguments),
+            Command::Completions(arguments) => commands::completions::run(&arguments),
+        }?;
         Ok(ExitCode::SUCCESS)
     };
     run().unwrap_or_else(|error| {

@@ -2,13 +2,12 @@
 
 use super::sources::{open, skipping, spec};
 use crate::arguments::Compare;
-use crate::{INTERRUPTED, Result, interrupt, logging};
+use crate::{INTERRUPTED, Result, interrupt};
 use flow_train::compare::{Plan, compare};
 use flow_train::{Bar, EvaluateOptions, Observer};
 use std::process::ExitCode;
 
-pub(crate) fn run(arguments: &Compare, threads: Option<usize>, verbose: u8) -> Result<ExitCode> {
-    logging::start(verbose, None)?;
+pub(crate) fn run(arguments: &Compare, threads: Option<usize>) -> Result<ExitCode> {
     let Compare { training, data, .. } = arguments;
     let specs = arguments
         .specs

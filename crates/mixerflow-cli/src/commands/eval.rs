@@ -2,8 +2,8 @@
 
 use super::sources::model;
 use crate::Result;
-use crate::arguments::Eval;
-use flow_train::{EvaluateOptions, Evaluation, evaluate};
+use crate::arguments::{Data, Eval, Part};
+use flow_train::{EvaluateOptions, Evaluation, auroc, evaluate, score};
 
 pub(crate) fn run(arguments: &Eval) -> Result<()> {
     let opened = model(&arguments.run)?;
@@ -11,12 +11,28 @@ pub(crate) fn run(arguments: &Eval) -> Result<()> {
     let mut found = serde_json::Map::new();
     for (part, data) in arguments.data.parts(arguments.part)? {
         let evaluation = evaluate(&opened.model, data.as_ref(), &opened.events, &options)?;
-        if arguments.json {
-            found.insert(part.to_owned(), serde_json::to_value(&evaluation)?);
-        } else {
+        if !arguments.json {
             println!("{part}");
             tell(&evaluation);
         }
+        found.insert(part.to_owned(), serde_json::to_value(&evaluation)?);
+    }
+    let densities = |data: &Data, part| -> Result<Vec<f64>> {
+        let scores = data.parts(part)?.into_iter().map(|(_, data)| score(&opened.model, data.as_ref(), &opened.events, &options));
+        Ok(scores.collect::<Result<Vec<_>, _>>()?.into_iter().flat_map(|scores| scores.log_likelihood).collect())
+    };
+    if !arguments.against.is_empty() {
+        let usual = densities(&arguments.data, arguments.part)?;
+        let mut areas = serde_json::Map::new();
+        for source in &arguments.against {
+            let other = Data { data: source.clone(), skip_bad: arguments.data.skip_bad };
+            let area = auroc(&usual, &densities(&other, Part::All)?);
+            if !arguments.json {
+                println!("AUROC {area:.4} against {source}");
+            }
+            areas.insert(source.to_string(), area.into());
+        }
+        found.insert("auroc".to_owned(), areas.into());
     }
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&found)?);

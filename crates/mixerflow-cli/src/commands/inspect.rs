@@ -96,12 +96,16 @@ struct StepMemory {
 }
 
 impl StepMemory {
-    /// From two steps with batches of noise, small enough to take a moment and large enough for work space to have its full size.
+    /// From two steps with batches of noise, small enough to take a moment and large enough for work space to have its full size. What a first step allocates once is not in it.
     fn measure(spec: &Spec<dyn ModelSpec>, event: EventShape, memory: Memory) -> Result<Self> {
-        /// Numbers in the smaller batch.
-        const NUMBERS: usize = 4 * 3072;
-        let few = (NUMBERS / event.len().max(1)).max(2);
-        let (less, more) = (peak(spec, event, memory, few)?, peak(spec, event, memory, 2 * few)?);
+        // Numbers in the smaller batch: so many that it outweighs work space.
+        let numbers = if memory == Memory::Store { 4 * 3072 } else { 32 * 3072 };
+        let few = (numbers / event.len().max(1)).max(2);
+        // On one thread: how often two threads need work space at the same moment is chance.
+        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+        let measured = |batch| alone.install(|| peak(spec, event, memory, batch));
+        measured(2)?;
+        let (less, more) = (measured(few)?, measured(2 * few)?);
         let an_image = (more - less).max(0.0) / few as f64;
         Ok(Self { an_image, besides: less - few as f64 * an_image })
     }
@@ -115,20 +119,27 @@ impl StepMemory {
     }
 }
 
-/// The most bytes that a model and a training step of it held at one time.
+/// The most bytes that a model, its optimiser and a training step held at one time, initialisation left out.
 fn peak(spec: &Spec<dyn ModelSpec>, event: EventShape, memory: Memory, batch: usize) -> Result<f64> {
+    /// Events that data-dependent initialisation sees.
+    const FIRST: usize = 8;
     workspace::release::<f32>();
     let before = MEMORY.current_usage();
-    MEMORY.reset_peak_usage();
     let mut model = build(spec, event)?;
-    let mut noise = vec![0.0; batch * event.len()];
-    Stream::new(0, 0, "inspect").row(0).gaussian(&mut noise);
     let mut adam = Adam::new(&model, Settings::default().adam(event.len()));
     let mut gradients = Gradients::zeros(&model);
-    let first = model.batch(noise.clone())?;
+    let first = model.batch(noise(FIRST * event.len()))?;
     model.flow_mut().initialise(first, &Context::new(0))?;
+    workspace::release::<f32>();
+    MEMORY.reset_peak_usage();
     let cx = Context::new(0).in_mode(Mode::Train).with_memory(memory);
-    model.flow().nll(model.batch(noise)?, &mut gradients, &cx)?;
+    model.flow().nll(model.batch(noise(batch * event.len()))?, &mut gradients, &cx)?;
     adam.step(&mut model, &gradients, 0.0)?;
     Ok(MEMORY.peak_usage().saturating_sub(before) as f64)
+}
+
+fn noise(count: usize) -> Vec<f32> {
+    let mut noise = vec![0.0; count];
+    Stream::new(0, 0, "inspect").row(0).gaussian(&mut noise);
+    noise
 }

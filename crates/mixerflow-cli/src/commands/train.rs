@@ -3,19 +3,19 @@
 use super::sources::{open, skipping, spec};
 use crate::arguments::Train;
 use crate::{INTERRUPTED, Result, interrupt, logging};
-use flow_api::spec::to_ron;
+use flow_api::spec::{BuildScope, SpecScalar, to_ron};
 use flow_train::data::Split;
-use flow_train::{Bar, Ending, Observer, Report, RunFolder, RunPlan, TrainError, Trainer};
+use flow_train::{Bar, Ending, EventKind, Observer, Report, RunFolder, RunPlan, TrainError, Trainer};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub(crate) fn run(arguments: &Train, threads: Option<usize>, verbose: u8) -> Result<ExitCode> {
+pub(crate) fn run(arguments: &Train, threads: Option<usize>) -> Result<ExitCode> {
     let path = arguments.out.clone().unwrap_or_else(|| new_folder(arguments.spec.as_deref()));
     let (run, split) =
         if arguments.resume && RunFolder::exists(&path) { resume(arguments, &path, threads)? } else { begin(arguments, &path, threads)? };
-    logging::start(verbose, Some(&path.join("log")))?;
+    logging::to_file(&path.join("log"))?;
     let RunPlan { settings, data, .. } = run.plan();
     tracing::info!("{} of {data}: {} training items, {} steps", path.display(), split.train.len(), settings.steps);
 
@@ -42,6 +42,12 @@ fn begin(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(RunF
     let (spec, data) = (spec(file, &training.set)?, skipping(source, arguments.skip_bad));
     let split = open(&data, training.seed.unwrap_or_default())?;
     let settings = training.begin(split.train.len(), threads)?;
+    // A model that cannot be built leaves no folder.
+    f32::model(
+        spec.0.as_ref(),
+        EventKind::of(split.train.as_ref()).shape,
+        &BuildScope::new(<f32 as SpecScalar>::Device::default(), settings.seed),
+    )?;
     Ok((RunFolder::create(path, RunPlan { spec, settings, data })?, split))
 }
 

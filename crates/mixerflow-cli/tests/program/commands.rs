@@ -1,0 +1,132 @@
+//! Every command on the digits, and on other data.
+
+use crate::{Place, SPEC, train};
+use std::fs;
+
+#[test]
+fn every_command_does_its_work() {
+    let place = Place::new();
+    assert_eq!(place.run(&train("run", "--steps 100 --lr 0.01 --set settings.ema=0.9")), "run\n");
+    for file in
+        ["spec.ron", "settings.ron", "data.txt", "log", "latest/progress.ron", "best/model.safetensors", "samples/step-00000100.png"]
+    {
+        assert!(place.path("run").join(file).is_file(), "{file}");
+    }
+    let lines = place.read("run/metrics.jsonl");
+    assert_eq!(lines.lines().count(), 20, "a report every twentieth of the steps");
+    assert!(lines.lines().all(|line| line.contains("\"validation\":") && !line.contains("\"validation\":null")));
+    assert!(place.read("run/log").contains("step 100: all steps are made"));
+
+    // The same figures as text and as JSON.
+    let text = place.run("eval run --data digits --dequantisations 2");
+    let json: serde_json::Value = serde_json::from_str(&place.run("eval run --data digits --dequantisations 2 --json")).unwrap();
+    let found = &json["test"];
+    assert_eq!((found["items"].as_u64(), found["unit"].as_str()), (Some(297), Some("bits/dim")));
+    let loss = found["loss"].as_f64().unwrap();
+    assert!((2.0..4.087).contains(&loss), "better than uniform: {loss}");
+    assert!(text.contains(&format!("bits/dim           {loss:.4} ± ")), "{text}");
+    assert!(found["inverse"]["error"].as_f64().unwrap() < 1e-4);
+
+    // The mean of the scores is the evaluation.
+    place.run("score run --data digits --dequantisations 2 --out scores.csv");
+    let table = place.read("scores.csv");
+    let mut lines = table.lines();
+    assert_eq!(lines.next(), Some("part,index,name,label,log_likelihood,bits_per_dim"));
+    let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
+    assert_eq!((rows.len(), rows[0][3], rows[1500][0], rows[1500][1]), (1797, "0", "test", "0"));
+    let mean = rows[1500..].iter().map(|row| row[5].parse::<f64>().unwrap()).sum::<f64>() / 297.0;
+    assert!((mean - loss).abs() < 1e-6, "{mean} and {loss}");
+    let sorted = place.run("score run --data digits --part test --sort");
+    let densities: Vec<f64> = sorted.lines().skip(1).map(|line| line.split(',').nth(4).unwrap().parse().unwrap()).collect();
+    assert!(densities.len() == 297 && densities.is_sorted());
+
+    place.run("sample run --count 6 --columns 3 --temperature 0.8 --out samples.png");
+    place.run("sample run --count 6 --out samples.npy");
+    place.run("sample run --count 3 --out samples");
+    assert_eq!(fs::read_dir(place.path("samples")).unwrap().count(), 3);
+    place.run("interpolate run --data digits --pair 0,5 --pair 7,9 --steps 5 --out way.png");
+    for picture in ["samples.png", "way.png", "samples/000002.png"] {
+        assert!(fs::read(place.path(picture)).unwrap().starts_with(b"\x89PNG"), "{picture}");
+    }
+
+    // Latents are the activations behind the last layer.
+    place.run("embed run --data digits --out latents.npy");
+    place.run("embed run --data digits --layer bijector.layers.1.patch.1 --out last.npy");
+    place.run("embed run --data digits --layer bijector.layers.0.channel --part test --out first.npy");
+    let array = |name: &str| fs::read(place.path(name)).unwrap();
+    assert_eq!(array("latents.npy").len(), 128 + 4 * 1797 * 64);
+    assert_eq!(array("first.npy").len(), 128 + 4 * 297 * 64);
+    let numbers = |name: &str| array(name)[128..].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect::<Vec<_>>();
+    let difference = numbers("latents.npy").iter().zip(numbers("last.npy")).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(difference < 1e-3, "{difference}");
+
+    // Nothing is more unusual than itself.
+    let json: serde_json::Value = serde_json::from_str(&place.run("eval run --data digits --against digits --json")).unwrap();
+    let area = json["auroc"]["digits"].as_f64().unwrap();
+    assert!((0.4..0.6).contains(&area), "{area}");
+
+    place.run("plot run --out curves.png");
+    fs::write(place.path("other.ron"), SPEC.replace("layers: 2", "layers: 1")).unwrap();
+    let table = place.run("compare tiny.ron other.ron --data digits --steps 4 --batch 32");
+    assert!(table.contains("\ntiny ") && table.contains("\nother "), "{table}");
+    assert!(place.path("comparison/index.html").is_file() && place.path("curves.png").is_file());
+    assert!(place.run("completions bash").contains("_mixerflow"));
+
+    // An exported model is the same model.
+    place.run("export run --out model.safetensors");
+    place.run("import model.safetensors --out copy");
+    place.run("score copy --data digits --dequantisations 2 --out copied.csv");
+    assert_eq!(place.read("copied.csv"), table_of(&place, "scores.csv"));
+}
+
+fn table_of(place: &Place, name: &str) -> String {
+    place.read(name)
+}
+
+#[test]
+fn inspect_shows_layers_and_memory() {
+    let place = Place::new();
+    let table = place.run("inspect tiny.ron --shape 1,8,8 --set layers=1 --set channel.AffineCoupling.hidden=16");
+    assert!(table.contains("bijector.layers.0.channel.2  AffineCoupling  4×16 → 4×16  exact"), "{table}");
+    assert!(!table.contains("layers.1."), "{table}");
+    let json: serde_json::Value = serde_json::from_str(&place.run("inspect tiny.ron --shape 1,8,8 --json")).unwrap();
+    let layers = json["layers"].as_array().unwrap();
+    let sum: u64 = layers.iter().map(|layer| layer["parameters"].as_u64().unwrap()).sum();
+    assert_eq!(json["parameters"].as_u64(), Some(sum));
+    let memory = |setting: &str| json["memory"][setting]["bytes_an_image"].as_f64().unwrap();
+    assert!(memory("Store") > memory("Recompute") && memory("Recompute") > memory("Invert"), "{json}");
+}
+
+#[test]
+fn points_of_the_plane_and_tables_are_data_too() {
+    let place = Place::new();
+    fs::write(place.path("plane.ron"), "VectorFlow(flows: [ActNorm(), AffineCoupling(hidden: 8)], repeat: 2)").unwrap();
+    place.run("train plane.ron --data toy:two-moons?n=400 --batch 64 --steps 10 --out moons");
+    let text = place.run("eval moons --data toy:two-moons?n=400");
+    assert!(text.contains("nats               "), "{text}");
+    place.run("sample moons --count 100 --out moons.png");
+    let header = place.run("score moons --data toy:two-moons?n=400");
+    assert!(header.starts_with("part,index,name,label,log_likelihood,negative_log_likelihood\n"), "{header}");
+
+    let rows: Vec<String> = (0..60).map(|i| format!("{i},{},{}", i * i % 7, ["a", "b"][i % 2])).collect();
+    fs::write(place.path("table.csv"), rows.join("\n")).unwrap();
+    place.run("train plane.ron --data csv:table.csv?label=last --batch 16 --steps 4 --out table --validation 0");
+    let scores = place.run("score table --data csv:table.csv?label=last");
+    assert!(scores.lines().skip(1).all(|line| line.split(',').nth(3).is_some_and(|label| label == "a" || label == "b")), "{scores}");
+}
+
+/// Debian's `dataset-fashion-mnist`: 28×28 pixels, 60,000 + 10,000 of them.
+#[test]
+fn fashion_mnist_where_it_is_installed() {
+    let folder = "/usr/share/datasets/fashion-mnist";
+    if !std::path::Path::new(folder).is_dir() {
+        return;
+    }
+    let place = Place::new();
+    let data = format!("idx:{folder}/train-images-idx3-ubyte.gz,{folder}/train-labels-idx1-ubyte.gz");
+    place.run(&format!("train tiny.ron --data {data} --batch 64 --steps 60 --lr 0.01 --out clothes --validation 0.01"));
+    let json: serde_json::Value = serde_json::from_str(&place.run(&format!("eval clothes --data {data} --json"))).unwrap();
+    assert_eq!(json["test"]["items"].as_u64(), Some(10_000));
+    let loss = json["test"]["loss"].as_f64().unwrap();
+    assert!(loss < 8.0, "better than uniform: {loss}");
+}

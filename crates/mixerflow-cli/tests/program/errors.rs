@@ -1,0 +1,106 @@
+//! What is wrong is said, with the exit code that says whose fault it is.
+
+use crate::{Place, train};
+use std::fs;
+
+#[test]
+fn wrong_usage_is_2_and_what_cannot_be_done_is_1() {
+    let place = Place::new();
+    place.run(&train("run", "--steps 4"));
+    fs::write(place.path("broken.ron"), "MixerFlow(patch: 4,\n  layers: two)").unwrap();
+    fs::create_dir(place.path("full")).unwrap();
+    fs::write(place.path("full/letter.txt"), "dear").unwrap();
+    let cases = [
+        ("", 2, "Usage: mixerflow"),
+        ("trian", 2, "unrecognized subcommand 'trian'"),
+        ("train tiny.ron", 2, "--data <DATA>"),
+        ("train --resume", 2, "--out <RUN>"),
+        ("train tiny.ron --data digits --steps 5 --epochs 1", 2, "cannot be used with"),
+        ("train tiny.ron --data digitz --out x", 2, "no kind of data `digitz`; there are: digits, idx"),
+        ("train tiny.ron --data images:x?sise=3 --out x", 2, "sise"),
+        ("eval run --data digits --part some", 2, "possible values: train, test, all"),
+        ("interpolate run --data digits --pair 3 --out x.png", 2, "two numbers with a comma"),
+        ("train none.ron --data digits --out x", 1, "none.ron: No such file"),
+        ("train broken.ron --data digits --out x", 1, "broken.ron:2:10-2:11: Expected integer"),
+        ("train tiny.ron --data digits --set layer=3 --out x", 1, "--set: no `layer` in the spec; there are: patch, layers, channel"),
+        ("train tiny.ron --data digits --set layers --out x", 1, "--set layers: expected PATH=VALUE"),
+        ("train tiny.ron --data digits --set layers=0 --out x", 1, "layers: expected at least 1, got 0"),
+        ("train tiny.ron --data digits --set settings.ema=2 --out x", 1, "ema: expected a decay between 0 and 1, got 2"),
+        ("train tiny.ron --data digits --set patch=3 --out x", 1, "8 is not divisible by patch 3"),
+        ("train tiny.ron --data digits --out run", 1, "run: there is a run already"),
+        ("train tiny.ron --data digits --out full", 1, "full: no empty folder: `letter.txt` is in it"),
+        ("train --resume --out full", 1, "full: there is no run to go on with"),
+        ("train --resume --out run --seed 7", 1, "seed: expected 0, with which the run was begun, got 7"),
+        ("train --resume --out run --data toy:rings", 1, "run: the run was begun on digits, not on toy:rings"),
+        ("train tiny.ron --resume --out run --set layers=3", 1, "run: the run was begun with another spec than tiny.ron"),
+        ("train --resume --out run --set layers=3", 1, "the spec of a run stays what it is"),
+        ("eval nowhere --data digits", 1, "nowhere: there is no such folder"),
+        ("eval full --data digits", 1, "full: no checkpoint"),
+        ("eval run --data toy:two-moons", 1, "the model is for events of shape (1, 8, 8) in 17 levels, the data has (2)"),
+        ("eval run --data npy:missing.npy", 1, "missing.npy: No such file"),
+        ("eval run --data digits --dequantisations 0", 1, "dequantisations: expected at least 1, got 0"),
+        ("embed run --data digits --layer bijector.layers.9 --out x.npy", 1, "the model has no such layer"),
+        ("interpolate run --data digits --pair 0,999 --out x.png", 1, "--pair: there is no item 999"),
+        ("interpolate run --data digits --pair 0,1 --steps 1 --out x.png", 1, "steps: expected at least 2, got 1"),
+        ("sample run --count 0 --out x.png", 1, "--count: expected at least 1, got 0"),
+        ("sample run --temperature=-1 --out x.png", 1, "temperature"),
+        ("sample run --out /proc/samples.png", 1, "/proc/samples.png"),
+        ("inspect tiny.ron", 1, "--shape: the spec states no shape"),
+        ("inspect tiny.ron --shape 1,2", 1, "--shape: expected C,H,W or D, got 2 numbers"),
+        ("import tiny.ron --out x", 1, "tiny.ron: "),
+        ("import run/latest/model.safetensors --out x", 1, "no `spec.ron` in its metadata"),
+        ("plot full --out x.png", 1, "full: no checkpoint"),
+    ];
+    for (arguments, code, message) in cases {
+        let (found, text) = place.fail(arguments);
+        assert!(found == code && text.contains(message), "mixerflow {arguments}: {found}, expected {code} and `{message}`:\n{text}");
+        assert!(!text.contains("panicked"), "{text}");
+    }
+    assert!(!place.path("x").exists(), "what is refused leaves nothing behind");
+    assert_eq!(fs::read_to_string(place.path("full/letter.txt")).unwrap(), "dear");
+}
+
+/// One file of a run is replaced by something else: the error names it, and no other run is touched.
+#[test]
+fn a_damaged_run_is_refused() {
+    let place = Place::new();
+    place.run(&train("run", "--steps 4 --validation 0"));
+    let whole = fs::read(place.path("run/latest/model.safetensors")).unwrap();
+    let lying = |length: u64| [&length.to_le_bytes(), &whole[8..]].concat();
+    let spec = |from: &str, to: &str| place.read("run/latest/spec.ron").replace(from, to).into_bytes();
+    let cases: [(&str, Vec<u8>, &str); 8] = [
+        ("model.safetensors", whole[..whole.len() - 5].to_vec(), "bytes of data, where the header announces"),
+        ("model.safetensors", whole[..4].to_vec(), "cut off: 4 bytes"),
+        ("model.safetensors", lying(10 << 30), "a header of 10737418240 bytes, where at most"),
+        ("model.safetensors", lying(7), "its header: "),
+        ("spec.ron", spec("hidden: 8", "hidden: 9"), " is F32 "),
+        ("spec.ron", spec("layers: 2", "layers: 3"), " missing ("),
+        ("spec.ron", spec("layers: 2", "layers: 1"), " unexpected ("),
+        ("data.ron", b"(shape: Vector(2), levels: None)".to_vec(), "expected "),
+    ];
+    for (file, bytes, message) in cases {
+        let path = place.path("run/latest").join(file);
+        let kept = fs::read(&path).unwrap();
+        fs::write(&path, bytes).unwrap();
+        let (code, text) = place.fail("eval run --data digits");
+        assert!(code == 1 && text.contains(message), "{file}: expected `{message}`:\n{text}");
+        fs::write(&path, kept).unwrap();
+    }
+    place.run("eval run --data digits");
+}
+
+/// A corrupt picture among good ones is named; `--skip-bad` goes on without it and says how many are left out.
+#[test]
+fn bad_pictures_are_named_or_left_out() {
+    let place = Place::new();
+    place.run(&train("run", "--steps 2"));
+    place.run("sample run --count 12 --out pictures");
+    fs::write(place.path("pictures/zz.jpg"), b"\xff\xd8\xff\xe0no picture").unwrap();
+    let (code, text) = place.fail("train tiny.ron --data images:pictures --steps 2 --batch 4 --out photos");
+    assert!(code == 1 && text.contains("zz.jpg"), "{text}");
+    let output =
+        place.program("train tiny.ron --data images:pictures --skip-bad --steps 2 --batch 4 --validation 0 --out photos").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("zz.jpg is left out") && text.contains("1 files are left out"), "{text}");
+    assert_eq!(place.read("photos/data.txt").trim(), "images:pictures?skip-bad=1");
+}

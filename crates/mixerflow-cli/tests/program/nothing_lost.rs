@@ -1,0 +1,125 @@
+//! Kills, interrupts, full disks and second processes leave a run that can go on, bit for bit as if nothing had happened.
+
+use crate::{Place, train};
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// What a run amounts to, seconds left out.
+fn essence(place: &Place, run: &str) -> Vec<Vec<u8>> {
+    let file = |name: &str| fs::read(place.path(run).join(name)).unwrap();
+    let metrics = place.read(format!("{run}/metrics.jsonl"));
+    let losses = metrics.lines().map(|line| {
+        let mut report: serde_json::Value = serde_json::from_str(line).unwrap();
+        report.as_object_mut().unwrap().retain(|name, _| !name.starts_with("seconds"));
+        format!("{report}\n")
+    });
+    let tensors = ["latest/model.safetensors", "latest/optimiser.safetensors", "latest/best.safetensors", "best/model.safetensors"];
+    tensors.into_iter().map(file).chain([losses.collect::<String>().into_bytes()]).collect()
+}
+
+/// Everything that a run keeps: averaged weights, a best model, reports that fall between checkpoints.
+const STEPS: &str = "--steps 40 --report-every 3 --set settings.ema=0.9 --validation 0.1";
+
+#[test]
+fn a_stopped_run_goes_on_as_if_it_had_not_stopped() {
+    let place = Place::new();
+    place.run(&train("whole", STEPS));
+    place.run(&train("parts", &format!("{STEPS} --stop-at 20 --threads 1")));
+    assert!(place.read("parts/log").contains("step 20: stopped"));
+    place.run("train --resume --out parts");
+    assert_eq!(essence(&place, "parts"), essence(&place, "whole"));
+    // A finished run has nothing more to do.
+    place.run("train --resume --out parts");
+    assert_eq!(essence(&place, "parts"), essence(&place, "whole"));
+}
+
+#[test]
+fn a_kill_at_any_moment_loses_nothing() {
+    const KILLS: u64 = 20;
+    let place = Place::new();
+    // A checkpoint a step: most kills fall into the writing of one.
+    let arguments = train("killed", "--steps 60 --report-every 1 --set settings.ema=0.9 --validation 0.1 --resume");
+    let mut moment = 0x9e37_79b9_7f4a_7c15_u64;
+    for kill in 0..KILLS {
+        let mut child = Command::new(assert_cmd::cargo::cargo_bin("mixerflow"))
+            .current_dir(place.path(""))
+            .args(arguments.split_whitespace())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        moment = moment.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        std::thread::sleep(Duration::from_millis(5 + (moment >> 33) % 120));
+        let finished = child.try_wait().unwrap();
+        child.kill().unwrap();
+        let output = child.wait_with_output().unwrap();
+        let failed = finished.is_some_and(|status| !status.success());
+        assert!(!failed, "resume {kill}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    place.run(&arguments);
+    place.run(&train("whole", "--steps 60 --report-every 1 --set settings.ema=0.9 --validation 0.1"));
+    assert_eq!(essence(&place, "killed"), essence(&place, "whole"));
+    place.run("eval killed --data digits");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_finishes_the_step_and_a_second_process_is_refused() {
+    let place = Place::new();
+    let arguments = train("run", "--steps 1000000 --report-every 100000");
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin("mixerflow"))
+        .current_dir(place.path(""))
+        .args(arguments.split_whitespace())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !place.path("run/metrics.jsonl").exists() {
+        assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none(), "the run has not begun");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let (code, text) = place.fail("train --resume --out run");
+    assert!(code == 1 && text.contains("run: another process is training here"), "{text}");
+
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    assert!(text.contains("stopping after this step"), "{text}");
+    place.run("train --resume --out run --stop-at 1");
+    place.run("eval run --data digits");
+}
+
+/// A file size limit is what a full disk is to the writer: writing fails half-way.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_the_last_checkpoint() {
+    let place = Place::new();
+    place.run(&train("run", &format!("{STEPS} --stop-at 20")));
+    let before = essence(&place, "run");
+    let script = "trap '' XFSZ; ulimit -f 8; exec \"$0\" train --resume --out run";
+    let output = Command::new("sh")
+        .current_dir(place.path(""))
+        .args(["-c", script])
+        .arg(assert_cmd::cargo::cargo_bin("mixerflow"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("run/.latest.checkpoint-draft/") && text.contains("File too large"), "{text}");
+    assert_eq!(essence(&place, "run")[..4], before[..4]);
+    place.run("train --resume --out run");
+    place.run(&train("whole", STEPS));
+    assert_eq!(essence(&place, "run"), essence(&place, "whole"));
+}
+
+/// No folder can be made below /proc, by anyone.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_folder_that_cannot_be_written_is_an_error() {
+    let place = Place::new();
+    let (code, text) = place.fail(&train("/proc/run", "--steps 2"));
+    assert!(code == 1 && text.contains("/proc/run: "), "{text}");
+}
