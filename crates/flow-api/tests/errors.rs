@@ -118,7 +118,7 @@ fn specs_say_where_and_what() {
     }
     let empty: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [])").unwrap();
     let error = f32::model(empty.0.as_ref(), EventShape::Vector(2), &BuildScope::new(device(), 1)).unwrap_err();
-    assert_eq!(error.to_string(), "bijector: flows: expected at least 1, got 0");
+    assert_eq!(error.to_string(), "bijector: flows: expected 1 to 16384, got 0");
 }
 
 #[test]

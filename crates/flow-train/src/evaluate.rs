@@ -143,7 +143,7 @@ struct Sum {
 /// Area under the ROC curve of telling `unusual` items from `usual` ones by their log-likelihood: the probability that an item of the first is less likely than one of the second, ties
 /// counted half. ½ is chance, 1 is a perfect order. A likelihood that is not a number counts as the lowest; NaN if either list is empty.
 ///
-/// It is the Mann–Whitney statistic U over the number of pairs (Hanley and McNeil, *The meaning and use of the area under a ROC curve*, 1982).
+/// It is the Mann–Whitney statistic U over the number of pairs (Hanley and `McNeil`, *The meaning and use of the area under a ROC curve*, 1982).
 ///
 /// ```
 /// assert_eq!(flow_train::auroc(&[-1.0, -2.0], &[-3.0, -9.0]), 1.0);

@@ -52,7 +52,7 @@ macro_rules! coupling_spec {
             fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError> {
                 let $spec = self;
                 let named = scope.child(stringify!($name));
-                let condition = self.condition.map_or(Ok(0), |width| named.at_least("condition", width, 1))?;
+                let condition = self.condition.map_or(Ok(0), |width| named.size("condition", width, 1))?;
                 let conditioner = Conditioner { hidden: self.hidden, blocks: self.blocks, activation: self.activation, condition };
                 let flipped = scope.index() % 2 == 1;
                 let coupling = $transformer

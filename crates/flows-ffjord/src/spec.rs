@@ -1,7 +1,7 @@
 //! Continuous flows in RON.
 //!
 //! ```
-//! use flow_api::spec::{from_ron, to_ron, FlowSpec};
+//! use flow_api::spec::{FlowSpec, from_ron, to_ron};
 //! use flows_ffjord as _; // registers the kind
 //! let spec: FlowSpec =
 //!     from_ron("Ffjord(hidden: 64, layers: 2, time: ConcatSquash, solver: Dopri5(rtol: 1e-5, atol: 1e-5), trace: Hutchinson(probes: 1))")?;
@@ -15,7 +15,7 @@ use crate::flow::{ContinuousFlow, setting};
 use crate::objective::Regularisation;
 use crate::ode::{OdeError, Solver, Steps};
 use crate::trace::{Hutchinson, Trace};
-use flow_api::spec::{BuildRowFlow, BuildScope, SpecError, SpecScalar};
+use flow_api::spec::{BuildRowFlow, BuildScope, MAX_SIZE, SpecError, SpecScalar, size_range};
 use flow_api::{FlowError, Result, RowFlow, register_row_flow};
 use serde::{Deserialize, Serialize};
 
@@ -100,8 +100,8 @@ impl Ffjord {
     /// [`FlowError::Setting`].
     pub fn check(&self) -> Result<()> {
         for (field, size) in [("hidden", self.hidden), ("layers", self.layers)] {
-            if size == 0 {
-                return Err(setting(field, "at least 1", size));
+            if !(1..=MAX_SIZE).contains(&size) {
+                return Err(setting(field, &size_range(1), size));
             }
         }
         let (EndTime::Fixed(end) | EndTime::Learned(end)) = self.end_time;

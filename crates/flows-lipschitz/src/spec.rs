@@ -1,7 +1,7 @@
 //! Residual flows in RON.
 //!
 //! ```
-//! use flow_api::spec::{from_ron, to_ron, FlowSpec};
+//! use flow_api::spec::{FlowSpec, from_ron, to_ron};
 //! use flows_lipschitz as _; // registers the kind
 //! let spec: FlowSpec = from_ron("Residual(hidden: 128, layers: 3, coefficient: 0.97, activation: LipSwish, log_det: Roulette(length: Poisson(2.0)))")?;
 //! assert!(to_ron(&spec)?.contains("evaluation: Exact"));
@@ -13,7 +13,7 @@ use crate::flow::{ResidualFlow, setting};
 use crate::inverse::FixedPoint;
 use crate::network::Activation;
 use crate::spectral::PowerIteration;
-use flow_api::spec::{BuildRowFlow, BuildScope, SpecError, SpecScalar};
+use flow_api::spec::{BuildRowFlow, BuildScope, MAX_SIZE, SpecError, SpecScalar, size_range};
 use flow_api::{FlowError, Result, RowFlow, register_row_flow};
 use serde::{Deserialize, Serialize};
 
@@ -68,8 +68,8 @@ impl Residual {
     /// [`FlowError::Setting`].
     pub fn check(&self) -> Result<()> {
         for (field, size) in [("hidden", self.hidden), ("layers", self.layers), ("iterations", self.power_iteration.iterations)] {
-            if size == 0 {
-                return Err(setting(field, "at least 1", size));
+            if !(1..=MAX_SIZE).contains(&size) {
+                return Err(setting(field, &size_range(1), size));
             }
         }
         if !(self.coefficient > 0.0 && self.coefficient < 1.0) {

@@ -91,9 +91,9 @@ impl BuildModel for MixerFlow {
             return Err(scope.field_error("image", format!("the data's shape {event}"), stated));
         }
         let image = ImageShape::of(event, scope.path())?;
-        scope.at_least("layers", self.layers, 1)?;
+        scope.size("layers", self.layers, 1)?;
         if let Some(shift) = self.shift {
-            scope.at_least("shift.every", shift.every, 1)?;
+            scope.size("shift.every", shift.every, 1)?;
         }
         let (straight, shifted) = self.patches(image, &scope)?;
 

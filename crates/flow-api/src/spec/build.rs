@@ -7,6 +7,17 @@ use crate::{
 };
 use dfdx::prelude::{Tensor, TensorFromVec};
 
+/// The largest number of layers, units or repetitions that a spec can ask for: with more, memory would run out before the mistake is told.
+pub const MAX_SIZE: usize = 1 << 14;
+
+/// The most numbers that an event can have.
+pub const MAX_EVENT: usize = 1 << 26;
+
+/// The sizes from `least` to [`MAX_SIZE`], in words.
+pub fn size_range(least: usize) -> String {
+    format!("{least} to {MAX_SIZE}")
+}
+
 /// Shape of one event: what a density is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum EventShape {
@@ -102,12 +113,12 @@ impl<D: Clone> BuildScope<D> {
         SpecError::Field { path: self.path.clone(), field, expected: expected.into(), got: got.to_string() }
     }
 
-    /// Checks that a size is at least `least`.
+    /// Checks that a size is at least `least` and at most [`MAX_SIZE`].
     ///
     /// # Errors
     /// [`SpecError::Field`].
-    pub fn at_least(&self, field: &'static str, value: usize, least: usize) -> Result<usize, SpecError> {
-        if value >= least { Ok(value) } else { Err(self.field_error(field, format!("at least {least}"), value)) }
+    pub fn size(&self, field: &'static str, value: usize, least: usize) -> Result<usize, SpecError> {
+        if (least..=MAX_SIZE).contains(&value) { Ok(value) } else { Err(self.field_error(field, size_range(least), value)) }
     }
 
     /// Checks that a number is finite and greater than zero.
@@ -150,6 +161,9 @@ macro_rules! spec_scalar {
                 spec.$row_flow(dim, scope)
             }
             fn model(spec: &dyn ModelSpec, event: EventShape, scope: &BuildScope<DefaultDevice>) -> Result<Model<Self>, SpecError> {
+                if event.len() > MAX_EVENT {
+                    return Err(SpecError::Event { path: spec.kind().to_owned(), expected: "at most 67,108,864 numbers", got: event.to_string() });
+                }
                 spec.$model(event, scope)
             }
         }

@@ -39,7 +39,8 @@ register_row_flow!(LuLinear);
 
 impl BuildRowFlow for LuLinear {
     fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError> {
-        let linear = layers::LuLinear::new(dim, scope.device());
+        // A matrix of dim × dim.
+        let linear = layers::LuLinear::new(scope.child("LuLinear").size("dim", dim, 1)?, scope.device());
         Ok(Box::new(match self.permutation {
             Order::Identity => linear,
             Order::Reverse => linear.with_permutation((0..dim).rev().collect())?,

@@ -11,7 +11,10 @@ mod flows;
 mod ron_text;
 mod vector;
 
-pub use build::{BuildModel, BuildRowFlow, BuildScope, EventBijector, EventFlow, EventShape, Model, ModelSpec, RowFlowSpec, SpecScalar};
+pub use build::{
+    BuildModel, BuildRowFlow, BuildScope, EventBijector, EventFlow, EventShape, MAX_EVENT, MAX_SIZE, Model, ModelSpec, RowFlowSpec,
+    SpecScalar, size_range,
+};
 pub use edit::set_field;
 pub use error::SpecError;
 pub use flows::{ActNorm, BaseSpec, LuLinear, Order, Permutation, build_flows};

@@ -37,8 +37,8 @@ impl BuildModel for VectorFlow {
             return Err(SpecError::Event { path: "VectorFlow".to_owned(), expected: "vectors", got: event.to_string() });
         };
         let scope = scope.child("bijector");
-        scope.at_least("repeat", self.repeat, 1)?;
-        scope.at_least("flows", self.flows.len(), 1)?;
+        scope.size("repeat", self.repeat, 1)?;
+        scope.size("flows", self.flows.len(), 1)?;
         let repeated: Vec<FlowSpec> = std::iter::repeat_n(&self.flows, self.repeat).flatten().cloned().collect();
         let chain = build_flows::<E>(&repeated, dim, 0, &scope)?;
         Ok(Model::new(Box::new(Rows(chain)), self.base.build::<E>(dim, scope.device()), event, scope.device().clone())?)

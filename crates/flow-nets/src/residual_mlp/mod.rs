@@ -7,6 +7,7 @@ mod plain;
 pub use activation::Activation;
 pub use kernel::ResidualMlpKernel;
 
+use flow_api::spec::{MAX_SIZE, size_range};
 use flow_api::{FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut, module_fields};
 use kernel::Affine;
 use rand::{Rng, SeedableRng};
@@ -93,9 +94,10 @@ impl<E: Scalar, D: FlowDevice<E>> ResidualMlp<E, D> {
     pub fn new(config: ResidualMlpConfig, seed: u64, device: &D) -> Result<Self> {
         let ResidualMlpConfig { inputs, condition, outputs, hidden, blocks, .. } = config;
         for (field, value) in [("inputs", inputs), ("outputs", outputs), ("hidden", hidden), ("blocks", blocks)] {
-            if value == 0 {
-                let expected = "at least 1".to_owned();
-                return Err(FlowError::Setting { layer: "ResidualMlp".to_owned(), field, expected, got: "0".to_owned() });
+            let most = if matches!(field, "hidden" | "blocks") { MAX_SIZE } else { usize::MAX };
+            if value == 0 || value > most {
+                let expected = if most == MAX_SIZE { size_range(1) } else { "at least 1".to_owned() };
+                return Err(FlowError::Setting { layer: "ResidualMlp".to_owned(), field, expected, got: value.to_string() });
             }
         }
         let mut rng = ChaCha8Rng::seed_from_u64(seed);

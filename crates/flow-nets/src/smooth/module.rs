@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use flow_api::spec::{MAX_SIZE, size_range};
 use flow_api::{FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -133,7 +134,11 @@ impl<E: Scalar, D: FlowDevice<E>> Mlp<E, D> {
     /// [`FlowError::Setting`] for a width of 0.
     pub fn new(config: &MlpConfig, seed: u64, device: &D) -> Result<Self> {
         let widths = [("input", config.input), ("output", config.output)];
-        if let Some((field, got)) = widths.into_iter().chain(config.hidden.iter().map(|&w| ("hidden", w))).find(|&(_, w)| w == 0) {
+        let mut sizes = [("layers", config.hidden.len().max(1))].into_iter().chain(config.hidden.iter().map(|&width| ("hidden", width)));
+        if let Some((field, got)) = sizes.find(|(_, size)| !(1..=MAX_SIZE).contains(size)) {
+            return Err(FlowError::Setting { layer: "Mlp".to_owned(), field, expected: size_range(1), got: got.to_string() });
+        }
+        if let Some((field, got)) = widths.into_iter().find(|(_, width)| *width == 0) {
             return Err(FlowError::Setting { layer: "Mlp".to_owned(), field, expected: "at least 1".to_owned(), got: got.to_string() });
         }
         let mut rng = ChaCha8Rng::seed_from_u64(seed);

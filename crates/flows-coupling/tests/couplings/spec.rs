@@ -9,9 +9,9 @@ fn refused_settings() {
     for (ron, dim, expected) in [
         ("AffineCoupling()", 1, "AffineCoupling: dim: expected at least 2, got 1"),
         ("AffineCoupling()", 0, "AffineCoupling: dim: expected at least 2, got 0"),
-        ("AffineCoupling(hidden: 0)", 4, "AffineCoupling: hidden: expected at least 1, got 0"),
-        ("AdditiveCoupling(blocks: 0)", 4, "AdditiveCoupling: blocks: expected at least 1, got 0"),
-        ("AdditiveCoupling(condition: 0)", 4, "AdditiveCoupling: condition: expected at least 1, got 0"),
+        ("AffineCoupling(hidden: 0)", 4, "AffineCoupling: hidden: expected 1 to 16384, got 0"),
+        ("AdditiveCoupling(blocks: 0)", 4, "AdditiveCoupling: blocks: expected 1 to 16384, got 0"),
+        ("AdditiveCoupling(condition: 0)", 4, "AdditiveCoupling: condition: expected 1 to 16384, got 0"),
         ("AffineCoupling(bound: 0.0)", 4, "AffineCoupling: bound: expected a finite number greater than 0, got 0"),
         ("AffineCoupling(bound: -1.0)", 4, "AffineCoupling: bound: expected a finite number greater than 0, got -1"),
         ("AffineCoupling(bound: NaN)", 4, "AffineCoupling: bound: expected a finite number greater than 0, got NaN"),

@@ -40,14 +40,14 @@ fn specs_are_read_and_written() {
 #[test]
 fn bad_settings_are_refused() {
     for (ron, expected) in [
-        ("Residual(hidden: 0)", "hidden: expected at least 1, got 0"),
-        ("Residual(layers: 0)", "layers: expected at least 1, got 0"),
+        ("Residual(hidden: 0)", "hidden: expected 1 to 16384, got 0"),
+        ("Residual(layers: 0)", "layers: expected 1 to 16384, got 0"),
         ("Residual(coefficient: 1.0)", "coefficient: expected a number greater than 0 and less than 1, got 1"),
         ("Residual(coefficient: 0.0)", "coefficient: expected a number greater than 0 and less than 1, got 0"),
         ("Residual(coefficient: NaN)", "coefficient: expected a number greater than 0 and less than 1, got NaN"),
-        ("Residual(log_det: Truncated(terms: 0))", "terms: expected at least 1, got 0"),
-        ("Residual(log_det: Truncated(probes: 0))", "probes: expected at least 1, got 0"),
-        ("Residual(evaluation: Neumann(probes: 0))", "probes: expected at least 1, got 0"),
+        ("Residual(log_det: Truncated(terms: 0))", "terms: expected 1 to 16384, got 0"),
+        ("Residual(log_det: Truncated(probes: 0))", "probes: expected 1 to 16384, got 0"),
+        ("Residual(evaluation: Neumann(probes: 0))", "probes: expected 1 to 16384, got 0"),
         (
             "Residual(log_det: Roulette(length: Geometric(0.0)))",
             "length: expected Geometric(p) with p greater than 0 and at most 1, got Geometric(0)",
@@ -57,9 +57,9 @@ fn bad_settings_are_refused() {
             "length: expected Poisson(λ) with λ greater than 0 and at most 100, got Poisson(-1)",
         ),
         ("Residual(inverse: (tolerance: 0.0))", "tolerance: expected a finite number greater than 0, got 0"),
-        ("Residual(inverse: (max_iterations: 0))", "max_iterations: expected at least 1, got 0"),
+        ("Residual(inverse: (max_iterations: 0))", "max_iterations: expected 1 to 16384, got 0"),
         ("Residual(inverse: (anderson: 9))", "anderson: expected at most 8, got 9"),
-        ("Residual(power_iteration: (iterations: 0))", "iterations: expected at least 1, got 0"),
+        ("Residual(power_iteration: (iterations: 0))", "iterations: expected 1 to 16384, got 0"),
         ("Residual(power_iteration: (tolerance: 2.0))", "tolerance: expected a number greater than 0 and less than 1, got 2"),
     ] {
         let error = build(ron).err().unwrap_or_else(|| panic!("{ron} was accepted"));
