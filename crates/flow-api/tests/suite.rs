@@ -4,8 +4,8 @@ use dfdx::prelude::*;
 use flow_api::layers::{ActNorm, LuLinear};
 use flow_api::testkit::{Mutant, Mutation, Subject, check};
 use flow_api::{
-    Bijector, Context, Cotangent, Gradients, LogDet, Mapped, Module, Point, Pulled, Result, RowChain, RowFlow, Rows, Visitor,
-    VisitorMut, shape_error, to_host,
+    Bijector, Context, Cotangent, Gradients, LogDet, Mapped, Module, Point, Pulled, Result, RowChain, RowFlow, Rows, Visitor, VisitorMut,
+    shape_error, to_host,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 
