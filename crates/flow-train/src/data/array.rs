@@ -107,7 +107,7 @@ impl Array {
 
     /// A data set of these items; `path` names it in errors.
     ///
-    /// Unsigned bytes are pictures of 256 levels, N×H×W (grey), N×C×H×W or N×H×W×C, or vectors of 256 levels, N×d; floats are vectors, N×d.
+    /// Unsigned bytes are pictures of 256 levels, N×H×W (grey), N×C×H×W or N×H×W×C, or vectors of 256 levels, N×d; floats are the same without levels: their density is modelled as they are.
     ///
     /// # Errors
     /// [`DataError::Header`] for any other shape or type and where the layout of four axes is ambiguous; [`DataError::Value`] for a
@@ -145,10 +145,11 @@ impl Array {
                 (Values::Levels(pixels), Some(256))
             }
             (Numbers::Bytes(v), _) => (Values::Levels(v), Some(256)),
-            (Numbers::Floats(v), ItemShape::Vector { .. }) => (Values::Real(v), None),
-            (Numbers::Floats(_), _) => {
-                return error("shape", "2 axes for floats; pictures are unsigned bytes", axes);
+            (Numbers::Floats(mut pixels), ItemShape::Image { channels, .. }) if interleaved => {
+                planes_apart(&mut pixels, channels, shape.dims());
+                (Values::Real(pixels), None)
             }
+            (Numbers::Floats(v), _) => (Values::Real(v), None),
             (Numbers::Integers(_), _) => {
                 return error("element type", "u8, f32 or f64", "another integer".to_owned());
             }
@@ -185,8 +186,8 @@ impl Array {
 }
 
 /// Reorders pictures of `dims` values in place, from pixel by pixel (H, W, C) to channel by channel (C, H, W).
-pub(super) fn planes_apart(pictures: &mut [u8], channels: usize, dims: usize) {
-    let mut pixels = vec![0; dims];
+pub(super) fn planes_apart<T: Copy + Default>(pictures: &mut [T], channels: usize, dims: usize) {
+    let mut pixels = vec![T::default(); dims];
     for picture in pictures.chunks_exact_mut(dims.max(1)) {
         pixels.copy_from_slice(picture);
         for (channel, plane) in picture.chunks_exact_mut((dims / channels).max(1)).enumerate() {
