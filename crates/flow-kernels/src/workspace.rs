@@ -1,9 +1,11 @@
 //! Scratch memory that is reused, so that a kernel in steady state does not allocate.
 //!
 //! [`Buffer::take`] hands out memory from a pool of the process and its drop puts it back. The pool is shared by all threads, since what one thread keeps of a forward pass
-//! another one may drop in the backward pass; it holds as much as was ever in use at one time, until [`release`] gives it back.
+//! another one may drop in the backward pass; it holds as much as was ever in use at one time, until [`release`] gives it back. Each thread keeps the few buffers that it dropped last for itself,
+//! so that what a kernel takes and drops block after block costs no lock.
 //! A buffer starts on a cache line (64 bytes), so that no vector load of a block whose lanes are a multiple of 16 crosses one.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -16,6 +18,9 @@ const ALIGNMENT: usize = 64;
 /// Buffers lie in the pool by length, rounded up to a multiple of this many numbers.
 const STEP: usize = 64;
 
+/// Buffers that a thread keeps for itself: about as many as one pass of a kernel over a block has in use.
+const OWN: usize = 32;
+
 /// Memory by length.
 type Pool<E> = LazyLock<Mutex<HashMap<usize, Vec<Vec<E>>>>>;
 
@@ -26,6 +31,9 @@ type Pool<E> = LazyLock<Mutex<HashMap<usize, Vec<Vec<E>>>>>;
 pub trait Pooled: Sized + 'static {
     /// Runs `f` on the pool.
     fn with_pool<R>(f: impl FnOnce(&mut HashMap<usize, Vec<Vec<Self>>>) -> R) -> R;
+
+    /// Runs `f` on what the thread keeps for itself; not at all while the thread ends.
+    fn with_own<R>(f: impl FnOnce(&mut Vec<Vec<Self>>) -> Option<R>) -> Option<R>;
 }
 
 macro_rules! impl_pooled {
@@ -36,13 +44,24 @@ macro_rules! impl_pooled {
                 // A panic elsewhere leaves the pool sound: its operations do not panic half-way.
                 f(&mut POOL.lock().unwrap_or_else(PoisonError::into_inner))
             }
+
+            fn with_own<R>(f: impl FnOnce(&mut Vec<Vec<Self>>) -> Option<R>) -> Option<R> {
+                thread_local! {
+                    static OWN_BUFFERS: RefCell<Vec<Vec<$float>>> = const { RefCell::new(Vec::new()) };
+                }
+                OWN_BUFFERS.try_with(|own| f(&mut own.borrow_mut())).ok().flatten()
+            }
         }
     )*};
 }
 impl_pooled!(f32, f64);
 
-/// Gives all memory that is in the pool, not in use, back to the system.
+/// Gives all memory that is in the pool, not in use, back to the system; of what threads keep for themselves that of the calling one.
 pub fn release<E: Real>() {
+    E::with_own(|own| {
+        own.clear();
+        Some(())
+    });
     E::with_pool(HashMap::clear);
 }
 
@@ -69,7 +88,8 @@ impl<E: Real> Buffer<E> {
         }
         let slack = ALIGNMENT / size_of::<E>();
         let size = len.next_multiple_of(STEP) + slack;
-        let pooled = E::with_pool(|pool| pool.get_mut(&size).and_then(Vec::pop));
+        let own = E::with_own(|own| Some(own.swap_remove(own.iter().rposition(|memory| memory.len() == size)?)));
+        let pooled = own.or_else(|| E::with_pool(|pool| pool.get_mut(&size).and_then(Vec::pop)));
         let memory = pooled.unwrap_or_else(|| vec![E::zero(); size]);
         let start = memory.as_ptr().align_offset(ALIGNMENT).min(slack);
         Self { memory, start, len }
@@ -101,8 +121,12 @@ impl<E: Real> DerefMut for Buffer<E> {
 
 impl<E: Real> Drop for Buffer<E> {
     fn drop(&mut self) {
-        let memory = std::mem::take(&mut self.memory);
-        if !memory.is_empty() {
+        let mut memory = std::mem::take(&mut self.memory);
+        if memory.is_empty() {
+            return;
+        }
+        let kept = E::with_own(|own| (own.len() < OWN).then(|| own.push(std::mem::take(&mut memory))));
+        if kept.is_none() {
             E::with_pool(|pool| pool.entry(memory.len()).or_default().push(memory));
         }
     }

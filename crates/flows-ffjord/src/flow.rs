@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// The same solve from T to 0, at the same tolerance.
 ///
 /// # Solves
-/// Every block of at most 128 rows is a solve of its own with its own steps, so one stiff sample does not slow the batch, and results are bit-equal at any
+/// Every block of at most [`BLOCK_LANES`] rows is a solve of its own with its own steps, so one stiff sample does not slow the batch, and results are bit-equal at any
 /// number of threads. [`SolveReport`] has the evaluations, accepted steps (as iterations) and rejected steps of the block that needed most.
 ///
 /// # Parameters

@@ -13,8 +13,8 @@ use rayon::prelude::*;
 /// Most rows in a block: the activations of a layer of some hundred units then stay in the L2 cache.
 pub const BLOCK_LANES: usize = 128;
 
-/// Fewest rows that make a group worth its own sums.
-const GROUP_ROWS: usize = 2 * BLOCK_LANES;
+/// Fewest rows that make a group worth its own sums: so few that a small batch still gives every thread some groups.
+const GROUP_ROWS: usize = BLOCK_LANES / 2;
 
 /// Most groups of a batch: enough for many threads, few enough that adding up their sums stays cheap.
 const MAX_GROUPS: usize = 16;
