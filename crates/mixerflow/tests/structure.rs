@@ -145,10 +145,10 @@ fn errors_say_which_number_does_not_divide_which() {
         (
             format!("MixerFlow(patch: 2, layers: 1, shift: (every: 0), {sides})"),
             digits,
-            "bijector: shift.every: expected at least 1, got 0",
+            "bijector: shift.every: expected 1 to 16384, got 0",
         ),
         (format!("MixerFlow(patch: 0, layers: 1, {sides})"), digits, "bijector: patch: expected at least 1, got 0"),
-        (format!("MixerFlow(patch: 2, layers: 0, {sides})"), digits, "bijector: layers: expected at least 1, got 0"),
+        (format!("MixerFlow(patch: 2, layers: 0, {sides})"), digits, "bijector: layers: expected 1 to 16384, got 0"),
         (
             format!("MixerFlow(image: (1, 8, 8), patch: 2, layers: 1, {sides})"),
             EventShape::Image { channels: 1, height: 28, width: 28 },

@@ -4,6 +4,7 @@ use super::kernel::{Lanes, Pull, RowKernel, RowTape};
 use crate::{Result, Scalar};
 use flow_kernels::matmul::{Accumulate, Operand, matmul};
 use flow_kernels::workspace::Buffer;
+use std::sync::OnceLock;
 
 /// An invertible affine map y = W x + b of R^d, made ready for one call.
 ///
@@ -39,18 +40,15 @@ pub(crate) struct AffinePart<'a, E: Scalar> {
 pub(crate) struct AffineKernel<'a, E: Scalar> {
     dim: usize,
     parts: Vec<AffinePart<'a, E>>,
-    /// W and b of the maps in front of each part.
+    /// W and b of the maps in front of each part but the first.
     prefixes: Vec<(Vec<E>, Vec<E>)>,
     /// W of each part.
     matrices: Vec<Vec<E>>,
     matrix: Vec<E>,
-    inverse: Vec<E>,
+    /// W⁻¹, when a pass asks for it: a forward pass and its pullback do not.
+    inverse: OnceLock<Vec<E>>,
     offset: Vec<E>,
     log_det: E,
-}
-
-fn identity<E: Scalar>(dim: usize) -> Vec<E> {
-    (0..dim * dim).map(|k| if k % (dim + 1) == 0 { E::one() } else { E::zero() }).collect()
 }
 
 fn product<E: Scalar>(a: &[E], b: &[E], dim: usize) -> Vec<E> {
@@ -68,19 +66,22 @@ fn transposed_product<E: Scalar>(a: &[E], b: &[E], dim: usize, columns: usize) -
 impl<'a, E: Scalar> AffineKernel<'a, E> {
     pub(crate) fn new(parts: Vec<AffinePart<'a, E>>) -> Self {
         let dim = parts.first().map_or(0, |part| part.map.dim());
-        let (mut matrix, mut inverse, mut offset) = (identity(dim), identity(dim), vec![E::zero(); dim]);
+        let (mut matrix, mut offset) = (Vec::new(), Vec::new());
         let (mut prefixes, mut matrices) = (Vec::with_capacity(parts.len()), Vec::with_capacity(parts.len()));
-        for AffinePart { map, .. } in &parts {
-            let own = map.matrix();
-            let mut moved = map.offset();
-            matmul(&mut moved, Accumulate::Add, Operand::new(&own, dim, dim), Operand::new(&offset, dim, 1));
-            prefixes.push((std::mem::replace(&mut matrix, identity(dim)), std::mem::replace(&mut offset, moved)));
-            matrix = product(&own, &prefixes[prefixes.len() - 1].0, dim);
-            inverse = product(&inverse, &map.inverse_matrix(), dim);
+        for (i, AffinePart { map, .. }) in parts.iter().enumerate() {
+            let (own, own_offset) = (map.matrix(), map.offset());
+            if i == 0 {
+                (matrix, offset) = (own.clone(), own_offset);
+            } else {
+                let mut moved = own_offset;
+                matmul(&mut moved, Accumulate::Add, Operand::new(&own, dim, dim), Operand::new(&offset, dim, 1));
+                let whole = product(&own, &matrix, dim);
+                prefixes.push((std::mem::replace(&mut matrix, whole), std::mem::replace(&mut offset, moved)));
+            }
             matrices.push(own);
         }
         let log_det = parts.iter().map(|part| part.map.log_det()).sum();
-        Self { dim, parts, prefixes, matrices, matrix, inverse, offset, log_det }
+        Self { dim, parts, prefixes, matrices, matrix, inverse: OnceLock::new(), offset, log_det }
     }
 
     fn pull(&self, x: &[E], cotangent: &mut [E], lanes: usize, sums: &mut [E]) {
@@ -95,13 +96,26 @@ impl<'a, E: Scalar> AffineKernel<'a, E> {
         matmul(cotangent, Accumulate::Replace, Operand::new(&self.matrix, dim, dim).transposed(), Operand::new(&out, dim, lanes));
     }
 
+    /// W⁻¹ = W₁⁻¹ W₂⁻¹ ….
+    fn inverse_matrix(&self) -> &[E] {
+        self.inverse.get_or_init(|| {
+            let inverses = self.parts.iter().map(|part| part.map.inverse_matrix());
+            inverses.reduce(|so_far, next| product(&so_far, &next, self.dim)).unwrap_or_default()
+        })
+    }
+
     /// y → W⁻¹(y − b).
     fn invert(&self, values: &mut [E], lanes: usize) {
         let mut shifted = Buffer::take(values.len());
         for ((shifted, values), &b) in shifted.chunks_exact_mut(lanes).zip(values.chunks_exact(lanes)).zip(&self.offset) {
             shifted.iter_mut().zip(values).for_each(|(shifted, &y)| *shifted = y - b);
         }
-        matmul(values, Accumulate::Replace, Operand::new(&self.inverse, self.dim, self.dim), Operand::new(&shifted, self.dim, lanes));
+        matmul(
+            values,
+            Accumulate::Replace,
+            Operand::new(self.inverse_matrix(), self.dim, self.dim),
+            Operand::new(&shifted, self.dim, lanes),
+        );
     }
 }
 
@@ -146,12 +160,17 @@ impl<E: Scalar> RowKernel<E> for AffineKernel<'_, E> {
         let (for_matrix, for_offset) = sums.split_at(dim * dim);
         let (mut for_matrix, mut for_offset) = (for_matrix.to_vec(), for_offset.to_vec());
         let mut end = gradients.len();
-        for ((part, own), (prefix, prefix_offset)) in self.parts.iter().zip(&self.matrices).zip(&self.prefixes).rev() {
+        for (i, (part, own)) in self.parts.iter().zip(&self.matrices).enumerate().rev() {
+            let start = end - part.parameters;
+            let gradients = &mut gradients[start..end];
+            let Some((prefix, prefix_offset)) = i.checked_sub(1).map(|before| &self.prefixes[before]) else {
+                part.map.finish(&for_matrix, &for_offset, log_det, gradients);
+                break;
+            };
             let mut for_own = vec![E::zero(); dim * dim];
             matmul(&mut for_own, Accumulate::Replace, Operand::new(&for_matrix, dim, dim), Operand::new(prefix, dim, dim).transposed());
             matmul(&mut for_own, Accumulate::Add, Operand::new(&for_offset, dim, 1), Operand::new(prefix_offset, 1, dim));
-            let start = end - part.parameters;
-            part.map.finish(&for_own, &for_offset, log_det, &mut gradients[start..end]);
+            part.map.finish(&for_own, &for_offset, log_det, gradients);
             end = start;
             for_matrix = transposed_product(own, &for_matrix, dim, dim);
             for_offset = transposed_product(own, &for_offset, dim, 1);
