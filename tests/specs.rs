@@ -43,23 +43,24 @@ fn every_spec_builds_and_survives_its_text() {
     }
 }
 
+/// What is small in a shrunk spec. Differences see the error of a solver: its tolerance is small as well.
+const SMALL: [(&str, &str); 8] = [
+    ("layers: ", "2"),
+    ("hidden: ", "5"),
+    ("patch: ", "2"),
+    ("every: ", "2"),
+    ("frame: ", "1"),
+    ("repeat: ", "2"),
+    ("rtol: ", "1e-8"),
+    ("atol: ", "1e-8"),
+];
+
 /// The same architecture, small: few layers, narrow networks, a tiny image. The fields are changed in the text, so any kind of spec takes part.
 fn shrunk(path: &Path) -> (Spec<dyn ModelSpec>, EventShape) {
     let text = std::fs::read_to_string(path).unwrap();
     let mut small = String::new();
     for line in text.lines().filter(|line| !line.trim_start().starts_with("//") && !line.trim_start().starts_with("image:")) {
         let mut line = line.to_owned();
-        // Differences see the error of a solver: its tolerance is small as well.
-        const SMALL: [(&str, &str); 8] = [
-            ("layers: ", "2"),
-            ("hidden: ", "5"),
-            ("patch: ", "2"),
-            ("every: ", "2"),
-            ("frame: ", "1"),
-            ("repeat: ", "2"),
-            ("rtol: ", "1e-8"),
-            ("atol: ", "1e-8"),
-        ];
         for (field, value) in SMALL {
             // A network's own `layers` stands behind its width: it stays.
             if field == "layers: " && line.contains("hidden: ") {
