@@ -151,7 +151,7 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ResidualFlow<E, D> {
 
     fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         Ok(Box::new(ResidualKernel {
-            net: &self.g,
+            chain_rule: self.g.chain_rule(),
             mlp: self.g.kernel()?,
             series: Series::of(self.estimator(cx.mode())),
             inverse: self.inverse,

@@ -4,9 +4,9 @@ use crate::estimate::{Block, Pairs, estimate, pull};
 use crate::exact::{Matrices, WIDE};
 use crate::inverse::FixedPoint;
 use crate::lanes::multiply;
-use crate::network::LipschitzMlp;
+use crate::network::ChainRule;
 use crate::series::Series;
-use flow_api::{FlowDevice, FlowError, Lanes, Pull, Result, RowKernel, RowTape, Scalar, foreign_point};
+use flow_api::{FlowError, Lanes, Pull, Result, RowKernel, RowTape, Scalar, foreign_point};
 use flow_kernels::matmul::{Accumulate, Operand, matmul};
 use flow_kernels::noise::Stream;
 use flow_kernels::simd::add;
@@ -18,8 +18,8 @@ use num_traits::Float;
 const COLUMNS: usize = 768;
 
 /// A residual flow made ready for one call.
-pub(crate) struct ResidualKernel<'a, E: Scalar, D: FlowDevice<E>> {
-    pub(crate) net: &'a LipschitzMlp<E, D>,
+pub(crate) struct ResidualKernel<'a, E: Scalar> {
+    pub(crate) chain_rule: ChainRule<'a, E>,
     pub(crate) mlp: MlpKernel<'a, E>,
     /// None: exact.
     pub(crate) series: Option<Series>,
@@ -29,7 +29,7 @@ pub(crate) struct ResidualKernel<'a, E: Scalar, D: FlowDevice<E>> {
     pub(crate) parameters: usize,
 }
 
-impl<E: Scalar, D: FlowDevice<E>> ResidualKernel<'_, E, D> {
+impl<E: Scalar> ResidualKernel<'_, E> {
     fn trace(&self, x: &[E], lanes: usize, g: &mut [E]) -> Trace<E> {
         self.mlp.forward_traced(x, lanes, Modulation::default(), g)
     }
@@ -139,7 +139,7 @@ fn check_finite<E: Scalar>(what: &'static str, values: &[E], lanes: &Lanes<'_, E
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> RowKernel<E> for ResidualKernel<'_, E, D> {
+impl<E: Scalar> RowKernel<E> for ResidualKernel<'_, E> {
     /// Leaves on the tape: x; for an estimate also the network's trace and the pairs of every probe.
     fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
         check_finite("the input", values, lanes)?;
@@ -216,7 +216,7 @@ impl<E: Scalar, D: FlowDevice<E>> RowKernel<E> for ResidualKernel<'_, E, D> {
 
     fn finish(&self, sums: &[E], _: E, gradients: &mut [E]) -> Result<()> {
         debug_assert_eq!(gradients.len(), self.parameters);
-        self.net.add_gradients(&self.mlp, sums, gradients);
+        self.chain_rule.add_gradients(&self.mlp, sums, gradients);
         Ok(())
     }
 }

@@ -122,6 +122,26 @@ impl<E: Scalar, D: FlowDevice<E>> LipschitzMlp<E, D> {
         self.net.kernel_with(self.normalised(), &eta, Modulated::No)
     }
 
+    /// The way from gradients of normalised weights to those of the parameters, on the host.
+    pub(crate) fn chain_rule(&self) -> ChainRule<'_, E> {
+        let layers = self.net.layers().iter().zip(&self.norms);
+        let layers = layers.map(|(layer, norm)| {
+            let others = layer.bias().values().len() + usize::from(layer.beta().is_some());
+            (layer.weight().values(), norm, others)
+        });
+        ChainRule { layers: layers.collect(), mixes: self.mixes().collect(), coefficient: self.coefficient }
+    }
+}
+
+/// What a kernel needs of a network to find its parameters' gradients.
+pub(crate) struct ChainRule<'a, E> {
+    /// Weights, their norm, and how many biases and βs follow.
+    layers: Vec<(&'a [E], &'a SpectralNorm<E>, usize)>,
+    mixes: Vec<Mix<E>>,
+    coefficient: E,
+}
+
+impl<E: Scalar> ChainRule<'_, E> {
     /// Adds the gradients of the parameters, in the order of the visit, given the sums of `kernel`, which are those of the normalised weights.
     pub(crate) fn add_gradients(&self, kernel: &MlpKernel<'_, E>, sums: &[E], mut gradients: &mut [E]) {
         let mut take = |len: usize| {
@@ -129,14 +149,13 @@ impl<E: Scalar, D: FlowDevice<E>> LipschitzMlp<E, D> {
             gradients = rest;
             own
         };
-        for (i, (layer, norm)) in self.net.layers().iter().zip(&self.norms).enumerate() {
+        for (i, &(weight, norm, others)) in self.layers.iter().enumerate() {
             let places = kernel.layer_sums(i);
-            norm.add_gradient(layer.weight().values(), self.coefficient, &sums[places.weight.clone()], take(layer.weight().values().len()));
+            norm.add_gradient(weight, self.coefficient, &sums[places.weight.clone()], take(weight.len()));
             let rest = sums[places.bias.clone()].iter().chain(places.beta.map(|at| &sums[at]));
-            let len = layer.bias().values().len() + usize::from(layer.beta().is_some());
-            take(len).iter_mut().zip(rest).for_each(|(gradient, &sum)| *gradient += sum);
+            take(others).iter_mut().zip(rest).for_each(|(gradient, &sum)| *gradient += sum);
         }
-        for (i, mix) in self.mixes().enumerate() {
+        for (i, mix) in self.mixes.iter().enumerate() {
             let own = take(2);
             if let Some(at) = kernel.layer_sums(i).concat.clone() {
                 let pulled = mix.pull([sums[at.start], sums[at.start + 1]]);
@@ -178,7 +197,7 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for LipschitzMlp<E, D> {
 }
 
 /// The two learned factors of a densely connected layer.
-struct Mix<E> {
+pub(crate) struct Mix<E> {
     raw: [E; 2],
     /// softplus(K) + 0.1.
     parts: [E; 2],
