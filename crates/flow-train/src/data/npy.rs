@@ -324,6 +324,7 @@ mod tests {
             ("2, 3", "|u1", Layout::Auto, ItemShape::Vector { dims: 3 }),
             ("2, 3", "<f8", Layout::Auto, ItemShape::Vector { dims: 3 }),
             ("1, 2, 3", "|u1", Layout::Auto, image(1, 2, 3)),
+            ("1, 2, 3", "<f8", Layout::Auto, image(1, 2, 3)),
             ("1, 3, 2, 2", "|u1", Layout::Auto, image(3, 2, 2)),
             ("1, 2, 2, 3", "|u1", Layout::Auto, image(3, 2, 2)),
             ("1, 3, 2, 1", "|u1", Layout::Hwc, image(1, 3, 2)),
@@ -333,14 +334,8 @@ mod tests {
             let n = shape.split(", ").map(|s| s.parse::<u8>().unwrap_or(0)).product();
             assert_eq!(set(shape, descr, layout, n)?.shape(), expected, "{shape} {layout:?}");
         }
-        for (shape, descr, n) in [
-            ("1, 3, 2, 1", "|u1", 6),
-            ("1, 2, 2, 2", "|u1", 8),
-            ("4,", "|u1", 4),
-            ("", "|u1", 1),
-            ("1, 2, 2", "<f8", 4),
-            ("2, 2", "|i1", 4),
-        ] {
+        for (shape, descr, n) in [("1, 3, 2, 1", "|u1", 6), ("1, 2, 2, 2", "|u1", 8), ("4,", "|u1", 4), ("", "|u1", 1), ("2, 2", "|i1", 4)]
+        {
             let error = set(shape, descr, Layout::Auto, n);
             assert!(matches!(error, Err(DataError::Header { .. })), "({shape}) {descr}: {error:?}");
         }
