@@ -22,7 +22,7 @@ use flow_api::spec::{BuildScope, Model, ModelSpec, Spec, SpecScalar, from_ron, t
 use flow_api::{FlowError, Saved, State, load, parameter_count, save};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -180,7 +180,7 @@ fn find(folder: &Path) -> Result<PathBuf> {
         }
     }
     if !found.exists() {
-        return Err(broken(folder, "there is no such folder"));
+        return Err(TrainError::io(folder)(io::Error::new(io::ErrorKind::NotFound, "there is no such folder")));
     }
     if found.is_dir() && !is_checkpoint(&found) {
         return Err(broken(folder, format!("no checkpoint: `{SPEC}` and `{MODEL}` are not there")));

@@ -4,7 +4,7 @@ use crate::data::{Dataset, Draw, ItemShape, Split, Values, each_once};
 use crate::evaluate::{EvaluateOptions, Evaluation, Inverse, evaluate};
 use crate::events::{EventKind, Events};
 use crate::observe::Observer;
-use crate::samples::{CLOUD, Drawing, GRID, GRID_COLUMNS, draw_samples};
+use crate::samples::{CLOUD, Drawing, GRID, GRID_COLUMNS, try_draw_samples};
 use crate::training::{Ending, Report, Trainer};
 use crate::{Result, Settings, TrainError, page, picture, text};
 use flow_api::spec::{BuildScope, Model, ModelSpec, Spec, SpecScalar, to_ron};
@@ -169,12 +169,8 @@ fn file_stem(plan: &Plan<'_>, number: usize) -> String {
 fn picture_samples<E: SpecScalar>(plan: &Plan<'_>, file: &str, model: &Model<E>, events: &Events) -> Result<Option<String>> {
     let half_side = if events.levels().is_none() { Some(half_side(plan.split.test.as_ref())?) } else { None };
     let drawing = Drawing { seed: plan.settings.seed, half_side, ..Drawing::default() };
-    match draw_samples(&plan.folder.join(file), model, events, &drawing) {
-        Ok(drawn) => Ok(drawn.then(|| file.to_owned())),
-        // Samples that are no numbers make no picture; the table tells of them.
-        Err(TrainError::Flow(_) | TrainError::Data(_)) => Ok(None),
-        Err(other) => Err(other),
-    }
+    // The table tells of samples that fail.
+    Ok(try_draw_samples(&plan.folder.join(file), model, events, &drawing)?.then(|| file.to_owned()))
 }
 
 /// Draws the first test items, to compare samples with.

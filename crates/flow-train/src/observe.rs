@@ -3,7 +3,7 @@
 use crate::checkpoint;
 use crate::events::Events;
 use crate::replace::replace_file;
-use crate::samples::{Drawing, draw_samples};
+use crate::samples::{Drawing, try_draw_samples};
 use crate::training::{Ending, Report, Trainer};
 use crate::{Result, TrainError};
 use flow_api::spec::{ModelSpec, Spec, SpecScalar};
@@ -151,7 +151,7 @@ impl<E: SpecScalar> Observer<E> for Metrics {
     }
 }
 
-/// Draws a grid of samples to `step-NNNNNNNN.png` below a folder at every report, always from the same latents. Models whose samples are no pictures draw nothing.
+/// Draws a grid of samples to `step-NNNNNNNN.png` below a folder at every report, always from the same latents. Models whose samples are no pictures, or fail, draw nothing: training goes on.
 #[derive(Debug)]
 pub struct SampleGrids {
     folder: PathBuf,
@@ -172,7 +172,7 @@ impl<E: SpecScalar> Observer<E> for SampleGrids {
     fn report(&mut self, report: &Report, trainer: &Trainer<E>) -> Result<()> {
         let path = self.folder.join(format!("step-{:08}.png", report.step));
         let drawing = Drawing { seed: trainer.settings().seed, ..Drawing::default() };
-        draw_samples(&path, trainer.model(), trainer.events(), &drawing).map(drop)
+        try_draw_samples(&path, trainer.model(), trainer.events(), &drawing).map(drop)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::data::ItemShape;
 use crate::events::Events;
-use crate::{Result, picture};
+use crate::{Result, TrainError, picture};
 use flow_api::Context;
 use flow_api::spec::{Model, SpecScalar};
 use std::path::Path;
@@ -55,6 +55,17 @@ pub fn draw_samples<E: SpecScalar>(path: &Path, model: &Model<E>, events: &Event
     Ok(true)
 }
 
+/// As [`draw_samples`], where samples that cannot be drawn from the model, or are no numbers, are no failure: they make no picture.
+///
+/// # Errors
+/// Files that cannot be written.
+pub(crate) fn try_draw_samples<E: SpecScalar>(path: &Path, model: &Model<E>, events: &Events, drawing: &Drawing) -> Result<bool> {
+    match draw_samples(path, model, events, drawing) {
+        Err(TrainError::Flow(_) | TrainError::Data(_)) => Ok(false),
+        result => result,
+    }
+}
+
 /// Draws events of a model of images as a grid.
 ///
 /// # Errors
@@ -62,4 +73,30 @@ pub fn draw_samples<E: SpecScalar>(path: &Path, model: &Model<E>, events: &Event
 pub fn draw_events<E: SpecScalar>(path: &Path, values: &[E], events: &Events, columns: usize) -> Result<()> {
     let levels = events.levels().unwrap_or(0);
     picture::save_grid(path, &events.quantise(values)?, events.kind().item(), levels, columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::EventKind;
+    use crate::data::Dequantise;
+    use flow_api::spec::{BuildScope, EventShape, ModelSpec, Spec, from_ron};
+
+    #[test]
+    fn a_model_that_cannot_be_sampled_makes_no_picture() {
+        let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [ActNorm()])").unwrap();
+        let kind = EventKind { shape: EventShape::Vector(2), levels: None };
+        let events = Events::of_kind(kind, &Dequantise::default(), 0).unwrap();
+        // Its statistics have not been read off any data.
+        let model = f32::model(spec.0.as_ref(), kind.shape, &BuildScope::new(<f32 as SpecScalar>::Device::default(), 0)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("samples.png");
+        assert!(matches!(draw_samples(&path, &model, &events, &Drawing::default()), Err(TrainError::Flow(_))));
+        assert!(!try_draw_samples(&path, &model, &events, &Drawing::default()).unwrap() && !path.exists());
+        let nowhere = folder.path().join("no/folder.png");
+        let linear: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [LuLinear()])").unwrap();
+        let linear = f32::model(linear.0.as_ref(), kind.shape, &BuildScope::new(<f32 as SpecScalar>::Device::default(), 0)).unwrap();
+        assert!(matches!(try_draw_samples(&nowhere, &linear, &events, &Drawing::default()), Err(TrainError::Picture { .. })));
+        assert!(try_draw_samples(&path, &linear, &events, &Drawing::default()).unwrap() && path.exists());
+    }
 }

@@ -189,6 +189,17 @@ pub(crate) struct Train {
     pub(crate) stop_at: Option<u64>,
 }
 
+/// How items are scored.
+#[derive(Args)]
+pub(crate) struct Scoring {
+    /// Draws of dequantisation noise that each item's likelihood is averaged over
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) dequantisations: u64,
+    /// Items in a batch
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub(crate) batch: usize,
+}
+
 #[derive(Args)]
 pub(crate) struct Eval {
     /// The run, or one of its checkpoints
@@ -201,12 +212,8 @@ pub(crate) struct Eval {
     /// Other data, of which all items are taken to be unusual: tells how well they are told from --data (AUROC)
     #[arg(long, value_name = "DATA")]
     pub(crate) against: Vec<DataSource>,
-    /// Draws of dequantisation noise that each item's likelihood is averaged over
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub(crate) dequantisations: u64,
-    /// Items in a batch
-    #[arg(long, default_value_t = 128, value_name = "N")]
-    pub(crate) batch: usize,
+    #[command(flatten)]
+    pub(crate) scoring: Scoring,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -221,12 +228,8 @@ pub(crate) struct Score {
     /// Which items
     #[arg(long, value_enum, default_value_t = Part::All)]
     pub(crate) part: Part,
-    /// Draws of dequantisation noise that each item's likelihood is averaged over
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub(crate) dequantisations: u64,
-    /// Items in a batch
-    #[arg(long, default_value_t = 128, value_name = "N")]
-    pub(crate) batch: usize,
+    #[command(flatten)]
+    pub(crate) scoring: Scoring,
     /// The least likely items first
     #[arg(long)]
     pub(crate) sort: bool,

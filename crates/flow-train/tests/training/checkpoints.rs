@@ -164,7 +164,7 @@ fn broken_texts_and_missing_files_are_typed_errors() {
         let error = resumed(&path).unwrap_err();
         assert!(matches!(&error, TrainError::Io { path, .. } if path.ends_with(file)), "{file}: {error}");
     }
-    assert!(matches!(resumed(Path::new("no/such/folder")), Err(TrainError::Checkpoint { .. })));
+    assert!(matches!(resumed(Path::new("no/such/folder")), Err(TrainError::Io { .. })));
     assert!(matches!(resumed(Path::new("/")), Err(TrainError::Checkpoint { .. })));
 }
 

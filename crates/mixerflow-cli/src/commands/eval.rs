@@ -3,11 +3,11 @@
 use super::sources::model;
 use crate::Result;
 use crate::arguments::{Data, Eval, Part};
-use flow_train::{EvaluateOptions, Evaluation, auroc, evaluate, score};
+use flow_train::{Evaluation, auroc, evaluate, score};
 
 pub(crate) fn run(arguments: &Eval) -> Result<()> {
     let opened = model(&arguments.run)?;
-    let options = EvaluateOptions { batch: arguments.batch, dequantisations: arguments.dequantisations, ..EvaluateOptions::default() };
+    let options = arguments.scoring.options();
     let mut found = serde_json::Map::new();
     for (part, data) in arguments.data.parts(arguments.part)? {
         let evaluation = evaluate(&opened.model, data.as_ref(), &opened.events, &options)?;

@@ -3,7 +3,7 @@
 use super::sources::model;
 use crate::Result;
 use crate::arguments::Score;
-use flow_train::{EvaluateOptions, score};
+use flow_train::score;
 use std::io::Write;
 
 /// A line of the table.
@@ -18,7 +18,7 @@ struct Line {
 
 pub(crate) fn run(arguments: &Score) -> Result<()> {
     let opened = model(&arguments.run)?;
-    let options = EvaluateOptions { batch: arguments.batch, dequantisations: arguments.dequantisations, ..EvaluateOptions::default() };
+    let options = arguments.scoring.options();
     let unit_of_nats = opened.events.report(0.0) - opened.events.report(1.0);
     let mut lines = Vec::new();
     for (part, data) in arguments.data.parts(arguments.part)? {

@@ -1,10 +1,10 @@
 //! What several commands read: specs, settings, data, models.
 
 use crate::Result;
-use crate::arguments::{Data, Part, Training};
+use crate::arguments::{Data, Part, Scoring, Training};
 use flow_api::spec::{ModelSpec, Spec, from_ron, set_field};
 use flow_train::data::{DataSource, Dataset, Split};
-use flow_train::{Settings, checkpoint};
+use flow_train::{EvaluateOptions, Settings, checkpoint};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -88,6 +88,13 @@ impl Data {
             Part::Test => vec![("test", split.test)],
             Part::All => vec![("train", split.train), ("test", split.test)],
         })
+    }
+}
+
+impl Scoring {
+    /// The library's options.
+    pub(super) fn options(&self) -> EvaluateOptions {
+        EvaluateOptions { batch: self.batch, dequantisations: self.dequantisations, ..EvaluateOptions::default() }
     }
 }
 

@@ -67,8 +67,8 @@ fn every_command_does_its_work() {
 
     place.run("plot run --out curves.png");
     fs::write(place.path("other.ron"), SPEC.replace("layers: 2", "layers: 1")).unwrap();
-    let table = place.run("compare tiny.ron other.ron --data digits --steps 4 --batch 32");
-    assert!(table.contains("\ntiny ") && table.contains("\nother "), "{table}");
+    let comparison = place.run("compare tiny.ron other.ron --data digits --steps 4 --batch 32");
+    assert!(comparison.contains("\ntiny ") && comparison.contains("\nother "), "{comparison}");
     assert!(place.path("comparison/index.html").is_file() && place.path("curves.png").is_file());
     assert!(place.run("completions bash").contains("_mixerflow"));
 
@@ -76,11 +76,7 @@ fn every_command_does_its_work() {
     place.run("export run --out model.safetensors");
     place.run("import model.safetensors --out copy");
     place.run("score copy --data digits --dequantisations 2 --out copied.csv");
-    assert_eq!(place.read("copied.csv"), table_of(&place, "scores.csv"));
-}
-
-fn table_of(place: &Place, name: &str) -> String {
-    place.read(name)
+    assert_eq!(place.read("copied.csv"), table);
 }
 
 #[test]

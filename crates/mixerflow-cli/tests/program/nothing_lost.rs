@@ -2,7 +2,7 @@
 
 use crate::{Place, train};
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// What a run amounts to, seconds left out.
@@ -18,6 +18,20 @@ fn essence(place: &Place, run: &str) -> Vec<Vec<u8>> {
     tensors.into_iter().map(file).chain([losses.collect::<String>().into_bytes()]).collect()
 }
 
+/// The program at work.
+fn started(place: &Place, arguments: &str) -> Child {
+    let mut program = Command::new(assert_cmd::cargo::cargo_bin("mixerflow"));
+    program.current_dir(place.path("")).args(arguments.split_whitespace());
+    program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// The steps that a run was taken up at: a run that only ever began anew would end the same.
+fn taken_up(place: &Place, run: &str) -> Vec<u64> {
+    let log = place.read(format!("{run}/log"));
+    let starts = log.lines().filter_map(|line| line.split_once(" at step ")?.1.split_once(" of ")?.0.parse().ok());
+    starts.collect()
+}
+
 /// Everything that a run keeps: averaged weights, a best model, reports that fall between checkpoints.
 const STEPS: &str = "--steps 40 --report-every 3 --set settings.ema=0.9 --validation 0.1";
 
@@ -28,6 +42,7 @@ fn a_stopped_run_goes_on_as_if_it_had_not_stopped() {
     place.run(&train("parts", &format!("{STEPS} --stop-at 20 --threads 1")));
     assert!(place.read("parts/log").contains("step 20: stopped"));
     place.run("train --resume --out parts");
+    assert_eq!(taken_up(&place, "parts"), [0, 20]);
     assert_eq!(essence(&place, "parts"), essence(&place, "whole"));
     // A finished run has nothing more to do.
     place.run("train --resume --out parts");
@@ -42,13 +57,7 @@ fn a_kill_at_any_moment_loses_nothing() {
     let arguments = train("killed", "--steps 60 --report-every 1 --set settings.ema=0.9 --validation 0.1 --resume");
     let mut moment = 0x9e37_79b9_7f4a_7c15_u64;
     for kill in 0..KILLS {
-        let mut child = Command::new(assert_cmd::cargo::cargo_bin("mixerflow"))
-            .current_dir(place.path(""))
-            .args(arguments.split_whitespace())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = started(&place, &arguments);
         moment = moment.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         std::thread::sleep(Duration::from_millis(5 + (moment >> 33) % 120));
         let finished = child.try_wait().unwrap();
@@ -58,6 +67,8 @@ fn a_kill_at_any_moment_loses_nothing() {
         assert!(!failed, "resume {kill}: {}", String::from_utf8_lossy(&output.stderr));
     }
     place.run(&arguments);
+    let starts = taken_up(&place, "killed");
+    assert!(starts.is_sorted() && starts.iter().filter(|step| **step > 0).count() >= 3, "{starts:?}");
     place.run(&train("whole", "--steps 60 --report-every 1 --set settings.ema=0.9 --validation 0.1"));
     assert_eq!(essence(&place, "killed"), essence(&place, "whole"));
     place.run("eval killed --data digits");
@@ -68,13 +79,7 @@ fn a_kill_at_any_moment_loses_nothing() {
 fn an_interrupt_finishes_the_step_and_a_second_process_is_refused() {
     let place = Place::new();
     let arguments = train("run", "--steps 1000000 --report-every 100000");
-    let mut child = Command::new(assert_cmd::cargo::cargo_bin("mixerflow"))
-        .current_dir(place.path(""))
-        .args(arguments.split_whitespace())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = started(&place, &arguments);
     let deadline = Instant::now() + Duration::from_mins(1);
     while !place.path("run/metrics.jsonl").exists() {
         assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none(), "the run has not begun");
