@@ -2,6 +2,13 @@
 //!
 //! For each density it draws a row of panels: test points, the learned density, and samples on their way from the base density to the data, stage by stage.
 //!
+//! Nats above the floor that were seen (two cores, learning rate and batch as by default):
+//!
+//! | command | two moons | eight gaussians | checkerboard |
+//! |---|---|---|---|
+//! | `--spec specs/plane-ffjord.ron --steps 1500` | 0.007 | 0.007 | 0.205 |
+//! | `--spec specs/plane-residual.ron --steps 8000` | 0.006 | 0.011 | 0.225 |
+//!
 //! ```sh
 //! cargo run --release --example plane -- --spec specs/plane-ffjord.ron
 //! cargo run --release --example plane -- --spec specs/plane-residual.ron --data toy:rings --steps 2000
