@@ -38,7 +38,7 @@ pub use log_det::{LogDet, LogDetKind, SolveReport};
 pub use module::{Entry, EntryMut, Module, Parameter, Saved, State, Visitor, VisitorMut, load, parameter_count, save, update, visit};
 pub use recorded::{Recorded, TapedBijector};
 pub use rows::{
-    AffineMap, BLOCK_LANES, BlockedRows, HostCondition, Lanes, PassResult, PlainRows, Pull, RowChain, RowFlow, RowKernel, RowPass,
+    AffineMap, BLOCK_LANES, BlockedRows, HostCondition, Lanes, Matrix, PassResult, PlainRows, Pull, RowChain, RowFlow, RowKernel, RowPass,
     RowPoint, RowTape, RowTapes, RowView, Rows, Taped, TapedRows, to_host,
 };
 pub use scalar::{DefaultDevice, FlowDevice, Real, Scalar, Threaded};

@@ -1,9 +1,8 @@
 //! `ActNorm`: a scale and a shift per feature that start by normalising the data.
 
-use crate::rows::{AffineMap, Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};
-use crate::{Context, FlowDevice, FlowError, Module, Parameter, Result, Scalar, module_fields};
+use crate::rows::{AffineKernel, AffineMap, AffinePart, Matrix, PlainRows, RowFlow, RowKernel, Taped, TapedRows};
+use crate::{Context, FlowDevice, FlowError, Module, Parameter, Result, Scalar, module_fields, parameter_count};
 use dfdx::prelude::*;
-use flow_kernels::workspace::Buffer;
 use num_traits::Float;
 
 /// Activation normalisation: y = e^s ⊙ x + t with a log-scale s and a shift t per feature.
@@ -38,90 +37,20 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for ActNorm<E, D> {
     module_fields!(E; parameter log_scale, parameter shift, flag initialised);
 }
 
-struct Kernel<'a, E> {
+/// The map of one call.
+struct Map<'a, E> {
     scale: Vec<E>,
     shift: &'a [E],
     log_det: E,
 }
 
-impl<E: Scalar> Kernel<'_, E> {
-    /// Adds to the sums and pulls the cotangent back, given the values e^s x of every element.
-    fn pull(&self, scaled: &[E], cotangent: &mut [E], lanes: usize, sums: &mut [E]) {
-        let dim = self.scale.len();
-        for j in 0..dim {
-            let (mut for_scale, mut for_shift) = (E::zero(), E::zero());
-            for (c, &sx) in cotangent[j * lanes..][..lanes].iter_mut().zip(&scaled[j * lanes..][..lanes]) {
-                for_scale += *c * sx;
-                for_shift += *c;
-                *c *= self.scale[j];
-            }
-            sums[j] += for_scale;
-            sums[dim + j] += for_shift;
-        }
-    }
-}
-
-impl<E: Scalar> RowKernel<E> for Kernel<'_, E> {
-    fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
-        let mut scaled = Buffer::take(if tape.is_recording() { values.len() } else { 0 });
-        for (j, feature) in values.chunks_exact_mut(lanes.lanes).enumerate() {
-            feature.iter_mut().for_each(|x| *x *= self.scale[j]);
-            if tape.is_recording() {
-                scaled[j * lanes.lanes..][..lanes.lanes].copy_from_slice(feature);
-            }
-            feature.iter_mut().for_each(|x| *x += self.shift[j]);
-        }
-        lanes.log_det.iter_mut().for_each(|l| *l += self.log_det);
-        tape.push(scaled);
-        Ok(())
+impl<E: Scalar> AffineMap<E> for Map<'_, E> {
+    fn matrix(&self) -> Matrix<E> {
+        Matrix::diagonal(self.scale.clone())
     }
 
-    fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {
-        for (j, feature) in values.chunks_exact_mut(lanes.lanes).enumerate() {
-            feature.iter_mut().for_each(|y| *y = (*y - self.shift[j]) / self.scale[j]);
-        }
-        lanes.log_det.iter_mut().for_each(|l| *l -= self.log_det);
-        Ok(())
-    }
-
-    fn pullback(&self, cotangent: &mut [E], pull: &Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
-        self.pull(&tape.pop()?, cotangent, pull.lanes, sums);
-        Ok(())
-    }
-
-    fn pullback_inverting(&self, values: &mut [E], cotangent: &mut [E], pull: &Pull<'_, E>, sums: &mut [E]) -> Result<()> {
-        for (j, feature) in values.chunks_exact_mut(pull.lanes).enumerate() {
-            feature.iter_mut().for_each(|y| *y -= self.shift[j]);
-        }
-        self.pull(values, cotangent, pull.lanes, sums);
-        for (j, feature) in values.chunks_exact_mut(pull.lanes).enumerate() {
-            feature.iter_mut().for_each(|x| *x /= self.scale[j]);
-        }
-        Ok(())
-    }
-
-    fn sums_len(&self) -> usize {
-        2 * self.scale.len()
-    }
-
-    fn finish(&self, sums: &[E], log_det: E, gradients: &mut [E]) -> Result<()> {
-        gradients.iter_mut().zip(sums).for_each(|(g, &s)| *g += s);
-        gradients[..self.scale.len()].iter_mut().for_each(|g| *g += log_det);
-        Ok(())
-    }
-}
-
-impl<E: Scalar> AffineMap<E> for Kernel<'_, E> {
-    fn dim(&self) -> usize {
-        self.scale.len()
-    }
-
-    fn matrix(&self) -> Vec<E> {
-        diagonal(self.scale.iter().copied())
-    }
-
-    fn inverse_matrix(&self) -> Vec<E> {
-        diagonal(self.scale.iter().map(|&scale| E::one() / scale))
+    fn inverse_matrix(&self) -> Matrix<E> {
+        Matrix::diagonal(self.scale.iter().map(|&scale| E::one() / scale).collect())
     }
 
     fn offset(&self) -> Vec<E> {
@@ -132,29 +61,20 @@ impl<E: Scalar> AffineMap<E> for Kernel<'_, E> {
         self.log_det
     }
 
-    fn finish(&self, for_matrix: &[E], for_offset: &[E], log_det: E, gradients: &mut [E]) {
-        let dim = self.scale.len();
-        let (for_scale, for_shift) = gradients.split_at_mut(dim);
-        for (j, gradient) in for_scale.iter_mut().enumerate() {
-            *gradient += for_matrix[j * (dim + 1)] * self.scale[j] + log_det;
+    fn finish(&self, for_matrix: &Matrix<E>, for_offset: &[E], log_det: E, gradients: &mut [E]) {
+        let (for_scale, for_shift) = gradients.split_at_mut(self.scale.len());
+        for ((gradient, &sum), &scale) in for_scale.iter_mut().zip(for_matrix.entries()).zip(&self.scale) {
+            *gradient += sum * scale + log_det;
         }
         for_shift.iter_mut().zip(for_offset).for_each(|(gradient, &sum)| *gradient += sum);
     }
 }
 
-/// A dense diagonal matrix.
-fn diagonal<E: Scalar>(entries: impl ExactSizeIterator<Item = E>) -> Vec<E> {
-    let dim = entries.len();
-    let mut matrix = vec![E::zero(); dim * dim];
-    entries.enumerate().for_each(|(j, entry)| matrix[j * (dim + 1)] = entry);
-    matrix
-}
-
 impl<E: Scalar, D: FlowDevice<E>> ActNorm<E, D> {
-    fn kernel(&self, cx: &Context<E, D>) -> Result<Kernel<'_, E>> {
+    fn map(&self, cx: &Context<E, D>) -> Result<Map<'_, E>> {
         self.check_initialised(cx)?;
         let log_scale = self.log_scale.values();
-        Ok(Kernel {
+        Ok(Map {
             scale: log_scale.iter().map(|s| Float::exp(*s)).collect(),
             shift: self.shift.values(),
             log_det: log_scale.iter().copied().sum(),
@@ -172,11 +92,12 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ActNorm<E, D> {
     }
 
     fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
-        Ok(Box::new(self.kernel(cx)?))
+        let part = AffinePart { map: Box::new(self.map(cx)?), parameters: parameter_count(self) };
+        Ok(Box::new(AffineKernel::new(part, Vec::new())))
     }
 
     fn affine<'a>(&'a self, cx: &Context<E, D>) -> Result<Option<Box<dyn AffineMap<E> + 'a>>> {
-        Ok(Some(Box::new(self.kernel(cx)?)))
+        Ok(Some(Box::new(self.map(cx)?)))
     }
 
     fn plain(&self) -> Option<&dyn PlainRows<E, D>> {

@@ -1,12 +1,12 @@
 //! An invertible linear map in LU form.
 
-use super::permutation::{check, inverse_indices, permute_columns, random_indices, unpermute};
-use crate::rows::{AffineKernel, AffineMap, AffinePart, PlainRows, RowFlow, RowKernel, Taped, TapedRows};
+use super::permutation::{check, inverse_indices, permute_columns, random_indices};
+use crate::rows::{AffineKernel, AffineMap, AffinePart, Matrix, PlainRows, RowFlow, RowKernel, Taped, TapedRows};
 use crate::{Context, FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut, parameter_count};
 use dfdx::prelude::*;
 use faer::linalg::triangular_solve::{solve_unit_lower_triangular_in_place, solve_upper_triangular_in_place};
 use faer::{MatMut, MatRef, Par, reborrow::ReborrowMut};
-use flow_kernels::matmul::{Accumulate, Operand, matmul};
+use flow_kernels::matmul::{Operand, Part, triangular_matmul};
 use flow_kernels::workspace::Buffer;
 use num_traits::Float;
 
@@ -160,14 +160,14 @@ struct Factors<E> {
 }
 
 impl<E: Scalar> Factors<E> {
+    fn operands(&self) -> (Operand<'_, E>, Operand<'_, E>) {
+        (Operand::new(&self.lower, self.dim, self.dim), Operand::new(&self.upper, self.dim, self.dim))
+    }
+
     fn product(&self) -> Vec<E> {
         let mut product = vec![E::zero(); self.dim * self.dim];
-        matmul(
-            &mut product,
-            Accumulate::Replace,
-            Operand::new(&self.lower, self.dim, self.dim),
-            Operand::new(&self.upper, self.dim, self.dim),
-        );
+        let (lower, upper) = self.operands();
+        triangular_matmul(&mut product, Part::Full, (lower, Part::UnitLower), (upper, Part::Upper));
         product
     }
 
@@ -191,29 +191,22 @@ struct Map<'a, E> {
 }
 
 impl<E: Scalar> AffineMap<E> for Map<'_, E> {
-    fn dim(&self) -> usize {
-        self.factors.dim
-    }
-
     /// L U with its columns where the permutation takes them from.
-    fn matrix(&self) -> Vec<E> {
-        let product = self.factors.product();
-        let Some(indices) = self.permutation else { return product };
-        let dim = self.factors.dim;
-        let mut matrix = vec![E::zero(); dim * dim];
-        for (from, to) in product.chunks_exact(dim).zip(matrix.chunks_exact_mut(dim)) {
-            indices.iter().zip(from).for_each(|(&i, &value)| to[i] = value);
+    fn matrix(&self) -> Matrix<E> {
+        let product = Matrix::Dense(self.factors.product());
+        match self.permutation {
+            None => product,
+            Some(indices) => product.times(&Matrix::permutation(indices.to_vec()), self.factors.dim),
         }
-        matrix
     }
 
     /// Two triangular solves against the identity.
-    fn inverse_matrix(&self) -> Vec<E> {
-        let inverse = self.factors.inverse();
-        let Some(indices) = self.permutation else { return inverse };
-        let mut matrix = vec![E::zero(); inverse.len()];
-        unpermute(indices, &inverse, &mut matrix, self.factors.dim);
-        matrix
+    fn inverse_matrix(&self) -> Matrix<E> {
+        let inverse = Matrix::Dense(self.factors.inverse());
+        match self.permutation {
+            None => inverse,
+            Some(indices) => Matrix::permutation(inverse_indices(indices)).times(&inverse, self.factors.dim),
+        }
     }
 
     fn offset(&self) -> Vec<E> {
@@ -225,26 +218,18 @@ impl<E: Scalar> AffineMap<E> for Map<'_, E> {
     }
 
     /// ∂L/∂L = ∂L/∂(LU) Uᵀ and ∂L/∂U = Lᵀ ∂L/∂(LU), each on its triangle; ∂L/∂s = diag(∂L/∂U) e^s + ∂L/∂log-det.
-    fn finish(&self, for_matrix: &[E], for_offset: &[E], log_det: E, gradients: &mut [E]) {
-        let Factors { dim, lower, upper } = &self.factors;
-        let dim = *dim;
-        let mut for_product = Buffer::take(dim * dim);
-        match self.permutation {
-            None => for_product.copy_from_slice(for_matrix),
-            Some(indices) => {
-                for (to, from) in for_product.chunks_exact_mut(dim).zip(for_matrix.chunks_exact(dim)) {
-                    indices.iter().zip(to).for_each(|(&i, to)| *to = from[i]);
-                }
-            }
-        }
+    fn finish(&self, for_matrix: &Matrix<E>, for_offset: &[E], log_det: E, gradients: &mut [E]) {
+        let dim = self.factors.dim;
+        let back = self.permutation.map(|indices| for_matrix.times(&Matrix::permutation(inverse_indices(indices)), dim));
+        let for_product = Operand::new(back.as_ref().unwrap_or(for_matrix).entries(), dim, dim);
+        let (lower, upper) = self.factors.operands();
         let (mut for_lower, mut for_upper) = (Buffer::take(dim * dim), Buffer::take(dim * dim));
-        let product = Operand::new(&for_product, dim, dim);
-        matmul(&mut for_lower, Accumulate::Replace, product, Operand::new(upper, dim, dim).transposed());
-        matmul(&mut for_upper, Accumulate::Replace, Operand::new(lower, dim, dim).transposed(), product);
+        triangular_matmul(&mut for_lower, Part::Lower, (for_product, Part::Full), (upper.transposed(), Part::Lower));
+        triangular_matmul(&mut for_upper, Part::Upper, (lower.transposed(), Part::UnitUpper), (for_product, Part::Full));
         let own = places(dim, Triangle::Lower)
             .map(|place| for_lower[place])
             .chain(places(dim, Triangle::Upper).map(|place| for_upper[place]))
-            .chain((0..dim).map(|j| for_upper[j * (dim + 1)] * upper[j * (dim + 1)] + log_det))
+            .chain((0..dim).map(|j| for_upper[j * (dim + 1)] * self.factors.upper[j * (dim + 1)] + log_det))
             .chain(for_offset.iter().copied());
         gradients.iter_mut().zip(own).for_each(|(gradient, own)| *gradient += own);
     }
@@ -272,7 +257,7 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for LuLinear<E, D> {
 
     fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         let part = AffinePart { map: Box::new(self.map(cx)?), parameters: parameter_count(self) };
-        Ok(Box::new(AffineKernel::new(vec![part])))
+        Ok(Box::new(AffineKernel::new(part, Vec::new())))
     }
 
     fn affine<'a>(&'a self, cx: &Context<E, D>) -> Result<Option<Box<dyn AffineMap<E> + 'a>>> {

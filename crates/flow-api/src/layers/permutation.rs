@@ -1,9 +1,8 @@
 //! A fixed permutation of the features.
 
-use crate::rows::{AffineMap, Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};
+use crate::rows::{AffineKernel, AffineMap, AffinePart, Matrix, PlainRows, RowFlow, RowKernel, Taped, TapedRows};
 use crate::{Context, FlowDevice, FlowError, Module, Result, Scalar, Visitor, VisitorMut};
 use dfdx::prelude::*;
-use flow_kernels::workspace::Buffer;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 
@@ -69,20 +68,6 @@ pub(crate) fn check(indices: &[usize]) -> Result<()> {
     Ok(())
 }
 
-/// `to[j] = from[π(j)]`, feature by feature.
-pub(crate) fn permute<E: Copy>(indices: &[usize], from: &[E], to: &mut [E], lanes: usize) {
-    for (to, &i) in to.chunks_exact_mut(lanes).zip(indices) {
-        to.copy_from_slice(&from[i * lanes..][..lanes]);
-    }
-}
-
-/// `to[π(j)] = from[j]`, feature by feature.
-pub(crate) fn unpermute<E: Copy>(indices: &[usize], from: &[E], to: &mut [E], lanes: usize) {
-    for (from, &i) in from.chunks_exact(lanes).zip(indices) {
-        to[i * lanes..][..lanes].copy_from_slice(from);
-    }
-}
-
 impl<E: Scalar, D: FlowDevice<E>> Module<E> for Permutation<D> {
     fn visit(&self, visitor: &mut Visitor<'_, E>) {
         visitor.indices("indices", &self.indices);
@@ -95,57 +80,16 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for Permutation<D> {
     }
 }
 
-struct Kernel<'a>(&'a [usize]);
+/// The map of one call.
+struct Map<'a>(&'a [usize]);
 
-impl Kernel<'_> {
-    fn apply<E: Scalar>(&self, values: &mut [E], lanes: usize, map: fn(&[usize], &[E], &mut [E], usize)) {
-        let mut from = Buffer::take(values.len());
-        from.copy_from_slice(values);
-        map(self.0, &from, values, lanes);
-    }
-}
-
-impl<E: Scalar> RowKernel<E> for Kernel<'_> {
-    fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, _: &mut RowTape<E>) -> Result<()> {
-        self.apply(values, lanes.lanes, permute);
-        Ok(())
+impl<E: Scalar> AffineMap<E> for Map<'_> {
+    fn matrix(&self) -> Matrix<E> {
+        Matrix::permutation(self.0.to_vec())
     }
 
-    fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {
-        self.apply(values, lanes.lanes, unpermute);
-        Ok(())
-    }
-
-    fn pullback(&self, cotangent: &mut [E], pull: &Pull<'_, E>, _: &mut RowTape<E>, _: &mut [E]) -> Result<()> {
-        self.apply(cotangent, pull.lanes, unpermute);
-        Ok(())
-    }
-
-    fn pullback_inverting(&self, values: &mut [E], cotangent: &mut [E], pull: &Pull<'_, E>, _: &mut [E]) -> Result<()> {
-        self.apply(values, pull.lanes, unpermute);
-        self.apply(cotangent, pull.lanes, unpermute);
-        Ok(())
-    }
-
-    fn sums_len(&self) -> usize {
-        0
-    }
-}
-
-impl<E: Scalar> AffineMap<E> for Kernel<'_> {
-    fn dim(&self) -> usize {
-        self.0.len()
-    }
-
-    fn matrix(&self) -> Vec<E> {
-        let dim = self.0.len();
-        let mut matrix = vec![E::zero(); dim * dim];
-        self.0.iter().enumerate().for_each(|(j, &i)| matrix[j * dim + i] = E::one());
-        matrix
-    }
-
-    fn inverse_matrix(&self) -> Vec<E> {
-        AffineMap::<E>::matrix(&Kernel(&inverse_indices(self.0)))
+    fn inverse_matrix(&self) -> Matrix<E> {
+        Matrix::permutation(inverse_indices(self.0))
     }
 
     fn offset(&self) -> Vec<E> {
@@ -156,7 +100,7 @@ impl<E: Scalar> AffineMap<E> for Kernel<'_> {
         E::zero()
     }
 
-    fn finish(&self, _: &[E], _: &[E], _: E, _: &mut [E]) {}
+    fn finish(&self, _: &Matrix<E>, _: &[E], _: E, _: &mut [E]) {}
 }
 
 impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for Permutation<D> {
@@ -169,11 +113,12 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for Permutation<D> {
     }
 
     fn prepare<'a>(&'a self, _: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
-        Ok(Box::new(Kernel(&self.indices)))
+        let part = AffinePart { map: Box::new(Map(&self.indices)), parameters: 0 };
+        Ok(Box::new(AffineKernel::new(part, Vec::new())))
     }
 
     fn affine<'a>(&'a self, _: &Context<E, D>) -> Result<Option<Box<dyn AffineMap<E> + 'a>>> {
-        Ok(Some(Box::new(Kernel(&self.indices))))
+        Ok(Some(Box::new(Map(&self.indices))))
     }
 
     fn plain(&self) -> Option<&dyn PlainRows<E, D>> {

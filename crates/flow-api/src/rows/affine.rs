@@ -1,8 +1,9 @@
 //! Affine maps: neighbouring ones become a single matrix product.
 
 use super::kernel::{Lanes, Pull, RowKernel, RowTape};
+use super::matrix::Matrix;
 use crate::{Result, Scalar};
-use flow_kernels::matmul::{Accumulate, Operand, matmul};
+use flow_kernels::simd::{add, add_bias, add_lanes};
 use flow_kernels::workspace::Buffer;
 use std::sync::OnceLock;
 
@@ -11,14 +12,11 @@ use std::sync::OnceLock;
 /// A [`RowFlow`](crate::RowFlow) that is one says so by [`RowFlow::affine`](crate::RowFlow::affine); a [`RowChain`](crate::RowChain) then multiplies neighbours together,
 /// so that `ActNorm` and a linear map cost one product a row.
 pub trait AffineMap<E: Scalar>: Send + Sync {
-    /// d.
-    fn dim(&self) -> usize;
+    /// W.
+    fn matrix(&self) -> Matrix<E>;
 
-    /// W, row-major.
-    fn matrix(&self) -> Vec<E>;
-
-    /// W⁻¹, row-major.
-    fn inverse_matrix(&self) -> Vec<E>;
+    /// W⁻¹.
+    fn inverse_matrix(&self) -> Matrix<E>;
 
     /// b.
     fn offset(&self) -> Vec<E>;
@@ -27,7 +25,7 @@ pub trait AffineMap<E: Scalar>: Send + Sync {
     fn log_det(&self) -> E;
 
     /// Adds the parameters' gradients, given ∂L/∂W, ∂L/∂b and Σ ∂L/∂log|det W| over all rows.
-    fn finish(&self, for_matrix: &[E], for_offset: &[E], log_det: E, gradients: &mut [E]);
+    fn finish(&self, for_matrix: &Matrix<E>, for_offset: &[E], log_det: E, gradients: &mut [E]);
 }
 
 /// One map of a product, with its number of parameters.
@@ -41,66 +39,56 @@ pub(crate) struct AffineKernel<'a, E: Scalar> {
     dim: usize,
     parts: Vec<AffinePart<'a, E>>,
     /// W and b of the maps in front of each part but the first.
-    prefixes: Vec<(Vec<E>, Vec<E>)>,
-    /// W of each part.
-    matrices: Vec<Vec<E>>,
-    matrix: Vec<E>,
+    prefixes: Vec<(Matrix<E>, Vec<E>)>,
+    /// W of each part but the first.
+    matrices: Vec<Matrix<E>>,
+    matrix: Matrix<E>,
     /// W⁻¹, when a pass asks for it: a forward pass and its pullback do not.
-    inverse: OnceLock<Vec<E>>,
+    inverse: OnceLock<Matrix<E>>,
     offset: Vec<E>,
     log_det: E,
 }
 
-fn product<E: Scalar>(a: &[E], b: &[E], dim: usize) -> Vec<E> {
-    let mut out = vec![E::zero(); dim * dim];
-    matmul(&mut out, Accumulate::Replace, Operand::new(a, dim, dim), Operand::new(b, dim, dim));
-    out
-}
-
-fn transposed_product<E: Scalar>(a: &[E], b: &[E], dim: usize, columns: usize) -> Vec<E> {
-    let mut out = vec![E::zero(); dim * columns];
-    matmul(&mut out, Accumulate::Replace, Operand::new(a, dim, dim).transposed(), Operand::new(b, dim, columns));
-    out
-}
-
 impl<'a, E: Scalar> AffineKernel<'a, E> {
-    pub(crate) fn new(parts: Vec<AffinePart<'a, E>>) -> Self {
-        let dim = parts.first().map_or(0, |part| part.map.dim());
-        let (mut matrix, mut offset) = (Vec::new(), Vec::new());
-        let (mut prefixes, mut matrices) = (Vec::with_capacity(parts.len()), Vec::with_capacity(parts.len()));
-        for (i, AffinePart { map, .. }) in parts.iter().enumerate() {
-            let (own, own_offset) = (map.matrix(), map.offset());
-            if i == 0 {
-                (matrix, offset) = (own.clone(), own_offset);
-            } else {
-                let mut moved = own_offset;
-                matmul(&mut moved, Accumulate::Add, Operand::new(&own, dim, dim), Operand::new(&offset, dim, 1));
-                let whole = product(&own, &matrix, dim);
-                prefixes.push((std::mem::replace(&mut matrix, whole), std::mem::replace(&mut offset, moved)));
-            }
+    /// `first`, followed by the others.
+    pub(crate) fn new(first: AffinePart<'a, E>, others: Vec<AffinePart<'a, E>>) -> Self {
+        let (mut matrix, mut offset) = (first.map.matrix(), first.map.offset());
+        let dim = offset.len();
+        let (mut prefixes, mut matrices) = (Vec::with_capacity(others.len()), Vec::with_capacity(others.len()));
+        for AffinePart { map, .. } in &others {
+            let (own, mut moved) = (map.matrix(), vec![E::zero(); dim]);
+            own.apply(&offset, 1, &mut moved);
+            add(&mut moved, &map.offset());
+            let whole = own.times(&matrix, dim);
+            prefixes.push((std::mem::replace(&mut matrix, whole), std::mem::replace(&mut offset, moved)));
             matrices.push(own);
         }
+        let parts: Vec<_> = std::iter::once(first).chain(others).collect();
         let log_det = parts.iter().map(|part| part.map.log_det()).sum();
         Self { dim, parts, prefixes, matrices, matrix, inverse: OnceLock::new(), offset, log_det }
     }
 
+    /// Some part has parameters, so that a pullback needs the input.
+    fn trained(&self) -> bool {
+        self.parts.iter().any(|part| part.parameters > 0)
+    }
+
     fn pull(&self, x: &[E], cotangent: &mut [E], lanes: usize, sums: &mut [E]) {
-        let dim = self.dim;
-        let (for_matrix, for_offset) = sums.split_at_mut(dim * dim);
-        matmul(for_matrix, Accumulate::Add, Operand::new(cotangent, dim, lanes), Operand::new(x, dim, lanes).transposed());
-        for (sum, feature) in for_offset.iter_mut().zip(cotangent.chunks_exact(lanes)) {
-            *sum += feature.iter().copied().sum::<E>();
+        if self.trained() {
+            let (for_matrix, for_offset) = sums.split_at_mut(self.matrix.entries().len());
+            self.matrix.add_outer(cotangent, x, lanes, for_matrix);
+            add_lanes(for_offset, cotangent, lanes);
         }
         let mut out = Buffer::take(cotangent.len());
         out.copy_from_slice(cotangent);
-        matmul(cotangent, Accumulate::Replace, Operand::new(&self.matrix, dim, dim).transposed(), Operand::new(&out, dim, lanes));
+        self.matrix.apply_transposed(&out, lanes, cotangent);
     }
 
     /// W⁻¹ = W₁⁻¹ W₂⁻¹ ….
-    fn inverse_matrix(&self) -> &[E] {
+    fn inverse_matrix(&self) -> &Matrix<E> {
         self.inverse.get_or_init(|| {
             let inverses = self.parts.iter().map(|part| part.map.inverse_matrix());
-            inverses.reduce(|so_far, next| product(&so_far, &next, self.dim)).unwrap_or_default()
+            inverses.reduce(|so_far, next| so_far.times(&next, self.dim)).unwrap_or(Matrix::Dense(Vec::new()))
         })
     }
 
@@ -110,12 +98,7 @@ impl<'a, E: Scalar> AffineKernel<'a, E> {
         for ((shifted, values), &b) in shifted.chunks_exact_mut(lanes).zip(values.chunks_exact(lanes)).zip(&self.offset) {
             shifted.iter_mut().zip(values).for_each(|(shifted, &y)| *shifted = y - b);
         }
-        matmul(
-            values,
-            Accumulate::Replace,
-            Operand::new(self.inverse_matrix(), self.dim, self.dim),
-            Operand::new(&shifted, self.dim, lanes),
-        );
+        self.inverse_matrix().apply(&shifted, lanes, values);
     }
 }
 
@@ -123,12 +106,12 @@ impl<E: Scalar> RowKernel<E> for AffineKernel<'_, E> {
     fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
         let mut x = Buffer::take(values.len());
         x.copy_from_slice(values);
-        for (feature, &b) in values.chunks_exact_mut(lanes.lanes).zip(&self.offset) {
-            feature.fill(b);
-        }
-        matmul(values, Accumulate::Add, Operand::new(&self.matrix, self.dim, self.dim), Operand::new(&x, self.dim, lanes.lanes));
+        self.matrix.apply(&x, lanes.lanes, values);
+        add_bias(values, &self.offset, lanes.lanes);
         lanes.log_det.iter_mut().for_each(|l| *l += self.log_det);
-        tape.push(x);
+        if self.trained() {
+            tape.push(x);
+        }
         Ok(())
     }
 
@@ -139,7 +122,8 @@ impl<E: Scalar> RowKernel<E> for AffineKernel<'_, E> {
     }
 
     fn pullback(&self, cotangent: &mut [E], pull: &Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
-        self.pull(&tape.pop()?, cotangent, pull.lanes, sums);
+        let x = if self.trained() { tape.pop()? } else { Buffer::take(0) };
+        self.pull(&x, cotangent, pull.lanes, sums);
         Ok(())
     }
 
@@ -151,29 +135,30 @@ impl<E: Scalar> RowKernel<E> for AffineKernel<'_, E> {
 
     /// ∂L/∂W and ∂L/∂b of the product.
     fn sums_len(&self) -> usize {
-        self.dim * self.dim + self.dim
+        if self.trained() { self.matrix.entries().len() + self.dim } else { 0 }
     }
 
-    /// With W = S Wᵢ P and b = S(Wᵢ p + bᵢ) + …: ∂L/∂Wᵢ = Sᵀ(∂L/∂W Pᵀ + ∂L/∂b pᵀ) and ∂L/∂bᵢ = Sᵀ ∂L/∂b.
+    /// With W = W₂ W₁ and b = W₂ b₁ + b₂: ∂L/∂W₂ = ∂L/∂W W₁ᵀ + ∂L/∂b b₁ᵀ, ∂L/∂W₁ = W₂ᵀ ∂L/∂W and ∂L/∂b₁ = W₂ᵀ ∂L/∂b.
     fn finish(&self, sums: &[E], log_det: E, gradients: &mut [E]) -> Result<()> {
-        let dim = self.dim;
-        let (for_matrix, for_offset) = sums.split_at(dim * dim);
-        let (mut for_matrix, mut for_offset) = (for_matrix.to_vec(), for_offset.to_vec());
-        let mut end = gradients.len();
-        for (i, (part, own)) in self.parts.iter().zip(&self.matrices).enumerate().rev() {
-            let start = end - part.parameters;
-            let gradients = &mut gradients[start..end];
-            let Some((prefix, prefix_offset)) = i.checked_sub(1).map(|before| &self.prefixes[before]) else {
-                part.map.finish(&for_matrix, &for_offset, log_det, gradients);
-                break;
-            };
-            let mut for_own = vec![E::zero(); dim * dim];
-            matmul(&mut for_own, Accumulate::Replace, Operand::new(&for_matrix, dim, dim), Operand::new(prefix, dim, dim).transposed());
-            matmul(&mut for_own, Accumulate::Add, Operand::new(&for_offset, dim, 1), Operand::new(prefix_offset, 1, dim));
-            part.map.finish(&for_own, &for_offset, log_det, gradients);
-            end = start;
-            for_matrix = transposed_product(own, &for_matrix, dim, dim);
-            for_offset = transposed_product(own, &for_offset, dim, 1);
+        if !self.trained() {
+            return Ok(());
+        }
+        let (for_matrix, for_offset) = sums.split_at(self.matrix.entries().len());
+        let (mut for_matrix, mut for_offset) = (self.matrix.with_entries(for_matrix.to_vec()), for_offset.to_vec());
+        let mut gradients = gradients;
+        let behind_the_first = self.parts.iter().skip(1).zip(&self.matrices).zip(&self.prefixes);
+        for ((part, own), (prefix, prefix_offset)) in behind_the_first.rev() {
+            let (before, own_gradients) = gradients.split_at_mut(gradients.len() - part.parameters);
+            let (for_own, for_prefix) = Matrix::pull_product(own, prefix, &for_matrix, self.dim);
+            let mut for_own_entries = for_own.entries().to_vec();
+            own.add_outer(&for_offset, prefix_offset, 1, &mut for_own_entries);
+            part.map.finish(&own.with_entries(for_own_entries), &for_offset, log_det, own_gradients);
+            let mut for_prefix_offset = vec![E::zero(); self.dim];
+            own.apply_transposed(&for_offset, 1, &mut for_prefix_offset);
+            (for_matrix, for_offset, gradients) = (for_prefix, for_prefix_offset, before);
+        }
+        if let Some(first) = self.parts.first() {
+            first.map.finish(&for_matrix, &for_offset, log_det, gradients);
         }
         Ok(())
     }

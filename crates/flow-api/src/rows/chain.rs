@@ -131,17 +131,18 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for RowChain<E, D> {
         let mut at = 0;
         while let Some(flow) = self.flows.get(at) {
             let first = cx.child(at);
+            let path = first.path().to_owned();
             let mut parts = Vec::new();
             while let Some(flow) = self.flows.get(at + parts.len()) {
                 let cx = cx.child(at + parts.len());
                 let Some(map) = flow.affine(&cx).map_err(|e| e.in_layer(cx.path()))? else { break };
                 parts.push(AffinePart { map, parameters: parameter_count(flow) });
             }
-            let path = first.path().to_owned();
-            if parts.len() > 1 {
-                at += parts.len();
-                let parameters = parts.iter().map(|part| part.parameters).sum();
-                links.push(Link { path, parameters, kernel: Box::new(AffineKernel::new(parts)) });
+            let parameters = parts.iter().map(|part| part.parameters).sum();
+            let mut parts = parts.into_iter();
+            if let Some(part) = parts.next() {
+                at += 1 + parts.len();
+                links.push(Link { path, parameters, kernel: Box::new(AffineKernel::new(part, parts.collect())) });
             } else {
                 at += 1;
                 let kernel = flow.prepare(&first).map_err(|e| e.in_layer(&path))?;
