@@ -24,6 +24,7 @@ mod rows;
 mod scalar;
 pub mod spec;
 pub mod testkit;
+mod threads;
 
 pub use base::{BaseDensity, DiagonalNormal, StandardNormal};
 pub use bijector::{
@@ -39,6 +40,7 @@ pub use module::{Entry, EntryMut, Module, Parameter, Saved, State, Visitor, Visi
 pub use recorded::{Recorded, TapedBijector};
 pub use rows::{
     AffineMap, BLOCK_LANES, BlockedRows, HostCondition, Lanes, Matrix, PassResult, PlainRows, Pull, RowChain, RowFlow, RowKernel, RowPass,
-    RowPoint, RowTape, RowTapes, RowView, Rows, Taped, TapedRows, to_host,
+    RowPoint, RowSums, RowTape, RowTapes, RowView, Rows, Taped, TapedRows, to_host,
 };
-pub use scalar::{DefaultDevice, FlowDevice, Real, Scalar, Threaded};
+pub use scalar::{DefaultDevice, FlowDevice, Real, Scalar};
+pub use threads::{Threaded, in_pool, join, parallel};

@@ -1,5 +1,6 @@
 //! The number types and devices that flows run on.
 
+use crate::Threaded;
 use dfdx::prelude::{Cpu, Device, Dtype};
 pub use flow_kernels::Real;
 
@@ -8,18 +9,6 @@ pub use flow_kernels::Real;
 /// It is both a [`Real`] of the host kernels and a dfdx [`Dtype`].
 pub trait Scalar: Real + Dtype {}
 impl<E: Real + Dtype> Scalar for E {}
-
-/// `Send + Sync`, wherever the device allows it: dfdx's CUDA device holds a stream that is neither, so with the `cuda` feature this asks for nothing.
-#[cfg(not(feature = "cuda"))]
-pub trait Threaded: Send + Sync {}
-#[cfg(not(feature = "cuda"))]
-impl<T: Send + Sync + ?Sized> Threaded for T {}
-
-/// `Send + Sync`, wherever the device allows it: dfdx's CUDA device holds a stream that is neither, so with the `cuda` feature this asks for nothing.
-#[cfg(feature = "cuda")]
-pub trait Threaded {}
-#[cfg(feature = "cuda")]
-impl<T: ?Sized> Threaded for T {}
 
 /// A dfdx device that flows run on.
 ///

@@ -1,10 +1,11 @@
 //! The mixing skeleton: row flows on views of an event, one after the other, on one buffer.
 
+use crate::pipeline::pipeline;
 use dfdx::prelude::*;
 use flow_api::{
     Bijector, Context, Cotangent, FlowDevice, FlowError, Gradients, HostCondition, InverseKind, Kept, LayerInfo, LogDetKind, Mapped,
-    Memory, Module, Point, Pulled, Recorded, Result, RowChain, RowFlow, RowPass, RowPoint, RowTapes, RowView, Scalar, SolveReport, Taped,
-    TapedBijector, Visitor, VisitorMut, foreign_point, leads_to, shape_error, to_host,
+    Memory, Module, Point, Pulled, Recorded, Result, RowChain, RowFlow, RowKernel, RowPass, RowPoint, RowSums, RowTapes, RowView, Scalar,
+    SolveReport, Taped, TapedBijector, Threaded, Visitor, VisitorMut, foreign_point, leads_to, shape_error, to_host,
 };
 
 /// One side of a layer: a flow on R^d that is shared by all rows of a view.
@@ -163,13 +164,25 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
             }
             before = path;
         }
-        let layers = layers.into_iter().map(|layer| layer.into_iter().map(|(path, side)| (path, Recorded(side))).collect()).collect();
+        let layers = layers.into_iter().filter(|layer| !layer.is_empty());
+        let layers = layers.map(|layer| layer.into_iter().map(|(path, side)| (path, Recorded(side))).collect()).collect();
         Ok(Self { kind, event, layers })
     }
 
     /// All sides in order with their contexts.
-    fn sides<'s>(&'s self, cx: &'s Context<E, D>) -> impl DoubleEndedIterator<Item = (usize, &'s Recorded<Side<E, D>>, Context<E, D>)> {
-        self.layers.iter().enumerate().flat_map(move |(i, layer)| layer.iter().map(move |(path, side)| (i, side, cx.child(path))))
+    fn sides<'s>(&'s self, cx: &'s Context<E, D>) -> impl DoubleEndedIterator<Item = (&'s Recorded<Side<E, D>>, Context<E, D>)> {
+        self.layers.iter().flatten().map(move |(path, side)| (side, cx.child(path)))
+    }
+
+    /// The kernels of a layer.
+    fn prepare(&self, layer: usize, cx: &Context<E, D>) -> Result<Vec<ReadySide<'_, E>>> {
+        let sides = self.layers.get(layer).into_iter().flatten();
+        sides
+            .map(|(path, Recorded(side))| {
+                let cx = cx.child(path);
+                Ok(ReadySide { view: &side.view, kernel: side.flow.prepare(&cx)?, path: cx.path().to_owned() })
+            })
+            .collect()
     }
 
     /// Sides run as fused host kernels: by the context's choice, or because one has no other form.
@@ -195,7 +208,7 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
         if backwards {
             sides.reverse();
         }
-        for (_, side, cx) in sides {
+        for (side, cx) in sides {
             keep(&so_far.value);
             let next = if backwards { side.inverse(so_far.value.clone(), &cx)? } else { side.forward(so_far.value.clone(), &cx)? };
             so_far = so_far.then(next);
@@ -209,17 +222,21 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
         values: &mut [E],
         batch: usize,
         cx: &Context<E, D>,
-        mut each: impl FnMut(usize, &RowPass<'_, E>, &mut [E]) -> Result<Totals<E>>,
+        mut each: impl FnMut(usize, &RowPass<'_, E>, &mut [E]) -> Result<Totals<E>> + Threaded,
         backwards: bool,
     ) -> Result<Totals<E>> {
         let condition = self.condition(cx, batch)?;
         let mut totals = Totals { log_det: vec![E::zero(); batch], variance: vec![E::zero(); batch], report: SolveReport::default() };
-        let mut run = |(layer, side, cx): (usize, &Recorded<Side<E, D>>, Context<E, D>)| {
-            let side_totals = side.0.run(condition.as_ref(), &cx, |pass| each(layer, pass, values))?;
-            totals.add(&side_totals);
-            Ok(())
+        let count = self.layers.len();
+        let order = (0..count).map(|i| if backwards { count - 1 - i } else { i });
+        let run = |layer: usize, sides: &Vec<ReadySide<'_, E>>| {
+            let mut run = |side: &ReadySide<'_, E>| {
+                totals.add(&each(layer, &side.pass(condition.as_ref()), values)?);
+                Ok(())
+            };
+            if backwards { sides.iter().rev().try_for_each(&mut run) } else { sides.iter().try_for_each(&mut run) }
         };
-        if backwards { self.sides(cx).rev().try_for_each(&mut run) } else { self.sides(cx).try_for_each(&mut run) }?;
+        pipeline(order, |&layer| self.prepare(layer, cx), run, |_, ()| Ok(()))?;
         Ok(totals)
     }
 
@@ -243,6 +260,29 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
     }
 }
 
+/// A side made ready for one call.
+struct ReadySide<'a, E: Scalar> {
+    view: &'a RowView,
+    kernel: Box<dyn RowKernel<E> + 'a>,
+    path: String,
+}
+
+impl<E: Scalar> ReadySide<'_, E> {
+    fn pass<'p>(&'p self, condition: Option<&'p HostCondition<E>>) -> RowPass<'p, E> {
+        RowPass { view: self.view, kernel: self.kernel.as_ref(), path: &self.path, condition }
+    }
+}
+
+/// Where the pullback of a layer starts.
+enum LayerPoint<E: Scalar> {
+    /// The tapes of its sides.
+    Tapes(Vec<RowTapes<E>>),
+    /// Its input.
+    Input(Vec<E>),
+    /// Its output, which the layers behind recovered.
+    Output,
+}
+
 /// Sums over sides.
 struct Totals<E> {
     log_det: Vec<E>,
@@ -260,8 +300,8 @@ impl<E: Scalar> Totals<E> {
 
 /// What a forward pass keeps, by memory setting.
 enum Trace<E: Scalar, D: FlowDevice<E>> {
-    /// Store: the tapes of every side.
-    Tapes(Vec<RowTapes<E>>),
+    /// Store: the tapes of every layer's sides.
+    Tapes(Vec<Vec<RowTapes<E>>>),
     /// Recompute and Invert: inputs of layers (none for those that are inverted), and the output.
     Inputs { inputs: Vec<Option<Vec<E>>>, output: Vec<E> },
     /// Plain kernels: the input of every side.
@@ -311,7 +351,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
         let (batch, _) = self.check(x.shape(), "forward", cx)?;
         let condition = self.condition(cx, batch)?;
         let mut values = to_host(&x);
-        for (_, Recorded(side), cx) in self.sides(cx) {
+        for (Recorded(side), cx) in self.sides(cx) {
             if leads_to(cx.path(), layer) {
                 let Some(kernel) = side.flow.prepare_until(layer, &cx)? else { return Ok(None) };
                 let pass = RowPass { view: &side.view, kernel: kernel.as_ref(), path: cx.path(), condition: condition.as_ref() };
@@ -346,10 +386,11 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
         let mut values = to_host(&x);
         drop(x);
         if cx.memory() == Memory::Store {
-            let mut tapes = Vec::new();
-            let record = |_: usize, pass: &RowPass<'_, E>, values: &mut [E]| {
+            let mut tapes: Vec<Vec<RowTapes<E>>> = Vec::with_capacity(self.layers.len());
+            let record = |layer: usize, pass: &RowPass<'_, E>, values: &mut [E]| {
                 let mut result = pass.forward(values, true)?;
-                tapes.push(std::mem::take(&mut result.tapes));
+                tapes.resize_with(layer + 1, Vec::new);
+                tapes[layer].push(std::mem::take(&mut result.tapes));
                 Ok(totals(result))
             };
             let totals = self.fused_map(&mut values, flat.0, cx, record, false)?;
@@ -394,7 +435,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
             let log_det = cotangent.log_det;
             let mut pulled = cotangent.value.reshape_like(&flat);
             let first = inputs.first().cloned();
-            for ((_, side, cx), input) in self.sides(cx).zip(inputs).collect::<Vec<_>>().into_iter().rev() {
+            for ((side, cx), input) in self.sides(cx).zip(inputs).collect::<Vec<_>>().into_iter().rev() {
                 let cotangent = Cotangent { value: pulled, log_det: log_det.clone() };
                 pulled = side.pullback(Point::Input(input), cotangent, gradients, &cx)?.cotangent;
             }
@@ -464,46 +505,49 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
         cx: &Context<E, D>,
     ) -> Result<Option<Vec<E>>> {
         let condition = self.condition(cx, log_det.len())?;
-        let mut pull = |side: &Side<E, D>, at: RowPoint<'_, E>, pulled: &mut [E], cx: &Context<E, D>| {
-            side.run(condition.as_ref(), cx, |pass| pass.pullback(at, pulled, log_det, gradients.slice_mut(cx.path())))
+        let (points, mut values): (Vec<LayerPoint<E>>, _) = match trace {
+            Trace::Tapes(tapes) => (tapes.into_iter().map(LayerPoint::Tapes).collect(), None),
+            Trace::Inputs { inputs, output } => {
+                (inputs.into_iter().map(|input| input.map_or(LayerPoint::Output, LayerPoint::Input)).collect(), Some(output))
+            }
+            Trace::Plain(_) => return Err(foreign_point(cx.path())),
         };
-        match trace {
-            Trace::Tapes(tapes) => {
-                for ((_, side, cx), tapes) in self.sides(cx).rev().zip(tapes.into_iter().rev()) {
-                    pull(&side.0, RowPoint::Tapes(tapes), pulled, &cx)?;
+        let recovered = &mut values;
+        let run = |(_, point): (usize, LayerPoint<E>), sides: &Vec<ReadySide<'_, E>>| {
+            let pull =
+                |side: &ReadySide<'_, E>, at: RowPoint<'_, E>, pulled: &mut [E]| side.pass(condition.as_ref()).pull(at, pulled, log_det);
+            match point {
+                LayerPoint::Tapes(tapes) => sides
+                    .iter()
+                    .zip(tapes)
+                    .rev()
+                    .map(|(side, tapes)| pull(side, RowPoint::Tapes(tapes), pulled))
+                    .collect::<Result<Vec<_>>>(),
+                LayerPoint::Output => {
+                    let values = recovered.as_mut().ok_or_else(|| foreign_point(cx.path()))?;
+                    sides.iter().rev().map(|side| pull(side, RowPoint::Outputs(values), pulled)).collect()
                 }
-                Ok(None)
-            }
-            Trace::Inputs { mut inputs, output: mut values } => {
-                for layer in self.layers.iter().rev() {
-                    let contexts: Vec<_> = layer.iter().map(|(path, _)| cx.child(path)).collect();
-                    match inputs.pop().flatten() {
-                        None => {
-                            for ((_, side), cx) in layer.iter().zip(&contexts).rev() {
-                                pull(&side.0, RowPoint::Outputs(&mut values), pulled, cx)?;
-                            }
-                        }
-                        Some(input) => {
-                            // All sides but the last run forward once more for their tapes; the last records block by block.
-                            let mut inner = input.clone();
-                            let mut tapes = Vec::with_capacity(layer.len());
-                            for ((_, side), cx) in layer.iter().zip(&contexts).take(layer.len().saturating_sub(1)) {
-                                let mut result = side.0.run(condition.as_ref(), cx, |pass| pass.forward(&mut inner, true))?;
-                                tapes.push(std::mem::take(&mut result.tapes));
-                            }
-                            let mut points: Vec<RowPoint<'_, E>> = tapes.into_iter().map(RowPoint::Tapes).collect();
-                            points.push(RowPoint::Inputs(&inner));
-                            for (((_, side), cx), at) in layer.iter().zip(&contexts).zip(points).rev() {
-                                pull(&side.0, at, pulled, cx)?;
-                            }
-                            values = input;
-                        }
+                LayerPoint::Input(input) => {
+                    // All sides but the last run forward once more for their tapes; the last records block by block.
+                    let mut inner = input.clone();
+                    let mut tapes = Vec::with_capacity(sides.len());
+                    for side in sides.iter().take(sides.len().saturating_sub(1)) {
+                        let mut result = side.pass(condition.as_ref()).forward(&mut inner, true)?;
+                        tapes.push(std::mem::take(&mut result.tapes));
                     }
+                    let points = tapes.into_iter().map(RowPoint::Tapes).chain([RowPoint::Inputs(&inner)]);
+                    let points: Vec<_> = points.collect();
+                    let sums = sides.iter().zip(points).rev().map(|(side, at)| pull(side, at, pulled)).collect();
+                    *recovered = Some(input);
+                    sums
                 }
-                Ok(Some(values))
             }
-            Trace::Plain(_) => Err(foreign_point(cx.path())),
-        }
+        };
+        let finish = |sides: &Vec<ReadySide<'_, E>>, sums: Vec<RowSums<E>>| {
+            sides.iter().rev().zip(sums).try_for_each(|(side, sums)| side.pass(None).finish(&sums, gradients.slice_mut(&side.path)))
+        };
+        pipeline(points.into_iter().enumerate().rev(), |(layer, _)| self.prepare(*layer, cx), run, finish)?;
+        Ok(values)
     }
 }
 

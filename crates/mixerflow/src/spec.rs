@@ -4,7 +4,7 @@ use crate::{ImageShape, Patches, Side, Skeleton};
 use flow_api::spec::{
     BaseSpec, BuildModel, BuildScope, EventShape, FlowSpec, LuLinear, Model, Order, Spec, SpecError, SpecScalar, build_flows,
 };
-use flow_api::{RowView, register_model};
+use flow_api::{RowView, parallel, register_model};
 use serde::{Deserialize, Serialize};
 
 /// Which layers work on shifted patches, and how far.
@@ -101,17 +101,16 @@ impl BuildModel for MixerFlow {
             let chain = build_flows::<E>(flows, view.dim(), round, &scope.child(&path))?;
             Ok::<_, SpecError>((path, Side::new(view, chain)?))
         };
-        let mut layers = Vec::with_capacity(self.layers + 1);
-        if !self.pixel.is_empty() {
-            layers.push(vec![side("pixel".to_owned(), &self.pixel, image.pixels()?, 0)?]);
-        }
-        for i in 0..self.layers {
+        let pixel = if self.pixel.is_empty() { None } else { Some(vec![side("pixel".to_owned(), &self.pixel, image.pixels()?, 0)?]) };
+        let layer = |i: usize| {
             let is_shifted = self.shift.is_some_and(|shift| (i + 1) % shift.every == 0);
             let patches = shifted.filter(|_| is_shifted).unwrap_or(straight);
             let sides = [("channel", &self.channel, patches.channel_view()?), ("patch", &self.patches, patches.patch_view()?)];
             let sides = sides.into_iter().filter(|(_, flows, _)| !flows.is_empty());
-            layers.push(sides.map(|(name, flows, view)| side(format!("layers.{i}.{name}"), flows, view, i)).collect::<Result<_, _>>()?);
-        }
+            sides.map(|(name, flows, view)| side(format!("layers.{i}.{name}"), flows, view, i)).collect::<Result<Vec<_>, SpecError>>()
+        };
+        let layers = parallel(self.layers, layer).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let layers = pixel.into_iter().chain(layers).collect();
         let skeleton = Skeleton::new("MixerFlow", image.len(), layers)?;
         Ok(Model::new(Box::new(skeleton), self.base.build::<E>(image.len(), scope.device()), event, scope.device().clone())?)
     }

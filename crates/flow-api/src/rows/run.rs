@@ -7,6 +7,7 @@ use super::kernel::{Lanes, Pull, RowKernel, RowTape};
 use super::view::RowView;
 use crate::bijector::{foreign_point, shape_error};
 use crate::{FlowError, Result, Scalar, SolveReport};
+use flow_kernels::simd::add;
 use flow_kernels::workspace::Buffer;
 use rayon::prelude::*;
 
@@ -71,6 +72,15 @@ pub enum RowPoint<'a, E: Scalar> {
     Inputs(&'a [E]),
     /// The outputs, which become the inputs in place.
     Outputs(&'a mut [E]),
+}
+
+/// Sums over all rows of a batch, from which [`RowKernel::finish`] forms the parameters' gradients.
+#[derive(Debug)]
+pub struct RowSums<E: Scalar> {
+    /// None of an empty batch.
+    sums: Option<Buffer<E>>,
+    /// Σ ∂L/∂log|det J| over all rows.
+    log_det: E,
 }
 
 /// One group of samples while it is worked on.
@@ -245,6 +255,14 @@ impl<'a, E: Scalar> RowPass<'a, E> {
     /// # Errors
     /// As [`RowPass::forward`], [`FlowError::Shape`] for buffers that do not belong to one batch, and [`FlowError::Unsupported`] for tapes of another.
     pub fn pullback(&self, at: RowPoint<'_, E>, cotangent: &mut [E], log_det: &[E], gradients: &mut [E]) -> Result<()> {
+        self.finish(&self.pull(at, cotangent, log_det)?, gradients)
+    }
+
+    /// The part of [`RowPass::pullback`] that goes over the rows: the gradients are left to [`RowPass::finish`], beside which other rows can be worked on.
+    ///
+    /// # Errors
+    /// As [`RowPass::pullback`].
+    pub fn pull(&self, at: RowPoint<'_, E>, cotangent: &mut [E], log_det: &[E]) -> Result<RowSums<E>> {
         let batch = self.batch("pullback", cotangent)?;
         let given = match &at {
             RowPoint::Tapes(tapes) if tapes.batch != batch => return Err(foreign_point(self.path)),
@@ -270,14 +288,20 @@ impl<'a, E: Scalar> RowPass<'a, E> {
             .map(|(index, (at, cotangent))| self.pull_group(&self.group(index, samples, batch), at, cotangent, log_det))
             .collect::<Result<Vec<_>>>()?;
         let total_log_det = log_det.iter().copied().sum::<E>() * E::of(self.view.rows() as f64);
-        let mut parts = sums.into_iter();
-        let Some(mut total) = parts.next() else { return Ok(()) };
-        for part in parts {
-            for (total, &part) in total.iter_mut().zip(part.iter()) {
-                *total += part;
-            }
-        }
-        self.kernel.finish(&total, total_log_det, gradients).map_err(|e| e.in_layer(self.path))
+        let sums = sums.into_iter().reduce(|mut total, part| {
+            add(&mut total, &part);
+            total
+        });
+        Ok(RowSums { sums, log_det: total_log_det })
+    }
+
+    /// Adds the parameters' gradients to `gradients`, those of the kernel's flow.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn finish(&self, RowSums { sums, log_det }: &RowSums<E>, gradients: &mut [E]) -> Result<()> {
+        let Some(sums) = sums else { return Ok(()) };
+        self.kernel.finish(sums, *log_det, gradients).map_err(|e| e.in_layer(self.path))
     }
 
     fn pull_group(&self, group: &Group<'_, E>, mut at: GroupPoint<'_, E>, cotangent: &mut [E], log_det: &[E]) -> Result<Buffer<E>> {
