@@ -40,7 +40,7 @@ pub use module::{Entry, EntryMut, Module, Parameter, Saved, State, Visitor, Visi
 pub use recorded::{Recorded, TapedBijector};
 pub use rows::{
     AffineMap, BLOCK_LANES, BlockedRows, HostCondition, Lanes, Matrix, PassResult, PlainRows, Pull, RowChain, RowFlow, RowKernel, RowPass,
-    RowPoint, RowSums, RowTape, RowTapes, RowView, Rows, Taped, TapedRows, to_host,
+    RowPoint, RowTape, RowTapes, RowView, Rows, SamplesPoint, Taped, TapedRows, to_host,
 };
 pub use scalar::{DefaultDevice, FlowDevice, Real, Scalar};
 pub use threads::{Threaded, in_pool, join, parallel};

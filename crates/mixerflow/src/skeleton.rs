@@ -4,9 +4,11 @@ use crate::pipeline::pipeline;
 use dfdx::prelude::*;
 use flow_api::{
     Bijector, Context, Cotangent, FlowDevice, FlowError, Gradients, HostCondition, InverseKind, Kept, LayerInfo, LogDetKind, Mapped,
-    Memory, Module, Point, Pulled, Recorded, Result, RowChain, RowFlow, RowKernel, RowPass, RowPoint, RowSums, RowTapes, RowView, Scalar,
-    SolveReport, Taped, TapedBijector, Threaded, Visitor, VisitorMut, foreign_point, leads_to, shape_error, to_host,
+    Memory, Module, Point, Pulled, Recorded, Result, RowChain, RowFlow, RowKernel, RowPass, RowTape, RowView, SamplesPoint, Scalar,
+    SolveReport, Taped, TapedBijector, Visitor, VisitorMut, foreign_point, in_pool, leads_to, parallel, shape_error, to_host,
 };
+use flow_kernels::workspace::Buffer;
+use rayon::prelude::*;
 
 /// One side of a layer: a flow on R^d that is shared by all rows of a view.
 pub struct Side<E: Scalar, D: FlowDevice<E>> {
@@ -174,13 +176,17 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
         self.layers.iter().flatten().map(move |(path, side)| (side, cx.child(path)))
     }
 
-    /// The kernels of a layer.
-    fn prepare(&self, layer: usize, cx: &Context<E, D>) -> Result<Vec<ReadySide<'_, E>>> {
+    /// The kernels of a layer, with what their inverse needs if there will be one.
+    fn prepare(&self, layer: usize, inverse: bool, cx: &Context<E, D>) -> Result<Vec<ReadySide<'_, E>>> {
         let sides = self.layers.get(layer).into_iter().flatten();
         sides
             .map(|(path, Recorded(side))| {
                 let cx = cx.child(path);
-                Ok(ReadySide { view: &side.view, kernel: side.flow.prepare(&cx)?, path: cx.path().to_owned() })
+                let kernel = side.flow.prepare(&cx)?;
+                if inverse {
+                    kernel.prepare_inverse();
+                }
+                Ok(ReadySide { view: &side.view, kernel, path: cx.path().to_owned() })
             })
             .collect()
     }
@@ -216,28 +222,41 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
         Ok(so_far)
     }
 
-    /// The fused path, in place on the host.
-    fn fused_map(
+    /// The fused path, in place on the host: samples do not meet, so every group of them goes through all layers by itself. `each` takes one through.
+    fn fused_map<R: Send + Sync>(
         &self,
         values: &mut [E],
         batch: usize,
+        inverse: bool,
         cx: &Context<E, D>,
-        mut each: impl FnMut(usize, &RowPass<'_, E>, &mut [E]) -> Result<Totals<E>> + Threaded,
-        backwards: bool,
-    ) -> Result<Totals<E>> {
+        each: impl Fn(&mut Samples<'_, E>, &[Vec<RowPass<'_, E>>]) -> Result<R> + Sync,
+    ) -> Result<(Totals<E>, Vec<R>)> {
         let condition = self.condition(cx, batch)?;
-        let mut totals = Totals { log_det: vec![E::zero(); batch], variance: vec![E::zero(); batch], report: SolveReport::default() };
-        let count = self.layers.len();
-        let order = (0..count).map(|i| if backwards { count - 1 - i } else { i });
-        let run = |layer: usize, sides: &Vec<ReadySide<'_, E>>| {
-            let mut run = |side: &ReadySide<'_, E>| {
-                totals.add(&each(layer, &side.pass(condition.as_ref()), values)?);
-                Ok(())
-            };
-            if backwards { sides.iter().rev().try_for_each(&mut run) } else { sides.iter().try_for_each(&mut run) }
-        };
-        pipeline(order, |&layer| self.prepare(layer, cx), run, |_, ()| Ok(()))?;
-        Ok(totals)
+        in_pool(|| {
+            let layers = parallel(self.layers.len(), |layer| self.prepare(layer, inverse, cx)).into_iter().collect::<Result<Vec<_>>>()?;
+            let layers: Vec<Vec<_>> = layers.iter().map(|sides| sides.iter().map(|side| side.pass(condition.as_ref())).collect()).collect();
+            let samples = self.group_samples(batch);
+            let mut totals = Totals { log_det: vec![E::zero(); batch], variance: vec![E::zero(); batch], report: SolveReport::default() };
+            let groups = values
+                .par_chunks_mut(samples * self.event)
+                .zip(totals.log_det.par_chunks_mut(samples))
+                .zip(totals.variance.par_chunks_mut(samples))
+                .enumerate()
+                .map(|(group, ((values, log_det), variance))| {
+                    let mut samples = Samples { values, first: group * samples, log_det, variance, report: SolveReport::default() };
+                    let result = each(&mut samples, &layers)?;
+                    Ok((samples.report, result))
+                })
+                .collect::<Result<Vec<_>>>()?;
+            let (reports, results): (Vec<_>, _) = groups.into_iter().unzip();
+            totals.report = reports.into_iter().fold(SolveReport::default(), SolveReport::beside);
+            Ok((totals, results))
+        })
+    }
+
+    /// Samples in a group: enough for blocks of every side.
+    fn group_samples(&self, batch: usize) -> usize {
+        self.layers.iter().flatten().map(|(_, side)| side.0.view.group_samples(batch)).max().unwrap_or(1)
     }
 
     fn mapped<X: Shape>(&self, device: &D, values: Vec<E>, shape: X, totals: Totals<E>) -> Mapped<X, E, D> {
@@ -273,14 +292,27 @@ impl<E: Scalar> ReadySide<'_, E> {
     }
 }
 
-/// Where the pullback of a layer starts.
-enum LayerPoint<E: Scalar> {
-    /// The tapes of its sides.
-    Tapes(Vec<RowTapes<E>>),
-    /// Its input.
-    Input(Vec<E>),
-    /// Its output, which the layers behind recovered.
-    Output,
+/// A group of samples on its way.
+struct Samples<'a, E> {
+    values: &'a mut [E],
+    first: usize,
+    log_det: &'a mut [E],
+    variance: &'a mut [E],
+    report: SolveReport,
+}
+
+impl<E: Scalar> Samples<'_, E> {
+    fn forward(&mut self, pass: &RowPass<'_, E>, record: bool) -> Result<Vec<RowTape<E>>> {
+        let (report, tapes) = pass.forward_samples(self.values, self.first, (self.log_det, self.variance), record)?;
+        self.report = self.report.then(report);
+        Ok(tapes)
+    }
+
+    fn inverse(&mut self, pass: &RowPass<'_, E>) -> Result<()> {
+        let report = pass.inverse_samples(self.values, self.first, (self.log_det, self.variance))?;
+        self.report = self.report.then(report);
+        Ok(())
+    }
 }
 
 /// Sums over sides.
@@ -290,20 +322,60 @@ struct Totals<E> {
     report: SolveReport,
 }
 
-impl<E: Scalar> Totals<E> {
-    fn add(&mut self, other: &Self) {
-        self.log_det.iter_mut().zip(&other.log_det).for_each(|(sum, &l)| *sum += l);
-        self.variance.iter_mut().zip(&other.variance).for_each(|(sum, &v)| *sum += v);
-        self.report = self.report.then(other.report);
+/// Where the pullback of a layer starts.
+enum LayerPoint<E: Scalar> {
+    /// The tapes of its sides.
+    Tapes(Vec<Vec<RowTape<E>>>),
+    /// Its input.
+    Input(Vec<E>),
+    /// Its output, which the layers behind recovered.
+    Output,
+}
+
+/// What a forward pass keeps of a group of samples.
+struct GroupTrace<E: Scalar> {
+    /// By layer.
+    points: Vec<LayerPoint<E>>,
+    /// The output, and while layers are pulled back what they recover; none where all layers have tapes.
+    values: Vec<E>,
+}
+
+impl<E: Scalar> GroupTrace<E> {
+    /// Pulls the cotangents of these samples back through the layer that was run last; the sums of its sides, from last to first.
+    fn pull(&mut self, sides: &[RowPass<'_, E>], pulled: &mut [E], log_det: &[E], first: usize) -> Result<Vec<Buffer<E>>> {
+        match self.points.pop() {
+            Some(LayerPoint::Tapes(tapes)) => {
+                let sides = sides.iter().zip(tapes).rev();
+                sides.map(|(side, tapes)| side.pull_samples(SamplesPoint::Tapes(tapes), pulled, log_det, first)).collect()
+            }
+            Some(LayerPoint::Output) => {
+                let values = &mut self.values;
+                sides.iter().rev().map(|side| side.pull_samples(SamplesPoint::Outputs(values), pulled, log_det, first)).collect()
+            }
+            Some(LayerPoint::Input(input)) => {
+                // All sides but the last run forward once more for their tapes; the last records block by block.
+                self.values.copy_from_slice(&input);
+                let (mut unread, mut unread_variance) = (vec![E::zero(); log_det.len()], vec![E::zero(); log_det.len()]);
+                let mut points = Vec::with_capacity(sides.len());
+                for side in &sides[..sides.len().saturating_sub(1)] {
+                    let (_, tapes) = side.forward_samples(&mut self.values, first, (&mut unread, &mut unread_variance), true)?;
+                    points.push(SamplesPoint::Tapes(tapes));
+                }
+                points.push(SamplesPoint::Inputs(&self.values));
+                let points = sides.iter().zip(points).rev();
+                let sums = points.map(|(side, at)| side.pull_samples(at, pulled, log_det, first)).collect();
+                self.values = input;
+                sums
+            }
+            None => Err(foreign_point("")),
+        }
     }
 }
 
-/// What a forward pass keeps, by memory setting.
+/// What a forward pass keeps.
 enum Trace<E: Scalar, D: FlowDevice<E>> {
-    /// Store: the tapes of every layer's sides.
-    Tapes(Vec<Vec<RowTapes<E>>>),
-    /// Recompute and Invert: inputs of layers (none for those that are inverted), and the output.
-    Inputs { inputs: Vec<Option<Vec<E>>>, output: Vec<E> },
+    /// By group of samples.
+    Fused(Vec<GroupTrace<E>>),
     /// Plain kernels: the input of every side.
     Plain(Vec<Tensor<(usize, usize), E, D>>),
 }
@@ -342,7 +414,9 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
             return Ok(Mapped { value: mapped.value.reshape_like(&shape), log_det: mapped.log_det, report: mapped.report });
         }
         let mut values = to_host(&x);
-        let totals = self.fused_map(&mut values, flat.0, cx, |_, pass, values| pass.forward(values, false).map(totals), false)?;
+        let (totals, _) = self.fused_map(&mut values, flat.0, false, cx, |samples, layers| {
+            layers.iter().flatten().try_for_each(|side| samples.forward(side, false).map(drop))
+        })?;
         Ok(self.mapped(x.device(), values, shape, totals))
     }
 
@@ -370,7 +444,9 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
             return Ok(Mapped { value: mapped.value.reshape_like(&shape), log_det: mapped.log_det, report: mapped.report });
         }
         let mut values = to_host(&y);
-        let totals = self.fused_map(&mut values, flat.0, cx, |_, pass, values| pass.inverse(values).map(totals), true)?;
+        let (totals, _) = self.fused_map(&mut values, flat.0, true, cx, |samples, layers| {
+            layers.iter().flatten().rev().try_for_each(|side| samples.inverse(side))
+        })?;
         Ok(self.mapped(y.device(), values, shape, totals))
     }
 
@@ -385,28 +461,23 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
         let device = x.device().clone();
         let mut values = to_host(&x);
         drop(x);
-        if cx.memory() == Memory::Store {
-            let mut tapes: Vec<Vec<RowTapes<E>>> = Vec::with_capacity(self.layers.len());
-            let record = |layer: usize, pass: &RowPass<'_, E>, values: &mut [E]| {
-                let mut result = pass.forward(values, true)?;
-                tapes.resize_with(layer + 1, Vec::new);
-                tapes[layer].push(std::mem::take(&mut result.tapes));
-                Ok(totals(result))
-            };
-            let totals = self.fused_map(&mut values, flat.0, cx, record, false)?;
-            return Ok((self.mapped(&device, values, shape, totals), Box::new(Trace::<E, D>::Tapes(tapes))));
-        }
-        let mut inputs: Vec<Option<Vec<E>>> = Vec::with_capacity(self.layers.len());
-        let keep = |layer: usize, pass: &RowPass<'_, E>, values: &mut [E]| {
-            if inputs.len() == layer {
-                let keep = cx.memory() == Memory::Recompute || self.layer_inverse(layer) == InverseKind::Iterative;
-                inputs.push(keep.then(|| values.to_vec()));
+        let store = cx.memory() == Memory::Store;
+        let keep_inputs =
+            (0..self.layers.len()).map(|layer| cx.memory() == Memory::Recompute || self.layer_inverse(layer) == InverseKind::Iterative);
+        let keep_inputs: Vec<bool> = keep_inputs.collect();
+        let (totals, traces) = self.fused_map(&mut values, flat.0, false, cx, |samples, layers| {
+            let mut points = Vec::with_capacity(layers.len());
+            for (sides, &keep_input) in layers.iter().zip(&keep_inputs) {
+                if store {
+                    points.push(LayerPoint::Tapes(sides.iter().map(|side| samples.forward(side, true)).collect::<Result<_>>()?));
+                } else {
+                    points.push(if keep_input { LayerPoint::Input(samples.values.to_vec()) } else { LayerPoint::Output });
+                    sides.iter().try_for_each(|side| samples.forward(side, false).map(drop))?;
+                }
             }
-            pass.forward(values, false).map(totals)
-        };
-        let totals = self.fused_map(&mut values, flat.0, cx, keep, false)?;
-        let trace = Trace::<E, D>::Inputs { inputs, output: values.clone() };
-        Ok((self.mapped(&device, values, shape, totals), Box::new(trace)))
+            Ok(GroupTrace { points, values: if store { Vec::new() } else { samples.values.to_vec() } })
+        })?;
+        Ok((self.mapped(&device, values, shape, totals), Box::new(Trace::<E, D>::Fused(traces))))
     }
 
     fn pullback(
@@ -425,27 +496,35 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
         let trace = match at {
             Point::Kept(kept) => *kept.downcast::<Trace<E, D>>().map_err(|_| foreign_point(cx.path()))?,
             Point::Input(x) => *self.forward_keeping(x, cx)?.1.downcast().map_err(|_| foreign_point(cx.path()))?,
-            Point::Output(y) if self.fused(cx) => Trace::Inputs { inputs: vec![None; self.layers.len()], output: to_host(&y) },
+            Point::Output(y) if self.fused(cx) => {
+                let points = || self.layers.iter().map(|_| LayerPoint::Output).collect();
+                let groups = to_host(&y);
+                let groups = groups.chunks(self.group_samples(flat.0) * self.event);
+                Trace::Fused(groups.map(|values| GroupTrace { points: points(), values: values.to_vec() }).collect())
+            }
             Point::Output(y) => {
                 let x = self.inverse(y, cx)?.value;
                 *self.forward_keeping(x, cx)?.1.downcast().map_err(|_| foreign_point(cx.path()))?
             }
         };
-        if let Trace::Plain(inputs) = trace {
-            let log_det = cotangent.log_det;
-            let mut pulled = cotangent.value.reshape_like(&flat);
-            let first = inputs.first().cloned();
-            for ((side, cx), input) in self.sides(cx).zip(inputs).collect::<Vec<_>>().into_iter().rev() {
-                let cotangent = Cotangent { value: pulled, log_det: log_det.clone() };
-                pulled = side.pullback(Point::Input(input), cotangent, gradients, &cx)?.cotangent;
+        let groups = match trace {
+            Trace::Fused(groups) => groups,
+            Trace::Plain(inputs) => {
+                let log_det = cotangent.log_det;
+                let mut pulled = cotangent.value.reshape_like(&flat);
+                let first = inputs.first().cloned();
+                for ((side, cx), input) in self.sides(cx).zip(inputs).collect::<Vec<_>>().into_iter().rev() {
+                    let cotangent = Cotangent { value: pulled, log_det: log_det.clone() };
+                    pulled = side.pullback(Point::Input(input), cotangent, gradients, &cx)?.cotangent;
+                }
+                let input = at_input.or(first.map(|x| x.reshape_like(&shape)));
+                return Ok(Pulled { input, cotangent: pulled.reshape_like(&shape) });
             }
-            let input = at_input.or(first.map(|x| x.reshape_like(&shape)));
-            return Ok(Pulled { input, cotangent: pulled.reshape_like(&shape) });
-        }
+        };
         let (mut pulled, log_det) = (to_host(&cotangent.value), to_host(&cotangent.log_det));
         drop(cotangent);
-        let input = self.pull_fused(trace, &mut pulled, &log_det, gradients, cx)?;
-        let input = at_input.or_else(|| input.map(|values| device.tensor_from_vec(values, shape)));
+        let input = self.pull_fused(groups, &mut pulled, &log_det, gradients, cx)?;
+        let input = at_input.or_else(|| (!input.is_empty()).then(|| device.tensor_from_vec(input, shape)));
         Ok(Pulled { input, cotangent: device.tensor_from_vec(pulled, shape) })
     }
 
@@ -495,64 +574,38 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
         self.layers[layer].iter().fold(InverseKind::ClosedForm, |kind, (_, side)| kind.and(side.0.flow.inverse_kind()))
     }
 
-    /// Pulls a cotangent back through all sides in place; the recovered input, unless tapes were kept.
+    /// Pulls a cotangent back through all sides in place; the recovered input, empty if tapes were kept.
     fn pull_fused(
         &self,
-        trace: Trace<E, D>,
+        mut groups: Vec<GroupTrace<E>>,
         pulled: &mut [E],
         log_det: &[E],
         gradients: &mut Gradients<E>,
         cx: &Context<E, D>,
-    ) -> Result<Option<Vec<E>>> {
-        let condition = self.condition(cx, log_det.len())?;
-        let (points, mut values): (Vec<LayerPoint<E>>, _) = match trace {
-            Trace::Tapes(tapes) => (tapes.into_iter().map(LayerPoint::Tapes).collect(), None),
-            Trace::Inputs { inputs, output } => {
-                (inputs.into_iter().map(|input| input.map_or(LayerPoint::Output, LayerPoint::Input)).collect(), Some(output))
-            }
-            Trace::Plain(_) => return Err(foreign_point(cx.path())),
+    ) -> Result<Vec<E>> {
+        let batch = log_det.len();
+        let (samples, condition) = (self.group_samples(batch), self.condition(cx, batch)?);
+        if pulled.len() != batch * self.event || groups.len() != batch.div_ceil(samples) {
+            return Err(foreign_point(cx.path()));
+        }
+        let is_inverted = |point: &LayerPoint<E>| matches!(point, LayerPoint::Output);
+        let inverted: Vec<bool> = groups.first().map_or(Vec::new(), |group| group.points.iter().map(is_inverted).collect());
+        let run = |_, sides: &Vec<ReadySide<'_, E>>| {
+            let passes: Vec<_> = sides.iter().map(|side| side.pass(condition.as_ref())).collect();
+            let chunks = pulled.par_chunks_mut(samples * self.event).zip(log_det.par_chunks(samples));
+            let sums = groups.par_iter_mut().zip(chunks).enumerate();
+            sums.map(|(i, (group, (pulled, log_det)))| group.pull(&passes, pulled, log_det, i * samples)).collect::<Result<Vec<_>>>()
         };
-        let recovered = &mut values;
-        let run = |(_, point): (usize, LayerPoint<E>), sides: &Vec<ReadySide<'_, E>>| {
-            let pull =
-                |side: &ReadySide<'_, E>, at: RowPoint<'_, E>, pulled: &mut [E]| side.pass(condition.as_ref()).pull(at, pulled, log_det);
-            match point {
-                LayerPoint::Tapes(tapes) => sides
-                    .iter()
-                    .zip(tapes)
-                    .rev()
-                    .map(|(side, tapes)| pull(side, RowPoint::Tapes(tapes), pulled))
-                    .collect::<Result<Vec<_>>>(),
-                LayerPoint::Output => {
-                    let values = recovered.as_mut().ok_or_else(|| foreign_point(cx.path()))?;
-                    sides.iter().rev().map(|side| pull(side, RowPoint::Outputs(values), pulled)).collect()
-                }
-                LayerPoint::Input(input) => {
-                    // All sides but the last run forward once more for their tapes; the last records block by block.
-                    let mut inner = input.clone();
-                    let mut tapes = Vec::with_capacity(sides.len());
-                    for side in sides.iter().take(sides.len().saturating_sub(1)) {
-                        let mut result = side.pass(condition.as_ref()).forward(&mut inner, true)?;
-                        tapes.push(std::mem::take(&mut result.tapes));
-                    }
-                    let points = tapes.into_iter().map(RowPoint::Tapes).chain([RowPoint::Inputs(&inner)]);
-                    let points: Vec<_> = points.collect();
-                    let sums = sides.iter().zip(points).rev().map(|(side, at)| pull(side, at, pulled)).collect();
-                    *recovered = Some(input);
-                    sums
-                }
-            }
+        let finish = |sides: &Vec<ReadySide<'_, E>>, groups: Vec<Vec<Buffer<E>>>| {
+            let mut groups: Vec<_> = groups.into_iter().map(Vec::into_iter).collect();
+            sides.iter().rev().try_for_each(|side| {
+                let sums = groups.iter_mut().filter_map(Iterator::next);
+                side.pass(None).finish(sums, log_det, gradients.slice_mut(&side.path))
+            })
         };
-        let finish = |sides: &Vec<ReadySide<'_, E>>, sums: Vec<RowSums<E>>| {
-            sides.iter().rev().zip(sums).try_for_each(|(side, sums)| side.pass(None).finish(&sums, gradients.slice_mut(&side.path)))
-        };
-        pipeline(points.into_iter().enumerate().rev(), |(layer, _)| self.prepare(*layer, cx), run, finish)?;
-        Ok(values)
+        pipeline((0..self.layers.len()).rev(), |&layer| self.prepare(layer, inverted.get(layer) == Some(&true), cx), run, finish)?;
+        Ok(groups.into_iter().flat_map(|group| group.values).collect())
     }
-}
-
-fn totals<E: Scalar>(result: flow_api::PassResult<E>) -> Totals<E> {
-    Totals { log_det: result.log_det, variance: result.variance, report: result.report }
 }
 
 impl<E: Scalar, D: FlowDevice<E>> std::fmt::Debug for Skeleton<E, D> {

@@ -115,6 +115,10 @@ impl<E: Scalar> RowKernel<E> for AffineKernel<'_, E> {
         Ok(())
     }
 
+    fn prepare_inverse(&self) {
+        self.inverse_matrix();
+    }
+
     fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {
         self.invert(values, lanes.lanes);
         lanes.log_det.iter_mut().for_each(|l| *l -= self.log_det);

@@ -85,6 +85,10 @@ impl<E: Scalar> RowKernel<E> for ChainKernel<'_, E> {
         })
     }
 
+    fn prepare_inverse(&self) {
+        self.0.iter().for_each(|link| link.kernel.prepare_inverse());
+    }
+
     fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {
         self.0.iter().rev().try_for_each(|Link { path, kernel, .. }| {
             kernel.inverse(values, lanes).and_then(|()| finite(lanes)).map_err(|e| e.in_layer(path))

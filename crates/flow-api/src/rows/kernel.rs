@@ -106,6 +106,9 @@ pub trait RowKernel<E: Scalar>: Send + Sync {
     /// Non-finite values, failed solves.
     fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()>;
 
+    /// Does what only an inverse needs of the weights. Optional, and once is enough: before an inverse on several threads it spares them waiting for the first.
+    fn prepare_inverse(&self) {}
+
     /// y → x in place; adds log|det J⁻¹| of every row.
     ///
     /// # Errors

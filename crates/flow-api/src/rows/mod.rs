@@ -18,6 +18,6 @@ pub use blocked::BlockedRows;
 pub use chain::RowChain;
 pub use kernel::{Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};
 pub use matrix::Matrix;
-pub use run::{BLOCK_LANES, HostCondition, PassResult, RowPass, RowPoint, RowSums, RowTapes};
+pub use run::{BLOCK_LANES, HostCondition, PassResult, RowPass, RowPoint, RowTapes, SamplesPoint};
 pub use tensor::{Rows, to_host};
 pub use view::RowView;

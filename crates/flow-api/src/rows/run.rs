@@ -12,10 +12,10 @@ use flow_kernels::workspace::Buffer;
 use rayon::prelude::*;
 
 /// Most rows in a block: the activations of a layer of some hundred units then stay in the L2 cache.
-pub const BLOCK_LANES: usize = 128;
+pub const BLOCK_LANES: usize = 192;
 
 /// Fewest rows that make a group worth its own sums: so few that a small batch still gives every thread some groups.
-const GROUP_ROWS: usize = BLOCK_LANES / 2;
+const GROUP_ROWS: usize = 64;
 
 /// Most groups of a batch: enough for many threads, few enough that adding up their sums stays cheap.
 const MAX_GROUPS: usize = 16;
@@ -74,13 +74,15 @@ pub enum RowPoint<'a, E: Scalar> {
     Outputs(&'a mut [E]),
 }
 
-/// Sums over all rows of a batch, from which [`RowKernel::finish`] forms the parameters' gradients.
+/// Where the pullback of a group of samples starts.
 #[derive(Debug)]
-pub struct RowSums<E: Scalar> {
-    /// None of an empty batch.
-    sums: Option<Buffer<E>>,
-    /// Σ ∂L/∂log|det J| over all rows.
-    log_det: E,
+pub enum SamplesPoint<'a, E: Scalar> {
+    /// The tapes that [`RowPass::forward_samples`] left.
+    Tapes(Vec<RowTape<E>>),
+    /// The inputs.
+    Inputs(&'a [E]),
+    /// The outputs, which become the inputs in place.
+    Outputs(&'a mut [E]),
 }
 
 /// One group of samples while it is worked on.
@@ -93,11 +95,23 @@ struct Group<'a, E> {
     rows_per_sample: usize,
 }
 
+impl RowView {
+    /// Samples in a group, when a batch is cut for several threads.
+    pub fn group_samples(&self, batch: usize) -> usize {
+        let groups = (batch * self.rows() / GROUP_ROWS).clamp(1, MAX_GROUPS);
+        let samples = batch.div_ceil(groups).max(1);
+        // As many as fill blocks.
+        let block = (BLOCK_LANES / self.rows().max(1)).max(1);
+        if samples < block { samples } else { samples / block * block }
+    }
+}
+
 impl<E: Scalar> Group<'_, E> {
     /// Blocks as (first row within the group, lanes).
     fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<E> {
         let rows = self.rows;
-        (0..rows).step_by(BLOCK_LANES).map(move |first| (first, BLOCK_LANES.min(rows - first)))
+        let lanes = rows.div_ceil(rows.div_ceil(BLOCK_LANES).max(1)).next_multiple_of(16).min(BLOCK_LANES);
+        (0..rows).step_by(lanes.max(1)).map(move |first| (first, lanes.min(rows - first)))
     }
 
     /// The condition of a block, feature-major.
@@ -148,19 +162,11 @@ impl<'a, E: Scalar> RowPass<'a, E> {
         }
     }
 
-    /// Samples in a group.
-    fn group_samples(&self, batch: usize) -> usize {
-        let rows = batch * self.view.rows();
-        let groups = (rows / GROUP_ROWS).clamp(1, MAX_GROUPS);
-        batch.div_ceil(groups).max(1)
-    }
-
-    fn group(&self, index: usize, samples: usize, batch: usize) -> Group<'a, E> {
-        let first_sample = index * samples;
+    fn group(&self, first_sample: usize, samples: usize) -> Group<'a, E> {
         let rows_per_sample = self.view.rows();
         Group {
             first_row: first_sample * rows_per_sample,
-            rows: samples.min(batch - first_sample) * rows_per_sample,
+            rows: samples * rows_per_sample,
             first_sample,
             condition: self.condition,
             rows_per_sample,
@@ -172,11 +178,7 @@ impl<'a, E: Scalar> RowPass<'a, E> {
     /// # Errors
     /// Those of the kernels, and [`FlowError::NotFinite`] for a log-det that is not a number.
     pub fn forward(&self, values: &mut [E], record: bool) -> Result<PassResult<E>> {
-        self.map("forward", values, |block, lanes| {
-            let mut tape = if record { RowTape::recording() } else { RowTape::idle() };
-            self.kernel.forward(block, lanes, &mut tape)?;
-            Ok(tape)
-        })
+        self.map("forward", values, |values, first, sums| self.forward_samples(values, first, sums, record))
     }
 
     /// y → x in place.
@@ -184,20 +186,45 @@ impl<'a, E: Scalar> RowPass<'a, E> {
     /// # Errors
     /// As [`RowPass::forward`].
     pub fn inverse(&self, values: &mut [E]) -> Result<PassResult<E>> {
-        self.map("inverse", values, |block, lanes| {
-            self.kernel.inverse(block, lanes)?;
-            Ok(RowTape::idle())
+        self.map("inverse", values, |values, first, sums| Ok((self.inverse_samples(values, first, sums)?, Vec::new())))
+    }
+
+    /// x → y in place for the samples from `first_sample` on, on this thread alone; the log-dets and their variances are added to those given, one a sample.
+    /// Gives the report, and a tape a block if asked to record.
+    ///
+    /// # Errors
+    /// As [`RowPass::forward`].
+    pub fn forward_samples(
+        &self,
+        values: &mut [E],
+        first_sample: usize,
+        (log_det, variance): (&mut [E], &mut [E]),
+        record: bool,
+    ) -> Result<(SolveReport, Vec<RowTape<E>>)> {
+        self.map_group(&self.group(first_sample, log_det.len()), values, log_det, variance, |block, lanes| {
+            let mut tape = if record { RowTape::recording() } else { RowTape::idle() };
+            self.kernel.forward(block, lanes, &mut tape)?;
+            Ok(tape)
         })
+    }
+
+    /// y → x in place, as [`RowPass::forward_samples`].
+    ///
+    /// # Errors
+    /// As [`RowPass::forward`].
+    pub fn inverse_samples(&self, values: &mut [E], first_sample: usize, (log_det, variance): (&mut [E], &mut [E])) -> Result<SolveReport> {
+        let run = |block: &mut [E], lanes: &mut Lanes<'_, E>| self.kernel.inverse(block, lanes).map(|()| RowTape::idle());
+        Ok(self.map_group(&self.group(first_sample, log_det.len()), values, log_det, variance, run)?.0)
     }
 
     fn map(
         &self,
         operation: &'static str,
         values: &mut [E],
-        run: impl Fn(&mut [E], &mut Lanes<'_, E>) -> Result<RowTape<E>> + Sync,
+        run: impl Fn(&mut [E], usize, (&mut [E], &mut [E])) -> Result<(SolveReport, Vec<RowTape<E>>)> + Sync,
     ) -> Result<PassResult<E>> {
         let batch = self.batch(operation, values)?;
-        let samples = self.group_samples(batch);
+        let samples = self.view.group_samples(batch);
         let mut log_det = vec![E::zero(); batch];
         let mut variance = vec![E::zero(); batch];
         let groups = values
@@ -205,41 +232,7 @@ impl<'a, E: Scalar> RowPass<'a, E> {
             .zip(log_det.par_chunks_mut(samples))
             .zip(variance.par_chunks_mut(samples))
             .enumerate()
-            .map(|(index, ((values, log_det), variance))| {
-                let group = self.group(index, samples, batch);
-                let mut report = SolveReport::default();
-                let mut tapes = Vec::new();
-                let mut block = Buffer::take(self.view.dim() * BLOCK_LANES.min(group.rows));
-                for (first, lanes) in group.blocks() {
-                    let block = &mut block[..self.view.dim() * lanes];
-                    self.view.gather(values, first, lanes, block);
-                    let (mut lane_log_det, mut lane_variance) = (Buffer::zeroed(lanes), Buffer::zeroed(lanes));
-                    let mut block_report = SolveReport::default();
-                    let condition = group.condition(first, lanes);
-                    let mut lanes_of_block = Lanes {
-                        lanes,
-                        first_row: (group.first_row + first) as u64,
-                        condition: condition.as_deref(),
-                        log_det: &mut lane_log_det,
-                        variance: &mut lane_variance,
-                        report: &mut block_report,
-                    };
-                    let tape = run(block, &mut lanes_of_block)
-                        .and_then(|tape| finite(&lanes_of_block).map(|()| tape))
-                        .map_err(|e| self.located(e))?;
-                    if tape.is_recording() {
-                        tapes.push(tape);
-                    }
-                    self.view.scatter(block, first, lanes, values);
-                    report = report.beside(block_report);
-                    for (lane, (&l, &v)) in lane_log_det.iter().zip(lane_variance.iter()).enumerate() {
-                        let sample = (first + lane) / group.rows_per_sample;
-                        log_det[sample] += l;
-                        variance[sample] += v;
-                    }
-                }
-                Ok((report, tapes))
-            })
+            .map(|(index, ((values, log_det), variance))| run(values, index * samples, (log_det, variance)))
             .collect::<Result<Vec<_>>>()?;
         let mut report = SolveReport::default();
         let mut tapes = Vec::with_capacity(groups.len());
@@ -250,19 +243,52 @@ impl<'a, E: Scalar> RowPass<'a, E> {
         Ok(PassResult { log_det, variance, report, tapes: RowTapes { batch, groups: tapes } })
     }
 
+    fn map_group(
+        &self,
+        group: &Group<'_, E>,
+        values: &mut [E],
+        log_det: &mut [E],
+        variance: &mut [E],
+        run: impl Fn(&mut [E], &mut Lanes<'_, E>) -> Result<RowTape<E>>,
+    ) -> Result<(SolveReport, Vec<RowTape<E>>)> {
+        let mut report = SolveReport::default();
+        let mut tapes = Vec::new();
+        let mut block = Buffer::take(self.view.dim() * BLOCK_LANES.min(group.rows));
+        for (first, lanes) in group.blocks() {
+            let block = &mut block[..self.view.dim() * lanes];
+            self.view.gather(values, first, lanes, block);
+            let (mut lane_log_det, mut lane_variance) = (Buffer::zeroed(lanes), Buffer::zeroed(lanes));
+            let mut block_report = SolveReport::default();
+            let condition = group.condition(first, lanes);
+            let mut lanes_of_block = Lanes {
+                lanes,
+                first_row: (group.first_row + first) as u64,
+                condition: condition.as_deref(),
+                log_det: &mut lane_log_det,
+                variance: &mut lane_variance,
+                report: &mut block_report,
+            };
+            let tape =
+                run(block, &mut lanes_of_block).and_then(|tape| finite(&lanes_of_block).map(|()| tape)).map_err(|e| self.located(e))?;
+            if tape.is_recording() {
+                tapes.push(tape);
+            }
+            self.view.scatter(block, first, lanes, values);
+            report = report.beside(block_report);
+            for (lane, (&l, &v)) in lane_log_det.iter().zip(lane_variance.iter()).enumerate() {
+                let sample = (first + lane) / group.rows_per_sample;
+                log_det[sample] += l;
+                variance[sample] += v;
+            }
+        }
+        Ok((report, tapes))
+    }
+
     /// ∂L/∂y → ∂L/∂x in place; `gradients` are those of the kernel's flow, to be added to.
     ///
     /// # Errors
     /// As [`RowPass::forward`], [`FlowError::Shape`] for buffers that do not belong to one batch, and [`FlowError::Unsupported`] for tapes of another.
     pub fn pullback(&self, at: RowPoint<'_, E>, cotangent: &mut [E], log_det: &[E], gradients: &mut [E]) -> Result<()> {
-        self.finish(&self.pull(at, cotangent, log_det)?, gradients)
-    }
-
-    /// The part of [`RowPass::pullback`] that goes over the rows: the gradients are left to [`RowPass::finish`], beside which other rows can be worked on.
-    ///
-    /// # Errors
-    /// As [`RowPass::pullback`].
-    pub fn pull(&self, at: RowPoint<'_, E>, cotangent: &mut [E], log_det: &[E]) -> Result<RowSums<E>> {
         let batch = self.batch("pullback", cotangent)?;
         let given = match &at {
             RowPoint::Tapes(tapes) if tapes.batch != batch => return Err(foreign_point(self.path)),
@@ -273,38 +299,45 @@ impl<'a, E: Scalar> RowPass<'a, E> {
         if (given, log_det.len()) != (cotangent.len(), batch) {
             return Err(shape_error(self.path, "pullback", (cotangent.len(), batch), (given, log_det.len())));
         }
-        let samples = self.group_samples(batch);
+        let samples = self.view.group_samples(batch);
         let chunk = (samples * self.view.sample_len()).max(1);
-        let groups: Vec<(GroupPoint<'_, E>, &mut [E])> = match at {
+        let groups: Vec<(SamplesPoint<'_, E>, &mut [E])> = match at {
             RowPoint::Tapes(RowTapes { groups, .. }) => {
-                groups.into_iter().map(GroupPoint::Tapes).zip(cotangent.chunks_mut(chunk)).collect()
+                groups.into_iter().map(SamplesPoint::Tapes).zip(cotangent.chunks_mut(chunk)).collect()
             }
-            RowPoint::Inputs(x) => x.chunks(chunk).map(GroupPoint::Inputs).zip(cotangent.chunks_mut(chunk)).collect(),
-            RowPoint::Outputs(y) => y.chunks_mut(chunk).map(GroupPoint::Outputs).zip(cotangent.chunks_mut(chunk)).collect(),
+            RowPoint::Inputs(x) => x.chunks(chunk).map(SamplesPoint::Inputs).zip(cotangent.chunks_mut(chunk)).collect(),
+            RowPoint::Outputs(y) => y.chunks_mut(chunk).map(SamplesPoint::Outputs).zip(cotangent.chunks_mut(chunk)).collect(),
         };
         let sums = groups
             .into_par_iter()
+            .zip(log_det.par_chunks(samples))
             .enumerate()
-            .map(|(index, (at, cotangent))| self.pull_group(&self.group(index, samples, batch), at, cotangent, log_det))
+            .map(|(index, ((at, cotangent), log_det))| self.pull_samples(at, cotangent, log_det, index * samples))
             .collect::<Result<Vec<_>>>()?;
-        let total_log_det = log_det.iter().copied().sum::<E>() * E::of(self.view.rows() as f64);
-        let sums = sums.into_iter().reduce(|mut total, part| {
-            add(&mut total, &part);
-            total
-        });
-        Ok(RowSums { sums, log_det: total_log_det })
+        self.finish(sums, log_det, gradients)
     }
 
-    /// Adds the parameters' gradients to `gradients`, those of the kernel's flow.
+    /// Adds the parameters' gradients to `gradients`, those of the kernel's flow, given the sums of all groups in order and ∂L/∂log|det J| of all samples.
     ///
     /// # Errors
     /// Those of the kernel.
-    pub fn finish(&self, RowSums { sums, log_det }: &RowSums<E>, gradients: &mut [E]) -> Result<()> {
-        let Some(sums) = sums else { return Ok(()) };
-        self.kernel.finish(sums, *log_det, gradients).map_err(|e| e.in_layer(self.path))
+    pub fn finish(&self, sums: impl IntoIterator<Item = Buffer<E>>, log_det: &[E], gradients: &mut [E]) -> Result<()> {
+        let total = sums.into_iter().reduce(|mut total, part| {
+            add(&mut total, &part);
+            total
+        });
+        let Some(total) = total else { return Ok(()) };
+        let log_det = log_det.iter().copied().sum::<E>() * E::of(self.view.rows() as f64);
+        self.kernel.finish(&total, log_det, gradients).map_err(|e| e.in_layer(self.path))
     }
 
-    fn pull_group(&self, group: &Group<'_, E>, mut at: GroupPoint<'_, E>, cotangent: &mut [E], log_det: &[E]) -> Result<Buffer<E>> {
+    /// ∂L/∂y → ∂L/∂x in place for the samples from `first_sample` on, on this thread alone; `log_det` is that of these samples. Gives the sums that
+    /// [`RowPass::finish`] takes.
+    ///
+    /// # Errors
+    /// As [`RowPass::pullback`].
+    pub fn pull_samples(&self, mut at: SamplesPoint<'_, E>, cotangent: &mut [E], log_det: &[E], first_sample: usize) -> Result<Buffer<E>> {
+        let group = self.group(first_sample, log_det.len());
         let (view, kernel) = (self.view, self.kernel);
         let mut sums = Buffer::zeroed(kernel.sums_len());
         for (index, (first, lanes)) in group.blocks().enumerate() {
@@ -312,23 +345,23 @@ impl<'a, E: Scalar> RowPass<'a, E> {
             view.gather(cotangent, first, lanes, &mut pulled);
             let mut lane_log_det = Buffer::take(lanes);
             for (lane, to) in lane_log_det.iter_mut().enumerate() {
-                *to = log_det[group.first_sample + (first + lane) / group.rows_per_sample];
+                *to = log_det[(first + lane) / group.rows_per_sample];
             }
             let condition = group.condition(first, lanes);
             let pull = Pull { lanes, first_row: (group.first_row + first) as u64, condition: condition.as_deref(), log_det: &lane_log_det };
             match &mut at {
-                GroupPoint::Tapes(tapes) => match tapes.get_mut(index) {
+                SamplesPoint::Tapes(tapes) => match tapes.get_mut(index) {
                     Some(tape) => kernel.pullback(&mut pulled, &pull, tape, &mut sums),
                     None => Err(foreign_point(self.path)),
                 },
-                GroupPoint::Inputs(x) => {
+                SamplesPoint::Inputs(x) => {
                     let mut block = Buffer::take(view.dim() * lanes);
                     view.gather(x, first, lanes, &mut block);
                     let mut tape = RowTape::recording();
                     pull.with_lanes(|lanes| kernel.forward(&mut block, lanes, &mut tape))
                         .and_then(|()| kernel.pullback(&mut pulled, &pull, &mut tape, &mut sums))
                 }
-                GroupPoint::Outputs(y) => {
+                SamplesPoint::Outputs(y) => {
                     let mut block = Buffer::take(view.dim() * lanes);
                     view.gather(y, first, lanes, &mut block);
                     let result = kernel.pullback_inverting(&mut block, &mut pulled, &pull, &mut sums);
@@ -341,12 +374,6 @@ impl<'a, E: Scalar> RowPass<'a, E> {
         }
         Ok(sums)
     }
-}
-
-enum GroupPoint<'a, E: Scalar> {
-    Tapes(Vec<RowTape<E>>),
-    Inputs(&'a [E]),
-    Outputs(&'a mut [E]),
 }
 
 /// Every log-det of the block is a number.
