@@ -212,7 +212,7 @@ fn build<E: SpecScalar>(folder: &Path) -> Result<Opened<E>> {
 
 fn assemble<E: SpecScalar>(spec: Spec<dyn ModelSpec>, settings: Settings, kind: EventKind) -> Result<Opened<E>> {
     settings.check()?;
-    let events = Events::of_kind(kind, &settings.dequantise, settings.seed)?;
+    let events = Events::of_kind(kind, spec.0.preprocessing(), settings.seed)?;
     let scope = BuildScope::new(E::Device::default(), settings.seed);
     let model = E::model(spec.0.as_ref(), kind.shape, &scope)?;
     Ok(Opened { spec, settings, events, model })

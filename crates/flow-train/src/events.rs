@@ -1,9 +1,9 @@
 //! From batches of a data set to events of a model.
 
-use crate::data::{Batch, DataError, Dataset, Dequantise, Dequantiser, ItemShape, Values};
+use crate::data::{Batch, DataError, Dataset, Dequantiser, ItemShape, Values};
 use crate::{Result, TrainError};
 use flow_api::Scalar;
-use flow_api::spec::EventShape;
+use flow_api::spec::{EventShape, Preprocessing};
 use serde::{Deserialize, Serialize};
 
 /// What kind of items a model is for: all that is needed besides the model to score others of the kind, or to show samples.
@@ -46,17 +46,21 @@ impl Events {
     /// For the items of a data set, with noise that depends on the seed, the epoch and the item alone.
     ///
     /// # Errors
-    /// [`TrainError::Data`] for settings that do not fit the levels.
-    pub fn new(data: &dyn Dataset, dequantise: &Dequantise, seed: u64) -> Result<Self> {
-        Self::of_kind(EventKind::of(data), dequantise, seed)
+    /// [`TrainError::Data`] for a preprocessing that does not fit the levels.
+    pub fn new(data: &dyn Dataset, preprocessing: Preprocessing, seed: u64) -> Result<Self> {
+        Self::of_kind(EventKind::of(data), preprocessing, seed)
     }
 
     /// The same for items of a kind, without the items.
     ///
     /// # Errors
     /// As [`Events::new`].
-    pub fn of_kind(kind: EventKind, dequantise: &Dequantise, seed: u64) -> Result<Self> {
-        let dequantiser = kind.levels.map(|levels| dequantise.build(levels, kind.item(), seed)).transpose()?;
+    pub fn of_kind(kind: EventKind, preprocessing: Preprocessing, seed: u64) -> Result<Self> {
+        if kind.levels.is_none() && preprocessing != Preprocessing::default() {
+            let got = format!("{preprocessing:?}");
+            return Err(DataError::Setting { what: "preprocessing", expected: "none for data that have no levels", got }.into());
+        }
+        let dequantiser = kind.levels.map(|levels| Dequantiser::new(preprocessing, levels, kind.item(), seed)).transpose()?;
         Ok(Self { kind, dequantiser })
     }
 

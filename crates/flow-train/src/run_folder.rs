@@ -204,14 +204,13 @@ impl<E: SpecScalar> Observer<E> for Both<'_, E> {
 /// Settings that make the run what it is: with others, what is resumed would be another run.
 fn fixed(begun: &Settings, now: &Settings) -> Result<()> {
     let text = |settings: &Settings| {
-        let Settings { seed, batch, validation, initial_batch, ema, dequantise, .. } = settings;
+        let Settings { seed, batch, validation, initial_batch, ema, .. } = settings;
         [
             ("seed", seed.to_string()),
             ("batch", batch.to_string()),
             ("validation", validation.to_string()),
             ("initial_batch", initial_batch.to_string()),
             ("ema", format!("{ema:?}")),
-            ("dequantise", format!("{dequantise:?}")),
         ]
     };
     match text(begun).into_iter().zip(text(now)).find(|(begun, now)| begun != now) {

@@ -79,14 +79,13 @@ pub fn draw_events<E: SpecScalar>(path: &Path, values: &[E], events: &Events, co
 mod tests {
     use super::*;
     use crate::EventKind;
-    use crate::data::Dequantise;
-    use flow_api::spec::{BuildScope, EventShape, ModelSpec, Spec, from_ron};
+    use flow_api::spec::{BuildScope, EventShape, ModelSpec, Preprocessing, Spec, from_ron};
 
     #[test]
     fn a_model_that_cannot_be_sampled_makes_no_picture() {
         let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [ActNorm()])").unwrap();
         let kind = EventKind { shape: EventShape::Vector(2), levels: None };
-        let events = Events::of_kind(kind, &Dequantise::default(), 0).unwrap();
+        let events = Events::of_kind(kind, Preprocessing::default(), 0).unwrap();
         // Its statistics have not been read off any data.
         let model = f32::model(spec.0.as_ref(), kind.shape, &BuildScope::new(<f32 as SpecScalar>::Device::default(), 0)).unwrap();
         let folder = tempfile::tempdir().unwrap();

@@ -1,6 +1,5 @@
 //! How a model is trained: everything besides the architecture and the data.
 
-use crate::data::Dequantise;
 use crate::{AdamConfig, Result, TrainError};
 use flow_api::Memory;
 use serde::{Deserialize, Serialize};
@@ -48,8 +47,6 @@ pub struct Settings {
     pub patience: Option<u32>,
     /// Share of the training items that are held out for validation.
     pub validation: f64,
-    /// How levels become numbers.
-    pub dequantise: Dequantise,
 }
 
 impl Default for Settings {
@@ -71,7 +68,6 @@ impl Default for Settings {
             report_every: 200,
             patience: None,
             validation: 0.0,
-            dequantise: Dequantise::default(),
         }
     }
 }

@@ -179,7 +179,7 @@ impl<E: SpecScalar> Trainer<E> {
 
     fn uninitialised(model: Model<E>, data: Arc<dyn Dataset>, settings: Settings) -> Result<Self> {
         settings.check()?;
-        let events = Events::new(data.as_ref(), &settings.dequantise, settings.seed)?;
+        let events = Events::new(data.as_ref(), model.preprocessing(), settings.seed)?;
         events.check(data.as_ref(), model.event())?;
         let held_out = settings.held_out(data.len());
         let (train, validation, kept) = if held_out == 0 {

@@ -2,7 +2,7 @@
 
 use crate::{ImageShape, Patches, Side, Skeleton};
 use flow_api::spec::{
-    BaseSpec, BuildModel, BuildScope, EventShape, FlowSpec, LuLinear, Model, Order, Spec, SpecError, SpecScalar, build_flows,
+    BaseSpec, BuildModel, BuildScope, EventShape, FlowSpec, LuLinear, Model, Order, Preprocessing, Spec, SpecError, SpecScalar, build_flows,
 };
 use flow_api::{RowView, parallel, register_model};
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,9 @@ pub struct MixerFlow {
     /// The base density.
     #[serde(default)]
     pub base: BaseSpec,
+    /// What happens to images before the flow sees them.
+    #[serde(default)]
+    pub preprocessing: Preprocessing,
 }
 register_model!(MixerFlow);
 
@@ -113,6 +116,10 @@ impl BuildModel for MixerFlow {
         let layers = pixel.into_iter().chain(layers).collect();
         let skeleton = Skeleton::new("MixerFlow", image.len(), layers)?;
         Ok(Model::new(Box::new(skeleton), self.base.build::<E>(image.len(), scope.device()), event, scope.device().clone())?)
+    }
+
+    fn preprocessing(&self) -> Preprocessing {
+        self.preprocessing
     }
 
     fn event(&self) -> Option<EventShape> {

@@ -1,6 +1,7 @@
 //! From specs to models.
 
 use super::SpecError;
+use super::preprocessing::Preprocessing;
 use crate::{
     BaseDensity, Bijector, BoxBijector, Context, DefaultDevice, Flow, FlowDevice, LayerInfo, LogProb, Module, Result, RowFlow, Scalar,
     Visitor, VisitorMut,
@@ -164,7 +165,9 @@ macro_rules! spec_scalar {
                 if event.len() > MAX_EVENT {
                     return Err(SpecError::Event { path: spec.kind().to_owned(), expected: "at most 67,108,864 numbers", got: event.to_string() });
                 }
-                spec.$model(event, scope)
+                let mut model = spec.$model(event, scope)?;
+                model.preprocessing = spec.preprocessing();
+                Ok(model)
             }
         }
     )* };
@@ -248,6 +251,11 @@ pub trait BuildModel {
     fn event(&self) -> Option<EventShape> {
         None
     }
+
+    /// What happens to data before the model sees them; by default, levels are mapped to (−½, ½).
+    fn preprocessing(&self) -> Preprocessing {
+        Preprocessing::default()
+    }
 }
 
 /// A model that a spec file can hold.
@@ -259,6 +267,8 @@ pub trait ModelSpec: erased_serde::Serialize + std::fmt::Debug + Send + Sync {
     fn kind(&self) -> &'static str;
     /// The shape of events that the spec itself states, if it does.
     fn event(&self) -> Option<EventShape>;
+    /// What happens to data before the model sees them.
+    fn preprocessing(&self) -> Preprocessing;
     /// Builds it in f32.
     ///
     /// # Errors
@@ -286,6 +296,9 @@ macro_rules! register_model {
             }
             fn event(&self) -> Option<$crate::spec::EventShape> {
                 $crate::spec::BuildModel::event(self)
+            }
+            fn preprocessing(&self) -> $crate::spec::Preprocessing {
+                $crate::spec::BuildModel::preprocessing(self)
             }
             fn model_f32(
                 &self,
@@ -318,6 +331,7 @@ pub type EventFlow<E> = Flow<EventBijector<E>, Box<dyn BaseDensity<E>>>;
 pub struct Model<E: SpecScalar> {
     flow: EventFlow<E>,
     event: EventShape,
+    preprocessing: Preprocessing,
     device: E::Device,
 }
 
@@ -334,7 +348,7 @@ impl<E: SpecScalar> Model<E> {
         if latent.1 != base.dim() {
             return Err(crate::shape_error("base", "build", ("batch", latent.1), ("batch", base.dim())));
         }
-        Ok(Self { flow: Flow::new(bijector, base), event, device })
+        Ok(Self { flow: Flow::new(bijector, base), event, preprocessing: Preprocessing::default(), device })
     }
 
     /// The flow, on events flattened to (batch, d).
@@ -355,6 +369,11 @@ impl<E: SpecScalar> Model<E> {
     /// Shape of one event.
     pub fn event(&self) -> EventShape {
         self.event
+    }
+
+    /// What happens to data before the flow sees them.
+    pub fn preprocessing(&self) -> Preprocessing {
+        self.preprocessing
     }
 
     /// The device that it runs on.

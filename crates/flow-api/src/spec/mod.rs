@@ -8,6 +8,7 @@ mod build;
 mod edit;
 mod error;
 mod flows;
+mod preprocessing;
 mod ron_text;
 mod vector;
 
@@ -18,5 +19,6 @@ pub use build::{
 pub use edit::set_field;
 pub use error::SpecError;
 pub use flows::{ActNorm, BaseSpec, LuLinear, Order, Permutation, build_flows};
+pub use preprocessing::Preprocessing;
 pub use ron_text::{FlowSpec, Kind, Spec, from_ron, to_ron};
 pub use vector::VectorFlow;

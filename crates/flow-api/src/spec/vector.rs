@@ -1,6 +1,6 @@
 //! A flow on vectors: row flows one after the other.
 
-use super::{BaseSpec, BuildModel, BuildScope, EventShape, FlowSpec, Model, SpecError, SpecScalar, build_flows};
+use super::{BaseSpec, BuildModel, BuildScope, EventShape, FlowSpec, Model, Preprocessing, SpecError, SpecScalar, build_flows};
 use crate::{Rows, register_model};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,9 @@ pub struct VectorFlow {
     /// The base density.
     #[serde(default)]
     pub base: BaseSpec,
+    /// What happens to data before the flow sees them.
+    #[serde(default)]
+    pub preprocessing: Preprocessing,
 }
 register_model!(VectorFlow);
 
@@ -42,5 +45,9 @@ impl BuildModel for VectorFlow {
         let repeated: Vec<FlowSpec> = std::iter::repeat_n(&self.flows, self.repeat).flatten().cloned().collect();
         let chain = build_flows::<E>(&repeated, dim, 0, &scope)?;
         Ok(Model::new(Box::new(Rows(chain)), self.base.build::<E>(dim, scope.device()), event, scope.device().clone())?)
+    }
+
+    fn preprocessing(&self) -> Preprocessing {
+        self.preprocessing
     }
 }

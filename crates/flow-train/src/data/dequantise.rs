@@ -13,11 +13,11 @@
 
 use std::f64::consts::LN_2;
 
+use flow_api::spec::Preprocessing;
 use num_traits::Float;
 use rand::RngCore;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::random::{Purpose, stream};
 use super::{DataError, Draw, ItemShape, Result};
@@ -35,13 +35,14 @@ pub fn bits_per_dim(log_prob: f64, dims: usize, levels: u32) -> f64 {
     f64::from(levels).log2() - log_prob / (dims as f64 * LN_2)
 }
 
-/// How discrete values are made continuous: the setting, as it stands in a file.
+/// Uniform dequantisation of items of one shape, and its inverse.
 ///
 /// ```
-/// use flow_train::data::{self, Dequantise, Draw, Values};
+/// use flow_api::spec::Preprocessing;
+/// use flow_train::data::{self, Dequantiser, Draw, Values};
 ///
 /// let train = data::digits()?.train;
-/// let dequantiser = Dequantise::default().build(17, train.shape(), 42)?;
+/// let dequantiser = Dequantiser::new(Preprocessing::default(), 17, train.shape(), 42)?;
 /// let batch = train.batch(&[Draw { epoch: 0, index: 0 }])?;
 /// let Values::Levels(pixels) = &batch.values else { unreachable!() };
 /// let (mut y, mut log_det) = ([0f32; 64], [0f32; 1]);
@@ -52,52 +53,6 @@ pub fn bits_per_dim(log_prob: f64, dims: usize, levels: u32) -> f64 {
 /// assert_eq!(&back[..], &pixels[..]);
 /// # Ok::<(), flow_train::data::DataError>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Dequantise {
-    /// Keep only the highest bits, 1 to 8, of values of 256 levels: `5` makes 32 levels. `None` keeps all levels.
-    pub bits: Option<u32>,
-    /// Map to all of ℝ by the logit with this α, 0 ≤ α < ½ (usual: 0.05 for colour pictures, 1e-6 for MNIST). `None` maps to (−½, ½).
-    pub logit: Option<f64>,
-    /// Mirror every picture left to right with probability ½. It changes what is modelled, so it is left out of evaluation.
-    pub flip: bool,
-}
-
-impl Dequantise {
-    /// Checks the setting against the data; `seed` is that of the noise and of the flips.
-    ///
-    /// # Errors
-    /// [`DataError::Setting`] if `levels` is not 2 to 256, `bits` is out of range or reduces other than 256 levels, α is out of range, or `flip` is for vectors.
-    pub fn build(&self, levels: u32, shape: ItemShape, seed: u64) -> Result<Dequantiser> {
-        let bad = |what, expected, got| Err(DataError::Setting { what, expected, got });
-        if !(2..=256).contains(&levels) {
-            return bad("levels", "2 to 256", levels.to_string());
-        }
-        let dropped = match self.bits {
-            None => 0,
-            Some(bits @ 1..=8) if levels == 256 => 8 - bits,
-            Some(bits) => {
-                return bad("bits", "1 to 8, of 256 levels", format!("{bits}, of {levels} levels"));
-            }
-        };
-        if let Some(alpha) = self.logit.filter(|a| !(0.0..0.5).contains(a)) {
-            return bad("logit", "0 ≤ α < 0.5", alpha.to_string());
-        }
-        let row = match shape {
-            ItemShape::Image { width, .. } => width,
-            ItemShape::Vector { .. } if self.flip => {
-                return bad("flip", "pictures", format!("vectors of {shape}"));
-            }
-            ItemShape::Vector { dims } => dims,
-        };
-        if shape.dims() == 0 {
-            return bad("item shape", "at least one value", shape.to_string());
-        }
-        Ok(Dequantiser { seed, dims: shape.dims(), row, levels: levels >> dropped, dropped, logit: self.logit, flip: self.flip })
-    }
-}
-
-/// Uniform dequantisation of items of one shape, and its inverse; made by [`Dequantise::build`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dequantiser {
     seed: u64,
@@ -112,6 +67,42 @@ pub struct Dequantiser {
 }
 
 impl Dequantiser {
+    /// Checks the preprocessing against the data, items of this shape with this number of levels; `seed` is that of the noise and of the flips.
+    ///
+    /// # Errors
+    /// [`DataError::Setting`] if `levels` is not 2 to 256 or not what is stated, `bits` is out of range or reduces other than 256 levels, α is out of range, or `flip` is for vectors.
+    pub fn new(preprocessing: Preprocessing, levels: u32, shape: ItemShape, seed: u64) -> Result<Self> {
+        let Preprocessing { levels: stated, bits, logit, flip } = preprocessing;
+        let bad = |what, expected, got| Err(DataError::Setting { what, expected, got });
+        if !(2..=256).contains(&levels) {
+            return bad("levels", "2 to 256", levels.to_string());
+        }
+        if let Some(stated) = stated.filter(|stated| *stated != levels) {
+            return bad("preprocessing.levels", "the data's number of levels", format!("{stated}, of data with {levels} levels"));
+        }
+        let dropped = match bits {
+            None => 0,
+            Some(bits @ 1..=8) if levels == 256 => 8 - bits,
+            Some(bits) => {
+                return bad("preprocessing.bits", "1 to 8, of 256 levels", format!("{bits}, of {levels} levels"));
+            }
+        };
+        if let Some(alpha) = logit.filter(|a| !(0.0..0.5).contains(a)) {
+            return bad("preprocessing.logit", "0 ≤ α < 0.5", alpha.to_string());
+        }
+        let row = match shape {
+            ItemShape::Image { width, .. } => width,
+            ItemShape::Vector { .. } if flip => {
+                return bad("preprocessing.flip", "pictures", format!("vectors of {shape}"));
+            }
+            ItemShape::Vector { dims } => dims,
+        };
+        if shape.dims() == 0 {
+            return bad("item shape", "at least one value", shape.to_string());
+        }
+        Ok(Self { seed, dims: shape.dims(), row, levels: levels >> dropped, dropped, logit, flip })
+    }
+
     /// Number of levels modelled, after bits were dropped: what [`bits_per_dim`] takes.
     pub fn levels(&self) -> u32 {
         self.levels
@@ -267,7 +258,7 @@ mod tests {
         }
         for levels in 2..=256u32 {
             for logit in SETTINGS {
-                let d = Dequantise { logit, ..Dequantise::default() }.build(levels, vector(1), 0)?;
+                let d = Dequantiser::new(Preprocessing { logit, ..Preprocessing::default() }, levels, vector(1), 0)?;
                 for x in 0..=u8::try_from(levels - 1).expect("at most 255") {
                     for u in [midpoint(0), midpoint(1), 0.5, midpoint(u16::MAX)] {
                         assert_eq!(round_trip::<f32>(&d, f64::from(x) + u)?, x, "f32, {levels} levels, {logit:?}, u {u}");
@@ -283,7 +274,7 @@ mod tests {
     fn items_come_back_and_noise_depends_on_the_visit_alone() -> Result<()> {
         let pixels: Vec<u8> = (0..=255).collect();
         for logit in SETTINGS {
-            let d = Dequantise { logit, ..Dequantise::default() }.build(256, vector(64), 3)?;
+            let d = Dequantiser::new(Preprocessing { logit, ..Preprocessing::default() }, 256, vector(64), 3)?;
             let (mut y, mut log_det) = ([0f32; 256], [0f32; 4]);
             d.dequantise(&pixels, &draws(4), &mut y, &mut log_det)?;
             let mut back = [0; 256];
@@ -305,7 +296,7 @@ mod tests {
     #[test]
     fn noise_is_uniform() -> Result<()> {
         let n = 1 << 18;
-        let d = Dequantise::default().build(2, vector(n), 1)?;
+        let d = Dequantiser::new(Preprocessing::default(), 2, vector(n), 1)?;
         let (mut y, mut log_det) = (vec![0f64; n], [0.0]);
         d.dequantise(&vec![0; n], &draws(1), &mut y, &mut log_det)?;
         let u: Vec<f64> = y.iter().map(|y| 2.0 * y + 1.0).collect();
@@ -323,7 +314,7 @@ mod tests {
     #[test]
     fn logit_log_det_is_the_slope() -> Result<()> {
         for alpha in [1e-6, 0.05] {
-            let d = Dequantise { logit: Some(alpha), ..Dequantise::default() }.build(17, vector(1), 9)?;
+            let d = Dequantiser::new(Preprocessing { logit: Some(alpha), ..Preprocessing::default() }, 17, vector(1), 9)?;
             for x in 0..17u8 {
                 let (mut y, mut log_det) = ([0f64], [0f64]);
                 d.dequantise(&[x], &draws(1), &mut y, &mut log_det)?;
@@ -338,7 +329,7 @@ mod tests {
 
     #[test]
     fn bits_are_dropped_from_the_low_end_and_counted() -> Result<()> {
-        let d = Dequantise { bits: Some(5), ..Dequantise::default() }.build(256, vector(3), 0)?;
+        let d = Dequantiser::new(Preprocessing { bits: Some(5), ..Preprocessing::default() }, 256, vector(3), 0)?;
         let (mut y, mut log_det, mut back) = ([0f32; 3], [1f32], [9; 3]);
         d.dequantise(&[7, 8, 255], &draws(1), &mut y, &mut log_det)?;
         d.quantise(&y, &mut back)?;
@@ -355,7 +346,7 @@ mod tests {
     #[test]
     fn a_flip_mirrors_rows_about_half_the_time() -> Result<()> {
         let shape = ItemShape::Image { channels: 1, height: 2, width: 3 };
-        let d = Dequantise { flip: true, ..Dequantise::default() }.build(256, shape, 4)?;
+        let d = Dequantiser::new(Preprocessing { flip: true, ..Preprocessing::default() }, 256, shape, 4)?;
         let (rows, mirrored) = ([1, 2, 3, 4, 5, 6], [3, 2, 1, 6, 5, 4]);
         let n = 400;
         let (mut y, mut log_det, mut back) = (vec![0f32; 6 * n], vec![0f32; n], vec![0; 6 * n]);
@@ -372,20 +363,25 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_an_error() -> Result<()> {
-        let with = |bits, logit, flip| Dequantise { bits, logit, flip };
+        let with = |bits, logit, flip| Preprocessing { bits, logit, flip, levels: None };
         let cases = [
             (with(None, None, false), 1, "levels: expected 2 to 256, got 1"),
             (with(None, None, false), 257, "levels: expected 2 to 256, got 257"),
-            (with(Some(0), None, false), 256, "bits: expected 1 to 8, of 256 levels, got 0, of 256 levels"),
-            (with(Some(4), None, false), 17, "bits: expected 1 to 8, of 256 levels, got 4, of 17 levels"),
-            (with(None, Some(0.5), false), 256, "logit: expected 0 ≤ α < 0.5, got 0.5"),
-            (with(None, Some(f64::NAN), false), 256, "logit: expected 0 ≤ α < 0.5, got NaN"),
-            (with(None, None, true), 256, "flip: expected pictures, got vectors of 3"),
+            (with(Some(0), None, false), 256, "preprocessing.bits: expected 1 to 8, of 256 levels, got 0, of 256 levels"),
+            (with(Some(4), None, false), 17, "preprocessing.bits: expected 1 to 8, of 256 levels, got 4, of 17 levels"),
+            (with(None, Some(0.5), false), 256, "preprocessing.logit: expected 0 ≤ α < 0.5, got 0.5"),
+            (with(None, Some(f64::NAN), false), 256, "preprocessing.logit: expected 0 ≤ α < 0.5, got NaN"),
+            (with(None, None, true), 256, "preprocessing.flip: expected pictures, got vectors of 3"),
+            (
+                Preprocessing { levels: Some(256), ..Preprocessing::default() },
+                17,
+                "preprocessing.levels: expected the data's number of levels, got 256, of data with 17 levels",
+            ),
         ];
         for (setting, levels, message) in cases {
-            assert_eq!(setting.build(levels, vector(3), 0).expect_err(message).to_string(), message);
+            assert_eq!(Dequantiser::new(setting, levels, vector(3), 0).expect_err(message).to_string(), message);
         }
-        let d = Dequantise::default().build(17, vector(2), 0)?;
+        let d = Dequantiser::new(Preprocessing::default(), 17, vector(2), 0)?;
         let (mut y, mut log_det) = ([0f32; 2], [0f32; 1]);
         assert!(matches!(d.dequantise(&[0; 3], &draws(1), &mut y, &mut log_det), Err(DataError::Size { what: "values", .. })));
         assert!(matches!(d.dequantise(&[0; 2], &draws(1), &mut y[..1], &mut log_det), Err(DataError::Size { what: "y", .. })));

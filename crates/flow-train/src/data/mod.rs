@@ -39,7 +39,7 @@ mod toy;
 
 pub use array::{Array, Layout, Numbers};
 pub use dataset::{Batch, Dataset, Draw, ItemShape, Skipped, Split, SplitRule, Subset, Values};
-pub use dequantise::{Dequantise, Dequantiser, bits_per_dim};
+pub use dequantise::{Dequantiser, bits_per_dim};
 pub use digits::digits;
 pub use error::{DataError, Result};
 pub use images::{Crop, ImageFolder};

@@ -2,12 +2,12 @@
 
 use crate::{build, digits, model, text_of, vectors};
 use dfdx::prelude::{HasShape, Tensor};
-use flow_api::spec::{EventShape, Model, SpecScalar};
+use flow_api::spec::{EventShape, Model, Preprocessing, SpecScalar};
 use flow_api::{
     Context, DefaultDevice, EntryMut, FlowDevice, FlowError, Mapped, Module, Recorded, Scalar, StandardNormal, Taped, TapedBijector,
     module_fields, update,
 };
-use flow_train::data::{Dataset, Dequantise, InMemory, ItemShape, Values};
+use flow_train::data::{Dataset, InMemory, ItemShape, Values};
 use flow_train::{EvaluateOptions, Evaluation, Events, evaluate, score};
 use std::path::Path;
 
@@ -23,7 +23,7 @@ fn normal_values(dim: usize, items: usize) -> Vec<f64> {
 }
 
 fn found<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, options: EvaluateOptions) -> Evaluation {
-    let events = Events::new(data, &Dequantise::default(), 1).unwrap();
+    let events = Events::new(data, Preprocessing::default(), 1).unwrap();
     evaluate(model, data, &events, &options).unwrap()
 }
 
@@ -81,7 +81,7 @@ fn means_over_items_and_over_draws_of_noise_have_their_standard_errors() {
     let digits = digits();
     let pixels = digits.batch(&flow_train::data::each_once(200, 200, 0).next().unwrap()).unwrap().values;
     let data = InMemory::new(Path::new("digits"), pixels, ItemShape::Vector { dims: 64 }, Some(17), None).unwrap();
-    let events = Events::new(&data, &Dequantise::default(), 1).unwrap();
+    let events = Events::new(&data, Preprocessing::default(), 1).unwrap();
     let of = |dequantisations| {
         let options = EvaluateOptions { dequantisations, batch: 33, ..EvaluateOptions::default() };
         score(&model, &data, &events, &options).unwrap().log_likelihood
@@ -106,14 +106,14 @@ fn means_over_items_and_over_draws_of_noise_have_their_standard_errors() {
 fn an_uninitialised_model_and_foreign_data_are_errors() {
     let options = EvaluateOptions::default();
     let set = vectors(normal_values(3, 10), 3);
-    let events = Events::new(set.as_ref(), &Dequantise::default(), 1).unwrap();
+    let events = Events::new(set.as_ref(), Preprocessing::default(), 1).unwrap();
     let other = vectors(normal_values(2, 10), 2);
     let got = evaluate(&standard_normal::<f32>(3), other.as_ref(), &events, &options);
     assert_eq!(text_of(got), "the model is for events of shape (3), the data has (2)");
     let empty = EvaluateOptions { batch: 0, ..options };
     assert_eq!(text_of(evaluate(&standard_normal::<f32>(3), set.as_ref(), &events, &empty)), "batch: expected at least 1, got 0");
     let images = digits();
-    let of_images = Events::new(images.as_ref(), &Dequantise::default(), 1).unwrap();
+    let of_images = Events::new(images.as_ref(), Preprocessing::default(), 1).unwrap();
     assert!(text_of(evaluate(&model::<f32>(1), images.as_ref(), &of_images, &options)).contains("initialise"));
 }
 

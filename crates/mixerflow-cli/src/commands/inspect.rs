@@ -103,7 +103,14 @@ impl StepMemory {
         let few = (numbers / event.len().max(1)).max(2);
         // On one thread: how often two threads need work space at the same moment is chance.
         let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
-        let measured = |batch| alone.install(|| peak(spec, event, memory, batch));
+        let measured = |batch| {
+            alone.install(|| {
+                let peak = peak(spec, event, memory, batch);
+                // The thread ends at some time during the next measurement: with nothing to give back then.
+                workspace::release::<f32>();
+                peak
+            })
+        };
         measured(2)?;
         let (less, more) = (measured(few)?, measured(2 * few)?);
         let an_image = (more - less).max(0.0) / few as f64;

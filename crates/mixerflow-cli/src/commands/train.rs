@@ -5,7 +5,7 @@ use crate::arguments::Train;
 use crate::{INTERRUPTED, Result, interrupt, logging};
 use flow_api::spec::{BuildScope, SpecScalar, to_ron};
 use flow_train::data::Split;
-use flow_train::{Bar, Ending, EventKind, Observer, Report, RunFolder, RunPlan, TrainError, Trainer};
+use flow_train::{Bar, Ending, EventKind, Events, Observer, Report, RunFolder, RunPlan, TrainError, Trainer};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -42,12 +42,10 @@ fn begin(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(RunF
     let (spec, data) = (spec(file, &training.set)?, skipping(source, arguments.skip_bad));
     let split = open(&data, training.seed.unwrap_or_default())?;
     let settings = training.begin(split.train.len(), threads)?;
-    // A model that cannot be built leaves no folder.
-    f32::model(
-        spec.0.as_ref(),
-        EventKind::of(split.train.as_ref()).shape,
-        &BuildScope::new(<f32 as SpecScalar>::Device::default(), settings.seed),
-    )?;
+    // A model that cannot be built leaves no folder, nor does one for other data.
+    let kind = EventKind::of(split.train.as_ref());
+    Events::of_kind(kind, spec.0.preprocessing(), settings.seed)?;
+    f32::model(spec.0.as_ref(), kind.shape, &BuildScope::new(<f32 as SpecScalar>::Device::default(), settings.seed))?;
     Ok((RunFolder::create(path, RunPlan { spec, settings, data })?, split))
 }
 

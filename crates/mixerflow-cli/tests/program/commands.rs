@@ -79,6 +79,23 @@ fn every_command_does_its_work() {
     assert_eq!(place.read("copied.csv"), table);
 }
 
+/// The spec of a run says what its data went through, so that a checkpoint alone is enough to score with.
+#[test]
+fn preprocessing_is_part_of_the_spec() {
+    let place = Place::new();
+    let loss = |run: &str| {
+        let json: serde_json::Value = serde_json::from_str(&place.run(&format!("eval {run} --data digits --json"))).unwrap();
+        json["test"]["loss"].as_f64().unwrap()
+    };
+    place.run(&train("plain", "--steps 5"));
+    place.run(&train("logit", "--steps 5 --set preprocessing.logit=0.05 --set preprocessing.flip=true"));
+    assert!(place.read("logit/spec.ron").contains("logit: 0.05"));
+    assert!((loss("plain") - loss("logit")).abs() > 1e-3, "another density");
+    place.run("export logit --out logit.safetensors");
+    place.run("import logit.safetensors --out imported");
+    assert_eq!(loss("logit").to_bits(), loss("imported").to_bits());
+}
+
 #[test]
 fn inspect_shows_layers_and_memory() {
     let place = Place::new();

@@ -26,6 +26,12 @@ fn wrong_usage_is_2_and_what_cannot_be_done_is_1() {
         ("train tiny.ron --data digits --set layers --out x", 1, "--set layers: expected PATH=VALUE"),
         ("train tiny.ron --data digits --set layers=0 --out x", 1, "layers: expected 1 to 16384, got 0"),
         ("train tiny.ron --data digits --set channel.AffineCoupling.hidden=1000000000000 --out x", 1, "hidden: expected 1 to 16384"),
+        (
+            "train tiny.ron --data digits --set preprocessing.bits=4 --out x",
+            1,
+            "preprocessing.bits: expected 1 to 8, of 256 levels, got 4, of 17 levels",
+        ),
+        ("train tiny.ron --data digits --set preprocessing.bit=4 --out x", 1, "no `bit` in `preprocessing`"),
         ("train tiny.ron --data digits --set settings.ema=2 --out x", 1, "ema: expected a decay between 0 and 1, got 2"),
         ("train tiny.ron --data digits --set patch=3 --out x", 1, "8 is not divisible by patch 3"),
         ("train tiny.ron --data digits --out run", 1, "run: there is a run already"),
