@@ -3,10 +3,13 @@
 use crate::data::ItemShape;
 use crate::training::Report;
 use crate::{Result, TrainError};
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{Rgb, RgbImage};
 use plotters::prelude::*;
 use plotters::style::FontStyle;
 use std::fmt::Display;
+use std::fs::File;
+use std::io::BufWriter;
 use std::path::Path;
 
 /// Draws images (N × channels × height × width, levels below `levels`) as a grid of `columns` with a thin border, small images enlarged by whole factors.
@@ -131,7 +134,10 @@ pub fn save_planes(path: &Path, panels: &[Plane<'_>], half_side: f64) -> Result<
             picture.put_pixel(size(left + at % PLANE_SIDE)?, size(at / PLANE_SIDE)?, heat(shade));
         }
     }
-    picture.save(path).map_err(|e| failed(&e))
+    // Clouds of points are noise to filters.
+    let file = BufWriter::new(File::create(path).map_err(|e| failed(&e))?);
+    let encoder = PngEncoder::new_with_quality(file, CompressionType::Best, FilterType::NoFilter);
+    picture.write_with_encoder(encoder).map_err(|e| failed(&e))
 }
 
 /// How many points fall into each pixel, relative to a well filled one.
@@ -155,10 +161,10 @@ fn relative(values: &[f64]) -> Vec<f64> {
     values.iter().map(|v| if v.is_finite() { (v / full).clamp(0.0, 1.0) } else { 0.0 }).collect()
 }
 
-/// From white over blue to near-black.
+/// From white over blue to near-black, in sixteen shades: finer ones are not seen and make the file twice as large.
 fn heat(shade: f64) -> Rgb<u8> {
     const STOPS: [[f64; 3]; 4] = [[255.0, 255.0, 255.0], [140.0, 180.0, 230.0], [40.0, 90.0, 175.0], [12.0, 22.0, 60.0]];
-    let place = shade.sqrt() * 3.0;
+    let place = (shade.sqrt() * 15.0).round() / 5.0;
     let stop = num_traits::cast::<f64, usize>(place).unwrap_or(0).min(2);
     let t = place - stop as f64;
     Rgb([0, 1, 2].map(|c| num_traits::cast::<f64, u8>(STOPS[stop][c] * (1.0 - t) + STOPS[stop + 1][c] * t).unwrap_or(u8::MAX)))

@@ -254,9 +254,11 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
         })
     }
 
-    /// Samples in a group: enough for blocks of every side.
+    /// Samples in a group: enough for blocks of every side, and twice as many where that leaves groups for several threads, since every group has its own sums.
     fn group_samples(&self, batch: usize) -> usize {
-        self.layers.iter().flatten().map(|(_, side)| side.0.view.group_samples(batch)).max().unwrap_or(1)
+        const GROUPS: usize = 8;
+        let samples = self.layers.iter().flatten().map(|(_, side)| side.0.view.group_samples(batch)).max().unwrap_or(1);
+        if batch >= 2 * samples * GROUPS { 2 * samples } else { samples }
     }
 
     fn mapped<X: Shape>(&self, device: &D, values: Vec<E>, shape: X, totals: Totals<E>) -> Mapped<X, E, D> {

@@ -17,8 +17,11 @@ pub const BLOCK_LANES: usize = 192;
 /// Fewest rows that make a group worth its own sums: so few that a small batch still gives every thread some groups.
 const GROUP_ROWS: usize = 64;
 
-/// Most groups of a batch: enough for many threads, few enough that adding up their sums stays cheap.
-const MAX_GROUPS: usize = 16;
+/// Most groups of a batch, and of a large one: enough for many threads, few enough that adding up their sums stays cheap.
+const MAX_GROUPS: [usize; 2] = [16, 32];
+
+/// Rows in a group of a large batch.
+const MANY_ROWS: usize = 512;
 
 /// A condition in host memory: one vector a sample, row-major.
 #[derive(Debug, Clone)]
@@ -98,7 +101,9 @@ struct Group<'a, E> {
 impl RowView {
     /// Samples in a group, when a batch is cut for several threads.
     pub fn group_samples(&self, batch: usize) -> usize {
-        let groups = (batch * self.rows() / GROUP_ROWS).clamp(1, MAX_GROUPS);
+        let rows = batch * self.rows();
+        let [few, many] = MAX_GROUPS;
+        let groups = (rows / GROUP_ROWS).clamp(1, few).max((rows / MANY_ROWS).min(many));
         let samples = batch.div_ceil(groups).max(1);
         // As many as fill blocks.
         let block = (BLOCK_LANES / self.rows().max(1)).max(1);

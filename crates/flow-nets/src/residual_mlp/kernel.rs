@@ -190,7 +190,10 @@ vectorized! {
     fn pull_activation<N: Nonlinear, E: Real>(_activation: N, kept: &mut [E], cotangent: &mut [E]) {
         for (kept, cotangent) in kept.iter_mut().zip(cotangent) {
             let (value, slope) = N::value_and_slope(*kept);
-            *kept = value;
+            // Where the output was kept it stands there already.
+            if !N::KEEPS_OUTPUT {
+                *kept = value;
+            }
             *cotangent *= slope;
         }
     }
