@@ -106,7 +106,7 @@ impl BuildModel for MixerFlow {
         };
         let pixel = if self.pixel.is_empty() { None } else { Some(vec![side("pixel".to_owned(), &self.pixel, image.pixels()?, 0)?]) };
         let layer = |i: usize| {
-            let is_shifted = self.shift.is_some_and(|shift| (i + 1) % shift.every == 0);
+            let is_shifted = self.shift.is_some_and(|shift| (i + 1).is_multiple_of(shift.every));
             let patches = shifted.filter(|_| is_shifted).unwrap_or(straight);
             let sides = [("channel", &self.channel, patches.channel_view()?), ("patch", &self.patches, patches.patch_view()?)];
             let sides = sides.into_iter().filter(|(_, flows, _)| !flows.is_empty());
