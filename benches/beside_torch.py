@@ -95,7 +95,7 @@ def chart(rows, path):
         out += [f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{r["case"]}: {r["what"]}</text>',
                 f'<rect x="{left}" y="{y}" width="{bar:.1f}" height="20" fill="{"#2f6fb5" if r["ratio"] >= r["goal"] else "#c98a3b"}"/>',
                 f'<line x1="{goal:.1f}" x2="{goal:.1f}" y1="{y - 3}" y2="{y + 23}" stroke="#222" stroke-width="2"/>',
-                f'<text x="{left + bar + 8:.1f}" y="{y + 15}">{r["ratio"]:.1f}×</text>']
+                f'<text x="{max(left + bar, goal) + 8:.1f}" y="{y + 15}">{r["ratio"]:.1f}×</text>']
     pathlib.Path(path).write_text("\n".join(out + ["</svg>"]) + "\n")
 
 
