@@ -238,7 +238,7 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
             let samples = self.group_samples(batch);
             let mut totals = Totals { log_det: vec![E::zero(); batch], variance: vec![E::zero(); batch], report: SolveReport::default() };
             let groups = values
-                .par_chunks_mut(samples * self.event)
+                .par_chunks_mut((samples * self.event).max(1))
                 .zip(totals.log_det.par_chunks_mut(samples))
                 .zip(totals.variance.par_chunks_mut(samples))
                 .enumerate()
@@ -501,7 +501,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
             Point::Output(y) if self.fused(cx) => {
                 let points = || self.layers.iter().map(|_| LayerPoint::Output).collect();
                 let groups = to_host(&y);
-                let groups = groups.chunks(self.group_samples(flat.0) * self.event);
+                let groups = groups.chunks((self.group_samples(flat.0) * self.event).max(1));
                 Trace::Fused(groups.map(|values| GroupTrace { points: points(), values: values.to_vec() }).collect())
             }
             Point::Output(y) => {
@@ -594,7 +594,7 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
         let inverted: Vec<bool> = groups.first().map_or(Vec::new(), |group| group.points.iter().map(is_inverted).collect());
         let run = |_, sides: &Vec<ReadySide<'_, E>>| {
             let passes: Vec<_> = sides.iter().map(|side| side.pass(condition.as_ref())).collect();
-            let chunks = pulled.par_chunks_mut(samples * self.event).zip(log_det.par_chunks(samples));
+            let chunks = pulled.par_chunks_mut((samples * self.event).max(1)).zip(log_det.par_chunks(samples));
             let sums = groups.par_iter_mut().zip(chunks).enumerate();
             sums.map(|(i, (group, (pulled, log_det)))| group.pull(&passes, pulled, log_det, i * samples)).collect::<Result<Vec<_>>>()
         };
