@@ -143,8 +143,9 @@ def main():
             report(name, in_turn({"torch": torch, "ours": [ours, kind, *words(both | own), *steps]}, a.runs), measures)
     if wanted("cold start"):
         report("cold start", cold_start(a, ours, a.runs), [("first log p", "cold_s", "cold_s", 50)])
-    print("\n| layers | PyTorch peak MiB | ours, Store | Recompute | Invert |\n|---|---|---|---|---|")
     memory = {}
+    if wanted("memory"):
+        print("\n| layers | PyTorch peak MiB | ours, Store | Recompute | Invert |\n|---|---|---|---|---|")
     for layers in (6, 15, 30, 60):
         if wanted("memory"):
             both = shape(layers=layers)
