@@ -6,6 +6,7 @@
 //!
 //! Any [`RowFlow`](flow_api::RowFlow) plugs in on either side. Neither cutting into patches nor transposing is ever carried out: both sides are [`RowView`](flow_api::RowView)s of the image.
 
+mod groups;
 mod patches;
 mod pipeline;
 mod skeleton;

@@ -3,7 +3,7 @@
 use flow_api::{Result, Threaded, in_pool, join};
 
 /// Prepares, runs and finishes every item in order. While one runs, the one before is finished and the one behind prepared, on another thread if one is idle:
-/// these are work on weights alone, which does not split over rows. At most two items are prepared at a time.
+/// these are work on weights alone, which does not split over rows. So at most three items are ready at a time.
 ///
 /// # Errors
 /// The first of any step.

@@ -1,11 +1,12 @@
 //! The mixing skeleton: row flows on views of an event, one after the other, on one buffer.
 
+use crate::groups::{GroupTrace, LayerPoint, ReadySide, Samples, Totals};
 use crate::pipeline::pipeline;
 use dfdx::prelude::*;
 use flow_api::{
     Bijector, Context, Cotangent, FlowDevice, FlowError, Gradients, HostCondition, InverseKind, Kept, LayerInfo, LogDetKind, Mapped,
-    Memory, Module, Point, Pulled, Recorded, Result, RowChain, RowFlow, RowKernel, RowPass, RowTape, RowView, SamplesPoint, Scalar,
-    SolveReport, Taped, TapedBijector, Visitor, VisitorMut, foreign_point, in_pool, leads_to, parallel, shape_error, to_host,
+    Memory, Module, Point, Pulled, Recorded, Result, RowChain, RowFlow, RowPass, RowView, Scalar, SolveReport, Taped, TapedBijector,
+    Visitor, VisitorMut, foreign_point, in_pool, leads_to, parallel, shape_error, to_host,
 };
 use flow_kernels::workspace::Buffer;
 use rayon::prelude::*;
@@ -278,99 +279,6 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
         }
         let layer = if cx.path().is_empty() { self.kind } else { cx.path() };
         Err(shape_error(layer, operation, format!("a batch of events of {} numbers", self.event), shape.concrete()))
-    }
-}
-
-/// A side made ready for one call.
-struct ReadySide<'a, E: Scalar> {
-    view: &'a RowView,
-    kernel: Box<dyn RowKernel<E> + 'a>,
-    path: String,
-}
-
-impl<E: Scalar> ReadySide<'_, E> {
-    fn pass<'p>(&'p self, condition: Option<&'p HostCondition<E>>) -> RowPass<'p, E> {
-        RowPass { view: self.view, kernel: self.kernel.as_ref(), path: &self.path, condition }
-    }
-}
-
-/// A group of samples on its way.
-struct Samples<'a, E> {
-    values: &'a mut [E],
-    first: usize,
-    log_det: &'a mut [E],
-    variance: &'a mut [E],
-    report: SolveReport,
-}
-
-impl<E: Scalar> Samples<'_, E> {
-    fn forward(&mut self, pass: &RowPass<'_, E>, record: bool) -> Result<Vec<RowTape<E>>> {
-        let (report, tapes) = pass.forward_samples(self.values, self.first, (self.log_det, self.variance), record)?;
-        self.report = self.report.then(report);
-        Ok(tapes)
-    }
-
-    fn inverse(&mut self, pass: &RowPass<'_, E>) -> Result<()> {
-        let report = pass.inverse_samples(self.values, self.first, (self.log_det, self.variance))?;
-        self.report = self.report.then(report);
-        Ok(())
-    }
-}
-
-/// Sums over sides.
-struct Totals<E> {
-    log_det: Vec<E>,
-    variance: Vec<E>,
-    report: SolveReport,
-}
-
-/// Where the pullback of a layer starts.
-enum LayerPoint<E: Scalar> {
-    /// The tapes of its sides.
-    Tapes(Vec<Vec<RowTape<E>>>),
-    /// Its input.
-    Input(Vec<E>),
-    /// Its output, which the layers behind recovered.
-    Output,
-}
-
-/// What a forward pass keeps of a group of samples.
-struct GroupTrace<E: Scalar> {
-    /// By layer.
-    points: Vec<LayerPoint<E>>,
-    /// The output, and while layers are pulled back what they recover; none where all layers have tapes.
-    values: Vec<E>,
-}
-
-impl<E: Scalar> GroupTrace<E> {
-    /// Pulls the cotangents of these samples back through the layer that was run last; the sums of its sides, from last to first.
-    fn pull(&mut self, sides: &[RowPass<'_, E>], pulled: &mut [E], log_det: &[E], first: usize) -> Result<Vec<Buffer<E>>> {
-        match self.points.pop() {
-            Some(LayerPoint::Tapes(tapes)) => {
-                let sides = sides.iter().zip(tapes).rev();
-                sides.map(|(side, tapes)| side.pull_samples(SamplesPoint::Tapes(tapes), pulled, log_det, first)).collect()
-            }
-            Some(LayerPoint::Output) => {
-                let values = &mut self.values;
-                sides.iter().rev().map(|side| side.pull_samples(SamplesPoint::Outputs(values), pulled, log_det, first)).collect()
-            }
-            Some(LayerPoint::Input(input)) => {
-                // All sides but the last run forward once more for their tapes; the last records block by block.
-                self.values.copy_from_slice(&input);
-                let (mut unread, mut unread_variance) = (vec![E::zero(); log_det.len()], vec![E::zero(); log_det.len()]);
-                let mut points = Vec::with_capacity(sides.len());
-                for side in &sides[..sides.len().saturating_sub(1)] {
-                    let (_, tapes) = side.forward_samples(&mut self.values, first, (&mut unread, &mut unread_variance), true)?;
-                    points.push(SamplesPoint::Tapes(tapes));
-                }
-                points.push(SamplesPoint::Inputs(&self.values));
-                let points = sides.iter().zip(points).rev();
-                let sums = points.map(|(side, at)| side.pull_samples(at, pulled, log_det, first)).collect();
-                self.values = input;
-                sums
-            }
-            None => Err(foreign_point("")),
-        }
     }
 }
 

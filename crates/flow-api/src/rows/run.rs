@@ -167,15 +167,23 @@ impl<'a, E: Scalar> RowPass<'a, E> {
         }
     }
 
-    fn group(&self, first_sample: usize, samples: usize) -> Group<'a, E> {
+    /// A group of `samples` samples, whose `lens` numbers have to be theirs and whose condition has to be there.
+    fn group(&self, operation: &'static str, first_sample: usize, samples: usize, lens: [usize; 2]) -> Result<Group<'a, E>> {
+        let expected = [samples * self.view.sample_len(), samples];
+        if lens != expected {
+            return Err(shape_error(self.path, operation, expected, lens));
+        }
+        if let Some(condition) = self.condition.filter(|c| c.values.len() < (first_sample + samples) * c.width) {
+            return Err(shape_error(self.path, operation, (first_sample + samples, condition.width), condition.values.len()));
+        }
         let rows_per_sample = self.view.rows();
-        Group {
+        Ok(Group {
             first_row: first_sample * rows_per_sample,
             rows: samples * rows_per_sample,
             first_sample,
             condition: self.condition,
             rows_per_sample,
-        }
+        })
     }
 
     /// x → y in place.
@@ -206,7 +214,8 @@ impl<'a, E: Scalar> RowPass<'a, E> {
         (log_det, variance): (&mut [E], &mut [E]),
         record: bool,
     ) -> Result<(SolveReport, Vec<RowTape<E>>)> {
-        self.map_group(&self.group(first_sample, log_det.len()), values, log_det, variance, |block, lanes| {
+        let group = self.group("forward", first_sample, log_det.len(), [values.len(), variance.len()])?;
+        self.map_group(&group, values, log_det, variance, |block, lanes| {
             let mut tape = if record { RowTape::recording() } else { RowTape::idle() };
             self.kernel.forward(block, lanes, &mut tape)?;
             Ok(tape)
@@ -218,8 +227,9 @@ impl<'a, E: Scalar> RowPass<'a, E> {
     /// # Errors
     /// As [`RowPass::forward`].
     pub fn inverse_samples(&self, values: &mut [E], first_sample: usize, (log_det, variance): (&mut [E], &mut [E])) -> Result<SolveReport> {
+        let group = self.group("inverse", first_sample, log_det.len(), [values.len(), variance.len()])?;
         let run = |block: &mut [E], lanes: &mut Lanes<'_, E>| self.kernel.inverse(block, lanes).map(|()| RowTape::idle());
-        Ok(self.map_group(&self.group(first_sample, log_det.len()), values, log_det, variance, run)?.0)
+        Ok(self.map_group(&group, values, log_det, variance, run)?.0)
     }
 
     fn map(
@@ -342,7 +352,15 @@ impl<'a, E: Scalar> RowPass<'a, E> {
     /// # Errors
     /// As [`RowPass::pullback`].
     pub fn pull_samples(&self, mut at: SamplesPoint<'_, E>, cotangent: &mut [E], log_det: &[E], first_sample: usize) -> Result<Buffer<E>> {
-        let group = self.group(first_sample, log_det.len());
+        let group = self.group("pullback", first_sample, log_det.len(), [cotangent.len(), log_det.len()])?;
+        let given = match &at {
+            SamplesPoint::Tapes(_) => cotangent.len(),
+            SamplesPoint::Inputs(x) => x.len(),
+            SamplesPoint::Outputs(y) => y.len(),
+        };
+        if given != cotangent.len() {
+            return Err(shape_error(self.path, "pullback", cotangent.len(), given));
+        }
         let (view, kernel) = (self.view, self.kernel);
         let mut sums = Buffer::zeroed(kernel.sums_len());
         for (index, (first, lanes)) in group.blocks().enumerate() {
