@@ -101,6 +101,37 @@ fn lu_linear() {
     }
 }
 
+/// Every pair of structures that a product of neighbours can have; at the larger size L and U multiply as triangles.
+#[test]
+fn affine_neighbours_become_one_product() {
+    fn part<E: Scalar>(kind: char, dim: usize, seed: u64, device: &Cpu) -> Box<dyn RowFlow<E, Cpu>>
+    where
+        Cpu: FlowDevice<E>,
+    {
+        match kind {
+            'a' => Box::new(ActNorm::new(dim, device)),
+            'p' => Box::new(Permutation::random(dim, seed, device.clone())),
+            _ => Box::new(linear(dim, seed, device)),
+        }
+    }
+    fn whole<E: Scalar>(kinds: &str, dim: usize, seed: u64, device: &Cpu) -> Result<Rows<RowChain<E, Cpu>>>
+    where
+        Cpu: FlowDevice<E>,
+    {
+        Ok(Rows(RowChain::new(dim, kinds.chars().map(|kind| part(kind, dim, seed, device)).collect())?))
+    }
+    for kinds in ["l", "al", "la", "pl", "lp", "pa", "ap", "ll", "palpa"] {
+        for dim in [5, 130] {
+            let subject = Subject::new(format!("{kinds}({dim})"), dim);
+            if dim < 100 {
+                assert_conforms(&subject, |seed, device| whole(kinds, dim, seed, device));
+            }
+            check_precision(&subject, |seed, device| whole(kinds, dim, seed, device), |seed, device| whole(kinds, dim, seed, device))
+                .unwrap();
+        }
+    }
+}
+
 #[test]
 fn permutations() {
     // Feature j of the output is feature 3 - j of the input: it depends on no other.
