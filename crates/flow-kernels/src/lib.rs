@@ -20,6 +20,7 @@ pub mod matmul;
 pub mod noise;
 pub mod scalar;
 pub mod simd;
+mod vector;
 pub mod workspace;
 
 pub use scalar::Real;

@@ -18,6 +18,7 @@ use std::iter::Sum;
 
 use num_traits::{Float, FloatConst, FromPrimitive, NumAssign};
 
+use crate::vector::Vectors;
 use crate::workspace::Pooled;
 
 /// A floating-point type that kernels compute in: `f32` or `f64`.
@@ -37,6 +38,7 @@ pub trait Real:
     + Send
     + Sync
     + Pooled
+    + Vectors
     + Parts
     + 'static
 {

@@ -3,7 +3,8 @@
 use super::kernel::{Lanes, Pull, RowKernel, RowTape};
 use super::matrix::Matrix;
 use crate::{Result, Scalar};
-use flow_kernels::simd::{add, add_bias, add_lanes};
+use flow_kernels::matmul::Bias;
+use flow_kernels::simd::add_lanes;
 use flow_kernels::workspace::Buffer;
 use std::sync::OnceLock;
 
@@ -57,8 +58,7 @@ impl<'a, E: Scalar> AffineKernel<'a, E> {
         let (mut prefixes, mut matrices) = (Vec::with_capacity(others.len()), Vec::with_capacity(others.len()));
         for AffinePart { map, .. } in &others {
             let (own, mut moved) = (map.matrix(), vec![E::zero(); dim]);
-            own.apply(&offset, 1, &mut moved);
-            add(&mut moved, &map.offset());
+            own.apply(&offset, 1, &mut moved, &mut Bias(&map.offset()));
             let whole = own.times(&matrix, dim);
             prefixes.push((std::mem::replace(&mut matrix, whole), std::mem::replace(&mut offset, moved)));
             matrices.push(own);
@@ -98,7 +98,7 @@ impl<'a, E: Scalar> AffineKernel<'a, E> {
         for ((shifted, values), &b) in shifted.chunks_exact_mut(lanes).zip(values.chunks_exact(lanes)).zip(&self.offset) {
             shifted.iter_mut().zip(values).for_each(|(shifted, &y)| *shifted = y - b);
         }
-        self.inverse_matrix().apply(&shifted, lanes, values);
+        self.inverse_matrix().apply(&shifted, lanes, values, &mut ());
     }
 }
 
@@ -106,8 +106,7 @@ impl<E: Scalar> RowKernel<E> for AffineKernel<'_, E> {
     fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
         let mut x = Buffer::take(values.len());
         x.copy_from_slice(values);
-        self.matrix.apply(&x, lanes.lanes, values);
-        add_bias(values, &self.offset, lanes.lanes);
+        self.matrix.apply(&x, lanes.lanes, values, &mut Bias(&self.offset));
         lanes.log_det.iter_mut().for_each(|l| *l += self.log_det);
         if self.trained() {
             tape.push(x);

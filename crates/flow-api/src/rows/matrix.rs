@@ -1,7 +1,7 @@
 //! Square matrices of affine maps, with as much structure as spares work.
 
 use crate::Scalar;
-use flow_kernels::matmul::{Accumulate, Operand, matmul};
+use flow_kernels::matmul::{Accumulate, Epilogue, Operand, matmul, matmul_with};
 use flow_kernels::simd::{add_lane_products, axpy};
 
 /// A square matrix W, stored as its structure allows; a gradient ∂L/∂W is stored in the structure of its W.
@@ -53,7 +53,7 @@ impl<E: Scalar> Matrix<E> {
             },
             (_, Self::Dense(b)) => {
                 let mut product = vec![E::zero(); dim * dim];
-                self.apply(b, dim, &mut product);
+                self.apply(b, dim, &mut product, &mut ());
                 Self::Dense(product)
             }
             (Self::Dense(a), Self::Monomial { entries, columns }) => {
@@ -100,15 +100,18 @@ impl<E: Scalar> Matrix<E> {
         (a.with_entries(for_a), b.with_entries(for_b))
     }
 
-    /// W X for a block of `lanes` columns.
-    pub(super) fn apply(&self, x: &[E], lanes: usize, to: &mut [E]) {
+    /// W X for a block of `lanes` columns, and what the epilogue makes of it.
+    pub(super) fn apply(&self, x: &[E], lanes: usize, to: &mut [E], epilogue: &mut impl Epilogue<E>) {
         match self {
             Self::Monomial { entries, columns } => {
-                for ((to, &entry), &k) in to.chunks_exact_mut(lanes).zip(entries).zip(columns) {
+                for (row, ((to, &entry), &k)) in to.chunks_exact_mut(lanes).zip(entries).zip(columns).enumerate() {
                     to.iter_mut().zip(&x[k * lanes..][..lanes]).for_each(|(to, &x)| *to = entry * x);
+                    epilogue.apply(row, 0, to);
                 }
             }
-            Self::Dense(w) => matmul(to, Accumulate::Replace, square(w, x, lanes), Operand::new(x, x.len() / lanes, lanes)),
+            Self::Dense(w) => {
+                matmul_with(to, Accumulate::Replace, square(w, x, lanes), Operand::new(x, x.len() / lanes, lanes), epilogue);
+            }
         }
     }
 

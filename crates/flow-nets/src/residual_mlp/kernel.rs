@@ -2,11 +2,12 @@
 
 use super::ResidualMlpConfig;
 use super::activation::{Activation, Gelu, Nonlinear, Relu, Silu, Tanh};
-use flow_api::{FlowError, Real, Result, RowTape, Scalar};
-use flow_kernels::matmul::{Accumulate, Operand, matmul};
-use flow_kernels::simd::{add, add_bias, add_lanes};
-use flow_kernels::vectorized;
+use super::epilogue::{Activated, ActivatedBeside, Pulled, PulledOntoSkip};
+use flow_api::{FlowError, Result, RowTape, Scalar};
+use flow_kernels::matmul::{Accumulate, Bias, Epilogue, Operand, matmul, matmul_with};
+use flow_kernels::simd::add_lanes;
 use flow_kernels::workspace::Buffer;
+use std::marker::PhantomData;
 
 /// y = W x + b with W (outputs × inputs) row-major.
 #[derive(Clone, Copy, Debug)]
@@ -28,15 +29,16 @@ impl<E: Scalar> Affine<'_, E> {
         Operand::new(self.weight, self.outputs(), self.inputs())
     }
 
-    /// W x, without the bias.
-    fn product(&self, x: &[E], lanes: usize, accumulate: Accumulate, y: &mut [E]) {
-        matmul(y, accumulate, self.weight(), Operand::new(x, self.inputs(), lanes));
+    /// W x, without the bias; the epilogue adds it.
+    fn product(&self, x: &[E], lanes: usize, accumulate: Accumulate, y: &mut [E], epilogue: &mut impl Epilogue<E>) {
+        matmul_with(y, accumulate, self.weight(), Operand::new(x, self.inputs(), lanes), epilogue);
     }
 
     /// Wᵀ g.
-    fn pull(&self, cotangent: &[E], lanes: usize) -> Buffer<E> {
+    fn pull(&self, cotangent: &[E], lanes: usize, epilogue: &mut impl Epilogue<E>) -> Buffer<E> {
         let mut pulled = Buffer::take(self.inputs() * lanes);
-        matmul(&mut pulled, Accumulate::Replace, self.weight().transposed(), Operand::new(cotangent, self.outputs(), lanes));
+        let cotangent = Operand::new(cotangent, self.outputs(), lanes);
+        matmul_with(&mut pulled, Accumulate::Replace, self.weight().transposed(), cotangent, epilogue);
         pulled
     }
 
@@ -103,38 +105,42 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         Ok(for_activation!(self.run(x, lanes, tape)))
     }
 
-    fn run<N: Nonlinear>(&self, activation: N, x: Buffer<E>, lanes: usize, tape: &mut RowTape<E>) -> Buffer<E> {
+    fn run<N: Nonlinear>(&self, _: N, x: Buffer<E>, lanes: usize, tape: &mut RowTape<E>) -> Buffer<E> {
         let len = self.config.hidden * lanes;
-        let mut h = Buffer::take(len);
-        self.initial.product(&x, lanes, Accumulate::Replace, &mut h);
+        let activation = PhantomData::<N>;
+        // Whatever writes h leaves φ(h) beside it for the block that comes next.
+        let (mut h, mut u) = (Buffer::take(len), Buffer::take(len));
+        let mut beside = ActivatedBeside { activation, bias: self.initial.bias, activated: &mut u, lanes };
+        self.initial.product(&x, lanes, Accumulate::Replace, &mut h, &mut beside);
         tape.push(x);
-        // The bias of the layer that wrote `h` last is added in the sweep that reads it next.
-        let mut pending = self.initial.bias;
-        for [first, second] in &self.blocks {
-            let mut u = Buffer::take(len);
-            activate_bias(activation, &mut h, pending, &mut u, lanes);
+        let mut blocks = self.blocks.iter().peekable();
+        while let Some([first, second]) = blocks.next() {
             let mut v = Buffer::take(len);
-            first.product(&u, lanes, Accumulate::Replace, &mut v);
-            if N::KEEPS_OUTPUT {
-                activate_bias_in_place(activation, &mut v, first.bias, lanes);
-                tape.push(u);
-                second.product(&v, lanes, Accumulate::Add, &mut h);
+            let activated = if N::KEEPS_OUTPUT {
+                first.product(&u, lanes, Accumulate::Replace, &mut v, &mut Activated { activation, bias: first.bias });
+                None
             } else {
+                let mut activated = Buffer::take(len);
+                let mut beside = ActivatedBeside { activation, bias: first.bias, activated: &mut activated, lanes };
+                first.product(&u, lanes, Accumulate::Replace, &mut v, &mut beside);
                 if tape.is_recording() {
-                    let mut kept = Buffer::take(len);
-                    kept.copy_from_slice(&h);
-                    tape.push(kept);
+                    u.copy_from_slice(&h);
                 }
-                activate_bias(activation, &mut v, first.bias, &mut u, lanes);
-                second.product(&u, lanes, Accumulate::Add, &mut h);
+                Some(activated)
+            };
+            tape.push(u);
+            u = Buffer::take(len);
+            let inner = activated.as_ref().unwrap_or(&v);
+            if blocks.peek().is_some() {
+                let mut beside = ActivatedBeside { activation, bias: second.bias, activated: &mut u, lanes };
+                second.product(inner, lanes, Accumulate::Add, &mut h, &mut beside);
+            } else {
+                second.product(inner, lanes, Accumulate::Add, &mut h, &mut Bias(second.bias));
             }
             tape.push(v);
-            pending = second.bias;
         }
-        add_bias(&mut h, pending, lanes);
         let mut output = Buffer::take(self.config.outputs * lanes);
-        self.last.product(&h, lanes, Accumulate::Replace, &mut output);
-        add_bias(&mut output, self.last.bias, lanes);
+        self.last.product(&h, lanes, Accumulate::Replace, &mut output, &mut Bias(self.last.bias));
         tape.push(h);
         output
     }
@@ -148,53 +154,18 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         for_activation!(self.pull(output, lanes, tape, sums))
     }
 
-    fn pull<N: Nonlinear>(&self, activation: N, output: &[E], lanes: usize, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<Buffer<E>> {
+    fn pull<N: Nonlinear>(&self, _: N, output: &[E], lanes: usize, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<Buffer<E>> {
+        let activation = PhantomData::<N>;
         let mut sums = self.last.add_sums(&tape.pop()?, output, lanes, sums);
-        let mut h = self.last.pull(output, lanes);
+        let mut h = self.last.pull(output, lanes, &mut ());
         for [first, second] in self.blocks.iter().rev() {
             let (mut inner, mut outer) = (tape.pop()?, tape.pop()?);
-            let mut v = second.pull(&h, lanes);
-            pull_activation(activation, &mut inner, &mut v);
+            let v = second.pull(&h, lanes, &mut Pulled { activation, kept: &mut inner, lanes });
             sums = second.add_sums(&inner, &h, lanes, sums);
-            let mut u = first.pull(&v, lanes);
-            pull_activation(activation, &mut outer, &mut u);
+            first.pull(&v, lanes, &mut PulledOntoSkip { activation, kept: &mut outer, skip: &mut h, lanes });
             sums = first.add_sums(&outer, &v, lanes, sums);
-            add(&mut h, &u);
         }
         self.initial.add_sums(&tape.pop()?, &h, lanes, sums);
-        Ok(self.initial.pull(&h, lanes))
-    }
-}
-
-vectorized! {
-    /// h += b and u = φ(h).
-    fn activate_bias<N: Nonlinear, E: Real>(_activation: N, h: &mut [E], bias: &[E], u: &mut [E], lanes: usize) {
-        for ((h, u), &b) in h.chunks_exact_mut(lanes).zip(u.chunks_exact_mut(lanes)).zip(bias) {
-            for (h, u) in h.iter_mut().zip(u) {
-                *h += b;
-                *u = N::value(*h);
-            }
-        }
-    }
-
-    /// h = φ(h + b).
-    fn activate_bias_in_place<N: Nonlinear, E: Real>(_activation: N, h: &mut [E], bias: &[E], lanes: usize) {
-        for (h, &b) in h.chunks_exact_mut(lanes).zip(bias) {
-            for h in h {
-                *h = N::value(*h + b);
-            }
-        }
-    }
-
-    /// Turns what was kept into φ(x), and ∂L/∂φ(x) into ∂L/∂x.
-    fn pull_activation<N: Nonlinear, E: Real>(_activation: N, kept: &mut [E], cotangent: &mut [E]) {
-        for (kept, cotangent) in kept.iter_mut().zip(cotangent) {
-            let (value, slope) = N::value_and_slope(*kept);
-            // Where the output was kept it stands there already.
-            if !N::KEEPS_OUTPUT {
-                *kept = value;
-            }
-            *cotangent *= slope;
-        }
+        Ok(self.initial.pull(&h, lanes, &mut ()))
     }
 }

@@ -1,6 +1,7 @@
 //! The residual MLP that conditions couplings.
 
 mod activation;
+mod epilogue;
 mod kernel;
 mod plain;
 

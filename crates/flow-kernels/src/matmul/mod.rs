@@ -1,12 +1,23 @@
-//! Matrix products over row-major slices, by [faer](https://docs.rs/faer).
+//! Matrix products over row-major slices, with what is done to their elements next.
+//!
+//! They are made for the products of a block of rows: small enough that operands stay in the cache and that packing them first, as libraries for large products do, is a
+//! loss. Products of triangles, whose operands are as large as a flow is wide, are by [faer](https://docs.rs/faer).
 //!
 //! Always on one thread: kernels are parallel over blocks of rows, not inside of a product.
 
-use faer::linalg::matmul::matmul as faer_matmul;
+mod tile;
+mod transpose;
+
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut, MatRef, Par};
+use std::ops::Range;
+
+pub(crate) use tile::Panel;
+pub(crate) use transpose::Transpose;
 
 use crate::scalar::Real;
+use crate::vectorized;
+use crate::workspace::Buffer;
 
 /// What becomes of the destination's old contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,12 +101,86 @@ impl<'a, E> Operand<'a, E> {
 /// # Panics
 /// If the sizes do not match.
 pub fn matmul<E: Real>(dst: &mut [E], accumulate: Accumulate, a: Operand<'_, E>, b: Operand<'_, E>) {
-    let accumulate = match accumulate {
-        Accumulate::Replace => Accum::Replace,
-        Accumulate::Add => Accum::Add,
-    };
-    let dst = MatMut::from_row_major_slice_mut(dst, a.rows, b.cols);
-    faer_matmul(dst, accumulate, a.view(), b.view(), E::one(), Par::Seq);
+    matmul_with(dst, accumulate, a, b, &mut ());
+}
+
+/// What is done to the elements of a product while they are in the cache: a bias, an activation, a slope.
+///
+/// Its method has to be `#[inline(always)]`, so that it is compiled for the instruction set that was dispatched to.
+pub trait Epilogue<E> {
+    /// Given elements `from..from + values.len()` of a row of the product, each of which comes once.
+    fn apply(&mut self, row: usize, from: usize, values: &mut [E]);
+}
+
+impl<E> Epilogue<E> for () {
+    #[inline(always)]
+    fn apply(&mut self, _: usize, _: usize, _: &mut [E]) {}
+}
+
+/// Adds b\[i\] to row i.
+#[derive(Debug, Clone, Copy)]
+pub struct Bias<'a, E>(pub &'a [E]);
+
+impl<E: Real> Epilogue<E> for Bias<'_, E> {
+    #[inline(always)]
+    fn apply(&mut self, row: usize, _: usize, values: &mut [E]) {
+        let bias = self.0[row];
+        values.iter_mut().for_each(|x| *x += bias);
+    }
+}
+
+/// As [`matmul`], with an epilogue on every row of every finished panel of columns.
+///
+/// ```
+/// use flow_kernels::matmul::{matmul_with, Accumulate, Bias, Operand};
+/// let mut y = [0.0; 2];
+/// let (w, x) = (Operand::new(&[1.0, 2.0, 3.0, 4.0], 2, 2), Operand::new(&[1.0, 1.0], 2, 1));
+/// matmul_with(&mut y, Accumulate::Replace, w, x, &mut Bias(&[10.0, 20.0]));
+/// assert_eq!(y, [13.0, 27.0]);
+/// ```
+///
+/// # Panics
+/// As [`matmul`].
+pub fn matmul_with<E: Real>(dst: &mut [E], accumulate: Accumulate, a: Operand<'_, E>, b: Operand<'_, E>, epilogue: &mut impl Epilogue<E>) {
+    assert_eq!((a.data.len(), b.data.len()), (a.rows * a.cols, b.rows * b.cols), "operands are as large as they say");
+    assert_eq!((a.cols, dst.len()), (b.rows, a.rows * b.cols), "the sizes of a product meet");
+    let (lanes, cols) = (E::lanes_here(), b.cols);
+    let mut from = 0;
+    while from < cols {
+        // Whole registers are read where they lie; what has to be turned, and the rest behind them, is copied first.
+        let registers = if b.transposed { (cols - from).div_ceil(lanes) } else { ((cols - from) / lanes).max(1) };
+        // Four are better cut in half than into three and one.
+        let registers = if registers == 4 { 2 } else { registers.min(tile::REGISTERS) };
+        let (stride, width) = (registers * lanes, (registers * lanes).min(cols - from));
+        let copied = (b.transposed || width < stride).then(|| {
+            let mut to = Buffer::take(b.rows * stride);
+            if b.transposed {
+                E::turn(Transpose { x: b.data, len: b.rows, first: from, count: width, to: &mut to, stride });
+            } else {
+                for (to, b) in to.chunks_exact_mut(stride).zip(b.data.chunks_exact(cols)) {
+                    to[..width].copy_from_slice(&b[from..]);
+                    to[width..].fill(E::zero());
+                }
+            }
+            to
+        });
+        let (panel, b_stride) = match &copied {
+            Some(copied) => (&copied[..], stride),
+            None => (b.data.get(from..).unwrap_or_default(), cols),
+        };
+        E::multiply(Panel { dst, cols, from, width, accumulate, a, b: panel, b_stride });
+        finish(dst, cols, from..from + width, epilogue);
+        from += width;
+    }
+}
+
+vectorized! {
+    /// Runs the epilogue on a panel of columns.
+    fn finish<E: Real, F: Epilogue<E>>(dst: &mut [E], cols: usize, panel: Range<usize>, epilogue: &mut F) {
+        for (row, values) in dst.chunks_exact_mut(cols).enumerate() {
+            epilogue.apply(row, panel.start, &mut values[panel.start..panel.end]);
+        }
+    }
 }
 
 /// The part of a square matrix that a product reads or writes.
