@@ -106,7 +106,7 @@ impl<E: Scalar> Matrix<E> {
             Self::Monomial { entries, columns } => {
                 for (row, ((to, &entry), &k)) in to.chunks_exact_mut(lanes).zip(entries).zip(columns).enumerate() {
                     to.iter_mut().zip(&x[k * lanes..][..lanes]).for_each(|(to, &x)| *to = entry * x);
-                    epilogue.apply(row, 0, to);
+                    epilogue.apply(row, to);
                 }
             }
             Self::Dense(w) => {

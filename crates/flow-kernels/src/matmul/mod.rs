@@ -16,6 +16,7 @@ pub(crate) use tile::Panel;
 pub(crate) use transpose::Transpose;
 
 use crate::scalar::Real;
+use crate::simd::add;
 use crate::vectorized;
 use crate::workspace::Buffer;
 
@@ -108,13 +109,13 @@ pub fn matmul<E: Real>(dst: &mut [E], accumulate: Accumulate, a: Operand<'_, E>,
 ///
 /// Its method has to be `#[inline(always)]`, so that it is compiled for the instruction set that was dispatched to.
 pub trait Epilogue<E> {
-    /// Given elements `from..from + values.len()` of a row of the product, each of which comes once.
-    fn apply(&mut self, row: usize, from: usize, values: &mut [E]);
+    /// Given a row of the product; every row comes once.
+    fn apply(&mut self, row: usize, values: &mut [E]);
 }
 
 impl<E> Epilogue<E> for () {
     #[inline(always)]
-    fn apply(&mut self, _: usize, _: usize, _: &mut [E]) {}
+    fn apply(&mut self, _: usize, _: &mut [E]) {}
 }
 
 /// Adds b\[i\] to row i.
@@ -123,13 +124,13 @@ pub struct Bias<'a, E>(pub &'a [E]);
 
 impl<E: Real> Epilogue<E> for Bias<'_, E> {
     #[inline(always)]
-    fn apply(&mut self, row: usize, _: usize, values: &mut [E]) {
+    fn apply(&mut self, row: usize, values: &mut [E]) {
         let bias = self.0[row];
         values.iter_mut().for_each(|x| *x += bias);
     }
 }
 
-/// As [`matmul`], with an epilogue on every row of every finished panel of columns.
+/// As [`matmul`], with an epilogue on every finished row.
 ///
 /// ```
 /// use flow_kernels::matmul::{matmul_with, Accumulate, Bias, Operand};
@@ -144,43 +145,92 @@ impl<E: Real> Epilogue<E> for Bias<'_, E> {
 pub fn matmul_with<E: Real>(dst: &mut [E], accumulate: Accumulate, a: Operand<'_, E>, b: Operand<'_, E>, epilogue: &mut impl Epilogue<E>) {
     assert_eq!((a.data.len(), b.data.len()), (a.rows * a.cols, b.rows * b.cols), "operands are as large as they say");
     assert_eq!((a.cols, dst.len()), (b.rows, a.rows * b.cols), "the sizes of a product meet");
-    let (lanes, cols) = (E::lanes_here(), b.cols);
-    let mut from = 0;
-    while from < cols {
-        // Whole registers are read where they lie; what has to be turned, and the rest behind them, is copied first.
-        let registers = if b.transposed { (cols - from).div_ceil(lanes) } else { ((cols - from) / lanes).max(1) };
-        // Four are better cut in half than into three and one.
-        let registers = if registers == 4 { 2 } else { registers.min(tile::REGISTERS) };
-        let (stride, width) = (registers * lanes, (registers * lanes).min(cols - from));
-        let copied = (b.transposed || width < stride).then(|| {
-            let mut to = Buffer::take(b.rows * stride);
-            if b.transposed {
-                E::turn(Transpose { x: b.data, len: b.rows, first: from, count: width, to: &mut to, stride });
-            } else {
-                for (to, b) in to.chunks_exact_mut(stride).zip(b.data.chunks_exact(cols)) {
-                    to[..width].copy_from_slice(&b[from..]);
-                    to[width..].fill(E::zero());
-                }
+    if !a.transposed && b.transposed && turned_cost(b.cols, a.cols, a.rows) < turned_cost(a.rows, a.cols, b.cols) {
+        return multiply_turned(dst, accumulate, a, b, epilogue);
+    }
+    let (lanes, inner, cols) = (E::lanes_here(), b.rows, b.cols);
+    // Whole registers are read where they lie; what has to be turned, and the rest behind them, is copied first.
+    let lie = if b.transposed { 0 } else { cols / lanes * lanes };
+    let mut copied = Buffer::take(inner * (cols - lie).next_multiple_of(lanes));
+    for Columns { from, width, stride } in columns(lie..cols, lanes) {
+        let to = &mut copied[(from - lie) * inner..][..stride * inner];
+        if b.transposed {
+            E::turn(Transpose { x: b.data, len: inner, first: from, count: width, to, stride });
+        } else {
+            for (to, b) in to.chunks_exact_mut(stride).zip(b.data.chunks_exact(cols)) {
+                to[..width].copy_from_slice(&b[from..]);
+                to[width..].fill(E::zero());
             }
-            to
-        });
-        let (panel, b_stride) = match &copied {
-            Some(copied) => (&copied[..], stride),
-            None => (b.data.get(from..).unwrap_or_default(), cols),
-        };
-        E::multiply(Panel { dst, cols, from, width, accumulate, a, b: panel, b_stride });
-        finish(dst, cols, from..from + width, epilogue);
-        from += width;
+        }
+    }
+    for first in (0..a.rows).step_by(ROWS) {
+        let rows = first..(first + ROWS).min(a.rows);
+        for Columns { from, width, .. } in columns(0..lie, lanes) {
+            let b = b.data.get(from..).unwrap_or_default();
+            E::multiply(Panel { dst, cols, rows: rows.clone(), from, width, accumulate, a, b, b_stride: cols });
+        }
+        for Columns { from, width, stride } in columns(lie..cols, lanes) {
+            let b = &copied[(from - lie) * inner..][..stride * inner];
+            E::multiply(Panel { dst, cols, rows: rows.clone(), from, width, accumulate, a, b, b_stride: stride });
+        }
+        finish(&mut dst[rows.start * cols..rows.end * cols], cols, rows.start, epilogue);
     }
 }
 
+/// Rows of a product that are computed together, so that they are in the cache when the epilogue runs.
+const ROWS: usize = 32;
+
+/// Columns that are computed together: `width` of them, and a whole number of registers with what is behind.
+struct Columns {
+    from: usize,
+    width: usize,
+    stride: usize,
+}
+
+/// Cuts columns for the registers of a tile.
+fn columns(range: Range<usize>, lanes: usize) -> impl Iterator<Item = Columns> {
+    let mut from = range.start;
+    std::iter::from_fn(move || {
+        let registers = match (range.end - from).div_ceil(lanes) {
+            0 => return None,
+            // Better cut in half than into three and one.
+            4 => 2,
+            registers => registers.min(tile::REGISTERS),
+        };
+        let stride = registers * lanes;
+        let part = Columns { from, width: stride.min(range.end - from), stride };
+        from += part.width;
+        Some(part)
+    })
+}
+
 vectorized! {
-    /// Runs the epilogue on a panel of columns.
-    fn finish<E: Real, F: Epilogue<E>>(dst: &mut [E], cols: usize, panel: Range<usize>, epilogue: &mut F) {
-        for (row, values) in dst.chunks_exact_mut(cols).enumerate() {
-            epilogue.apply(row, panel.start, &mut values[panel.start..panel.end]);
+    /// Runs the epilogue on rows of a product, `first` and those behind it.
+    fn finish<E: Real, F: Epilogue<E>>(rows: &mut [E], cols: usize, first: usize, epilogue: &mut F) {
+        for (row, values) in rows.chunks_exact_mut(cols.max(1)).enumerate() {
+            epilogue.apply(first + row, values);
         }
     }
+}
+
+/// Clock cycles, about, of a product rows × inner × cols whose second operand has to be turned first: a register of multiply-adds each, a quarter for every number turned.
+fn turned_cost(rows: usize, inner: usize, cols: usize) -> usize {
+    const LANES: usize = 16;
+    // A few rows alone have too few sums to keep the multipliers busy.
+    inner * (rows.max(4) * cols.div_ceil(LANES) + cols / 4)
+}
+
+/// A product by its transpose, (b aᵀ)ᵀ: where it is narrow, whole registers are then along its rows.
+fn multiply_turned<E: Real>(dst: &mut [E], accumulate: Accumulate, a: Operand<'_, E>, b: Operand<'_, E>, epilogue: &mut impl Epilogue<E>) {
+    let (rows, cols) = (a.rows, b.cols);
+    let (mut turned, mut product) = (Buffer::take(dst.len()), Buffer::take(dst.len()));
+    matmul(&mut turned, Accumulate::Replace, b.transposed(), a.transposed());
+    E::turn(Transpose { x: &turned, len: rows, first: 0, count: cols, to: &mut product, stride: cols });
+    match accumulate {
+        Accumulate::Replace => dst.copy_from_slice(&product),
+        Accumulate::Add => add(dst, &product),
+    }
+    finish(dst, cols, 0, epilogue);
 }
 
 /// The part of a square matrix that a product reads or writes.

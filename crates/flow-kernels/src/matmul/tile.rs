@@ -3,6 +3,8 @@
 //! A tile is some rows by up to three registers of columns. For every step of the inner dimension it loads those registers of `b` once and multiplies them with one number of `a` a row,
 //! so that most operands of its multiply-adds are in registers already. Every element is summed up in the order of the inner dimension, whatever tile it lies in.
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 
 use super::{Accumulate, Operand};
@@ -11,12 +13,14 @@ use crate::scalar::Real;
 /// Most registers of columns in a tile: with eight rows 24 sums, three numbers of `b` and one of `a` are in 28 of the 32 registers of AVX-512 and NEON.
 pub(super) const REGISTERS: usize = 3;
 
-/// `width` columns of a product.
+/// Some rows of `width` columns of a product.
 pub struct Panel<'a, E> {
     pub(super) dst: &'a mut [E],
     /// Columns of the destination.
     pub(super) cols: usize,
-    /// The first of them that this panel writes.
+    /// The rows of it that are computed.
+    pub(super) rows: Range<usize>,
+    /// The first column that this panel writes.
     pub(super) from: usize,
     pub(super) width: usize,
     pub(super) accumulate: Accumulate,
@@ -43,8 +47,7 @@ impl<E: Real> WithSimd for Panel<'_, E> {
 impl<E: Real> Panel<'_, E> {
     #[inline(always)]
     fn rows<S: Simd, const N: usize>(mut self, simd: S) {
-        let rows = self.a.rows();
-        let mut row = 0;
+        let Range { start: mut row, end: rows } = self.rows;
         if S::REGISTER_COUNT >= 32 {
             while row + 8 <= rows {
                 self.tile::<S, 8, N>(simd, row);

@@ -31,14 +31,13 @@ impl<E: Real> WithSimd for Transpose<'_, E> {
         for (at, to) in (0..whole).step_by(LINE).zip(to.chunks_exact_mut(LINE * stride)) {
             let mut quads = x.chunks_exact(4 * len);
             for (quad, rows) in quads.by_ref().enumerate() {
-                for k in 0..LINE / 4 {
-                    let mut square = [[E::zero(); 4]; 4];
-                    for i in 0..4 {
-                        square[i] = rows[i * len + at..][..LINE].as_chunks().0[k];
-                    }
-                    let square = E::transpose(square);
-                    for j in 0..4 {
-                        to[(4 * k + j) * stride + 4 * quad..][..4].as_chunks_mut().0[0] = square[j];
+                let (rows, column) = (&rows[at..], 4 * quad);
+                let [a, b, c, d] = [&rows[..LINE], &rows[len..][..LINE], &rows[2 * len..][..LINE], &rows[3 * len..][..LINE]]
+                    .map(|row| row.as_chunks::<4>().0);
+                for ((((a, b), c), d), to) in a.iter().zip(b).zip(c).zip(d).zip(to.chunks_exact_mut(4 * stride)) {
+                    let turned = E::transpose([*a, *b, *c, *d]);
+                    for (to, turned) in to.chunks_exact_mut(stride).zip(turned) {
+                        to[column..column + 4].copy_from_slice(&turned);
                     }
                 }
             }

@@ -1,4 +1,4 @@
-//! What follows the products of the residual MLP, done to each panel of a product while it is in the cache.
+//! What follows the products of the residual MLP, done to each row of a product while it is in the cache.
 
 use super::activation::Nonlinear;
 use flow_api::Real;
@@ -10,14 +10,13 @@ pub(super) struct ActivatedBeside<'a, N, E> {
     pub(super) activation: PhantomData<N>,
     pub(super) bias: &'a [E],
     pub(super) activated: &'a mut [E],
-    pub(super) lanes: usize,
 }
 
 impl<N: Nonlinear, E: Real> Epilogue<E> for ActivatedBeside<'_, N, E> {
     #[inline(always)]
-    fn apply(&mut self, row: usize, from: usize, values: &mut [E]) {
+    fn apply(&mut self, row: usize, values: &mut [E]) {
         let bias = self.bias[row];
-        let activated = &mut self.activated[row * self.lanes + from..][..values.len()];
+        let activated = &mut self.activated[row * values.len()..][..values.len()];
         for (h, u) in values.iter_mut().zip(activated) {
             *h += bias;
             *u = N::value(*h);
@@ -33,7 +32,7 @@ pub(super) struct Activated<'a, N, E> {
 
 impl<N: Nonlinear, E: Real> Epilogue<E> for Activated<'_, N, E> {
     #[inline(always)]
-    fn apply(&mut self, row: usize, _: usize, values: &mut [E]) {
+    fn apply(&mut self, row: usize, values: &mut [E]) {
         let bias = self.bias[row];
         for z in values {
             *z = N::value(*z + bias);
@@ -45,13 +44,12 @@ impl<N: Nonlinear, E: Real> Epilogue<E> for Activated<'_, N, E> {
 pub(super) struct Pulled<'a, N, E> {
     pub(super) activation: PhantomData<N>,
     pub(super) kept: &'a mut [E],
-    pub(super) lanes: usize,
 }
 
 impl<N: Nonlinear, E: Real> Epilogue<E> for Pulled<'_, N, E> {
     #[inline(always)]
-    fn apply(&mut self, row: usize, from: usize, cotangent: &mut [E]) {
-        let kept = &mut self.kept[row * self.lanes + from..][..cotangent.len()];
+    fn apply(&mut self, row: usize, cotangent: &mut [E]) {
+        let kept = &mut self.kept[row * cotangent.len()..][..cotangent.len()];
         for (kept, cotangent) in kept.iter_mut().zip(cotangent) {
             *cotangent *= pull::<N, E>(kept);
         }
@@ -63,14 +61,13 @@ pub(super) struct PulledOntoSkip<'a, N, E> {
     pub(super) activation: PhantomData<N>,
     pub(super) kept: &'a mut [E],
     pub(super) skip: &'a mut [E],
-    pub(super) lanes: usize,
 }
 
 impl<N: Nonlinear, E: Real> Epilogue<E> for PulledOntoSkip<'_, N, E> {
     #[inline(always)]
-    fn apply(&mut self, row: usize, from: usize, cotangent: &mut [E]) {
-        let kept = &mut self.kept[row * self.lanes + from..][..cotangent.len()];
-        let skip = &mut self.skip[row * self.lanes + from..][..cotangent.len()];
+    fn apply(&mut self, row: usize, cotangent: &mut [E]) {
+        let kept = &mut self.kept[row * cotangent.len()..][..cotangent.len()];
+        let skip = &mut self.skip[row * cotangent.len()..][..cotangent.len()];
         for ((kept, skip), cotangent) in kept.iter_mut().zip(skip).zip(cotangent) {
             *skip += *cotangent * pull::<N, E>(kept);
         }

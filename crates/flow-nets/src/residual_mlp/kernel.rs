@@ -110,7 +110,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         let activation = PhantomData::<N>;
         // Whatever writes h leaves φ(h) beside it for the block that comes next.
         let (mut h, mut u) = (Buffer::take(len), Buffer::take(len));
-        let mut beside = ActivatedBeside { activation, bias: self.initial.bias, activated: &mut u, lanes };
+        let mut beside = ActivatedBeside { activation, bias: self.initial.bias, activated: &mut u };
         self.initial.product(&x, lanes, Accumulate::Replace, &mut h, &mut beside);
         tape.push(x);
         let mut blocks = self.blocks.iter().peekable();
@@ -121,7 +121,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
                 None
             } else {
                 let mut activated = Buffer::take(len);
-                let mut beside = ActivatedBeside { activation, bias: first.bias, activated: &mut activated, lanes };
+                let mut beside = ActivatedBeside { activation, bias: first.bias, activated: &mut activated };
                 first.product(&u, lanes, Accumulate::Replace, &mut v, &mut beside);
                 if tape.is_recording() {
                     u.copy_from_slice(&h);
@@ -132,7 +132,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
             u = Buffer::take(len);
             let inner = activated.as_ref().unwrap_or(&v);
             if blocks.peek().is_some() {
-                let mut beside = ActivatedBeside { activation, bias: second.bias, activated: &mut u, lanes };
+                let mut beside = ActivatedBeside { activation, bias: second.bias, activated: &mut u };
                 second.product(inner, lanes, Accumulate::Add, &mut h, &mut beside);
             } else {
                 second.product(inner, lanes, Accumulate::Add, &mut h, &mut Bias(second.bias));
@@ -160,9 +160,9 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         let mut h = self.last.pull(output, lanes, &mut ());
         for [first, second] in self.blocks.iter().rev() {
             let (mut inner, mut outer) = (tape.pop()?, tape.pop()?);
-            let v = second.pull(&h, lanes, &mut Pulled { activation, kept: &mut inner, lanes });
+            let v = second.pull(&h, lanes, &mut Pulled { activation, kept: &mut inner });
             sums = second.add_sums(&inner, &h, lanes, sums);
-            first.pull(&v, lanes, &mut PulledOntoSkip { activation, kept: &mut outer, skip: &mut h, lanes });
+            first.pull(&v, lanes, &mut PulledOntoSkip { activation, kept: &mut outer, skip: &mut h });
             sums = first.add_sums(&outer, &v, lanes, sums);
         }
         self.initial.add_sums(&tape.pop()?, &h, lanes, sums);
