@@ -2,7 +2,7 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::matmul::{Panel, Transpose};
+use crate::matmul::{Strip, Transpose};
 
 /// What the products need of a register of `Self`, on any instruction set.
 ///
@@ -39,8 +39,8 @@ pub trait Vectors: Sized + Copy + 'static {
     /// Numbers in a register of this machine.
     fn lanes_here() -> usize;
 
-    /// Computes a panel of a product. Here and not generic, so that it is compiled once, with the settings of this crate, and not by every user.
-    fn multiply(panel: Panel<'_, Self>);
+    /// Computes some rows of a product. Here and not generic, so that it is compiled once, with the settings of this crate, and not by every user.
+    fn multiply(strip: Strip<'_, Self>);
 
     /// Turns rows into columns; as [`Vectors::multiply`].
     fn turn(rows: Transpose<'_, Self>);
@@ -109,8 +109,8 @@ macro_rules! impl_vectors {
             }
 
             #[inline(never)]
-            fn multiply(panel: Panel<'_, Self>) {
-                Arch::new().dispatch(panel);
+            fn multiply(strip: Strip<'_, Self>) {
+                Arch::new().dispatch(strip);
             }
 
             #[inline(never)]

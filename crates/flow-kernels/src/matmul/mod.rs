@@ -10,9 +10,9 @@ mod transpose;
 
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut, MatRef, Par};
-use std::ops::Range;
 
-pub(crate) use tile::Panel;
+pub(crate) use tile::Strip;
+use tile::{Columns, columns};
 pub(crate) use transpose::Transpose;
 
 use crate::scalar::Real;
@@ -150,10 +150,10 @@ pub fn matmul_with<E: Real>(dst: &mut [E], accumulate: Accumulate, a: Operand<'_
     }
     let (lanes, inner, cols) = (E::lanes_here(), b.rows, b.cols);
     // Whole registers are read where they lie; what has to be turned, and the rest behind them, is copied first.
-    let lie = if b.transposed { 0 } else { cols / lanes * lanes };
-    let mut copied = Buffer::take(inner * (cols - lie).next_multiple_of(lanes));
-    for Columns { from, width, stride } in columns(lie..cols, lanes) {
-        let to = &mut copied[(from - lie) * inner..][..stride * inner];
+    let in_place = if b.transposed { 0 } else { cols / lanes * lanes };
+    let mut copied = Buffer::take(inner * (cols - in_place).next_multiple_of(lanes));
+    for Columns { from, width, stride } in columns(in_place..cols, lanes) {
+        let to = &mut copied[(from - in_place) * inner..][..stride * inner];
         if b.transposed {
             E::turn(Transpose { x: b.data, len: inner, first: from, count: width, to, stride });
         } else {
@@ -163,46 +163,18 @@ pub fn matmul_with<E: Real>(dst: &mut [E], accumulate: Accumulate, a: Operand<'_
             }
         }
     }
-    for first in (0..a.rows).step_by(ROWS) {
-        let rows = first..(first + ROWS).min(a.rows);
-        for Columns { from, width, .. } in columns(0..lie, lanes) {
-            let b = b.data.get(from..).unwrap_or_default();
-            E::multiply(Panel { dst, cols, rows: rows.clone(), from, width, accumulate, a, b, b_stride: cols });
-        }
-        for Columns { from, width, stride } in columns(lie..cols, lanes) {
-            let b = &copied[(from - lie) * inner..][..stride * inner];
-            E::multiply(Panel { dst, cols, rows: rows.clone(), from, width, accumulate, a, b, b_stride: stride });
-        }
-        finish(&mut dst[rows.start * cols..rows.end * cols], cols, rows.start, epilogue);
+    // Few enough rows to be in the first-level cache still when the epilogue runs.
+    let at_once = (STRIP_BYTES / size_of::<E>() / cols.max(1) / 8 * 8).max(8);
+    for first in (0..a.rows).step_by(at_once) {
+        let rows = first..(first + at_once).min(a.rows);
+        let dst = &mut dst[rows.start * cols..rows.end * cols];
+        E::multiply(Strip { dst: &mut *dst, cols, rows, accumulate, a, b: b.data, in_place, copied: &copied });
+        finish(dst, cols, first, epilogue);
     }
 }
 
-/// Rows of a product that are computed together, so that they are in the cache when the epilogue runs.
-const ROWS: usize = 32;
-
-/// Columns that are computed together: `width` of them, and a whole number of registers with what is behind.
-struct Columns {
-    from: usize,
-    width: usize,
-    stride: usize,
-}
-
-/// Cuts columns for the registers of a tile.
-fn columns(range: Range<usize>, lanes: usize) -> impl Iterator<Item = Columns> {
-    let mut from = range.start;
-    std::iter::from_fn(move || {
-        let registers = match (range.end - from).div_ceil(lanes) {
-            0 => return None,
-            // Better cut in half than into three and one.
-            4 => 2,
-            registers => registers.min(tile::REGISTERS),
-        };
-        let stride = registers * lanes;
-        let part = Columns { from, width: stride.min(range.end - from), stride };
-        from += part.width;
-        Some(part)
-    })
-}
+/// Half a first-level cache.
+const STRIP_BYTES: usize = 16 << 10;
 
 vectorized! {
     /// Runs the epilogue on rows of a product, `first` and those behind it.

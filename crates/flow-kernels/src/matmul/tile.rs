@@ -11,71 +11,117 @@ use super::{Accumulate, Operand};
 use crate::scalar::Real;
 
 /// Most registers of columns in a tile: with eight rows 24 sums, three numbers of `b` and one of `a` are in 28 of the 32 registers of AVX-512 and NEON.
-pub(super) const REGISTERS: usize = 3;
+const REGISTERS: usize = 3;
 
-/// Some rows of `width` columns of a product.
-pub struct Panel<'a, E> {
+/// Columns of a tile: `width` of them, and with what is behind a whole number of registers.
+pub(super) struct Columns {
+    pub(super) from: usize,
+    pub(super) width: usize,
+    pub(super) stride: usize,
+}
+
+/// Cuts columns for the registers of a tile.
+#[inline(always)]
+pub(super) fn columns(range: Range<usize>, lanes: usize) -> impl Iterator<Item = Columns> {
+    let mut from = range.start;
+    std::iter::from_fn(move || {
+        let registers = match (range.end - from).div_ceil(lanes) {
+            0 => return None,
+            // Better cut in half than into three and one.
+            4 => 2,
+            registers => registers.min(REGISTERS),
+        };
+        let stride = registers * lanes;
+        let part = Columns { from, width: stride.min(range.end - from), stride };
+        from += part.width;
+        Some(part)
+    })
+}
+
+/// Some rows of a product.
+pub struct Strip<'a, E> {
+    /// These rows of the destination.
     pub(super) dst: &'a mut [E],
     /// Columns of the destination.
     pub(super) cols: usize,
-    /// The rows of it that are computed.
+    /// Which rows of it they are.
     pub(super) rows: Range<usize>,
-    /// The first column that this panel writes.
-    pub(super) from: usize,
-    pub(super) width: usize,
     pub(super) accumulate: Accumulate,
     pub(super) a: Operand<'a, E>,
-    /// `a.cols()` rows of `b`, `b_stride` apart, from the panel's first column on; whole registers of them can be read.
+    /// Row-major; as many columns of it are read here.
     pub(super) b: &'a [E],
-    pub(super) b_stride: usize,
+    pub(super) in_place: usize,
+    /// The others, those of every tile for themselves and filled up to whole registers.
+    pub(super) copied: &'a [E],
 }
 
-impl<E: Real> WithSimd for Panel<'_, E> {
+/// `b` as a tile reads it: from its first column on.
+#[derive(Clone, Copy)]
+struct Side<'a, E> {
+    data: &'a [E],
+    stride: usize,
+}
+
+impl<E: Real> WithSimd for Strip<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        match self.width.div_ceil(E::lanes::<S>()) {
-            0 => (),
-            1 => self.rows::<S, 1>(simd),
-            2 => self.rows::<S, 2>(simd),
-            _ => self.rows::<S, REGISTERS>(simd),
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let (b, copied, lanes, inner) = (self.b, self.copied, E::lanes::<S>(), self.a.cols());
+        for columns in columns(0..self.in_place, lanes) {
+            let b = Side { data: b.get(columns.from..).unwrap_or_default(), stride: self.cols };
+            self.columns(simd, &columns, b);
+        }
+        for columns in columns(self.in_place..self.cols, lanes) {
+            let b = Side { data: &copied[(columns.from - self.in_place) * inner..], stride: columns.stride };
+            self.columns(simd, &columns, b);
         }
     }
 }
 
-impl<E: Real> Panel<'_, E> {
+impl<E: Real> Strip<'_, E> {
     #[inline(always)]
-    fn rows<S: Simd, const N: usize>(mut self, simd: S) {
-        let Range { start: mut row, end: rows } = self.rows;
+    fn columns<S: Simd>(&mut self, simd: S, columns: &Columns, b: Side<'_, E>) {
+        match columns.stride / E::lanes::<S>() {
+            1 => self.tiles::<S, 1>(simd, columns, b),
+            2 => self.tiles::<S, 2>(simd, columns, b),
+            _ => self.tiles::<S, REGISTERS>(simd, columns, b),
+        }
+    }
+
+    #[inline(always)]
+    fn tiles<S: Simd, const N: usize>(&mut self, simd: S, columns: &Columns, b: Side<'_, E>) {
+        let rows = self.rows.len();
+        let mut row = 0;
         if S::REGISTER_COUNT >= 32 {
             while row + 8 <= rows {
-                self.tile::<S, 8, N>(simd, row);
+                self.tile::<S, 8, N>(simd, row, columns, b);
                 row += 8;
             }
         }
         while row + 4 <= rows {
-            self.tile::<S, 4, N>(simd, row);
+            self.tile::<S, 4, N>(simd, row, columns, b);
             row += 4;
         }
         if row + 2 <= rows {
-            self.tile::<S, 2, N>(simd, row);
+            self.tile::<S, 2, N>(simd, row, columns, b);
             row += 2;
         }
         if row < rows {
-            self.tile::<S, 1, N>(simd, row);
+            self.tile::<S, 1, N>(simd, row, columns, b);
         }
     }
 
     #[inline(always)]
-    fn tile<S: Simd, const M: usize, const N: usize>(&mut self, simd: S, row: usize) {
+    fn tile<S: Simd, const M: usize, const N: usize>(&mut self, simd: S, row: usize, columns: &Columns, b: Side<'_, E>) {
         let Operand { data, rows, cols: inner, transposed } = self.a;
+        let first = self.rows.start + row;
         let mut sums = [[E::splat(simd, E::zero()); N]; M];
         // Both loops are written out, and sums are reached by constant indices alone: otherwise they would go through memory at every step.
-        let steps = self.b.chunks(self.b_stride.max(1)).take(inner);
+        let steps = b.data.chunks(b.stride.max(1)).take(inner);
         if transposed {
             for (a, b) in data.chunks_exact(rows).zip(steps) {
-                let (a, b) = (&a[row..row + M], &E::registers::<S>(b)[..N]);
+                let (a, b) = (&a[first..first + M], &E::registers::<S>(b)[..N]);
                 for i in 0..M {
                     let a = E::splat(simd, a[i]);
                     for j in 0..N {
@@ -86,7 +132,7 @@ impl<E: Real> Panel<'_, E> {
         } else {
             let mut a = [data; M];
             for i in 0..M {
-                a[i] = &data[(row + i) * inner..][..inner];
+                a[i] = &data[(first + i) * inner..][..inner];
             }
             for (k, b) in steps.enumerate() {
                 let b = &E::registers::<S>(b)[..N];
@@ -98,7 +144,7 @@ impl<E: Real> Panel<'_, E> {
                 }
             }
         }
-        let (from, width, add) = (self.from, self.width, self.accumulate == Accumulate::Add);
+        let (from, width, add) = (columns.from, columns.width, self.accumulate == Accumulate::Add);
         if width < N * E::lanes::<S>() {
             // A copy, since these go through memory.
             let sums = sums;

@@ -4,8 +4,8 @@ use pulp::{Simd, WithSimd};
 
 use crate::scalar::Real;
 
-/// Numbers of a row that are moved together: a cache line of f32.
-const LINE: usize = 16;
+/// Numbers of every row that are moved before the next ones: what is written then stays in the first-level cache until its lines are whole.
+const AT_ONCE: usize = 64;
 
 /// Writes rows `first..first + count` of `x`, `len` numbers each, as columns of `to`: `len` rows of `stride` numbers, zero behind the first `count`.
 pub struct Transpose<'a, E> {
@@ -23,36 +23,45 @@ impl<E: Real> WithSimd for Transpose<'_, E> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let Self { x, len, first, count, to, stride } = self;
-        if count < stride {
-            to.chunks_exact_mut(stride).for_each(|row| row[count..].fill(E::zero()));
+        if len == 0 || count == 0 {
+            return to.fill(E::zero());
         }
         let x = &x[first * len..][..count * len];
-        let whole = len / LINE * LINE;
-        for (at, to) in (0..whole).step_by(LINE).zip(to.chunks_exact_mut(LINE * stride)) {
-            let mut quads = x.chunks_exact(4 * len);
-            for (quad, rows) in quads.by_ref().enumerate() {
-                let (rows, column) = (&rows[at..], 4 * quad);
-                let [a, b, c, d] = [&rows[..LINE], &rows[len..][..LINE], &rows[2 * len..][..LINE], &rows[3 * len..][..LINE]]
-                    .map(|row| row.as_chunks::<4>().0);
-                for ((((a, b), c), d), to) in a.iter().zip(b).zip(c).zip(d).zip(to.chunks_exact_mut(4 * stride)) {
-                    let turned = E::transpose([*a, *b, *c, *d]);
-                    for (to, turned) in to.chunks_exact_mut(stride).zip(turned) {
-                        to[column..column + 4].copy_from_slice(&turned);
-                    }
+        let (fours, rest) = x.split_at(count / 4 * 4 * len);
+        for (start, to) in (0..len).step_by(AT_ONCE).zip(to.chunks_mut(AT_ONCE * stride)) {
+            let lanes = AT_ONCE.min(len - start);
+            for (rows, column) in fours.chunks_exact(4 * len).zip((0..).step_by(4)) {
+                let [a, b, c, d] = [0, 1, 2, 3].map(|i| &rows[i * len + start..][..lanes]);
+                four(a, b, c, d, to, stride, column);
+            }
+            for (row, column) in rest.chunks_exact(len).zip(count / 4 * 4..) {
+                for (to, &x) in to.chunks_exact_mut(stride).zip(&row[start..start + lanes]) {
+                    to[column] = x;
                 }
             }
-            single(quads.remainder(), len, at..at + LINE, to, stride, count / 4 * 4);
+            if count < stride {
+                to.chunks_exact_mut(stride).for_each(|to| to[count..].fill(E::zero()));
+            }
         }
-        single(x, len, whole..len, &mut to[whole * stride..], stride, 0);
     }
 }
 
-/// Moves the numbers `range` of each row of `x` one by one, to columns from `column` on.
+/// Four rows at once, square by square.
 #[inline(always)]
-fn single<E: Real>(x: &[E], len: usize, range: std::ops::Range<usize>, to: &mut [E], stride: usize, column: usize) {
-    for (row, to) in range.zip(to.chunks_exact_mut(stride)) {
-        for (to, x) in to[column..].iter_mut().zip(x.chunks_exact(len)) {
-            *to = x[row];
-        }
+fn four<E: Real>(a: &[E], b: &[E], c: &[E], d: &[E], to: &mut [E], stride: usize, column: usize) {
+    let ((a, last_a), (b, last_b)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
+    let ((c, last_c), (d, last_d)) = (c.as_chunks::<4>(), d.as_chunks::<4>());
+    let mut squares = to.chunks_exact_mut(4 * stride);
+    let places = [column, stride + column, 2 * stride + column, 3 * stride + column];
+    for ((((a, b), c), d), to) in a.iter().zip(b).zip(c).zip(d).zip(squares.by_ref()) {
+        let [a, b, c, d] = E::transpose([*a, *b, *c, *d]);
+        to[places[0]..places[0] + 4].copy_from_slice(&a);
+        to[places[1]..places[1] + 4].copy_from_slice(&b);
+        to[places[2]..places[2] + 4].copy_from_slice(&c);
+        to[places[3]..places[3] + 4].copy_from_slice(&d);
+    }
+    let rest = squares.into_remainder().chunks_exact_mut(stride);
+    for ((((&a, &b), &c), &d), to) in last_a.iter().zip(last_b).zip(last_c).zip(last_d).zip(rest) {
+        to[column..column + 4].copy_from_slice(&[a, b, c, d]);
     }
 }
