@@ -3,6 +3,9 @@
 use flow_api::{HostCondition, Result, RowKernel, RowPass, RowTape, RowView, SamplesPoint, Scalar, SolveReport, foreign_point};
 use flow_kernels::workspace::Buffer;
 
+/// Fewer groups of samples than this have their blocks spread over threads too. It depends on the batch alone, so that sums are added up in one order on any number of threads.
+const FEW_GROUPS: usize = 4;
+
 /// A side made ready for one call.
 pub(crate) struct ReadySide<'a, E: Scalar> {
     pub(crate) view: &'a RowView,
@@ -11,8 +14,9 @@ pub(crate) struct ReadySide<'a, E: Scalar> {
 }
 
 impl<E: Scalar> ReadySide<'_, E> {
-    pub(crate) fn pass<'p>(&'p self, condition: Option<&'p HostCondition<E>>) -> RowPass<'p, E> {
-        RowPass { view: self.view, kernel: self.kernel.as_ref(), path: &self.path, condition }
+    /// Work on the samples of a batch of so many groups.
+    pub(crate) fn pass<'p>(&'p self, condition: Option<&'p HostCondition<E>>, groups: usize) -> RowPass<'p, E> {
+        RowPass { view: self.view, kernel: self.kernel.as_ref(), path: &self.path, condition, spread: groups < FEW_GROUPS }
     }
 }
 

@@ -36,7 +36,7 @@ impl<E: Scalar, D: FlowDevice<E>> Side<E, D> {
 
     fn run<R>(&self, condition: Option<&HostCondition<E>>, cx: &Context<E, D>, f: impl FnOnce(&RowPass<'_, E>) -> Result<R>) -> Result<R> {
         let kernel = self.flow.prepare(cx)?;
-        f(&RowPass { view: &self.view, kernel: kernel.as_ref(), path: cx.path(), condition })
+        f(&RowPass { view: &self.view, kernel: kernel.as_ref(), path: cx.path(), condition, spread: false })
     }
 }
 
@@ -235,8 +235,10 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
         let condition = self.condition(cx, batch)?;
         in_pool(|| {
             let layers = parallel(self.layers.len(), |layer| self.prepare(layer, inverse, cx)).into_iter().collect::<Result<Vec<_>>>()?;
-            let layers: Vec<Vec<_>> = layers.iter().map(|sides| sides.iter().map(|side| side.pass(condition.as_ref())).collect()).collect();
             let samples = self.group_samples(batch);
+            let groups = batch.div_ceil(samples);
+            let layers: Vec<Vec<_>> =
+                layers.iter().map(|sides| sides.iter().map(|side| side.pass(condition.as_ref(), groups)).collect()).collect();
             let mut totals = Totals { log_det: vec![E::zero(); batch], variance: vec![E::zero(); batch], report: SolveReport::default() };
             let groups = values
                 .par_chunks_mut((samples * self.event).max(1))
@@ -338,7 +340,8 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
         for (Recorded(side), cx) in self.sides(cx) {
             if leads_to(cx.path(), layer) {
                 let Some(kernel) = side.flow.prepare_until(layer, &cx)? else { return Ok(None) };
-                let pass = RowPass { view: &side.view, kernel: kernel.as_ref(), path: cx.path(), condition: condition.as_ref() };
+                let pass =
+                    RowPass { view: &side.view, kernel: kernel.as_ref(), path: cx.path(), condition: condition.as_ref(), spread: false };
                 pass.forward(&mut values, false)?;
                 return Ok(Some(values));
             }
@@ -501,7 +504,7 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
         let is_inverted = |point: &LayerPoint<E>| matches!(point, LayerPoint::Output);
         let inverted: Vec<bool> = groups.first().map_or(Vec::new(), |group| group.points.iter().map(is_inverted).collect());
         let run = |_, sides: &Vec<ReadySide<'_, E>>| {
-            let passes: Vec<_> = sides.iter().map(|side| side.pass(condition.as_ref())).collect();
+            let passes: Vec<_> = sides.iter().map(|side| side.pass(condition.as_ref(), batch.div_ceil(samples))).collect();
             let chunks = pulled.par_chunks_mut((samples * self.event).max(1)).zip(log_det.par_chunks(samples));
             let sums = groups.par_iter_mut().zip(chunks).enumerate();
             sums.map(|(i, (group, (pulled, log_det)))| group.pull(&passes, pulled, log_det, i * samples)).collect::<Result<Vec<_>>>()
@@ -510,7 +513,7 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
             let mut groups: Vec<_> = groups.into_iter().map(Vec::into_iter).collect();
             sides.iter().rev().try_for_each(|side| {
                 let sums = groups.iter_mut().filter_map(Iterator::next);
-                side.pass(None).finish(sums, log_det, gradients.slice_mut(&side.path))
+                side.pass(None, batch.div_ceil(samples)).finish(sums, log_det, gradients.slice_mut(&side.path))
             })
         };
         pipeline((0..self.layers.len()).rev(), |&layer| self.prepare(layer, inverted.get(layer) == Some(&true), cx), run, finish)?;

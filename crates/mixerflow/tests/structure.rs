@@ -173,17 +173,15 @@ fn a_spec_survives_its_own_text() {
     assert!(once.contains("LuLinear(") && once.contains("shift: None"), "{once}");
 }
 
-#[test]
-fn fused_and_plain_kernels_agree_on_the_whole_skeleton() {
-    let text =
-        "MixerFlow(patch: 2, layers: 2, channel: [ActNorm(), LuLinear(permutation: Random)], patches: [LuLinear()], shift: (every: 2))";
+/// Mean NLL and gradients of a shaken model under all kernels and memory settings, on pools of 1 and 3 threads: bit-equal where only the threads differ, equal up to rounding otherwise.
+fn all_ways_agree(text: &str, (channels, height, width): (usize, usize, usize), batch: usize) {
     let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
-    let event = EventShape::Image { channels: 2, height: 6, width: 8 };
+    let event = EventShape::Image { channels, height, width };
     let mut model = f64::model(spec.0.as_ref(), event, &BuildScope::new(device(), 1)).unwrap();
-    let images = noise(5 * IMAGE.len(), 9);
+    let images = noise(batch * event.len(), 9);
     let cx = Context::new(1);
-    let batch = model.batch(images.clone()).unwrap();
-    model.flow_mut().initialise(batch, &cx).unwrap();
+    let first = model.batch(images.clone()).unwrap();
+    model.flow_mut().initialise(first, &cx).unwrap();
     update(&mut model, |path, entry| {
         if let EntryMut::Parameter { values, .. } = entry {
             let shake = noise(values.len(), path.len() as u64);
@@ -191,14 +189,21 @@ fn fused_and_plain_kernels_agree_on_the_whole_skeleton() {
         }
     })
     .unwrap();
+    let pools = [1, 3].map(|count| rayon::ThreadPoolBuilder::new().num_threads(count).build().unwrap());
     let mut results = Vec::new();
     for kernels in [flow_api::Kernels::Fused, flow_api::Kernels::Plain] {
         for memory in [flow_api::Memory::Store, flow_api::Memory::Recompute, flow_api::Memory::Invert] {
             let cx = cx.clone().with_kernels(kernels).with_memory(memory);
-            let mut gradients = flow_api::Gradients::zeros(&model);
-            let loss = model.flow().nll(model.batch(images.clone()).unwrap(), &mut gradients, &cx).unwrap();
-            assert_eq!(gradients.untouched().count(), 0);
-            results.push((loss.nll, gradients.values().to_vec()));
+            let [alone, among_others] = [&pools[0], &pools[1]].map(|pool| {
+                pool.install(|| {
+                    let mut gradients = flow_api::Gradients::zeros(&model);
+                    let loss = model.flow().nll(model.batch(images.clone()).unwrap(), &mut gradients, &cx).unwrap();
+                    assert_eq!(gradients.untouched().count(), 0);
+                    (loss.nll, gradients.values().to_vec())
+                })
+            });
+            assert!(alone == among_others, "{kernels:?} {memory:?}: threads change the result");
+            results.push(alone);
         }
     }
     for (nll, gradients) in &results[1..] {
@@ -206,5 +211,21 @@ fn fused_and_plain_kernels_agree_on_the_whole_skeleton() {
         for (a, b) in gradients.iter().zip(&results[0].1) {
             assert!((a - b).abs() < 1e-9 * (1.0 + a.abs()), "{a} {b}");
         }
+    }
+}
+
+#[test]
+fn fused_and_plain_kernels_agree_on_the_whole_skeleton() {
+    let text =
+        "MixerFlow(patch: 2, layers: 2, channel: [ActNorm(), LuLinear(permutation: Random)], patches: [LuLinear()], shift: (every: 2))";
+    all_ways_agree(text, (2, 6, 8), 5);
+}
+
+#[test]
+fn an_image_of_many_rows_is_spread_over_threads() {
+    // 400 rows of 4 numbers a sample: three blocks, in one group and in two.
+    let text = "MixerFlow(patch: 2, layers: 2, channel: [ActNorm(), LuLinear(permutation: Random)], patches: [ActNorm()], shift: None)";
+    for batch in [1, 2] {
+        all_ways_agree(text, (1, 40, 40), batch);
     }
 }

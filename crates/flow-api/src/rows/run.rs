@@ -43,6 +43,8 @@ pub struct RowPass<'a, E: Scalar> {
     pub path: &'a str,
     /// The condition, if the call has one.
     pub condition: Option<&'a HostCondition<E>>,
+    /// Spreads the blocks of a group of samples over threads, each with sums of its own: for batches of few groups.
+    pub spread: bool,
 }
 
 /// What a pass over all rows gives besides the values, which it writes in place.
@@ -86,6 +88,21 @@ pub enum SamplesPoint<'a, E: Scalar> {
     Inputs(&'a [E]),
     /// The outputs, which become the inputs in place.
     Outputs(&'a mut [E]),
+}
+
+/// What a block became.
+struct MappedBlock<E: Scalar> {
+    values: Buffer<E>,
+    log_det: Buffer<E>,
+    variance: Buffer<E>,
+    report: SolveReport,
+    tape: RowTape<E>,
+}
+
+/// What the cotangents of a block became, and its inputs where it was pulled back from its outputs.
+struct PulledBlock<E: Scalar> {
+    cotangent: Buffer<E>,
+    recovered: Option<Buffer<E>>,
 }
 
 /// One group of samples while it is worked on.
@@ -202,7 +219,7 @@ impl<'a, E: Scalar> RowPass<'a, E> {
         self.map("inverse", values, |values, first, sums| Ok((self.inverse_samples(values, first, sums)?, Vec::new())))
     }
 
-    /// x → y in place for the samples from `first_sample` on, on this thread alone; the log-dets and their variances are added to those given, one a sample.
+    /// x → y in place for the samples from `first_sample` on, on this thread alone unless the pass spreads blocks; the log-dets and their variances are added to those given, one a sample.
     /// Gives the report, and a tape a block if asked to record.
     ///
     /// # Errors
@@ -264,39 +281,61 @@ impl<'a, E: Scalar> RowPass<'a, E> {
         values: &mut [E],
         log_det: &mut [E],
         variance: &mut [E],
-        run: impl Fn(&mut [E], &mut Lanes<'_, E>) -> Result<RowTape<E>>,
+        run: impl Fn(&mut [E], &mut Lanes<'_, E>) -> Result<RowTape<E>> + Sync,
     ) -> Result<(SolveReport, Vec<RowTape<E>>)> {
         let mut report = SolveReport::default();
         let mut tapes = Vec::new();
-        let mut block = Buffer::take(self.view.dim() * BLOCK_LANES.min(group.rows));
-        for (first, lanes) in group.blocks() {
-            let block = &mut block[..self.view.dim() * lanes];
-            self.view.gather(values, first, lanes, block);
-            let (mut lane_log_det, mut lane_variance) = (Buffer::zeroed(lanes), Buffer::zeroed(lanes));
-            let mut block_report = SolveReport::default();
-            let condition = group.condition(first, lanes);
-            let mut lanes_of_block = Lanes {
-                lanes,
-                first_row: (group.first_row + first) as u64,
-                condition: condition.as_deref(),
-                log_det: &mut lane_log_det,
-                variance: &mut lane_variance,
-                report: &mut block_report,
+        let blocks: Vec<_> = group.blocks().collect();
+        for at_once in blocks.chunks(self.at_once(&blocks)) {
+            let map = |&block: &(usize, usize)| self.map_block(group, block, values, &run);
+            let mapped: Vec<_> = if self.spread {
+                at_once.par_iter().map(map).collect::<Result<_>>()?
+            } else {
+                at_once.iter().map(map).collect::<Result<_>>()?
             };
-            let tape =
-                run(block, &mut lanes_of_block).and_then(|tape| finite(&lanes_of_block).map(|()| tape)).map_err(|e| self.located(e))?;
-            if tape.is_recording() {
-                tapes.push(tape);
-            }
-            self.view.scatter(block, first, lanes, values);
-            report = report.beside(block_report);
-            for (lane, (&l, &v)) in lane_log_det.iter().zip(lane_variance.iter()).enumerate() {
-                let sample = (first + lane) / group.rows_per_sample;
-                log_det[sample] += l;
-                variance[sample] += v;
+            for (&(first, lanes), block) in at_once.iter().zip(mapped) {
+                self.view.scatter(&block.values, first, lanes, values);
+                report = report.beside(block.report);
+                for (lane, (&l, &v)) in block.log_det.iter().zip(block.variance.iter()).enumerate() {
+                    let sample = (first + lane) / group.rows_per_sample;
+                    log_det[sample] += l;
+                    variance[sample] += v;
+                }
+                if block.tape.is_recording() {
+                    tapes.push(block.tape);
+                }
             }
         }
         Ok((report, tapes))
+    }
+
+    /// How many of a group's blocks are worked on before their results are written.
+    fn at_once(&self, blocks: &[(usize, usize)]) -> usize {
+        if self.spread { blocks.len().max(1) } else { 1 }
+    }
+
+    fn map_block(
+        &self,
+        group: &Group<'_, E>,
+        (first, lanes): (usize, usize),
+        values: &[E],
+        run: impl Fn(&mut [E], &mut Lanes<'_, E>) -> Result<RowTape<E>>,
+    ) -> Result<MappedBlock<E>> {
+        let mut block = Buffer::take(self.view.dim() * lanes);
+        self.view.gather(values, first, lanes, &mut block);
+        let (mut log_det, mut variance) = (Buffer::zeroed(lanes), Buffer::zeroed(lanes));
+        let mut report = SolveReport::default();
+        let condition = group.condition(first, lanes);
+        let mut bookkeeping = Lanes {
+            lanes,
+            first_row: (group.first_row + first) as u64,
+            condition: condition.as_deref(),
+            log_det: &mut log_det,
+            variance: &mut variance,
+            report: &mut report,
+        };
+        let tape = run(&mut block, &mut bookkeeping).and_then(|tape| finite(&bookkeeping).map(|()| tape)).map_err(|e| self.located(e))?;
+        Ok(MappedBlock { values: block, log_det, variance, report, tape })
     }
 
     /// ∂L/∂y → ∂L/∂x in place; `gradients` are those of the kernel's flow, to be added to.
@@ -346,7 +385,7 @@ impl<'a, E: Scalar> RowPass<'a, E> {
         self.kernel.finish(&total, log_det, gradients).map_err(|e| e.in_layer(self.path))
     }
 
-    /// ∂L/∂y → ∂L/∂x in place for the samples from `first_sample` on, on this thread alone; `log_det` is that of these samples. Gives the sums that
+    /// ∂L/∂y → ∂L/∂x in place for the samples from `first_sample` on, on this thread alone unless the pass spreads blocks; `log_det` is that of these samples. Gives the sums that
     /// [`RowPass::finish`] takes.
     ///
     /// # Errors
@@ -361,41 +400,77 @@ impl<'a, E: Scalar> RowPass<'a, E> {
         if given != cotangent.len() {
             return Err(shape_error(self.path, "pullback", cotangent.len(), given));
         }
-        let (view, kernel) = (self.view, self.kernel);
-        let mut sums = Buffer::zeroed(kernel.sums_len());
-        for (index, (first, lanes)) in group.blocks().enumerate() {
-            let mut pulled = Buffer::take(view.dim() * lanes);
-            view.gather(cotangent, first, lanes, &mut pulled);
-            let mut lane_log_det = Buffer::take(lanes);
-            for (lane, to) in lane_log_det.iter_mut().enumerate() {
-                *to = log_det[(first + lane) / group.rows_per_sample];
-            }
-            let condition = group.condition(first, lanes);
-            let pull = Pull { lanes, first_row: (group.first_row + first) as u64, condition: condition.as_deref(), log_det: &lane_log_det };
-            match &mut at {
-                SamplesPoint::Tapes(tapes) => match tapes.get_mut(index) {
-                    Some(tape) => kernel.pullback(&mut pulled, &pull, tape, &mut sums),
-                    None => Err(foreign_point(self.path)),
-                },
-                SamplesPoint::Inputs(x) => {
-                    let mut block = Buffer::take(view.dim() * lanes);
-                    view.gather(x, first, lanes, &mut block);
-                    let mut tape = RowTape::recording();
-                    pull.with_lanes(|lanes| kernel.forward(&mut block, lanes, &mut tape))
-                        .and_then(|()| kernel.pullback(&mut pulled, &pull, &mut tape, &mut sums))
+        let mut tapes = match &mut at {
+            SamplesPoint::Tapes(tapes) => std::mem::take(tapes).into_iter(),
+            _ => Vec::new().into_iter(),
+        };
+        let blocks: Vec<_> = group.blocks().collect();
+        let mut sums = Buffer::zeroed(self.kernel.sums_len());
+        for at_once in blocks.chunks(self.at_once(&blocks)) {
+            let tasks: Vec<_> = at_once.iter().map(|&block| (block, tapes.next())).collect();
+            let pull = |(block, tape), sums: &mut Buffer<E>| self.pull_block(&group, block, (&at, tape), cotangent, log_det, sums);
+            let pulled: Vec<_> = if self.spread {
+                let own = |task| {
+                    let mut sums = Buffer::zeroed(sums.len());
+                    Ok((pull(task, &mut sums)?, Some(sums)))
+                };
+                tasks.into_par_iter().map(own).collect::<Result<_>>()?
+            } else {
+                tasks.into_iter().map(|task| Ok((pull(task, &mut sums)?, None))).collect::<Result<_>>()?
+            };
+            for (&(first, lanes), (block, own)) in at_once.iter().zip(pulled) {
+                self.view.scatter(&block.cotangent, first, lanes, cotangent);
+                if let (SamplesPoint::Outputs(values), Some(recovered)) = (&mut at, block.recovered) {
+                    self.view.scatter(&recovered, first, lanes, values);
                 }
-                SamplesPoint::Outputs(y) => {
-                    let mut block = Buffer::take(view.dim() * lanes);
-                    view.gather(y, first, lanes, &mut block);
-                    let result = kernel.pullback_inverting(&mut block, &mut pulled, &pull, &mut sums);
-                    view.scatter(&block, first, lanes, y);
-                    result
+                if let Some(own) = own {
+                    add(&mut sums, &own);
                 }
             }
-            .map_err(|e| self.located(e))?;
-            view.scatter(&pulled, first, lanes, cotangent);
         }
         Ok(sums)
+    }
+
+    /// Pulls one block back; its sums are added to `sums`.
+    fn pull_block(
+        &self,
+        group: &Group<'_, E>,
+        (first, lanes): (usize, usize),
+        (at, tape): (&SamplesPoint<'_, E>, Option<RowTape<E>>),
+        cotangent: &[E],
+        log_det: &[E],
+        sums: &mut [E],
+    ) -> Result<PulledBlock<E>> {
+        let (view, kernel) = (self.view, self.kernel);
+        let gathered = |values: &[E]| {
+            let mut block = Buffer::take(view.dim() * lanes);
+            view.gather(values, first, lanes, &mut block);
+            block
+        };
+        let mut pulled = gathered(cotangent);
+        let mut lane_log_det = Buffer::take(lanes);
+        for (lane, to) in lane_log_det.iter_mut().enumerate() {
+            *to = log_det[(first + lane) / group.rows_per_sample];
+        }
+        let condition = group.condition(first, lanes);
+        let pull = Pull { lanes, first_row: (group.first_row + first) as u64, condition: condition.as_deref(), log_det: &lane_log_det };
+        let recovered = match at {
+            SamplesPoint::Tapes(_) => match tape {
+                Some(mut tape) => kernel.pullback(&mut pulled, &pull, &mut tape, sums).map(|()| None),
+                None => Err(foreign_point(self.path)),
+            },
+            SamplesPoint::Inputs(x) => {
+                let (mut block, mut tape) = (gathered(x), RowTape::recording());
+                pull.with_lanes(|lanes| kernel.forward(&mut block, lanes, &mut tape))
+                    .and_then(|()| kernel.pullback(&mut pulled, &pull, &mut tape, sums))
+                    .map(|()| None)
+            }
+            SamplesPoint::Outputs(y) => {
+                let mut block = gathered(y);
+                kernel.pullback_inverting(&mut block, &mut pulled, &pull, sums).map(|()| Some(block))
+            }
+        };
+        Ok(PulledBlock { cotangent: pulled, recovered: recovered.map_err(|e| self.located(e))? })
     }
 }
 

@@ -71,7 +71,7 @@ fn with_pass<E: Scalar, D: FlowDevice<E>, F: RowFlow<E, D> + ?Sized, R>(
     let condition = HostCondition::of(cx, flow.condition_width(), batch)?;
     let path = cx.layer(flow.kind());
     let kernel: Box<dyn RowKernel<E> + '_> = flow.prepare(cx).map_err(|e| e.in_layer(path))?;
-    f(&RowPass { view: &view, kernel: kernel.as_ref(), path, condition: condition.as_ref() })
+    f(&RowPass { view: &view, kernel: kernel.as_ref(), path, condition: condition.as_ref(), spread: false })
 }
 
 /// A row flow as a [`Bijector`] of tensors of shape (batch, d), for any dimension type.
@@ -142,7 +142,7 @@ impl<N: Dim, E: Scalar, D: FlowDevice<E>, F: RowFlow<E, D>> Bijector<(usize, N),
         let Some(kernel) = self.0.prepare_until(layer, cx).map_err(|e| e.in_layer(path))? else { return Ok(None) };
         let view = RowView::single(self.0.dim());
         let mut values = to_host(&x);
-        RowPass { view: &view, kernel: kernel.as_ref(), path, condition: condition.as_ref() }.forward(&mut values, false)?;
+        RowPass { view: &view, kernel: kernel.as_ref(), path, condition: condition.as_ref(), spread: false }.forward(&mut values, false)?;
         Ok(Some(values))
     }
 

@@ -290,9 +290,36 @@ mod tests {
 
     #[test]
     fn products_in_all_orientations() {
-        for (rows, inner, cols) in [(1, 1, 1), (1, 5, 7), (6, 1, 3), (5, 7, 1), (2, 3, 4), (17, 24, 33), (48, 40, 100)] {
+        for (rows, inner, cols) in [(1, 1, 1), (1, 5, 7), (6, 1, 3), (5, 7, 1), (2, 3, 4), (17, 24, 33), (48, 40, 100), (130, 67, 64)] {
             check::<f32>(rows, inner, cols);
             check::<f64>(rows, inner, cols);
+        }
+    }
+
+    /// Adds the row's number and counts its visits.
+    struct Visits(Vec<usize>);
+
+    impl Epilogue<f64> for Visits {
+        #[inline(always)]
+        fn apply(&mut self, row: usize, values: &mut [f64]) {
+            self.0[row] += 1;
+            values.iter_mut().for_each(|x| *x += row as f64);
+        }
+    }
+
+    #[test]
+    fn an_epilogue_sees_every_finished_row_once() {
+        // Narrow and wide ones, that are turned and that are not, of one strip and of several.
+        for (rows, inner, cols) in [(1, 3, 5), (70, 9, 2), (9, 70, 130), (300, 4, 100), (5, 0, 7)] {
+            let (a, b) = (entries::<f64>(rows * inner, 1), entries::<f64>(inner * cols, 5));
+            let a = Operand::new(&a, rows, inner);
+            for b in [Operand::new(&b, inner, cols), Operand::new(&b, cols, inner).transposed()] {
+                let (mut bare, mut y, mut visits) = (vec![1.0; rows * cols], vec![1.0; rows * cols], Visits(vec![0; rows]));
+                matmul(&mut bare, Accumulate::Add, a, b);
+                matmul_with(&mut y, Accumulate::Add, a, b, &mut visits);
+                assert_eq!(visits.0, vec![1; rows]);
+                assert!((0..rows * cols).all(|i| y[i] == bare[i] + (i / cols) as f64), "{rows}×{inner}×{cols}");
+            }
         }
     }
 
