@@ -1,6 +1,7 @@
 //! Gradients of all parameters as one flat buffer.
 
 use crate::{Entry, FlowError, Module, Result, Scalar, module};
+use flow_kernels::vectorized;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -131,14 +132,22 @@ impl<E: Scalar> Gradients<E> {
 
     /// Euclidean norm over all parameters, accumulated in f64.
     pub fn norm(&self) -> f64 {
-        /// Sums side by side, so that additions need not wait for one another.
-        const SUMS: usize = 8;
-        let (chunks, rest) = self.values.as_chunks::<SUMS>();
+        sum_of_squares(&self.values).sqrt()
+    }
+}
+
+vectorized! {
+    /// In f64, with sums side by side, so that additions need not wait for one another.
+    fn sum_of_squares<E: Scalar>(x: &[E]) -> f64 {
+        const SUMS: usize = 32;
+        let (chunks, rest) = x.as_chunks::<SUMS>();
         let mut sums = [0.0; SUMS];
         for chunk in chunks {
-            sums.iter_mut().zip(chunk).for_each(|(sum, g)| *sum += g.as_f64() * g.as_f64());
+            for i in 0..SUMS {
+                let x = chunk[i].as_f64();
+                sums[i] += x * x;
+            }
         }
-        let rest: f64 = rest.iter().map(|g| g.as_f64().powi(2)).sum();
-        (sums.iter().sum::<f64>() + rest).sqrt()
+        sums.iter().sum::<f64>() + rest.iter().map(|x| x.as_f64() * x.as_f64()).sum::<f64>()
     }
 }

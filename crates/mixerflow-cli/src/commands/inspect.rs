@@ -19,8 +19,10 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
     let table = model.describe()?;
     let parameters = parameter_count(&model);
     drop(model);
+    let program = memory_stats::memory_stats().map_or(0.0, |stats| stats.physical_mem as f64);
     let settings = [Memory::Store, Memory::Recompute, Memory::Invert];
-    let steps = settings.into_iter().map(|memory| Ok((memory, StepMemory::measure(&spec, event, memory)?))).collect::<Result<Vec<_>>>()?;
+    let steps = settings.into_iter().map(|memory| Ok((memory, StepMemory::measure(&spec, event, memory, program)?)));
+    let steps = steps.collect::<Result<Vec<_>>>()?;
     let multiply_adds: u64 = table.iter().map(|layer| layer.multiply_adds).sum();
     if arguments.json {
         let layers: Vec<_> = table.iter().map(layer_json).collect();
@@ -91,30 +93,33 @@ fn layer_json(layer: &LayerInfo) -> serde_json::Value {
 /// Memory of a training step in bytes: it grows with the batch in a straight line.
 struct StepMemory {
     an_image: f64,
-    /// Weights, gradients, moments of the optimiser, and work space.
+    /// The program itself, weights, gradients, moments of the optimiser, and the work space of all threads.
     besides: f64,
 }
 
 impl StepMemory {
-    /// From two steps with batches of noise, small enough to take a moment and large enough for work space to have its full size. What a first step allocates once is not in it.
-    fn measure(spec: &Spec<dyn ModelSpec>, event: EventShape, memory: Memory) -> Result<Self> {
+    /// From steps with two batches of noise, small enough to take a moment and large enough for work space to have its full size. `program` is what the process held before.
+    fn measure(spec: &Spec<dyn ModelSpec>, event: EventShape, memory: Memory, program: f64) -> Result<Self> {
         // Numbers in the smaller batch: so many that it outweighs work space.
         let numbers = if memory == Memory::Store { 4 * 3072 } else { 32 * 3072 };
         let few = (numbers / event.len().max(1)).max(2);
-        // On one thread: how often two threads need work space at the same moment is chance.
+        // On one thread: how often two threads need work space at the same moment is chance. In a run they all do at some time.
         let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
-        let measured = |batch| {
+        let measured = |memory, batch| {
             alone.install(|| {
-                let peak = peak(spec, event, memory, batch);
+                let held = Held::in_a_step(spec, event, memory, batch);
                 // The thread ends at some time during the next measurement: with nothing to give back then.
                 workspace::release::<f32>();
-                peak
+                held
             })
         };
-        measured(2)?;
-        let (less, more) = (measured(few)?, measured(2 * few)?);
-        let an_image = (more - less).max(0.0) / few as f64;
-        Ok(Self { an_image, besides: less - few as f64 * an_image })
+        measured(memory, 2)?;
+        let (less, more) = (measured(memory, few)?, measured(memory, 2 * few)?);
+        let an_image = (more.most - less.most).max(0.0) / few as f64;
+        // With Store the work space holds the whole batch's activations too.
+        let one_thread = if memory == Memory::Store { measured(Memory::Recompute, few)?.work_space } else { more.work_space };
+        let others = (rayon::current_num_threads() - 1) as f64 * one_thread;
+        Ok(Self { an_image, besides: program + less.most - few as f64 * an_image + others })
     }
 
     fn at(&self, batch: usize) -> f64 {
@@ -126,23 +131,34 @@ impl StepMemory {
     }
 }
 
-/// The most bytes that a model, its optimiser and a training step held at one time, initialisation left out.
-fn peak(spec: &Spec<dyn ModelSpec>, event: EventShape, memory: Memory, batch: usize) -> Result<f64> {
-    /// Events that data-dependent initialisation sees.
-    const FIRST: usize = 8;
-    workspace::release::<f32>();
-    let before = MEMORY.current_usage();
-    let mut model = build(spec, event)?;
-    let mut adam = Adam::new(&model, Settings::default().adam(event.len()));
-    let mut gradients = Gradients::zeros(&model);
-    let first = model.batch(noise(FIRST * event.len()))?;
-    model.flow_mut().initialise(first, &Context::new(0))?;
-    workspace::release::<f32>();
-    MEMORY.reset_peak_usage();
-    let cx = Context::new(0).in_mode(Mode::Train).with_memory(memory);
-    model.flow().nll(model.batch(noise(batch * event.len()))?, &mut gradients, &cx)?;
-    adam.step(&mut model, &gradients, 0.0)?;
-    Ok(MEMORY.peak_usage().saturating_sub(before) as f64)
+/// What a model, its optimiser and a training step held, in bytes; initialisation left out.
+struct Held {
+    /// The most at one time.
+    most: f64,
+    /// Work space that a thread keeps for the next step.
+    work_space: f64,
+}
+
+impl Held {
+    fn in_a_step(spec: &Spec<dyn ModelSpec>, event: EventShape, memory: Memory, batch: usize) -> Result<Self> {
+        /// Events that data-dependent initialisation sees.
+        const FIRST: usize = 8;
+        workspace::release::<f32>();
+        let before = MEMORY.current_usage();
+        let mut model = build(spec, event)?;
+        let mut adam = Adam::new(&model, Settings::default().adam(event.len()));
+        let mut gradients = Gradients::zeros(&model);
+        let first = model.batch(noise(FIRST * event.len()))?;
+        model.flow_mut().initialise(first, &Context::new(0))?;
+        workspace::release::<f32>();
+        MEMORY.reset_peak_usage();
+        let without_work_space = MEMORY.current_usage();
+        let cx = Context::new(0).in_mode(Mode::Train).with_memory(memory);
+        model.flow().nll(model.batch(noise(batch * event.len()))?, &mut gradients, &cx)?;
+        adam.step(&mut model, &gradients, 0.0)?;
+        let work_space = MEMORY.current_usage().saturating_sub(without_work_space);
+        Ok(Self { most: MEMORY.peak_usage().saturating_sub(before) as f64, work_space: work_space as f64 })
+    }
 }
 
 fn noise(count: usize) -> Vec<f32> {
