@@ -143,10 +143,7 @@ vectorized! {
         let (chunks, rest) = x.as_chunks::<SUMS>();
         let mut sums = [0.0; SUMS];
         for chunk in chunks {
-            for i in 0..SUMS {
-                let x = chunk[i].as_f64();
-                sums[i] += x * x;
-            }
+            sums = std::array::from_fn(|i| sums[i] + chunk[i].as_f64() * chunk[i].as_f64());
         }
         sums.iter().sum::<f64>() + rest.iter().map(|x| x.as_f64() * x.as_f64()).sum::<f64>()
     }

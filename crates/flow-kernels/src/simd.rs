@@ -60,23 +60,10 @@ macro_rules! vectorized {
 }
 
 vectorized! {
-    /// Adds `bias[j]` to all `lanes` of feature `j`.
-    ///
-    /// # Panics
-    /// If `lanes` is zero, and in debug builds if `block` is not `bias.len()` × `lanes`.
-    pub fn add_bias<E: Real>(block: &mut [E], bias: &[E], lanes: usize) {
-        debug_assert_eq!(block.len(), bias.len() * lanes, "block is features × lanes");
-        for (feature, &bias) in block.chunks_exact_mut(lanes).zip(bias) {
-            for x in feature {
-                *x += bias;
-            }
-        }
-    }
-
     /// `x[j, r] = x[j, r] · scale[j] + shift[j]`: the forward of an activation normalisation.
     ///
     /// # Panics
-    /// As [`add_bias`].
+    /// If `lanes` is zero, and in debug builds if `block` is not `scale.len()` × `lanes`.
     pub fn scale_and_shift<E: Real>(block: &mut [E], scale: &[E], shift: &[E], lanes: usize) {
         debug_assert_eq!(block.len(), scale.len() * lanes, "block is features × lanes");
         debug_assert_eq!(scale.len(), shift.len());
@@ -107,19 +94,6 @@ vectorized! {
     pub fn scale<E: Real>(x: &mut [E], a: E) {
         for x in x {
             *x *= a;
-        }
-    }
-
-    /// Adds up the features of each lane: `y[r] += Σ_j x[j, r]`, with `y.len()` lanes. The log-det of a block.
-    ///
-    /// # Panics
-    /// If `y` is empty.
-    pub fn add_features<E: Real>(y: &mut [E], x: &[E]) {
-        debug_assert_eq!(x.len() % y.len().max(1), 0, "x is features × lanes");
-        for feature in x.chunks_exact(y.len()) {
-            for (y, &x) in y.iter_mut().zip(feature) {
-                *y += x;
-            }
         }
     }
 
@@ -204,27 +178,20 @@ mod tests {
             let at = |j: usize, r: usize| x[j * lanes + r];
             let (scales, shifts) = (block(features), block(2 * features)[features..].to_vec());
 
-            let mut y = x.clone();
-            add_bias(&mut y, &scales, lanes);
+            let y = block(features * lanes + 3)[3..].to_vec();
             let mut z = x.clone();
             scale_and_shift(&mut z, &scales, &shifts, lanes);
             let mut per_feature = vec![1.0; features];
             add_lanes(&mut per_feature, &x, lanes);
             let mut products = vec![1.0; features];
             add_lane_products(&mut products, &x, &y, lanes);
-            let mut per_lane = vec![1.0; lanes];
-            add_features(&mut per_lane, &x);
 
             for j in 0..features {
                 for r in 0..lanes {
-                    assert_eq!(y[j * lanes + r], at(j, r) + scales[j]);
                     assert_eq!(z[j * lanes + r], at(j, r) * scales[j] + shifts[j]);
                 }
                 assert_eq!(per_feature[j], 1.0 + (0..lanes).map(|r| at(j, r)).sum::<f64>());
                 assert_eq!(products[j], 1.0 + (0..lanes).map(|r| at(j, r) * y[j * lanes + r]).sum::<f64>());
-            }
-            for (r, &total) in per_lane.iter().enumerate() {
-                assert_eq!(total, 1.0 + (0..features).map(|j| at(j, r)).sum::<f64>());
             }
         }
     }

@@ -112,12 +112,13 @@ impl<E: Real> Strip<'_, E> {
         }
     }
 
+    #[allow(clippy::needless_range_loop, reason = "an array stays in registers where it is reached by constant indices alone")]
     #[inline(always)]
     fn tile<S: Simd, const M: usize, const N: usize>(&mut self, simd: S, row: usize, columns: &Columns, b: Side<'_, E>) {
         let Operand { data, rows, cols: inner, transposed } = self.a;
         let first = self.rows.start + row;
         let mut sums = [[E::splat(simd, E::zero()); N]; M];
-        // Both loops are written out, and sums are reached by constant indices alone: otherwise they would go through memory at every step.
+        // Both loops are written out: behind a function the sums would go through memory at every step.
         let steps = b.data.chunks(b.stride.max(1)).take(inner);
         if transposed {
             for (a, b) in data.chunks_exact(rows).zip(steps) {
