@@ -43,4 +43,4 @@ pub use rows::{
     RowPoint, RowTape, RowTapes, RowView, Rows, SamplesPoint, Taped, TapedRows, to_host,
 };
 pub use scalar::{DefaultDevice, FlowDevice, Real, Scalar};
-pub use threads::{Threaded, in_pool, join, parallel};
+pub use threads::{Threaded, everywhere, in_pool, parallel};

@@ -19,9 +19,14 @@ mod pool {
     use super::Threaded;
     use rayon::prelude::*;
 
-    /// Runs both, the second on another thread if one is idle.
-    pub fn join<A: Threaded, B: Threaded>(a: impl FnOnce() -> A + Threaded, b: impl FnOnce() -> B + Threaded) -> (A, B) {
-        rayon::join(a, b)
+    /// Runs `f(true)` on the calling thread and `f(false)` on every other thread of the pool, as soon as it is free; returns when all have.
+    pub fn everywhere(f: impl Fn(bool) + Threaded) {
+        rayon::scope(|scope| {
+            for _ in 1..rayon::current_num_threads() {
+                scope.spawn(|_| f(false));
+            }
+            f(true);
+        });
     }
 
     /// Runs `f` on a thread of the pool, where nested parallel work starts without waking another thread first.
@@ -39,9 +44,9 @@ mod pool {
 mod pool {
     use super::Threaded;
 
-    /// Runs both.
-    pub fn join<A: Threaded, B: Threaded>(a: impl FnOnce() -> A + Threaded, b: impl FnOnce() -> B + Threaded) -> (A, B) {
-        (a(), b())
+    /// Runs `f(true)`.
+    pub fn everywhere(f: impl Fn(bool) + Threaded) {
+        f(true);
     }
 
     /// Runs `f`.
@@ -55,4 +60,4 @@ mod pool {
     }
 }
 
-pub use pool::{in_pool, join, parallel};
+pub use pool::{everywhere, in_pool, parallel};

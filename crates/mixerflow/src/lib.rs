@@ -8,7 +8,7 @@
 
 mod groups;
 mod patches;
-mod pipeline;
+mod schedule;
 mod skeleton;
 mod spec;
 

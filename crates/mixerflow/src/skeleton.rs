@@ -1,7 +1,7 @@
 //! The mixing skeleton: row flows on views of an event, one after the other, on one buffer.
 
 use crate::groups::{GroupTrace, LayerPoint, ReadySide, Samples, Totals};
-use crate::pipeline::pipeline;
+use crate::schedule::schedule;
 use dfdx::prelude::*;
 use flow_api::{
     Bijector, Context, Cotangent, FlowDevice, FlowError, Gradients, HostCondition, InverseKind, Kept, LayerInfo, LogDetKind, Mapped,
@@ -10,6 +10,7 @@ use flow_api::{
 };
 use flow_kernels::workspace::Buffer;
 use rayon::prelude::*;
+use std::sync::{Mutex, PoisonError};
 
 /// One side of a layer: a flow on R^d that is shared by all rows of a view.
 pub struct Side<E: Scalar, D: FlowDevice<E>> {
@@ -490,7 +491,7 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
     /// Pulls a cotangent back through all sides in place; the recovered input, empty if tapes were kept.
     fn pull_fused(
         &self,
-        mut groups: Vec<GroupTrace<E>>,
+        groups: Vec<GroupTrace<E>>,
         pulled: &mut [E],
         log_det: &[E],
         gradients: &mut Gradients<E>,
@@ -503,21 +504,35 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
         }
         let is_inverted = |point: &LayerPoint<E>| matches!(point, LayerPoint::Output);
         let inverted: Vec<bool> = groups.first().map_or(Vec::new(), |group| group.points.iter().map(is_inverted).collect());
-        let run = |_, sides: &Vec<ReadySide<'_, E>>| {
-            let passes: Vec<_> = sides.iter().map(|side| side.pass(condition.as_ref(), batch.div_ceil(samples))).collect();
-            let chunks = pulled.par_chunks_mut((samples * self.event).max(1)).zip(log_det.par_chunks(samples));
-            let sums = groups.par_iter_mut().zip(chunks).enumerate();
-            sums.map(|(i, (group, (pulled, log_det)))| group.pull(&passes, pulled, log_det, i * samples)).collect::<Result<Vec<_>>>()
-        };
-        let finish = |sides: &Vec<ReadySide<'_, E>>, groups: Vec<Vec<Buffer<E>>>| {
-            let mut groups: Vec<_> = groups.into_iter().map(Vec::into_iter).collect();
-            sides.iter().rev().try_for_each(|side| {
-                let sums = groups.iter_mut().filter_map(Iterator::next);
-                side.pass(None, batch.div_ceil(samples)).finish(sums, log_det, gradients.slice_mut(&side.path))
-            })
-        };
-        pipeline((0..self.layers.len()).rev(), |&layer| self.prepare(layer, inverted.get(layer) == Some(&true), cx), run, finish)?;
-        Ok(groups.into_iter().flat_map(|group| group.values).collect())
+        let (layers, count) = (self.layers.len(), groups.len());
+        let log_dets: Vec<&[E]> = log_det.chunks(samples).collect();
+        // No thread waits for one of these locks: a group is in one layer at a time.
+        let groups: Vec<_> = groups.into_iter().zip(pulled.chunks_mut((samples * self.event).max(1))).map(Mutex::new).collect();
+        let gradients = Mutex::new(gradients);
+        // From the last layer to the first.
+        schedule(
+            layers,
+            count,
+            |step| {
+                let layer = layers - 1 - step;
+                self.prepare(layer, inverted.get(layer) == Some(&true), cx)
+            },
+            |_, group, sides| {
+                let passes: Vec<_> = sides.iter().map(|side| side.pass(condition.as_ref(), count)).collect();
+                let (trace, pulled) = &mut *groups[group].lock().unwrap_or_else(PoisonError::into_inner);
+                trace.pull(&passes, pulled, log_dets[group], group * samples)
+            },
+            |sides, sums: Vec<Vec<Buffer<E>>>| {
+                let mut sums: Vec<_> = sums.into_iter().map(Vec::into_iter).collect();
+                let mut gradients = gradients.lock().unwrap_or_else(PoisonError::into_inner);
+                sides.iter().rev().try_for_each(|side| {
+                    let sums = sums.iter_mut().filter_map(Iterator::next);
+                    side.pass(None, count).finish(sums, log_det, gradients.slice_mut(&side.path))
+                })
+            },
+        )?;
+        let traces = groups.into_iter().map(|group| group.into_inner().unwrap_or_else(PoisonError::into_inner).0);
+        Ok(traces.flat_map(|trace| trace.values).collect())
     }
 }
 
