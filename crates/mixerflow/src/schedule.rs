@@ -166,7 +166,7 @@ pub(crate) fn schedule<K: Threaded, S: Threaded>(
     in_pool(|| {
         everywhere(|caller| {
             if caller || !WORKING.get() {
-                schedule.work(&perform);
+                schedule.work(perform);
             }
         });
     });
@@ -196,7 +196,7 @@ mod tests {
                     let (seen, finished) = (Mutex::new(vec![Vec::new(); groups]), Mutex::new(Vec::new()));
                     let run = |layer: usize, group: usize, kernel: &usize| {
                         // A task that is itself spread over threads and waits for them.
-                        let sum: usize = (0..8).into_par_iter().map(|k| std::hint::black_box(k)).sum();
+                        let sum: usize = (0..8).into_par_iter().map(std::hint::black_box).sum();
                         lock(&seen)[group].push(layer);
                         Ok(kernel + group + sum)
                     };
