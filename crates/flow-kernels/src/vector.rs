@@ -44,15 +44,10 @@ pub trait Vectors: Sized + Copy + 'static {
 
     /// Turns rows into columns; as [`Vectors::multiply`].
     fn turn(rows: Transpose<'_, Self>);
-
-    /// Four rows of four as four columns.
-    fn transpose(rows: [[Self; 4]; 4]) -> [[Self; 4]; 4] {
-        std::array::from_fn(|j| std::array::from_fn(|i| rows[i][j]))
-    }
 }
 
 macro_rules! impl_vectors {
-    ($float:ident: $vector:ident, $lanes:ident, $splat:ident, $multiply_add:ident, $plus:ident, $registers:ident, $registers_mut:ident, $load:ident, $store:ident $(, $transpose:item)?) => {
+    ($float:ident: $vector:ident, $lanes:ident, $splat:ident, $multiply_add:ident, $plus:ident, $registers:ident, $registers_mut:ident, $load:ident, $store:ident, $turn:item) => {
         impl Vectors for $float {
             type Vector<S: Simd> = S::$vector;
 
@@ -113,33 +108,83 @@ macro_rules! impl_vectors {
                 Arch::new().dispatch(strip);
             }
 
-            #[inline(never)]
-            fn turn(rows: Transpose<'_, Self>) {
-                Arch::new().dispatch(rows);
-            }
-
-            $($transpose)?
+            $turn
         }
     };
 }
 
 impl_vectors!(f32: f32s, F32_LANES, splat_f32s, mul_add_e_f32s, add_f32s, as_simd_f32s, as_mut_simd_f32s, partial_load_f32s, partial_store_f32s,
-    // Left to itself the compiler moves one number at a time, which takes four times as long.
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn transpose(rows: [[Self; 4]; 4]) -> [[Self; 4]; 4] {
-        let Some(sse) = pulp::core_arch::x86::Sse::try_new() else {
-            return std::array::from_fn(|j| std::array::from_fn(|i| rows[i][j]));
-        };
-        let [a, b, c, d]: [std::arch::x86_64::__m128; 4] = pulp::cast(rows);
-        let (low_ab, high_ab) = (sse._mm_unpacklo_ps(a, b), sse._mm_unpackhi_ps(a, b));
-        let (low_cd, high_cd) = (sse._mm_unpacklo_ps(c, d), sse._mm_unpackhi_ps(c, d));
-        pulp::cast([
-            sse._mm_movelh_ps(low_ab, low_cd),
-            sse._mm_movehl_ps(low_cd, low_ab),
-            sse._mm_movelh_ps(high_ab, high_cd),
-            sse._mm_movehl_ps(high_cd, high_ab),
-        ])
+    #[inline(never)]
+    fn turn(rows: Transpose<'_, Self>) {
+        // Left to itself the compiler moves one number at a time, which takes several times as long.
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            return simd.vectorize(x86::Turn { simd, rows });
+        }
+        Arch::new().dispatch(rows);
     }
 );
-impl_vectors!(f64: f64s, F64_LANES, splat_f64s, mul_add_e_f64s, add_f64s, as_simd_f64s, as_mut_simd_f64s, partial_load_f64s, partial_store_f64s);
+impl_vectors!(f64: f64s, F64_LANES, splat_f64s, mul_add_e_f64s, add_f64s, as_simd_f64s, as_mut_simd_f64s, partial_load_f64s, partial_store_f64s,
+    #[inline(never)]
+    fn turn(rows: Transpose<'_, Self>) {
+        Arch::new().dispatch(rows);
+    }
+);
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use crate::matmul::{SIDE, Square, Transpose};
+    use pulp::x86::V3;
+    use pulp::{NullaryFnOnce, cast};
+    use std::arch::x86_64::__m256;
+
+    /// A transpose by AVX's shuffles.
+    pub(super) struct Turn<'a> {
+        pub(super) simd: V3,
+        pub(super) rows: Transpose<'a, f32>,
+    }
+
+    impl NullaryFnOnce for Turn<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn call(self) {
+            let Self { simd, rows } = self;
+            rows.by(|rows| square(simd, rows));
+        }
+    }
+
+    #[inline(always)]
+    fn square(simd: V3, rows: Square<f32>) -> Square<f32> {
+        let [a, b, c, d] = half(simd, &rows, 0);
+        let [e, f, g, h] = half(simd, &rows, SIDE / 2);
+        [a, b, c, d, e, f, g, h]
+    }
+
+    /// Four columns from `from` on. A register has four numbers of a row and those of the row four below it, so that both halves of it are turned together.
+    #[inline(always)]
+    fn half(simd: V3, rows: &Square<f32>, from: usize) -> [[f32; SIDE]; SIDE / 2] {
+        let avx = simd.avx;
+        // Written out: behind closures the registers would go through memory.
+        let (a, b) = (pair(&rows[0], &rows[4], from), pair(&rows[1], &rows[5], from));
+        let (c, d) = (pair(&rows[2], &rows[6], from), pair(&rows[3], &rows[7], from));
+        let (low_ab, high_ab) = (avx._mm256_unpacklo_ps(a, b), avx._mm256_unpackhi_ps(a, b));
+        let (low_cd, high_cd) = (avx._mm256_unpacklo_ps(c, d), avx._mm256_unpackhi_ps(c, d));
+        const LOWER: i32 = 0b01_00_01_00;
+        const UPPER: i32 = 0b11_10_11_10;
+        [
+            cast(avx._mm256_shuffle_ps::<LOWER>(low_ab, low_cd)),
+            cast(avx._mm256_shuffle_ps::<UPPER>(low_ab, low_cd)),
+            cast(avx._mm256_shuffle_ps::<LOWER>(high_ab, high_cd)),
+            cast(avx._mm256_shuffle_ps::<UPPER>(high_ab, high_cd)),
+        ]
+    }
+
+    #[inline(always)]
+    fn pair(upper: &[f32; SIDE], lower: &[f32; SIDE], from: usize) -> __m256 {
+        cast([
+            [upper[from], upper[from + 1], upper[from + 2], upper[from + 3]],
+            [lower[from], lower[from + 1], lower[from + 2], lower[from + 3]],
+        ])
+    }
+}

@@ -13,6 +13,8 @@ use faer::{Accum, MatMut, MatRef, Par};
 
 pub(crate) use tile::Strip;
 use tile::{Columns, columns};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use transpose::{SIDE, Square};
 pub(crate) use transpose::Transpose;
 
 use crate::scalar::Real;

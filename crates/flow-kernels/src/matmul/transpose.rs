@@ -4,6 +4,12 @@ use pulp::{Simd, WithSimd};
 
 use crate::scalar::Real;
 
+/// Side of the squares that are turned at once.
+pub(crate) const SIDE: usize = 8;
+
+/// Rows of a square, or its columns.
+pub(crate) type Square<E> = [[E; SIDE]; SIDE];
+
 /// Numbers of every row that are moved before the next ones: what is written then stays in the first-level cache until its lines are whole.
 const AT_ONCE: usize = 64;
 
@@ -17,24 +23,32 @@ pub struct Transpose<'a, E> {
     pub(super) stride: usize,
 }
 
+/// As the compiler makes it.
 impl<E: Real> WithSimd for Transpose<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
+        self.by(|rows: Square<E>| std::array::from_fn(|j| std::array::from_fn(|i| rows[i][j])));
+    }
+}
+
+impl<E: Real> Transpose<'_, E> {
+    /// By a function that turns a square.
+    #[inline(always)]
+    pub(crate) fn by(self, square: impl Fn(Square<E>) -> Square<E> + Copy) {
         let Self { x, len, first, count, to, stride } = self;
         if len == 0 || count == 0 {
             return to.fill(E::zero());
         }
         let x = &x[first * len..][..count * len];
-        let (fours, rest) = x.split_at(count / 4 * 4 * len);
+        let (whole, rest) = x.split_at(count / SIDE * SIDE * len);
         for (start, to) in (0..len).step_by(AT_ONCE).zip(to.chunks_mut(AT_ONCE * stride)) {
             let lanes = AT_ONCE.min(len - start);
-            for (rows, column) in fours.chunks_exact(4 * len).zip((0..).step_by(4)) {
-                let [a, b, c, d] = [0, 1, 2, 3].map(|i| &rows[i * len + start..][..lanes]);
-                four(a, b, c, d, to, stride, column);
+            for (rows, column) in whole.chunks_exact(SIDE * len).zip((0..).step_by(SIDE)) {
+                turn_rows(std::array::from_fn(|i| &rows[i * len + start..][..lanes]), to, stride, column, square);
             }
-            for (row, column) in rest.chunks_exact(len).zip(count / 4 * 4..) {
+            for (row, column) in rest.chunks_exact(len).zip(count / SIDE * SIDE..) {
                 for (to, &x) in to.chunks_exact_mut(stride).zip(&row[start..start + lanes]) {
                     to[column] = x;
                 }
@@ -46,22 +60,21 @@ impl<E: Real> WithSimd for Transpose<'_, E> {
     }
 }
 
-/// Four rows at once, square by square.
+/// Rows of one length as columns, square by square.
 #[inline(always)]
-fn four<E: Real>(a: &[E], b: &[E], c: &[E], d: &[E], to: &mut [E], stride: usize, column: usize) {
-    let ((a, last_a), (b, last_b)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
-    let ((c, last_c), (d, last_d)) = (c.as_chunks::<4>(), d.as_chunks::<4>());
-    let mut squares = to.chunks_exact_mut(4 * stride);
-    let places = [column, stride + column, 2 * stride + column, 3 * stride + column];
-    for ((((a, b), c), d), to) in a.iter().zip(b).zip(c).zip(d).zip(squares.by_ref()) {
-        let [a, b, c, d] = E::transpose([*a, *b, *c, *d]);
-        to[places[0]..places[0] + 4].copy_from_slice(&a);
-        to[places[1]..places[1] + 4].copy_from_slice(&b);
-        to[places[2]..places[2] + 4].copy_from_slice(&c);
-        to[places[3]..places[3] + 4].copy_from_slice(&d);
+fn turn_rows<E: Real>(rows: [&[E]; SIDE], to: &mut [E], stride: usize, column: usize, square: impl Fn(Square<E>) -> Square<E>) {
+    let [a, b, c, d, e, f, g, h] = rows.map(|row| row.as_chunks::<SIDE>().0);
+    let squares = to.chunks_exact_mut(SIDE * stride);
+    for ((((((((a, b), c), d), e), f), g), h), to) in a.iter().zip(b).zip(c).zip(d).zip(e).zip(f).zip(g).zip(h).zip(squares) {
+        let columns = square([*a, *b, *c, *d, *e, *f, *g, *h]);
+        for (values, to) in columns.iter().zip(to.chunks_exact_mut(stride)) {
+            to[column..column + SIDE].copy_from_slice(values);
+        }
     }
-    let rest = squares.into_remainder().chunks_exact_mut(stride);
-    for ((((&a, &b), &c), &d), to) in last_a.iter().zip(last_b).zip(last_c).zip(last_d).zip(rest) {
-        to[column..column + 4].copy_from_slice(&[a, b, c, d]);
+    let done = a.len() * SIDE;
+    for (lane, to) in to.chunks_exact_mut(stride).enumerate().skip(done) {
+        for (to, row) in to[column..].iter_mut().zip(rows) {
+            *to = row[lane];
+        }
     }
 }
