@@ -70,8 +70,8 @@ impl StandardNormal {
 }
 
 impl<E: Scalar> Module<E> for StandardNormal {
-    fn visit(&self, _: &mut Visitor<'_, E>) {}
-    fn visit_mut(&mut self, _: &mut VisitorMut<'_, E>) {}
+    fn visit<'m>(&'m self, _: &mut Visitor<'_, 'm, E>) {}
+    fn visit_mut<'m>(&'m mut self, _: &mut VisitorMut<'_, 'm, E>) {}
 }
 
 impl<E: Scalar> BaseDensity<E> for StandardNormal {

@@ -2,6 +2,7 @@
 
 use crate::{Entry, FlowError, Module, Result, Scalar, module};
 use flow_kernels::vectorized;
+use rayon::prelude::*;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -50,7 +51,11 @@ impl<E: Scalar> Gradients<E> {
 
     /// Back to zeros, for the next step.
     pub fn clear(&mut self) {
-        self.values.fill(E::zero());
+        if self.values.len() <= CHUNK {
+            self.values.fill(E::zero());
+        } else {
+            self.values.par_chunks_mut(CHUNK).for_each(|chunk| chunk.fill(E::zero()));
+        }
         self.touched.fill(false);
     }
 
@@ -132,9 +137,18 @@ impl<E: Scalar> Gradients<E> {
 
     /// Euclidean norm over all parameters, accumulated in f64.
     pub fn norm(&self) -> f64 {
-        sum_of_squares(&self.values).sqrt()
+        let squares = if self.values.len() <= CHUNK {
+            sum_of_squares(&self.values)
+        } else {
+            // Collected first, so that they are added up in one order.
+            self.values.par_chunks(CHUNK).map(sum_of_squares).collect::<Vec<_>>().iter().sum()
+        };
+        squares.sqrt()
     }
 }
+
+/// Numbers that are worth a thread: what is shorter is done before another thread is awake.
+const CHUNK: usize = 1 << 17;
 
 vectorized! {
     /// In f64, with sums side by side, so that additions need not wait for one another.

@@ -36,7 +36,9 @@ pub use error::{FlowError, Result, StateMismatch};
 pub use flow::{Flow, LogProb, Loss};
 pub use gradients::Gradients;
 pub use log_det::{LogDet, LogDetKind, SolveReport};
-pub use module::{Entry, EntryMut, Module, Parameter, Saved, State, Visitor, VisitorMut, load, parameter_count, save, update, visit};
+pub use module::{
+    Entry, EntryMut, Module, Parameter, Saved, State, Visitor, VisitorMut, load, parameter_count, save, update, update_parameters, visit,
+};
 pub use recorded::{Recorded, TapedBijector};
 pub use rows::{
     AffineMap, BLOCK_LANES, BlockedRows, HostCondition, Lanes, Matrix, PassResult, PlainRows, Pull, RowChain, RowFlow, RowKernel, RowPass,

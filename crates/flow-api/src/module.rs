@@ -123,46 +123,48 @@ impl Path {
 macro_rules! visitor {
     ($(#[$doc:meta])* $name:ident, $entry:ident, $($mutable:ident)?) => {
         $(#[$doc])*
-        pub struct $name<'f, E> {
+        ///
+        /// What it is shown may be kept for `'m`, as long as the module is borrowed.
+        pub struct $name<'f, 'm, E> {
             path: Path,
-            f: &'f mut dyn FnMut(&str, $entry<'_, E>),
+            f: &'f mut dyn FnMut(&str, $entry<'m, E>),
         }
 
-        impl<'f, E: Scalar> $name<'f, E> {
+        impl<'f, 'm, E: Scalar> $name<'f, 'm, E> {
             /// Calls `f` for every entry.
-            pub fn new(f: &'f mut dyn FnMut(&str, $entry<'_, E>)) -> Self {
+            pub fn new(f: &'f mut dyn FnMut(&str, $entry<'m, E>)) -> Self {
                 Self { path: Path::default(), f }
             }
 
-            fn entry(&mut self, name: &dyn Display, entry: $entry<'_, E>) {
+            fn entry(&mut self, name: &dyn Display, entry: $entry<'m, E>) {
                 let Self { path, f } = self;
                 path.within(name, |path| f(&path.0, entry));
             }
 
             /// A trainable tensor.
-            pub fn parameter<D: FlowDevice<E>>(&mut self, name: impl Display, parameter: &$($mutable)? Parameter<E, D>) {
+            pub fn parameter<D: FlowDevice<E>>(&mut self, name: impl Display, parameter: &'m $($mutable)? Parameter<E, D>) {
                 let entry = visitor!(@parameter $entry parameter $($mutable)?);
                 self.entry(&name, entry);
             }
 
             /// Numbers that are not trained.
-            pub fn reals(&mut self, name: impl Display, values: &$($mutable)? [E]) {
+            pub fn reals(&mut self, name: impl Display, values: &'m $($mutable)? [E]) {
                 self.entry(&name, $entry::Reals(values));
             }
 
             /// Indices.
-            pub fn indices(&mut self, name: impl Display, values: &$($mutable)? [usize]) {
+            pub fn indices(&mut self, name: impl Display, values: &'m $($mutable)? [usize]) {
                 self.entry(&name, $entry::Indices(values));
             }
 
             /// A switch.
-            pub fn flag(&mut self, name: impl Display, value: &$($mutable)? bool) {
+            pub fn flag(&mut self, name: impl Display, value: &'m $($mutable)? bool) {
                 let entry = visitor!(@flag $entry value $($mutable)?);
                 self.entry(&name, entry);
             }
 
             /// A module below this one.
-            pub fn child<M: Module<E> + ?Sized>(&mut self, name: impl Display, module: &$($mutable)? M) {
+            pub fn child<M: Module<E> + ?Sized>(&mut self, name: impl Display, module: &'m $($mutable)? M) {
                 let path = std::mem::take(&mut self.path);
                 let mut path = path;
                 path.within(&name, |inner| {
@@ -199,10 +201,10 @@ visitor!(
 /// Both visits must name the same entries in the same order; [`module_fields!`](crate::module_fields) writes them from one list.
 pub trait Module<E: Scalar>: Threaded {
     /// Names every parameter and every piece of state.
-    fn visit(&self, visitor: &mut Visitor<'_, E>);
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>);
 
     /// The same, to be changed. Callers go through [`update`], which calls [`Module::refresh`] afterwards.
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>);
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>);
 
     /// Called after parameters or state changed (an optimiser's step, loading): brings derived state up to date, for example the power
     /// iteration of a spectral norm.
@@ -226,11 +228,11 @@ pub trait Module<E: Scalar>: Threaded {
 #[macro_export]
 macro_rules! module_fields {
     ($E:ty; $($kind:ident $field:ident),* $(,)?) => {
-        fn visit(&self, visitor: &mut $crate::Visitor<'_, $E>) {
+        fn visit<'m>(&'m self, visitor: &mut $crate::Visitor<'_, 'm, $E>) {
             let _ = &visitor;
             $(visitor.$kind(stringify!($field), &self.$field);)*
         }
-        fn visit_mut(&mut self, visitor: &mut $crate::VisitorMut<'_, $E>) {
+        fn visit_mut<'m>(&'m mut self, visitor: &mut $crate::VisitorMut<'_, 'm, $E>) {
             let _ = &visitor;
             $(visitor.$kind(stringify!($field), &mut self.$field);)*
         }
@@ -245,10 +247,10 @@ macro_rules! module_fields {
 }
 
 impl<E: Scalar, M: Module<E> + ?Sized> Module<E> for Box<M> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         (**self).visit(visitor);
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         (**self).visit_mut(visitor);
     }
     fn refresh(&mut self) -> Result<()> {
@@ -257,12 +259,12 @@ impl<E: Scalar, M: Module<E> + ?Sized> Module<E> for Box<M> {
 }
 
 impl<E: Scalar, M: Module<E>> Module<E> for Vec<M> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         for (i, module) in self.iter().enumerate() {
             visitor.child(i, module);
         }
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         for (i, module) in self.iter_mut().enumerate() {
             visitor.child(i, module);
         }
@@ -273,12 +275,12 @@ impl<E: Scalar, M: Module<E>> Module<E> for Vec<M> {
 }
 
 impl<E: Scalar, M: Module<E>> Module<E> for Option<M> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         if let Some(module) = self {
             module.visit(visitor);
         }
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         if let Some(module) = self {
             module.visit_mut(visitor);
         }
@@ -299,6 +301,21 @@ pub fn visit<E: Scalar, M: Module<E> + ?Sized>(module: &M, mut f: impl FnMut(&st
 /// Those of [`Module::refresh`].
 pub fn update<E: Scalar, M: Module<E> + ?Sized>(module: &mut M, mut f: impl FnMut(&str, EntryMut<'_, E>)) -> Result<()> {
     module.visit_mut(&mut VisitorMut::new(&mut f));
+    module.refresh()
+}
+
+/// Calls `f` with the values of all parameters in order, to change them together, then [`Module::refresh`].
+///
+/// # Errors
+/// Those of [`Module::refresh`].
+pub fn update_parameters<E: Scalar, M: Module<E> + ?Sized>(module: &mut M, f: impl FnOnce(Vec<&mut [E]>)) -> Result<()> {
+    let mut parameters = Vec::new();
+    module.visit_mut(&mut VisitorMut::new(&mut |_, entry| {
+        if let EntryMut::Parameter { values, .. } = entry {
+            parameters.push(values);
+        }
+    }));
+    f(parameters);
     module.refresh()
 }
 

@@ -83,10 +83,10 @@ pub trait TapedBijector<X: Shape, E: Scalar, D: FlowDevice<E>>: Module<E> {
 pub struct Recorded<B>(pub B);
 
 impl<E: Scalar, B: Module<E>> Module<E> for Recorded<B> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         self.0.visit(visitor);
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         self.0.visit_mut(visitor);
     }
     fn refresh(&mut self) -> Result<()> {

@@ -92,10 +92,10 @@ impl Faulty {
 const DIM: usize = 3;
 
 impl Module<f64> for Faulty {
-    fn visit(&self, visitor: &mut Visitor<'_, f64>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, f64>) {
         self.inner.visit(visitor);
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, f64>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, f64>) {
         self.inner.visit_mut(visitor);
     }
 }

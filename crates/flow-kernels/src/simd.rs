@@ -104,7 +104,7 @@ vectorized! {
     pub fn add_lanes<E: Real>(y: &mut [E], x: &[E], lanes: usize) {
         debug_assert_eq!(x.len(), y.len() * lanes, "x is features × lanes");
         for (y, feature) in y.iter_mut().zip(x.chunks_exact(lanes)) {
-            *y += lanewise(feature, feature, |x, _| x);
+            *y += sum_here(feature);
         }
     }
 
@@ -122,7 +122,7 @@ vectorized! {
 
     /// `Σ x`, in the fixed order of [`WIDTH`] running sums.
     pub fn sum<E: Real>(x: &[E]) -> E {
-        lanewise(x, x, |x, _| x)
+        sum_here(x)
     }
 
     /// `Σ x y`, in the fixed order of [`WIDTH`] running sums.
@@ -130,6 +130,12 @@ vectorized! {
         debug_assert_eq!(x.len(), y.len());
         lanewise(x, y, |x, y| x * y)
     }
+}
+
+/// `Σ x` in the order of [`sum`], to be inlined where the caller was dispatched already.
+#[inline(always)]
+pub fn sum_here<E: Real>(x: &[E]) -> E {
+    lanewise(x, x, |x, _| x)
 }
 
 /// How many running sums a reduction keeps: element `i` is added to sum `i % WIDTH`, on every instruction set, so that the result is one and

@@ -164,14 +164,14 @@ mod x86 {
     /// Four columns from `from` on. A register has four numbers of a row and those of the row four below it, so that both halves of it are turned together.
     #[inline(always)]
     fn half(simd: V3, rows: &Square<f32>, from: usize) -> [[f32; SIDE]; SIDE / 2] {
+        const LOWER: i32 = 0b01_00_01_00;
+        const UPPER: i32 = 0b11_10_11_10;
         let avx = simd.avx;
         // Written out: behind closures the registers would go through memory.
         let (a, b) = (pair(&rows[0], &rows[4], from), pair(&rows[1], &rows[5], from));
         let (c, d) = (pair(&rows[2], &rows[6], from), pair(&rows[3], &rows[7], from));
         let (low_ab, high_ab) = (avx._mm256_unpacklo_ps(a, b), avx._mm256_unpackhi_ps(a, b));
         let (low_cd, high_cd) = (avx._mm256_unpacklo_ps(c, d), avx._mm256_unpackhi_ps(c, d));
-        const LOWER: i32 = 0b01_00_01_00;
-        const UPPER: i32 = 0b11_10_11_10;
         [
             cast(avx._mm256_shuffle_ps::<LOWER>(low_ab, low_cd)),
             cast(avx._mm256_shuffle_ps::<UPPER>(low_ab, low_cd)),

@@ -1,7 +1,8 @@
 //! The passes of the smooth MLP 48 → 128 → 128 → 48 on 4,096 rows in blocks of 128, f32, on one thread.
 //!
 //! The passes after the forward one go over one block's trace again and again: a family runs them while the trace is in the cache.
-//! Reports floating-point operations of the matrix products a second (as "elem/s"), beside the bare products of the same sizes.
+//! Reports floating-point operations of the matrix products a second (as "elem/s"), beside the bare products of the same sizes, and the bytes a second of what a pass is given and gives:
+//! rows, weights and their gradients, each counted once; not those of the trace.
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
@@ -19,6 +20,11 @@ fn filled(len: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect()
 }
 
+/// Operations, with the bytes of so many numbers.
+fn throughput(flops: u64, numbers: usize) -> Throughput {
+    Throughput::ElementsAndBytes { elements: flops, bytes: (numbers * size_of::<f32>()) as u64 }
+}
+
 fn passes(c: &mut Criterion) {
     for activation in [Activation::Tanh, Activation::LipSwish] {
         let config = MlpConfig { activation, ..MlpConfig::new(DIM, [128, 128], DIM) };
@@ -34,7 +40,9 @@ fn passes(c: &mut Criterion) {
         let mut sums = vec![0.0; kernel.sums_len()];
         let blocks = || x.chunks_exact(DIM * LANES);
         let none = Modulation::default();
-        group.throughput(Throughput::Elements(flops));
+        // A block of rows, and the weights.
+        let (block, weights) = (BLOCKS * DIM * LANES, kernel.sums_len());
+        group.throughput(throughput(flops, 2 * block + weights));
         group.bench_function("forward", |b| b.iter(|| blocks().for_each(|x| kernel.forward(x, LANES, none, &mut y))));
         group.bench_function("forward traced", |b| {
             b.iter(|| blocks().for_each(|x| drop(black_box(kernel.forward_traced(x, LANES, none, &mut y)))));
@@ -42,11 +50,11 @@ fn passes(c: &mut Criterion) {
         let trace = kernel.forward_traced(&x[..DIM * LANES], LANES, none, &mut y);
         group.bench_function("jvp", |b| b.iter(|| (0..BLOCKS).for_each(|_| kernel.jvp(&trace, &v, &mut y))));
         group.bench_function("vjp", |b| b.iter(|| (0..BLOCKS).for_each(|_| kernel.vjp(&trace, &v, &mut y))));
-        group.throughput(Throughput::Elements(2 * flops));
+        group.throughput(throughput(2 * flops, 2 * block + 2 * weights));
         group.bench_function("pullback", |b| {
             b.iter(|| (0..BLOCKS).for_each(|_| kernel.pullback(&trace, &v, &mut x_bar, &mut sums)));
         });
-        group.throughput(Throughput::Elements(4 * flops));
+        group.throughput(throughput(4 * flops, 4 * block + 2 * weights));
         let tangents = kernel.jvp_traced(&trace, &v, &mut y);
         group.bench_function("pullback_dual", |b| {
             b.iter(|| {
@@ -57,7 +65,7 @@ fn passes(c: &mut Criterion) {
         });
         let mut jacobians = vec![0.0; LANES * DIM * DIM];
         // The first product needs no computation: its tangents are units.
-        group.throughput(Throughput::Elements((DIM * BLOCKS * LANES * 2 * 128 * (128 + DIM)) as u64));
+        group.throughput(throughput((DIM * BLOCKS * LANES * 2 * 128 * (128 + DIM)) as u64, DIM * block + weights));
         group.bench_function("jacobian", |b| {
             b.iter(|| (0..BLOCKS).for_each(|_| kernel.jacobian(&trace, &mut jacobians)));
         });
@@ -72,7 +80,8 @@ fn products(c: &mut Criterion) {
         let flops: usize = shapes.iter().map(|(o, i)| 2 * o * i * lanes).sum();
         let (w, x) = (filled(128 * 128), filled(128 * lanes));
         let mut out = filled(128 * lanes.max(128));
-        group.throughput(Throughput::Elements(flops as u64));
+        let numbers: usize = shapes.iter().map(|(o, i)| o * i + (o + i) * lanes).sum();
+        group.throughput(throughput(flops as u64, numbers));
         group.bench_function(BenchmarkId::new(name, lanes), |b| {
             b.iter(|| {
                 for (o, i) in shapes {

@@ -1,8 +1,9 @@
-//! Adam on one flat buffer.
+//! Adam on flat buffers.
 
 use crate::Result;
-use flow_api::{Entry, EntryMut, FlowError, Gradients, Module, Scalar, StateMismatch, parameter_count, update, visit};
+use flow_api::{Entry, EntryMut, FlowError, Gradients, Module, Scalar, StateMismatch, parameter_count, update, update_parameters, visit};
 use flow_kernels::vectorized;
+use rayon::prelude::*;
 
 /// Adam (Kingma & Ba, arXiv:1412.6980) with gradient-norm clipping, decoupled weight decay (Loshchilov & Hutter, arXiv:1711.05101) and an exponential moving average of the weights,
 /// all in one pass over the parameters.
@@ -82,9 +83,23 @@ struct Factors<E> {
     smallest: E,
 }
 
+/// Most numbers in a piece of work: all slices of it fit into a second-level cache.
+const PIECE: usize = 1 << 13;
+
+/// Some numbers of a parameter with all that belongs to them.
+struct Piece<'a, E> {
+    theta: &'a mut [E],
+    gradient: &'a [E],
+    first: &'a mut [E],
+    second: &'a mut [E],
+    /// Empty if there is none.
+    average: &'a mut [E],
+}
+
 vectorized! {
-    /// One step for one parameter's slices.
-    fn adam_step<E: Scalar>(theta: &mut [E], gradient: &[E], first: &mut [E], second: &mut [E], f: Factors<E>) {
+    /// One step, the average's too.
+    fn adam_step<E: Scalar>(piece: Piece<'_, E>, f: Factors<E>, toward_average: E) {
+        let Piece { theta, gradient, first, second, average } = piece;
         for (((theta, &g), m), v) in theta.iter_mut().zip(gradient).zip(first).zip(second) {
             let g = g * f.gradient;
             let first = *m + f.toward_first * (g - *m);
@@ -93,14 +108,8 @@ vectorized! {
             *v += f.toward_second * (g * g - *v);
             *theta = f.decay * *theta - f.rate * *m / (num_traits::Float::sqrt(*v * f.correct_second) + f.epsilon);
         }
-    }
-}
-
-vectorized! {
-    /// average ← average + (1 − κ)(θ − average).
-    fn average_step<E: Scalar>(average: &mut [E], theta: &[E], toward: E) {
-        for (average, &theta) in average.iter_mut().zip(theta) {
-            *average += toward * (theta - *average);
+        for (average, &theta) in average.iter_mut().zip(&*theta) {
+            *average += toward_average * (theta - *average);
         }
     }
 }
@@ -145,21 +154,24 @@ impl<E: Scalar> Adam<E> {
             epsilon: E::of(epsilon),
             smallest: E::min_positive_value(),
         };
-        let mut at = 0;
-        update(model, |_, entry| {
-            if let EntryMut::Parameter { values, .. } = entry {
-                let range = at..at + values.len();
-                at = range.end;
-                adam_step(
-                    values,
-                    &gradients.values()[range.clone()],
-                    &mut self.first[range.clone()],
-                    &mut self.second[range.clone()],
-                    factors,
-                );
-                if let (Some(average), Some(keep)) = (&mut self.average, ema) {
-                    average_step(&mut average[range], values, E::of(1.0 - keep));
-                }
+        let Self { first, second, average, .. } = self;
+        let (mut first, mut second, mut average) = (&mut first[..], &mut second[..], average.as_deref_mut().unwrap_or_default());
+        let (mut gradient, toward_average) = (gradients.values(), E::of(1.0 - ema.unwrap_or(1.0)));
+        update_parameters(model, |parameters| {
+            let mut pieces = Vec::with_capacity(parameters.len());
+            for theta in parameters.into_iter().flat_map(|theta| theta.chunks_mut(PIECE)) {
+                let len = theta.len();
+                let gradient = gradient.split_off(..len).unwrap_or_default();
+                let first = first.split_off_mut(..len).unwrap_or_default();
+                let second = second.split_off_mut(..len).unwrap_or_default();
+                let average = average.split_off_mut(..len).unwrap_or_default();
+                pieces.push(Piece { theta, gradient, first, second, average });
+            }
+            let step = |piece| adam_step(piece, factors, toward_average);
+            if gradients.values().len() < 8 * PIECE {
+                pieces.into_iter().for_each(step);
+            } else {
+                pieces.into_par_iter().for_each(step);
             }
         })?;
         Ok(norm)

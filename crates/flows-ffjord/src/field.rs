@@ -176,7 +176,7 @@ impl<E: Scalar, D: FlowDevice<E>> Field<E, D> {
 }
 
 impl<E: Scalar, D: FlowDevice<E>> Module<E> for Field<E, D> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         visitor.child("net", &self.net);
         for (name, parameter) in [("time_shift", &self.shift), ("time_gate", &self.gate), ("time_gate_bias", &self.gate_bias)] {
             if let Some(parameter) = parameter {
@@ -184,7 +184,7 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for Field<E, D> {
             }
         }
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         visitor.child("net", &mut self.net);
         let parameters = [("time_shift", &mut self.shift), ("time_gate", &mut self.gate), ("time_gate_bias", &mut self.gate_bias)];
         for (name, parameter) in parameters {

@@ -224,13 +224,13 @@ pub(crate) fn setting(field: &'static str, expected: &str, got: impl std::fmt::D
 }
 
 impl<E: Scalar, D: FlowDevice<E>> Module<E> for ContinuousFlow<E, D> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         visitor.child("field", &self.field);
         if let Some(s) = &self.sqrt_end_time {
             visitor.parameter("sqrt_end_time", s);
         }
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         visitor.child("field", &mut self.field);
         if let Some(s) = &mut self.sqrt_end_time {
             visitor.parameter("sqrt_end_time", s);

@@ -129,10 +129,10 @@ impl FixedPoint {
 }
 
 impl<E: Scalar, D: FlowDevice<E>> Module<E> for ResidualFlow<E, D> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         self.g.visit(visitor);
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         self.g.visit_mut(visitor);
     }
     fn refresh(&mut self) -> Result<()> {

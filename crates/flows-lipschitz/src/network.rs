@@ -166,7 +166,7 @@ impl<E: Scalar> ChainRule<'_, E> {
 }
 
 impl<E: Scalar, D: FlowDevice<E>> Module<E> for LipschitzMlp<E, D> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         visitor.child("net", &self.net);
         for (i, raw) in self.concat.iter().enumerate() {
             visitor.parameter(format_args!("concat.{i}"), raw);
@@ -178,7 +178,7 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for LipschitzMlp<E, D> {
         }
     }
 
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         visitor.child("net", &mut self.net);
         for (i, raw) in self.concat.iter_mut().enumerate() {
             visitor.parameter(format_args!("concat.{i}"), raw);

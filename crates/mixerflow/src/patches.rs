@@ -186,8 +186,8 @@ impl Patchify {
 }
 
 impl<E: Scalar> Module<E> for Patchify {
-    fn visit(&self, _: &mut Visitor<'_, E>) {}
-    fn visit_mut(&mut self, _: &mut VisitorMut<'_, E>) {}
+    fn visit<'m>(&'m self, _: &mut Visitor<'_, 'm, E>) {}
+    fn visit_mut<'m>(&'m mut self, _: &mut VisitorMut<'_, 'm, E>) {}
 }
 
 impl<C: Dim, H: Dim, W: Dim, E: Scalar, D: FlowDevice<E>> Bijector<(usize, C, H, W), E, D> for Patchify {

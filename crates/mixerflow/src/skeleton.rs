@@ -42,10 +42,10 @@ impl<E: Scalar, D: FlowDevice<E>> Side<E, D> {
 }
 
 impl<E: Scalar, D: FlowDevice<E>> Module<E> for Side<E, D> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         self.flow.visit(visitor);
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         self.flow.visit_mut(visitor);
     }
     fn refresh(&mut self) -> Result<()> {
@@ -294,12 +294,12 @@ enum Trace<E: Scalar, D: FlowDevice<E>> {
 }
 
 impl<E: Scalar, D: FlowDevice<E>> Module<E> for Skeleton<E, D> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         for (path, side) in self.layers.iter().flatten() {
             visitor.child(path, side);
         }
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         for (path, side) in self.layers.iter_mut().flatten() {
             visitor.child(path, side);
         }

@@ -56,10 +56,10 @@ struct ChainTrace<X: Shape, E: Scalar, D: FlowDevice<E>> {
 }
 
 impl<X: Shape, E: Scalar, D: FlowDevice<E>> Module<E> for Chain<X, E, D> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         self.layers.visit(visitor);
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         self.layers.visit_mut(visitor);
     }
     fn refresh(&mut self) -> Result<()> {

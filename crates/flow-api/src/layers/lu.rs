@@ -104,7 +104,7 @@ impl<E: Scalar, D: FlowDevice<E>> LuLinear<E, D> {
 }
 
 impl<E: Scalar, D: FlowDevice<E>> Module<E> for LuLinear<E, D> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         visitor.parameter("lower", &self.lower);
         visitor.parameter("upper", &self.upper);
         visitor.parameter("log_diagonal", &self.log_diagonal);
@@ -113,7 +113,7 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for LuLinear<E, D> {
             visitor.indices("permutation", indices);
         }
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         visitor.parameter("lower", &mut self.lower);
         visitor.parameter("upper", &mut self.upper);
         visitor.parameter("log_diagonal", &mut self.log_diagonal);

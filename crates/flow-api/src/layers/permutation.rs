@@ -69,10 +69,10 @@ pub(crate) fn check(indices: &[usize]) -> Result<()> {
 }
 
 impl<E: Scalar, D: FlowDevice<E>> Module<E> for Permutation<D> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         visitor.indices("indices", &self.indices);
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         visitor.indices("indices", &mut self.indices);
     }
     fn refresh(&mut self) -> Result<()> {

@@ -38,10 +38,10 @@ impl<B, D> BlockedRows<B, D> {
 }
 
 impl<E: Scalar, B: Module<E>, D: Threaded> Module<E> for BlockedRows<B, D> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         self.inner.visit(visitor);
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         self.inner.visit_mut(visitor);
     }
     fn refresh(&mut self) -> Result<()> {

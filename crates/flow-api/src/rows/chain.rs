@@ -45,10 +45,10 @@ impl<E: Scalar, D: FlowDevice<E>> RowChain<E, D> {
 }
 
 impl<E: Scalar, D: FlowDevice<E>> Module<E> for RowChain<E, D> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         self.flows.visit(visitor);
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         self.flows.visit_mut(visitor);
     }
     fn refresh(&mut self) -> Result<()> {

@@ -81,10 +81,10 @@ fn with_pass<E: Scalar, D: FlowDevice<E>, F: RowFlow<E, D> + ?Sized, R>(
 pub struct Rows<F>(pub F);
 
 impl<E: Scalar, F: Module<E>> Module<E> for Rows<F> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         self.0.visit(visitor);
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         self.0.visit_mut(visitor);
     }
     fn refresh(&mut self) -> Result<()> {

@@ -65,54 +65,38 @@ impl RowView {
 
     /// Copies rows `first..first + lanes` of the batch into a feature-major block.
     pub fn gather<E: Copy>(&self, batch: &[E], first: usize, lanes: usize, block: &mut [E]) {
-        self.for_each_run(first, lanes, |lane, base, len, rows| {
-            for (j, &column) in self.columns.iter().enumerate() {
-                let to = &mut block[j * lanes + lane..][..len];
-                let from = &batch[base + column..];
-                match rows {
-                    Run::Contiguous => to.copy_from_slice(&from[..len]),
-                    Run::Strided(stride) => to.iter_mut().zip(from.iter().step_by(stride)).for_each(|(t, &f)| *t = f),
-                }
+        self.for_each_part(first, lanes, |lane, bases| {
+            for (&column, to) in self.columns.iter().zip(block.chunks_exact_mut(lanes)) {
+                to[lane..].iter_mut().zip(bases).for_each(|(to, base)| *to = batch[base + column]);
             }
         });
     }
 
     /// Copies a feature-major block back to rows `first..first + lanes` of the batch.
     pub fn scatter<E: Copy>(&self, block: &[E], first: usize, lanes: usize, batch: &mut [E]) {
-        self.for_each_run(first, lanes, |lane, base, len, rows| {
-            for (j, &column) in self.columns.iter().enumerate() {
-                let from = &block[j * lanes + lane..][..len];
-                let to = &mut batch[base + column..];
-                match rows {
-                    Run::Contiguous => to[..len].copy_from_slice(from),
-                    Run::Strided(stride) => to.iter_mut().step_by(stride).zip(from).for_each(|(t, &f)| *t = f),
-                }
+        self.for_each_part(first, lanes, |lane, bases| {
+            for (&column, from) in self.columns.iter().zip(block.chunks_exact(lanes)) {
+                from[lane..].iter().zip(bases).for_each(|(&from, base)| batch[base + column] = from);
             }
         });
     }
 
-    /// Cuts lanes into runs of rows that lie one constant stride apart: neighbouring patches, neighbouring pixels.
-    fn for_each_run(&self, first: usize, lanes: usize, mut f: impl FnMut(usize, usize, usize, Run)) {
-        let place = |row: usize| (row / self.rows.len()) * self.sample + self.rows[row % self.rows.len()];
-        let mut lane = 0;
-        while lane < lanes {
-            let base = place(first + lane);
-            let mut len = 1;
-            let mut stride = 1;
-            if lane + 1 < lanes && place(first + lane + 1) > base {
-                stride = place(first + lane + 1) - base;
-                len = 2;
-                while lane + len < lanes && place(first + lane + len) == base + len * stride {
-                    len += 1;
+    /// Gives the first lane of a part of the lanes, and where the rows of that part begin.
+    fn for_each_part(&self, first: usize, lanes: usize, mut f: impl FnMut(usize, &[usize])) {
+        const PART: usize = 64;
+        let rows = self.rows.len().max(1);
+        let (mut sample, mut row) = (first / rows * self.sample, first % rows);
+        let mut bases = [0; PART];
+        for lane in (0..lanes).step_by(PART) {
+            let part = &mut bases[..PART.min(lanes - lane)];
+            for base in &mut *part {
+                *base = sample + self.rows[row];
+                row += 1;
+                if row == rows {
+                    (sample, row) = (sample + self.sample, 0);
                 }
             }
-            f(lane, base, len, if stride == 1 { Run::Contiguous } else { Run::Strided(stride) });
-            lane += len;
+            f(lane, part);
         }
     }
-}
-
-enum Run {
-    Contiguous,
-    Strided(usize),
 }

@@ -437,10 +437,10 @@ impl<E: SpecScalar> Model<E> {
 }
 
 impl<E: SpecScalar> Module<E> for Model<E> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         self.flow.visit(visitor);
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         self.flow.visit_mut(visitor);
     }
     fn refresh(&mut self) -> Result<()> {

@@ -60,10 +60,10 @@ impl<X: Shape, B> Flattened<X, B> {
 }
 
 impl<X: Shape, E: Scalar, B: Module<E>> Module<E> for Flattened<X, B> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         self.inner.visit(visitor);
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         self.inner.visit_mut(visitor);
     }
     fn refresh(&mut self) -> Result<()> {

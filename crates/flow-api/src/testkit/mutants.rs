@@ -29,10 +29,10 @@ impl<B> Mutant<B> {
 }
 
 impl<B: Module<f64>> Module<f64> for Mutant<B> {
-    fn visit(&self, visitor: &mut Visitor<'_, f64>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, f64>) {
         self.inner.visit(visitor);
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, f64>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, f64>) {
         self.inner.visit_mut(visitor);
     }
     fn refresh(&mut self) -> Result<(), FlowError> {

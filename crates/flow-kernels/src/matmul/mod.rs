@@ -13,9 +13,9 @@ use faer::{Accum, MatMut, MatRef, Par};
 
 pub(crate) use tile::Strip;
 use tile::{Columns, columns};
+pub(crate) use transpose::Transpose;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use transpose::{SIDE, Square};
-pub(crate) use transpose::Transpose;
 
 use crate::scalar::Real;
 use crate::simd::add;
@@ -187,11 +187,11 @@ vectorized! {
     }
 }
 
-/// Clock cycles, about, of a product rows × inner × cols whose second operand has to be turned first: a register of multiply-adds each, a quarter for every number turned.
+/// Clock cycles, about, of a product rows × inner × cols whose second operand has to be turned first: a register of multiply-adds each, a half for every number turned.
 fn turned_cost(rows: usize, inner: usize, cols: usize) -> usize {
     const LANES: usize = 16;
     // A few rows alone have too few sums to keep the multipliers busy.
-    inner * (rows.max(4) * cols.div_ceil(LANES) + cols / 4)
+    inner * (rows.max(4) * cols.div_ceil(LANES) + cols / 2)
 }
 
 /// A product by its transpose, (b aᵀ)ᵀ: where it is narrow, whole registers are then along its rows.

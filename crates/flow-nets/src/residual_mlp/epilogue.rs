@@ -3,6 +3,7 @@
 use super::activation::Nonlinear;
 use flow_api::Real;
 use flow_kernels::matmul::Epilogue;
+use flow_kernels::simd::sum_here;
 use std::marker::PhantomData;
 
 /// h = z + b, and φ(h) beside it.
@@ -40,27 +41,42 @@ impl<N: Nonlinear, E: Real> Epilogue<E> for Activated<'_, N, E> {
     }
 }
 
-/// ∂L/∂φ(x) → ∂L/∂x; turns what was kept into φ(x).
+/// Adds up the lanes of each row: the gradient of the bias behind the values whose cotangents these are.
+pub(super) struct Summed<'a, E> {
+    pub(super) sums: &'a mut [E],
+}
+
+impl<E: Real> Epilogue<E> for Summed<'_, E> {
+    #[inline(always)]
+    fn apply(&mut self, row: usize, cotangent: &mut [E]) {
+        self.sums[row] += sum_here(cotangent);
+    }
+}
+
+/// ∂L/∂φ(x) → ∂L/∂x, summed as by [`Summed`]; turns what was kept into φ(x).
 pub(super) struct Pulled<'a, N, E> {
     pub(super) activation: PhantomData<N>,
     pub(super) kept: &'a mut [E],
+    pub(super) sums: &'a mut [E],
 }
 
 impl<N: Nonlinear, E: Real> Epilogue<E> for Pulled<'_, N, E> {
     #[inline(always)]
     fn apply(&mut self, row: usize, cotangent: &mut [E]) {
         let kept = &mut self.kept[row * cotangent.len()..][..cotangent.len()];
-        for (kept, cotangent) in kept.iter_mut().zip(cotangent) {
+        for (kept, cotangent) in kept.iter_mut().zip(&mut *cotangent) {
             *cotangent *= pull::<N, E>(kept);
         }
+        self.sums[row] += sum_here(cotangent);
     }
 }
 
-/// As [`Pulled`], and adds the cotangent to that of the skip connection.
+/// As [`Pulled`], and adds the cotangent to that of the skip connection, which is then what is summed.
 pub(super) struct PulledOntoSkip<'a, N, E> {
     pub(super) activation: PhantomData<N>,
     pub(super) kept: &'a mut [E],
     pub(super) skip: &'a mut [E],
+    pub(super) sums: &'a mut [E],
 }
 
 impl<N: Nonlinear, E: Real> Epilogue<E> for PulledOntoSkip<'_, N, E> {
@@ -68,9 +84,10 @@ impl<N: Nonlinear, E: Real> Epilogue<E> for PulledOntoSkip<'_, N, E> {
     fn apply(&mut self, row: usize, cotangent: &mut [E]) {
         let kept = &mut self.kept[row * cotangent.len()..][..cotangent.len()];
         let skip = &mut self.skip[row * cotangent.len()..][..cotangent.len()];
-        for ((kept, skip), cotangent) in kept.iter_mut().zip(skip).zip(cotangent) {
+        for ((kept, skip), cotangent) in kept.iter_mut().zip(&mut *skip).zip(cotangent) {
             *skip += *cotangent * pull::<N, E>(kept);
         }
+        self.sums[row] += sum_here(skip);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::ResidualMlpConfig;
 use super::activation::{Activation, Gelu, Nonlinear, Relu, Silu, Tanh};
-use super::epilogue::{Activated, ActivatedBeside, Pulled, PulledOntoSkip};
+use super::epilogue::{Activated, ActivatedBeside, Pulled, PulledOntoSkip, Summed};
 use flow_api::{FlowError, Result, RowTape, Scalar};
 use flow_kernels::matmul::{Accumulate, Bias, Epilogue, Operand, matmul, matmul_with};
 use flow_kernels::simd::add_lanes;
@@ -42,15 +42,26 @@ impl<E: Scalar> Affine<'_, E> {
         pulled
     }
 
-    /// Takes this layer's sums off the end of `sums` and adds g xᵀ and the row sums of g to them.
-    fn add_sums<'s>(&self, x: &[E], cotangent: &[E], lanes: usize, sums: &'s mut [E]) -> &'s mut [E] {
-        let (before, own) = sums.split_at_mut(sums.len() - self.weight.len() - self.bias.len());
+    /// Takes this layer's sums, those of the weight and of the bias, off the end of `sums`.
+    fn take_sums<'s>(&self, sums: &mut &'s mut [E]) -> Sums<'s, E> {
+        let all = std::mem::take(sums);
+        let (before, own) = all.split_at_mut(all.len() - self.weight.len() - self.bias.len());
         let (weight, bias) = own.split_at_mut(self.weight.len());
+        *sums = before;
+        Sums { weight, bias }
+    }
+
+    /// Adds g xᵀ to the weight's sums.
+    fn add_outer(&self, cotangent: &[E], x: &[E], lanes: usize, weight: &mut [E]) {
         let x = Operand::new(x, self.inputs(), lanes).transposed();
         matmul(weight, Accumulate::Add, Operand::new(cotangent, self.outputs(), lanes), x);
-        add_lanes(bias, cotangent, lanes);
-        before
     }
+}
+
+/// Gradients of an affine map, to be added to.
+struct Sums<'s, E> {
+    weight: &'s mut [E],
+    bias: &'s mut [E],
 }
 
 /// A [`ResidualMlp`](super::ResidualMlp) made ready for one call: its weights, borrowed.
@@ -156,16 +167,28 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
 
     fn pull<N: Nonlinear>(&self, _: N, output: &[E], lanes: usize, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<Buffer<E>> {
         let activation = PhantomData::<N>;
-        let mut sums = self.last.add_sums(&tape.pop()?, output, lanes, sums);
-        let mut h = self.last.pull(output, lanes, &mut ());
-        for [first, second] in self.blocks.iter().rev() {
+        let mut rest = sums;
+        let last = self.last.take_sums(&mut rest);
+        self.last.add_outer(output, &tape.pop()?, lanes, last.weight);
+        add_lanes(last.bias, output, lanes);
+        // The sums of a bias are made by whatever finishes the cotangent of the values that it was added to.
+        let mut into_h = self.into_skip(self.blocks.len()).take_sums(&mut rest);
+        let mut h = self.last.pull(output, lanes, &mut Summed { sums: into_h.bias });
+        for (i, [first, second]) in self.blocks.iter().enumerate().rev() {
             let (mut inner, mut outer) = (tape.pop()?, tape.pop()?);
-            let v = second.pull(&h, lanes, &mut Pulled { activation, kept: &mut inner });
-            sums = second.add_sums(&inner, &h, lanes, sums);
-            first.pull(&v, lanes, &mut PulledOntoSkip { activation, kept: &mut outer, skip: &mut h });
-            sums = first.add_sums(&outer, &v, lanes, sums);
+            let into_v = first.take_sums(&mut rest);
+            let v = second.pull(&h, lanes, &mut Pulled { activation, kept: &mut inner, sums: into_v.bias });
+            second.add_outer(&h, &inner, lanes, into_h.weight);
+            into_h = self.into_skip(i).take_sums(&mut rest);
+            first.pull(&v, lanes, &mut PulledOntoSkip { activation, kept: &mut outer, skip: &mut h, sums: into_h.bias });
+            first.add_outer(&v, &outer, lanes, into_v.weight);
         }
-        self.initial.add_sums(&tape.pop()?, &h, lanes, sums);
+        self.initial.add_outer(&h, &tape.pop()?, lanes, into_h.weight);
         Ok(self.initial.pull(&h, lanes, &mut ()))
+    }
+
+    /// What adds to the skip connection in front of a block: the block before it, or the initial map.
+    fn into_skip(&self, block: usize) -> &Affine<'_, E> {
+        block.checked_sub(1).map_or(&self.initial, |before| &self.blocks[before][1])
     }
 }

@@ -141,7 +141,7 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for Linear<E, D> {
 }
 
 impl<E: Scalar, D: FlowDevice<E>> Module<E> for ResidualMlp<E, D> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         visitor.child("initial", &self.initial);
         for (k, [first, second]) in self.blocks.iter().enumerate() {
             visitor.child(format_args!("blocks.{k}.0"), first);
@@ -149,7 +149,7 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for ResidualMlp<E, D> {
         }
         visitor.child("final", &self.last);
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         visitor.child("initial", &mut self.initial);
         for (k, [first, second]) in self.blocks.iter_mut().enumerate() {
             visitor.child(format_args!("blocks.{k}.0"), first);

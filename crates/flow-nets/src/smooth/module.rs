@@ -88,14 +88,14 @@ impl<E: Scalar, D: FlowDevice<E>> MlpLayer<E, D> {
 }
 
 impl<E: Scalar, D: FlowDevice<E>> Module<E> for MlpLayer<E, D> {
-    fn visit(&self, visitor: &mut Visitor<'_, E>) {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         visitor.parameter("weight", &self.weight);
         visitor.parameter("bias", &self.bias);
         if let Some(beta) = &self.beta {
             visitor.parameter("beta", beta);
         }
     }
-    fn visit_mut(&mut self, visitor: &mut VisitorMut<'_, E>) {
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         visitor.parameter("weight", &mut self.weight);
         visitor.parameter("bias", &mut self.bias);
         if let Some(beta) = &mut self.beta {

@@ -7,9 +7,9 @@ use flow_train::{Adam, AdamConfig, Settings, TrainError, flat_weights, set_flat_
 
 const LINEAR: &str = "VectorFlow(flows: [LuLinear()])";
 
-/// Steps of Adam on gradients that are known, beside the formula in f64.
-fn follows_the_formula<E: SpecScalar>(config: AdamConfig, tolerance: f64) {
-    let mut flow = build::<E>(LINEAR, EventShape::Vector(5), 1);
+/// Steps of Adam on gradients that are known, beside the formula in f64; the last weights.
+fn follows_the_formula<E: SpecScalar>(config: AdamConfig, (dim, steps): (usize, i32), tolerance: f64) -> Vec<E> {
+    let mut flow = build::<E>(LINEAR, EventShape::Vector(dim), 1);
     let count = flat_weights(&flow).len();
     let mut rounded: Vec<E> = (0..count).map(|i| E::of(0.1 + (i as f64).sin())).collect();
     set_flat_weights(&mut flow, &rounded).unwrap();
@@ -17,7 +17,7 @@ fn follows_the_formula<E: SpecScalar>(config: AdamConfig, tolerance: f64) {
     let mut adam = Adam::new(&flow, config);
     let (mut m, mut v, mut average) = (vec![0.0; count], vec![0.0; count], theta.clone());
     let mut gradients = Gradients::zeros(&flow);
-    for t in 1..=50 {
+    for t in 1..=steps {
         let rate = 0.01 / f64::from(t);
         let g: Vec<f64> = (0..count).map(|i| (f64::from(t) * 0.7 + i as f64).cos() * [0.01, 0.1, 1.0, 10.0, 100.0][i % 5]).collect();
         gradients.values_mut().iter_mut().zip(&g).for_each(|(to, g)| *to = E::of(*g));
@@ -38,6 +38,7 @@ fn follows_the_formula<E: SpecScalar>(config: AdamConfig, tolerance: f64) {
             assert!((got.as_f64() - expected).abs() < tolerance, "step {t}: {got} {expected}");
         }
     }
+    rounded
 }
 
 #[test]
@@ -46,8 +47,14 @@ fn adam_makes_the_steps_of_its_formula() {
     let full =
         AdamConfig { gradient_scale: 0.125, beta1: 0.8, beta2: 0.99, epsilon: 1e-3, weight_decay: 0.3, clip: Some(2.0), ema: Some(0.9999) };
     for config in [plain, full] {
-        follows_the_formula::<f64>(config, 1e-14);
-        follows_the_formula::<f32>(config, 2e-6);
+        follows_the_formula::<f64>(config, (5, 50), 1e-14);
+        follows_the_formula::<f32>(config, (5, 50), 2e-6);
+        // So many parameters that the step and the norm are spread over threads.
+        let on_threads = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| follows_the_formula::<f64>(config, (400, 2), 1e-12))
+        };
+        assert_eq!(on_threads(1), on_threads(3));
     }
 }
 

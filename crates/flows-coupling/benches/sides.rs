@@ -1,12 +1,12 @@
-//! Couplings at the size of a mixing layer on 32×32 images: 48 features, hidden width 128, one block, 4,096 rows, all threads.
+//! What a side of a mixing layer on 32×32 images is made of, and a whole side: 48 features, hidden width 128, one block, 4,096 rows, all threads.
 //!
-//! The throughput is that of the conditioner's matrix products alone: an "element" is one of their floating-point operations, two a multiply-add, and a
-//! pullback does twice those of a forward pass. The step of a spline coupling counts its own, larger last layer.
+//! The throughput is that of the matrix products alone: an "element" is one of their floating-point operations, two a multiply-add, and a pullback does twice those of a forward
+//! pass. The step of a spline coupling counts its own, larger last layer. Bytes are those of rows, cotangents, weights and gradients, each counted once; not those of the tape.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dfdx::prelude::Cpu;
 use flow_api::spec::{BuildScope, FlowSpec, SpecScalar, from_ron};
-use flow_api::{Context, EntryMut, RowPass, RowPoint, RowView, update};
+use flow_api::{Context, EntryMut, RowChain, RowFlow, RowPass, RowPoint, RowView, parameter_count, update};
 use flow_kernels::noise::Stream;
 use flows_coupling as _;
 
@@ -19,12 +19,23 @@ fn normal(len: usize, name: &str, deviation: f32) -> Vec<f32> {
     values.into_iter().map(|x| x * deviation).collect()
 }
 
-fn couplings(criterion: &mut Criterion) {
-    for ron in
-        ["AdditiveCoupling(hidden: 128, blocks: 1)", "AffineCoupling(hidden: 128, blocks: 1)", "SplineCoupling(hidden: 128, blocks: 1)"]
-    {
-        let spec: FlowSpec = from_ron(ron).expect("a spec");
-        let mut flow = f32::row_flow(spec.0.as_ref(), DIM, &BuildScope::new(Cpu::default(), 1)).expect("a flow");
+/// `ActNorm` and LU are one affine map.
+const SIDES: [&[&str]; 5] = [
+    &["ActNorm()", "LuLinear()"],
+    &["AdditiveCoupling(hidden: 128, blocks: 1)"],
+    &["AffineCoupling(hidden: 128, blocks: 1)"],
+    &["SplineCoupling(hidden: 128, blocks: 1)"],
+    &["ActNorm()", "LuLinear()", "AffineCoupling(hidden: 128, blocks: 1)"],
+];
+
+fn sides(criterion: &mut Criterion) {
+    for flows in SIDES {
+        let scope = BuildScope::new(Cpu::default(), 1);
+        let build = |ron: &&str| {
+            let spec: FlowSpec = from_ron(ron).expect("a spec");
+            f32::row_flow(spec.0.as_ref(), DIM, &scope).expect("a flow")
+        };
+        let mut flow = RowChain::new(DIM, flows.iter().map(build).collect()).expect("flows on rows of one size");
         update(&mut flow, |path, entry| {
             if let EntryMut::Parameter { values, .. } = entry {
                 let noise = normal(values.len(), path, 0.02);
@@ -37,13 +48,16 @@ fn couplings(criterion: &mut Criterion) {
         let pass = RowPass { view: &view, kernel: kernel.as_ref(), path: "", condition: None, spread: false };
         let x = normal(DIM * ROWS, "x", 1.0);
         let log_det = vec![1.0 / ROWS as f32; ROWS];
-        let mut gradients = vec![0.0; kernel.sums_len()];
+        let mut gradients = vec![0.0; parameter_count(&flow)];
         let mut cotangent = x.clone();
         let mut values = x.clone();
 
-        let mut group = criterion.benchmark_group(ron);
+        let mut group = criterion.benchmark_group(flows.join(", "));
         let forward = 2 * flow.multiply_adds() * ROWS as u64;
-        group.throughput(Throughput::Elements(forward));
+        let (rows, parameters) = (DIM * ROWS, parameter_count(&flow));
+        let throughput =
+            |flops, numbers: usize| Throughput::ElementsAndBytes { elements: flops, bytes: (numbers * size_of::<f32>()) as u64 };
+        group.throughput(throughput(forward, 2 * rows + parameters));
         group.bench_function("forward", |bencher| {
             bencher.iter(|| {
                 values.copy_from_slice(&x);
@@ -56,7 +70,7 @@ fn couplings(criterion: &mut Criterion) {
                 pass.inverse(&mut values)
             });
         });
-        group.throughput(Throughput::Elements(3 * forward));
+        group.throughput(throughput(3 * forward, 4 * rows + 2 * parameters));
         group.bench_function("forward and pullback", |bencher| {
             bencher.iter(|| {
                 values.copy_from_slice(&x);
@@ -77,5 +91,5 @@ fn couplings(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, couplings);
+criterion_group!(benches, sides);
 criterion_main!(benches);
