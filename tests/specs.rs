@@ -1,6 +1,7 @@
 //! Every spec under `specs/` builds at the size that it is for, survives its own text, and passes the conformance suite at a small size.
 
 use flow_api::testkit::{Subject, check_model};
+use flow_api::{Entry, Kernels, Parameter, visit};
 use mixerflow_toolkit::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -96,4 +97,42 @@ fn every_spec_conforms_at_a_small_size() {
         let report = check_model(&subject, spec.0.as_ref(), event).unwrap();
         assert!(report.items.contains(&"samples"), "{report}");
     }
+}
+
+/// A training step, densities and samples; the parameters that a plain kernel asked the device for.
+fn plain_parameters(path: &Path, kernels: Kernels) -> Vec<String> {
+    let (spec, event) = shrunk(path);
+    let mut model = f32::model(spec.0.as_ref(), event, &BuildScope::new(DefaultDevice::default(), 1)).unwrap();
+    let mut values = vec![0.0; 16 * event.len()];
+    flow_kernels::noise::Stream::new(1, 0, "images").row(0).gaussian(&mut values);
+    let cx = || Context::new(1).with_kernels(kernels);
+    let first = model.batch(values.clone()).unwrap();
+    model.flow_mut().initialise(first, &cx()).unwrap();
+    let mut gradients = Gradients::zeros(&model);
+    for memory in [Memory::Store, Memory::Recompute, Memory::Invert] {
+        let cx = cx().in_mode(Mode::Train).with_memory(memory);
+        model.flow().nll(model.batch(values.clone()).unwrap(), &mut gradients, &cx).unwrap();
+    }
+    model.log_prob(values, &cx()).unwrap();
+    model.sample(4, 1.0, &cx()).unwrap();
+    let mut mirrored = Vec::new();
+    visit(&model, |path, entry| {
+        if let Entry::Parameter { parameter, .. } = entry
+            && parameter.downcast_ref::<Parameter<f32, DefaultDevice>>().unwrap().is_mirrored()
+        {
+            mirrored.push(path.to_owned());
+        }
+    });
+    mirrored
+}
+
+/// Of the fused kernels' speed nothing would remain, and no other test would see it.
+#[test]
+fn fused_kernels_are_the_ones_that_run() {
+    let mut seen = 0;
+    for path in files() {
+        assert_eq!(plain_parameters(&path, Kernels::Device), [""; 0], "{}", path.display());
+        seen += plain_parameters(&path, Kernels::Plain).len();
+    }
+    assert!(seen > 0, "plain kernels would be noticed");
 }

@@ -58,6 +58,11 @@ impl<E: Scalar, D: FlowDevice<E>> Parameter<E, D> {
         self.mirror.get_or_init(|| self.device.tensor_from_vec(self.values.clone(), (self.values.len(),)))
     }
 
+    /// The device has a copy of these values: a plain kernel asked for it. Fused kernels read the host's.
+    pub fn is_mirrored(&self) -> bool {
+        self.mirror.get().is_some()
+    }
+
     /// The device that it belongs to.
     pub fn device(&self) -> &D {
         &self.device

@@ -42,13 +42,11 @@ impl<E: Scalar> Affine<'_, E> {
         pulled
     }
 
-    /// Takes this layer's sums, those of the weight and of the bias, off the end of `sums`.
-    fn take_sums<'s>(&self, sums: &mut &'s mut [E]) -> Sums<'s, E> {
-        let all = std::mem::take(sums);
-        let (before, own) = all.split_at_mut(all.len() - self.weight.len() - self.bias.len());
+    /// Takes this layer's sums, those of the weight and of the bias, off the end of `sums`; those in front of them.
+    fn take_sums<'s>(&self, sums: &'s mut [E]) -> (Sums<'s, E>, &'s mut [E]) {
+        let (before, own) = sums.split_at_mut(sums.len() - self.weight.len() - self.bias.len());
         let (weight, bias) = own.split_at_mut(self.weight.len());
-        *sums = before;
-        Sums { weight, bias }
+        (Sums { weight, bias }, before)
     }
 
     /// Adds g xᵀ to the weight's sums.
@@ -167,19 +165,18 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
 
     fn pull<N: Nonlinear>(&self, _: N, output: &[E], lanes: usize, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<Buffer<E>> {
         let activation = PhantomData::<N>;
-        let mut rest = sums;
-        let last = self.last.take_sums(&mut rest);
+        let (last, rest) = self.last.take_sums(sums);
         self.last.add_outer(output, &tape.pop()?, lanes, last.weight);
         add_lanes(last.bias, output, lanes);
         // The sums of a bias are made by whatever finishes the cotangent of the values that it was added to.
-        let mut into_h = self.into_skip(self.blocks.len()).take_sums(&mut rest);
+        let (mut into_h, mut rest) = self.skip_source(self.blocks.len()).take_sums(rest);
         let mut h = self.last.pull(output, lanes, &mut Summed { sums: into_h.bias });
         for (i, [first, second]) in self.blocks.iter().enumerate().rev() {
             let (mut inner, mut outer) = (tape.pop()?, tape.pop()?);
-            let into_v = first.take_sums(&mut rest);
+            let (into_v, before) = first.take_sums(rest);
             let v = second.pull(&h, lanes, &mut Pulled { activation, kept: &mut inner, sums: into_v.bias });
             second.add_outer(&h, &inner, lanes, into_h.weight);
-            into_h = self.into_skip(i).take_sums(&mut rest);
+            (into_h, rest) = self.skip_source(i).take_sums(before);
             first.pull(&v, lanes, &mut PulledOntoSkip { activation, kept: &mut outer, skip: &mut h, sums: into_h.bias });
             first.add_outer(&v, &outer, lanes, into_v.weight);
         }
@@ -188,7 +185,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
     }
 
     /// What adds to the skip connection in front of a block: the block before it, or the initial map.
-    fn into_skip(&self, block: usize) -> &Affine<'_, E> {
+    fn skip_source(&self, block: usize) -> &Affine<'_, E> {
         block.checked_sub(1).map_or(&self.initial, |before| &self.blocks[before][1])
     }
 }
