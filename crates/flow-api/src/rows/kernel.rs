@@ -87,12 +87,14 @@ impl<E: Scalar> RowTape<E> {
         }
     }
 
-    /// Takes the buffer that was pushed last.
+    /// Takes the buffer that was pushed last, and fetches it into the cache: it was written long ago.
     ///
     /// # Errors
     /// An unsupported pullback if the forward pass left nothing: the tape was made by another kernel.
     pub fn pop(&mut self) -> Result<Buffer<E>> {
-        self.buffers.pop().ok_or_else(|| crate::bijector::foreign_point(""))
+        let buffer = self.buffers.pop().ok_or_else(|| crate::bijector::foreign_point(""))?;
+        buffer.fetch();
+        Ok(buffer)
     }
 }
 
