@@ -43,10 +43,11 @@ fn sides(criterion: &mut Criterion) {
             }
         })
         .expect("parameters");
+        let x = normal(DIM * ROWS, "x", 1.0);
+        flow.initialise(&x, ROWS, &Context::new(0)).expect("rows that vary");
         let kernel = flow.prepare(&Context::new(0)).expect("a kernel");
         let view = RowView::single(DIM);
         let pass = RowPass { view: &view, kernel: kernel.as_ref(), path: "", condition: None, spread: false };
-        let x = normal(DIM * ROWS, "x", 1.0);
         let log_det = vec![1.0 / ROWS as f32; ROWS];
         let mut gradients = vec![0.0; parameter_count(&flow)];
         let mut cotangent = x.clone();
