@@ -135,13 +135,16 @@ impl<E: Scalar> Adam<E> {
     /// One step down the gradient; the norm of the scaled gradient before clipping. If that is not finite, nothing has changed.
     ///
     /// # Errors
-    /// Those of [`Module::refresh`].
+    /// [`FlowError::Shape`] for a model, or gradients of one, that this optimiser was not made for; those of [`Module::refresh`].
     pub fn step<M: Module<E> + ?Sized>(&mut self, model: &mut M, gradients: &Gradients<E>, learning_rate: f64) -> Result<f64> {
         let AdamConfig { gradient_scale, beta1, beta2, epsilon, weight_decay, clip, ema } = self.config;
         let norm = gradients.norm() * gradient_scale;
         if !norm.is_finite() {
             return Ok(norm);
         }
+        // Zipped slices of other lengths would leave parameters out in silence.
+        self.check("gradients", gradients.values().len())?;
+        self.check("parameters", parameter_count(model))?;
         self.step += 1;
         let t = self.step as f64;
         let factors = Factors {
@@ -175,6 +178,16 @@ impl<E: Scalar> Adam<E> {
             }
         })?;
         Ok(norm)
+    }
+
+    /// As many numbers as this optimiser has moments.
+    fn check(&self, what: &str, count: usize) -> Result<()> {
+        let expected = self.first.len();
+        if count == expected {
+            return Ok(());
+        }
+        let (expected, got) = (format!("{expected} {what}"), format!("{count}"));
+        Err(FlowError::Shape { layer: "Adam".to_owned(), operation: "step", expected, got }.into())
     }
 
     /// The state to save.

@@ -85,6 +85,18 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
 }
 
 #[test]
+fn another_model_or_its_gradients_are_refused() {
+    let [mut three, mut four] = [3, 4].map(|dim| build::<f64>(LINEAR, EventShape::Vector(dim), 1));
+    let mut adam = Adam::new(&three, AdamConfig::default());
+    let gradients = [&three, &four].map(Gradients::zeros);
+    let before = (flat_weights(&three), flat_weights(&four), adam.clone());
+    for result in [adam.step(&mut three, &gradients[1], 0.1), adam.step(&mut four, &gradients[0], 0.1)] {
+        assert!(matches!(result, Err(TrainError::Flow(FlowError::Shape { .. }))), "{result:?}");
+    }
+    assert_eq!((flat_weights(&three), flat_weights(&four), adam), before);
+}
+
+#[test]
 fn state_that_does_not_fit_is_refused() {
     let mut flow = build::<f64>(LINEAR, EventShape::Vector(3), 1);
     let mut adam = Adam::new(&flow, AdamConfig::default());
