@@ -134,7 +134,7 @@ vectorized! {
 
 /// `Σ x` in the order of [`sum`], to be inlined where the caller was dispatched already.
 #[inline(always)]
-pub fn sum_here<E: Real>(x: &[E]) -> E {
+fn sum_here<E: Real>(x: &[E]) -> E {
     lanewise(x, x, |x, _| x)
 }
 

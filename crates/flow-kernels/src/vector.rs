@@ -2,7 +2,7 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::matmul::{Strip, Transpose};
+use crate::matmul::{Dots, Strip, Transpose};
 
 /// What the products need of a register of `Self`, on any instruction set.
 ///
@@ -24,6 +24,9 @@ pub trait Vectors: Sized + Copy + 'static {
     /// `a + b`.
     fn plus<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
 
+    /// The sum of the lanes.
+    fn sum_of<S: Simd>(simd: S, x: Self::Vector<S>) -> Self;
+
     /// A slice as registers, without what is left over at its end.
     fn registers<S: Simd>(x: &[Self]) -> &[Self::Vector<S>];
 
@@ -42,12 +45,15 @@ pub trait Vectors: Sized + Copy + 'static {
     /// Computes some rows of a product. Here and not generic, so that it is compiled once, with the settings of this crate, and not by every user.
     fn multiply(strip: Strip<'_, Self>);
 
+    /// Computes dot products; as [`Vectors::multiply`].
+    fn dots(dots: Dots<'_, Self>);
+
     /// Turns rows into columns; as [`Vectors::multiply`].
     fn turn(rows: Transpose<'_, Self>);
 }
 
 macro_rules! impl_vectors {
-    ($float:ident: $vector:ident, $lanes:ident, $splat:ident, $multiply_add:ident, $plus:ident, $registers:ident, $registers_mut:ident, $load:ident, $store:ident, $turn:item) => {
+    ($float:ident: $vector:ident, $lanes:ident, $splat:ident, $multiply_add:ident, $plus:ident, $sum:ident, $registers:ident, $registers_mut:ident, $load:ident, $store:ident, $($compiled:item)*) => {
         impl Vectors for $float {
             type Vector<S: Simd> = S::$vector;
 
@@ -69,6 +75,11 @@ macro_rules! impl_vectors {
             #[inline(always)]
             fn plus<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
                 simd.$plus(a, b)
+            }
+
+            #[inline(always)]
+            fn sum_of<S: Simd>(simd: S, x: S::$vector) -> Self {
+                simd.$sum(x)
             }
 
             #[inline(always)]
@@ -108,12 +119,12 @@ macro_rules! impl_vectors {
                 Arch::new().dispatch(strip);
             }
 
-            $turn
+            $($compiled)*
         }
     };
 }
 
-impl_vectors!(f32: f32s, F32_LANES, splat_f32s, mul_add_e_f32s, add_f32s, as_simd_f32s, as_mut_simd_f32s, partial_load_f32s, partial_store_f32s,
+impl_vectors!(f32: f32s, F32_LANES, splat_f32s, mul_add_e_f32s, add_f32s, reduce_sum_f32s, as_simd_f32s, as_mut_simd_f32s, partial_load_f32s, partial_store_f32s,
     #[inline(never)]
     fn turn(rows: Transpose<'_, Self>) {
         // Left to itself the compiler moves one number at a time, which takes several times as long.
@@ -123,20 +134,37 @@ impl_vectors!(f32: f32s, F32_LANES, splat_f32s, mul_add_e_f32s, add_f32s, as_sim
         }
         Arch::new().dispatch(rows);
     }
+    #[inline(never)]
+    fn dots(dots: Dots<'_, Self>) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V4::try_new() {
+            return simd.vectorize(x86::FoldDots { simd, dots });
+        }
+        Arch::new().dispatch(dots);
+    }
 );
-impl_vectors!(f64: f64s, F64_LANES, splat_f64s, mul_add_e_f64s, add_f64s, as_simd_f64s, as_mut_simd_f64s, partial_load_f64s, partial_store_f64s,
+impl_vectors!(f64: f64s, F64_LANES, splat_f64s, mul_add_e_f64s, add_f64s, reduce_sum_f64s, as_simd_f64s, as_mut_simd_f64s, partial_load_f64s, partial_store_f64s,
     #[inline(never)]
     fn turn(rows: Transpose<'_, Self>) {
         Arch::new().dispatch(rows);
+    }
+    #[inline(never)]
+    fn dots(dots: Dots<'_, Self>) {
+        Arch::new().dispatch(dots);
     }
 );
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use crate::matmul::{SIDE, Square, Transpose};
-    use pulp::x86::V3;
-    use pulp::{NullaryFnOnce, cast};
-    use std::arch::x86_64::__m256;
+    use crate::matmul::{Dots, Fold, SIDE, Square, Transpose};
+    use pulp::x86::{V3, V4};
+    use pulp::{NullaryFnOnce, Simd, cast};
+    use std::arch::x86_64::{__m256, __m512};
+
+    /// Quarters 0 and 1 of both operands, or their numbers of these places.
+    const LOWER: i32 = 0b01_00_01_00;
+    /// Quarters 2 and 3.
+    const UPPER: i32 = 0b11_10_11_10;
 
     /// A transpose by AVX's shuffles.
     pub(super) struct Turn<'a> {
@@ -164,8 +192,6 @@ mod x86 {
     /// Four columns from `from` on. A register has four numbers of a row and those of the row four below it, so that both halves of it are turned together.
     #[inline(always)]
     fn half(simd: V3, rows: &Square<f32>, from: usize) -> [[f32; SIDE]; SIDE / 2] {
-        const LOWER: i32 = 0b01_00_01_00;
-        const UPPER: i32 = 0b11_10_11_10;
         let avx = simd.avx;
         // Written out: behind closures the registers would go through memory.
         let (a, b) = (pair(&rows[0], &rows[4], from), pair(&rows[1], &rows[5], from));
@@ -186,5 +212,52 @@ mod x86 {
             [upper[from], upper[from + 1], upper[from + 2], upper[from + 3]],
             [lower[from], lower[from + 1], lower[from + 2], lower[from + 3]],
         ])
+    }
+
+    /// Dot products by AVX-512, sixteen registers folded into one at once.
+    pub(super) struct FoldDots<'a> {
+        pub(super) simd: V4,
+        pub(super) dots: Dots<'a, f32>,
+    }
+
+    impl NullaryFnOnce for FoldDots<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn call(self) {
+            let Self { simd, dots } = self;
+            dots.by::<V4, 16>(simd, AtOnce);
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    struct AtOnce;
+
+    impl Fold<V4, f32, 16> for AtOnce {
+        #[inline(always)]
+        fn fold(self, simd: V4, sums: [<V4 as Simd>::f32s; 16]) -> [f32; 16] {
+            let avx = simd.avx512f;
+            let sums: [__m512; 16] = cast(sums);
+            let (q, r) = (quarters(simd, sums, 0), quarters(simd, sums, 1));
+            let (s, t) = (quarters(simd, sums, 2), quarters(simd, sums, 3));
+            let u = avx._mm512_add_ps(avx._mm512_unpacklo_ps(q, r), avx._mm512_unpackhi_ps(q, r));
+            let v = avx._mm512_add_ps(avx._mm512_unpacklo_ps(s, t), avx._mm512_unpackhi_ps(s, t));
+            cast(avx._mm512_add_ps(avx._mm512_shuffle_ps::<LOWER>(u, v), avx._mm512_shuffle_ps::<UPPER>(u, v)))
+        }
+    }
+
+    /// The sum of the quarters of registers i, i + 4, i + 8 and i + 12, each in its quarter.
+    #[inline(always)]
+    fn quarters(simd: V4, sums: [__m512; 16], i: usize) -> __m512 {
+        let (x, y) = (halves(simd, sums[i], sums[i + 4]), halves(simd, sums[i + 8], sums[i + 12]));
+        let avx = simd.avx512f;
+        avx._mm512_add_ps(avx._mm512_shuffle_f32x4::<0b10_00_10_00>(x, y), avx._mm512_shuffle_f32x4::<0b11_01_11_01>(x, y))
+    }
+
+    /// The sum of the halves of each register, in its half.
+    #[inline(always)]
+    fn halves(simd: V4, x: __m512, y: __m512) -> __m512 {
+        let avx = simd.avx512f;
+        avx._mm512_add_ps(avx._mm512_shuffle_f32x4::<LOWER>(x, y), avx._mm512_shuffle_f32x4::<UPPER>(x, y))
     }
 }

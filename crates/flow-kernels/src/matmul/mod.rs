@@ -5,12 +5,15 @@
 //!
 //! Always on one thread: kernels are parallel over blocks of rows, not inside of a product.
 
+mod dots;
 mod tile;
 mod transpose;
 
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut, MatRef, Par};
 
+use dots::Rows;
+pub(crate) use dots::{Dots, Fold};
 pub(crate) use tile::Strip;
 use tile::{Columns, columns};
 pub(crate) use transpose::Transpose;
@@ -147,8 +150,13 @@ impl<E: Real> Epilogue<E> for Bias<'_, E> {
 pub fn matmul_with<E: Real>(dst: &mut [E], accumulate: Accumulate, a: Operand<'_, E>, b: Operand<'_, E>, epilogue: &mut impl Epilogue<E>) {
     assert_eq!((a.data.len(), b.data.len()), (a.rows * a.cols, b.rows * b.cols), "operands are as large as they say");
     assert_eq!((a.cols, dst.len()), (b.rows, a.rows * b.cols), "the sizes of a product meet");
-    if !a.transposed && b.transposed && turned_cost(b.cols, a.cols, a.rows) < turned_cost(a.rows, a.cols, b.cols) {
+    if a.transposed && b.transposed {
         return multiply_turned(dst, accumulate, a, b, epilogue);
+    }
+    if b.transposed && dots_cost(a.rows, a.cols, b.cols) <= turning_cost(a.rows, a.cols, b.cols) {
+        let (a, b) = (Rows { data: a.data, count: a.rows, len: a.cols }, Rows { data: b.data, count: b.cols, len: b.rows });
+        E::dots(Dots { dst: &mut *dst, accumulate, a, b });
+        return finish(dst, b.count, 0, epilogue);
     }
     let (lanes, inner, cols) = (E::lanes_here(), b.rows, b.cols);
     // Whole registers are read where they lie; what has to be turned, and the rest behind them, is copied first.
@@ -187,24 +195,56 @@ vectorized! {
     }
 }
 
-/// Clock cycles, about, of a product rows × inner × cols whose second operand has to be turned first: a register of multiply-adds each, a half for every number turned.
-fn turned_cost(rows: usize, inner: usize, cols: usize) -> usize {
+/// Clock cycles, about, of a product rows × inner × cols whose second operand is turned first: a register of multiply-adds each, and one for every number turned, since they come
+/// from farther away than the first-level cache.
+fn turning_cost(rows: usize, inner: usize, cols: usize) -> usize {
     const LANES: usize = 16;
     // A few rows alone have too few sums to keep the multipliers busy.
-    inner * (rows.max(4) * cols.div_ceil(LANES) + cols / 2)
+    inner * (rows.max(4) * cols.div_ceil(LANES) + cols)
 }
 
-/// A product by its transpose, (b aᵀ)ᵀ: where it is narrow, whole registers are then along its rows.
+/// Clock cycles, about, of the same product as dot products: those of a tile, whose sums then have to be folded.
+fn dots_cost(rows: usize, inner: usize, cols: usize) -> usize {
+    const SUMS: usize = 16;
+    let (_, tiles) = dots::shape(rows, cols, SUMS);
+    tiles * (inner.next_multiple_of(SUMS) + 40)
+}
+
+/// aᵀ bᵀ as (b a)ᵀ: the result is what has to be turned.
 fn multiply_turned<E: Real>(dst: &mut [E], accumulate: Accumulate, a: Operand<'_, E>, b: Operand<'_, E>, epilogue: &mut impl Epilogue<E>) {
     let (rows, cols) = (a.rows, b.cols);
-    let (mut turned, mut product) = (Buffer::take(dst.len()), Buffer::take(dst.len()));
+    let mut turned = Buffer::take(dst.len());
     matmul(&mut turned, Accumulate::Replace, b.transposed(), a.transposed());
-    E::turn(Transpose { x: &turned, len: rows, first: 0, count: cols, to: &mut product, stride: cols });
+    let turned = Operand::new(&turned, cols, rows);
     match accumulate {
-        Accumulate::Replace => dst.copy_from_slice(&product),
-        Accumulate::Add => add(dst, &product),
+        Accumulate::Replace => transpose(dst, turned),
+        Accumulate::Add => {
+            let mut product = Buffer::take(dst.len());
+            transpose(&mut product, turned);
+            add(dst, &product);
+        }
     }
     finish(dst, cols, 0, epilogue);
+}
+
+/// Writes the transpose of `x` to `dst`, row-major.
+///
+/// ```
+/// use flow_kernels::matmul::{transpose, Operand};
+/// let mut turned = [0.0; 6];
+/// transpose(&mut turned, Operand::new(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2, 3));
+/// assert_eq!(turned, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+/// ```
+///
+/// # Panics
+/// If the sizes do not match.
+pub fn transpose<E: Real>(dst: &mut [E], x: Operand<'_, E>) {
+    assert_eq!((x.data.len(), dst.len()), (x.rows * x.cols, x.rows * x.cols), "a transpose is as large as what it is of");
+    if x.transposed {
+        dst.copy_from_slice(x.data);
+    } else {
+        E::turn(Transpose { x: x.data, len: x.cols, first: 0, count: x.rows, to: dst, stride: x.rows });
+    }
 }
 
 /// The part of a square matrix that a product reads or writes.

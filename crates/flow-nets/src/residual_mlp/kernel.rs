@@ -2,21 +2,31 @@
 
 use super::ResidualMlpConfig;
 use super::activation::{Activation, Gelu, Nonlinear, Relu, Silu, Tanh};
-use super::epilogue::{Activated, ActivatedBeside, Pulled, PulledOntoSkip, Summed};
+use super::epilogue::{Activated, ActivatedBeside, Pulled, PulledOntoSkip, Shifted, Summed};
 use flow_api::{FlowError, Result, RowTape, Scalar};
-use flow_kernels::matmul::{Accumulate, Bias, Epilogue, Operand, matmul, matmul_with};
+use flow_kernels::matmul::{Accumulate, Bias, Epilogue, Operand, matmul, matmul_with, transpose};
 use flow_kernels::simd::add_lanes;
 use flow_kernels::workspace::Buffer;
 use std::marker::PhantomData;
+use std::sync::OnceLock;
+
+/// Features so few that they would leave half of a register empty.
+const FEW: usize = 8;
 
 /// y = W x + b with W (outputs × inputs) row-major.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Affine<'a, E> {
-    pub(super) weight: &'a [E],
-    pub(super) bias: &'a [E],
+#[derive(Debug)]
+pub(super) struct Affine<'a, E: Scalar> {
+    weight: &'a [E],
+    bias: &'a [E],
+    /// Wᵀ, once it was asked for.
+    turned: OnceLock<Buffer<E>>,
 }
 
-impl<E: Scalar> Affine<'_, E> {
+impl<'a, E: Scalar> Affine<'a, E> {
+    pub(super) fn new(weight: &'a [E], bias: &'a [E]) -> Self {
+        Self { weight, bias, turned: OnceLock::new() }
+    }
+
     fn outputs(&self) -> usize {
         self.bias.len()
     }
@@ -29,17 +39,14 @@ impl<E: Scalar> Affine<'_, E> {
         Operand::new(self.weight, self.outputs(), self.inputs())
     }
 
-    /// W x, without the bias; the epilogue adds it.
-    fn product(&self, x: &[E], lanes: usize, accumulate: Accumulate, y: &mut [E], epilogue: &mut impl Epilogue<E>) {
-        matmul_with(y, accumulate, self.weight(), Operand::new(x, self.inputs(), lanes), epilogue);
-    }
-
-    /// Wᵀ g.
-    fn pull(&self, cotangent: &[E], lanes: usize, epilogue: &mut impl Epilogue<E>) -> Buffer<E> {
-        let mut pulled = Buffer::take(self.inputs() * lanes);
-        let cotangent = Operand::new(cotangent, self.outputs(), lanes);
-        matmul_with(&mut pulled, Accumulate::Replace, self.weight().transposed(), cotangent, epilogue);
-        pulled
+    /// Wᵀ, which is turned for the first block of a call.
+    fn turned(&self) -> Operand<'_, E> {
+        let turned = self.turned.get_or_init(|| {
+            let mut turned = Buffer::take(self.weight.len());
+            transpose(&mut turned, self.weight());
+            turned
+        });
+        Operand::new(turned, self.inputs(), self.outputs())
     }
 
     /// Takes this layer's sums, those of the weight and of the bias, off the end of `sums`; those in front of them.
@@ -48,11 +55,30 @@ impl<E: Scalar> Affine<'_, E> {
         let (weight, bias) = own.split_at_mut(self.weight.len());
         (Sums { weight, bias }, before)
     }
+}
 
-    /// Adds g xᵀ to the weight's sums.
-    fn add_outer(&self, cotangent: &[E], x: &[E], lanes: usize, weight: &mut [E]) {
-        let x = Operand::new(x, self.inputs(), lanes).transposed();
-        matmul(weight, Accumulate::Add, Operand::new(cotangent, self.outputs(), lanes), x);
+/// A layer between hidden units, whose values are row-major: the features of a lane side by side.
+impl<E: Scalar> Affine<'_, E> {
+    fn hidden<'x>(&self, x: &'x [E], features: usize) -> Operand<'x, E> {
+        Operand::new(x, x.len() / features, features)
+    }
+
+    /// X Wᵀ; the epilogue adds the bias.
+    fn product(&self, x: &[E], accumulate: Accumulate, y: &mut [E], epilogue: &mut impl Epilogue<E>) {
+        matmul_with(y, accumulate, self.hidden(x, self.inputs()), self.turned(), epilogue);
+    }
+
+    /// G W.
+    fn pull(&self, cotangent: &[E], epilogue: &mut impl Epilogue<E>) -> Buffer<E> {
+        let cotangent = self.hidden(cotangent, self.outputs());
+        let mut pulled = Buffer::take(cotangent.rows() * self.inputs());
+        matmul_with(&mut pulled, Accumulate::Replace, cotangent, self.weight(), epilogue);
+        pulled
+    }
+
+    /// Adds Gᵀ X to the weight's sums.
+    fn add_outer(&self, cotangent: &[E], x: &[E], weight: &mut [E]) {
+        matmul(weight, Accumulate::Add, self.hidden(cotangent, self.outputs()).transposed(), self.hidden(x, self.inputs()));
     }
 }
 
@@ -64,9 +90,10 @@ struct Sums<'s, E> {
 
 /// A [`ResidualMlp`](super::ResidualMlp) made ready for one call: its weights, borrowed.
 ///
-/// Values are feature-major: feature j of lane r at `j * lanes + r`. All scratch comes from the workspace pool.
+/// Inputs and outputs are feature-major: feature j of lane r at `j * lanes + r`. Hidden values are row-major, feature j of lane r at `r * hidden + j`: so every product, gradients of
+/// weights included, reads both of its operands along the rows that they have. All scratch comes from the workspace pool.
 #[derive(Debug)]
-pub struct ResidualMlpKernel<'a, E> {
+pub struct ResidualMlpKernel<'a, E: Scalar> {
     pub(super) config: &'a ResidualMlpConfig,
     pub(super) initial: Affine<'a, E>,
     pub(super) blocks: Vec<[Affine<'a, E>; 2]>,
@@ -120,18 +147,19 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         // Whatever writes h leaves φ(h) beside it for the block that comes next.
         let (mut h, mut u) = (Buffer::take(len), Buffer::take(len));
         let mut beside = ActivatedBeside { activation, bias: self.initial.bias, activated: &mut u };
-        self.initial.product(&x, lanes, Accumulate::Replace, &mut h, &mut beside);
+        let input = Operand::new(&x, self.initial.inputs(), lanes);
+        matmul_with(&mut h, Accumulate::Replace, input.transposed(), self.initial.turned(), &mut beside);
         tape.push(x);
         let mut blocks = self.blocks.iter().peekable();
         while let Some([first, second]) = blocks.next() {
             let mut v = Buffer::take(len);
             let activated = if N::KEEPS_OUTPUT {
-                first.product(&u, lanes, Accumulate::Replace, &mut v, &mut Activated { activation, bias: first.bias });
+                first.product(&u, Accumulate::Replace, &mut v, &mut Activated { activation, bias: first.bias });
                 None
             } else {
                 let mut activated = Buffer::take(len);
                 let mut beside = ActivatedBeside { activation, bias: first.bias, activated: &mut activated };
-                first.product(&u, lanes, Accumulate::Replace, &mut v, &mut beside);
+                first.product(&u, Accumulate::Replace, &mut v, &mut beside);
                 if tape.is_recording() {
                     u.copy_from_slice(&h);
                 }
@@ -142,14 +170,17 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
             let inner = activated.as_ref().unwrap_or(&v);
             if blocks.peek().is_some() {
                 let mut beside = ActivatedBeside { activation, bias: second.bias, activated: &mut u };
-                second.product(inner, lanes, Accumulate::Add, &mut h, &mut beside);
+                second.product(inner, Accumulate::Add, &mut h, &mut beside);
             } else {
-                second.product(inner, lanes, Accumulate::Add, &mut h, &mut Bias(second.bias));
+                second.product(inner, Accumulate::Add, &mut h, &mut Shifted(second.bias));
             }
             tape.push(v);
         }
         let mut output = Buffer::take(self.config.outputs * lanes);
-        self.last.product(&h, lanes, Accumulate::Replace, &mut output, &mut Bias(self.last.bias));
+        let hidden = self.last.hidden(&h, self.config.hidden).transposed();
+        // Many outputs are computed row by row and then turned, few are dot products.
+        let weight = if self.config.outputs > FEW { self.last.turned().transposed() } else { self.last.weight() };
+        matmul_with(&mut output, Accumulate::Replace, weight, hidden, &mut Bias(self.last.bias));
         tape.push(h);
         output
     }
@@ -166,22 +197,28 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
     fn pull<N: Nonlinear>(&self, _: N, output: &[E], lanes: usize, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<Buffer<E>> {
         let activation = PhantomData::<N>;
         let (last, rest) = self.last.take_sums(sums);
-        self.last.add_outer(output, &tape.pop()?, lanes, last.weight);
+        let cotangent = Operand::new(output, self.last.outputs(), lanes);
+        matmul(last.weight, Accumulate::Add, cotangent, self.last.hidden(&tape.pop()?, self.config.hidden));
         add_lanes(last.bias, output, lanes);
         // The sums of a bias are made by whatever finishes the cotangent of the values that it was added to.
         let (mut into_h, mut rest) = self.skip_source(self.blocks.len()).take_sums(rest);
-        let mut h = self.last.pull(output, lanes, &mut Summed { sums: into_h.bias });
+        let mut h = Buffer::take(self.config.hidden * lanes);
+        matmul_with(&mut h, Accumulate::Replace, cotangent.transposed(), self.last.weight(), &mut Summed { sums: into_h.bias });
         for (i, [first, second]) in self.blocks.iter().enumerate().rev() {
             let (mut inner, mut outer) = (tape.pop()?, tape.pop()?);
             let (into_v, before) = first.take_sums(rest);
-            let v = second.pull(&h, lanes, &mut Pulled { activation, kept: &mut inner, sums: into_v.bias });
-            second.add_outer(&h, &inner, lanes, into_h.weight);
+            let v = second.pull(&h, &mut Pulled { activation, kept: &mut inner, sums: into_v.bias });
+            second.add_outer(&h, &inner, into_h.weight);
             (into_h, rest) = self.skip_source(i).take_sums(before);
-            first.pull(&v, lanes, &mut PulledOntoSkip { activation, kept: &mut outer, skip: &mut h, sums: into_h.bias });
-            first.add_outer(&v, &outer, lanes, into_v.weight);
+            first.pull(&v, &mut PulledOntoSkip { activation, kept: &mut outer, skip: &mut h, sums: into_h.bias });
+            first.add_outer(&v, &outer, into_v.weight);
         }
-        self.initial.add_outer(&h, &tape.pop()?, lanes, into_h.weight);
-        Ok(self.initial.pull(&h, lanes, &mut ()))
+        let (x, h) = (tape.pop()?, self.initial.hidden(&h, self.config.hidden).transposed());
+        matmul(into_h.weight, Accumulate::Add, h, Operand::new(&x, self.initial.inputs(), lanes).transposed());
+        let mut pulled = x;
+        let weight = if self.initial.inputs() > FEW { self.initial.weight().transposed() } else { self.initial.turned() };
+        matmul(&mut pulled, Accumulate::Replace, weight, h);
+        Ok(pulled)
     }
 
     /// What adds to the skip connection in front of a block: the block before it, or the initial map.
