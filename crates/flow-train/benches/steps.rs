@@ -1,20 +1,23 @@
 //! A training step under every memory setting, `log_prob` and sampling of whole models.
 //!
 //! ```sh
-//! cargo bench --bench steps
+//! cargo bench -p flow-train
 //! ```
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use mixerflow_toolkit::prelude::*;
+use flow_api::spec::{BuildScope, EventShape, Model, ModelSpec, Spec, SpecScalar, from_ron};
+use flow_api::{Context, DefaultDevice, Gradients, Memory, Mode};
 use std::path::Path;
+// Linked, so that their flows are registered.
+use {flows_coupling as _, mixerflow as _};
 
 /// Spec, shape of an image, images in a batch.
 const MODELS: [(&str, (usize, usize, usize), usize); 2] = [("digits-affine", (1, 8, 8), 128), ("mixerflow-32x32", (3, 32, 32), 64)];
 
 fn model(name: &str, event: EventShape, batch: usize) -> (Model<f32>, Vec<f32>) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("specs").join(name).with_extension("ron");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../specs").join(name).with_extension("ron");
     let spec: Spec<dyn ModelSpec> = from_ron(&std::fs::read_to_string(path).expect("a spec of ours")).expect("a spec");
     let mut model = f32::model(spec.0.as_ref(), event, &BuildScope::new(DefaultDevice::default(), 7)).expect("a model");
     let mut images = vec![0.0; batch * event.len()];
