@@ -77,7 +77,7 @@ impl<T: Send + Sync, E: Scalar, D: FlowDevice<E>> Module<E> for Coupling<T, E, D
     module_fields!(E; child net);
 }
 
-struct Kernel<'a, T, E: Scalar> {
+struct Kernel<'a, T, E> {
     partition: Partition,
     net: ResidualMlpKernel<'a, E>,
     transformer: &'a T,

@@ -150,13 +150,19 @@ impl<E: Real> Epilogue<E> for Bias<'_, E> {
 pub fn matmul_with<E: Real>(dst: &mut [E], accumulate: Accumulate, a: Operand<'_, E>, b: Operand<'_, E>, epilogue: &mut impl Epilogue<E>) {
     assert_eq!((a.data.len(), b.data.len()), (a.rows * a.cols, b.rows * b.cols), "operands are as large as they say");
     assert_eq!((a.cols, dst.len()), (b.rows, a.rows * b.cols), "the sizes of a product meet");
-    if a.transposed && b.transposed {
-        return multiply_turned(dst, accumulate, a, b, epilogue);
-    }
-    if b.transposed && dots_cost(a.rows, a.cols, b.cols) <= turning_cost(a.rows, a.cols, b.cols) {
-        let (a, b) = (Rows { data: a.data, count: a.rows, len: a.cols }, Rows { data: b.data, count: b.cols, len: b.rows });
-        E::dots(Dots { dst: &mut *dst, accumulate, a, b });
-        return finish(dst, b.count, 0, epilogue);
+    if b.transposed {
+        let turning = turning_cost(a.rows, a.cols, b.cols);
+        // The other way round it is `a` that is turned, and the result.
+        let swapped = turning_cost(b.cols, a.cols, a.rows) + a.rows * b.cols;
+        let dots = dots_cost(a.rows, a.cols, b.cols);
+        if a.transposed || swapped < turning.min(dots) {
+            return multiply_turned(dst, accumulate, a, b, epilogue);
+        }
+        if dots <= turning {
+            let (a, b) = (Rows { data: a.data, count: a.rows, len: a.cols }, Rows { data: b.data, count: b.cols, len: b.rows });
+            E::dots(Dots { dst: &mut *dst, accumulate, a, b });
+            return finish(dst, b.count, 0, epilogue);
+        }
     }
     let (lanes, inner, cols) = (E::lanes_here(), b.rows, b.cols);
     // Whole registers are read where they lie; what has to be turned, and the rest behind them, is copied first.
@@ -210,7 +216,7 @@ fn dots_cost(rows: usize, inner: usize, cols: usize) -> usize {
     tiles * (inner.next_multiple_of(SUMS) + 40)
 }
 
-/// aᵀ bᵀ as (b a)ᵀ: the result is what has to be turned.
+/// A product by its transpose, (bᵀ aᵀ)ᵀ.
 fn multiply_turned<E: Real>(dst: &mut [E], accumulate: Accumulate, a: Operand<'_, E>, b: Operand<'_, E>, epilogue: &mut impl Epilogue<E>) {
     let (rows, cols) = (a.rows, b.cols);
     let mut turned = Buffer::take(dst.len());

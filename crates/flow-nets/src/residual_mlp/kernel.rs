@@ -8,25 +8,18 @@ use flow_kernels::matmul::{Accumulate, Bias, Epilogue, Operand, matmul, matmul_w
 use flow_kernels::simd::add_lanes;
 use flow_kernels::workspace::Buffer;
 use std::marker::PhantomData;
-use std::sync::OnceLock;
 
 /// Features so few that they would leave half of a register empty.
 const FEW: usize = 8;
 
 /// y = W x + b with W (outputs × inputs) row-major.
-#[derive(Debug)]
-pub(super) struct Affine<'a, E: Scalar> {
-    weight: &'a [E],
-    bias: &'a [E],
-    /// Wᵀ, once it was asked for.
-    turned: OnceLock<Buffer<E>>,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Affine<'a, E> {
+    pub(super) weight: &'a [E],
+    pub(super) bias: &'a [E],
 }
 
-impl<'a, E: Scalar> Affine<'a, E> {
-    pub(super) fn new(weight: &'a [E], bias: &'a [E]) -> Self {
-        Self { weight, bias, turned: OnceLock::new() }
-    }
-
+impl<E: Scalar> Affine<'_, E> {
     fn outputs(&self) -> usize {
         self.bias.len()
     }
@@ -39,14 +32,11 @@ impl<'a, E: Scalar> Affine<'a, E> {
         Operand::new(self.weight, self.outputs(), self.inputs())
     }
 
-    /// Wᵀ, which is turned for the first block of a call.
-    fn turned(&self) -> Operand<'_, E> {
-        let turned = self.turned.get_or_init(|| {
-            let mut turned = Buffer::take(self.weight.len());
-            transpose(&mut turned, self.weight());
-            turned
-        });
-        Operand::new(turned, self.inputs(), self.outputs())
+    /// Wᵀ, row-major.
+    fn turned(&self) -> Buffer<E> {
+        let mut turned = Buffer::take(self.weight.len());
+        transpose(&mut turned, self.weight());
+        turned
     }
 
     /// Takes this layer's sums, those of the weight and of the bias, off the end of `sums`; those in front of them.
@@ -59,18 +49,14 @@ impl<'a, E: Scalar> Affine<'a, E> {
 
 /// A layer between hidden units, whose values are row-major: the features of a lane side by side.
 impl<E: Scalar> Affine<'_, E> {
-    fn hidden<'x>(&self, x: &'x [E], features: usize) -> Operand<'x, E> {
-        Operand::new(x, x.len() / features, features)
-    }
-
     /// X Wᵀ; the epilogue adds the bias.
     fn product(&self, x: &[E], accumulate: Accumulate, y: &mut [E], epilogue: &mut impl Epilogue<E>) {
-        matmul_with(y, accumulate, self.hidden(x, self.inputs()), self.turned(), epilogue);
+        matmul_with(y, accumulate, rows(x, self.inputs()), self.weight().transposed(), epilogue);
     }
 
     /// G W.
     fn pull(&self, cotangent: &[E], epilogue: &mut impl Epilogue<E>) -> Buffer<E> {
-        let cotangent = self.hidden(cotangent, self.outputs());
+        let cotangent = rows(cotangent, self.outputs());
         let mut pulled = Buffer::take(cotangent.rows() * self.inputs());
         matmul_with(&mut pulled, Accumulate::Replace, cotangent, self.weight(), epilogue);
         pulled
@@ -78,8 +64,13 @@ impl<E: Scalar> Affine<'_, E> {
 
     /// Adds Gᵀ X to the weight's sums.
     fn add_outer(&self, cotangent: &[E], x: &[E], weight: &mut [E]) {
-        matmul(weight, Accumulate::Add, self.hidden(cotangent, self.outputs()).transposed(), self.hidden(x, self.inputs()));
+        matmul(weight, Accumulate::Add, rows(cotangent, self.outputs()).transposed(), rows(x, self.inputs()));
     }
+}
+
+/// Hidden values: one row a lane.
+fn rows<E>(x: &[E], features: usize) -> Operand<'_, E> {
+    Operand::new(x, x.len() / features, features)
 }
 
 /// Gradients of an affine map, to be added to.
@@ -91,9 +82,9 @@ struct Sums<'s, E> {
 /// A [`ResidualMlp`](super::ResidualMlp) made ready for one call: its weights, borrowed.
 ///
 /// Inputs and outputs are feature-major: feature j of lane r at `j * lanes + r`. Hidden values are row-major, feature j of lane r at `r * hidden + j`: so every product, gradients of
-/// weights included, reads both of its operands along the rows that they have. All scratch comes from the workspace pool.
+/// weights included, reads the large ones of its operands along the rows that they have. All scratch comes from the workspace pool.
 #[derive(Debug)]
-pub struct ResidualMlpKernel<'a, E: Scalar> {
+pub struct ResidualMlpKernel<'a, E> {
     pub(super) config: &'a ResidualMlpConfig,
     pub(super) initial: Affine<'a, E>,
     pub(super) blocks: Vec<[Affine<'a, E>; 2]>,
@@ -148,7 +139,9 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         let (mut h, mut u) = (Buffer::take(len), Buffer::take(len));
         let mut beside = ActivatedBeside { activation, bias: self.initial.bias, activated: &mut u };
         let input = Operand::new(&x, self.initial.inputs(), lanes);
-        matmul_with(&mut h, Accumulate::Replace, input.transposed(), self.initial.turned(), &mut beside);
+        let weight = self.initial.turned();
+        let weight = Operand::new(&weight, self.initial.inputs(), self.config.hidden);
+        matmul_with(&mut h, Accumulate::Replace, input.transposed(), weight, &mut beside);
         tape.push(x);
         let mut blocks = self.blocks.iter().peekable();
         while let Some([first, second]) = blocks.next() {
@@ -177,10 +170,8 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
             tape.push(v);
         }
         let mut output = Buffer::take(self.config.outputs * lanes);
-        let hidden = self.last.hidden(&h, self.config.hidden).transposed();
-        // Many outputs are computed row by row and then turned, few are dot products.
-        let weight = if self.config.outputs > FEW { self.last.turned().transposed() } else { self.last.weight() };
-        matmul_with(&mut output, Accumulate::Replace, weight, hidden, &mut Bias(self.last.bias));
+        let hidden = rows(&h, self.config.hidden).transposed();
+        matmul_with(&mut output, Accumulate::Replace, self.last.weight(), hidden, &mut Bias(self.last.bias));
         tape.push(h);
         output
     }
@@ -198,7 +189,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         let activation = PhantomData::<N>;
         let (last, rest) = self.last.take_sums(sums);
         let cotangent = Operand::new(output, self.last.outputs(), lanes);
-        matmul(last.weight, Accumulate::Add, cotangent, self.last.hidden(&tape.pop()?, self.config.hidden));
+        matmul(last.weight, Accumulate::Add, cotangent, rows(&tape.pop()?, self.config.hidden));
         add_lanes(last.bias, output, lanes);
         // The sums of a bias are made by whatever finishes the cotangent of the values that it was added to.
         let (mut into_h, mut rest) = self.skip_source(self.blocks.len()).take_sums(rest);
@@ -213,11 +204,15 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
             first.pull(&v, &mut PulledOntoSkip { activation, kept: &mut outer, skip: &mut h, sums: into_h.bias });
             first.add_outer(&v, &outer, into_v.weight);
         }
-        let (x, h) = (tape.pop()?, self.initial.hidden(&h, self.config.hidden).transposed());
+        let (x, h) = (tape.pop()?, rows(&h, self.config.hidden).transposed());
         matmul(into_h.weight, Accumulate::Add, h, Operand::new(&x, self.initial.inputs(), lanes).transposed());
         let mut pulled = x;
-        let weight = if self.initial.inputs() > FEW { self.initial.weight().transposed() } else { self.initial.turned() };
-        matmul(&mut pulled, Accumulate::Replace, weight, h);
+        if self.initial.inputs() > FEW {
+            matmul(&mut pulled, Accumulate::Replace, self.initial.weight().transposed(), h);
+        } else {
+            let weight = self.initial.turned();
+            matmul(&mut pulled, Accumulate::Replace, Operand::new(&weight, self.initial.inputs(), self.config.hidden), h);
+        }
         Ok(pulled)
     }
 
