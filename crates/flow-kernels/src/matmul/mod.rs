@@ -337,8 +337,20 @@ mod tests {
     }
 
     #[test]
+    fn few_rows_with_few_rows_are_dot_products() {
+        for (rows, inner, cols) in [(1, 70, 32), (2, 70, 15), (5, 70, 6), (8, 64, 8), (15, 70, 2), (33, 70, 1)] {
+            let swapped = turning_cost(cols, inner, rows) + rows * cols;
+            assert!(dots_cost(rows, inner, cols) <= turning_cost(rows, inner, cols).min(swapped), "{rows}×{inner}×{cols}");
+        }
+    }
+
+    #[test]
     fn products_in_all_orientations() {
-        for (rows, inner, cols) in [(1, 1, 1), (1, 5, 7), (6, 1, 3), (5, 7, 1), (2, 3, 4), (17, 24, 33), (48, 40, 100), (130, 67, 64)] {
+        for (rows, inner, cols) in [(1, 1, 1), (1, 5, 7), (6, 1, 3), (5, 7, 1), (2, 3, 4), (17, 24, 33), (48, 40, 100), (130, 67, 64)]
+            .into_iter()
+            // With a transpose behind, dot products in tiles of every shape: whole ones, cut off ones, with a rest of the inner dimension.
+            .chain([(1, 70, 32), (2, 70, 15), (5, 70, 6), (8, 64, 8), (15, 70, 2), (33, 70, 1)])
+        {
             check::<f32>(rows, inner, cols);
             check::<f64>(rows, inner, cols);
         }
