@@ -155,3 +155,30 @@ impl<E: Real> Dots<'_, E> {
         sums
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Register files of both sizes, whatever this machine has. Small integers, so that every order of summation is exact.
+    #[test]
+    fn tiles_of_8_and_of_16_sums() {
+        for (m, n, len) in [(1, 32, 7), (2, 15, 7), (5, 6, 3), (8, 8, 1), (15, 2, 4), (33, 1, 0)] {
+            let entries = |count: usize| -> Vec<f32> { (0..count * len).map(|i| ((i * 7) % 13) as f32 - 6.0).collect() };
+            let (a, b) = (entries(m), entries(n));
+            let expected: Vec<f32> =
+                (0..m * n).map(|i| (0..len).map(|k| a[i / n * len + k] * b[i % n * len + k]).sum::<f32>() + 1.0).collect();
+            let mut y = [vec![1.0; m * n], vec![1.0; m * n]];
+            let dots = y.each_mut().map(|dst| Dots {
+                dst,
+                accumulate: Accumulate::Add,
+                a: Rows { data: &a, count: m, len },
+                b: Rows { data: &b, count: n, len },
+            });
+            let [eight, sixteen] = dots;
+            eight.by::<_, 8>(pulp::Scalar::new(), OneByOne);
+            sixteen.by::<_, 16>(pulp::Scalar::new(), OneByOne);
+            assert_eq!(y, [expected.clone(), expected], "{m}×{len}×{n}");
+        }
+    }
+}
