@@ -41,8 +41,8 @@ pub use module::{
 };
 pub use recorded::{Recorded, TapedBijector};
 pub use rows::{
-    AffineMap, BLOCK_LANES, BlockedRows, HostCondition, Lanes, Matrix, PassResult, PlainRows, Pull, RowChain, RowFlow, RowKernel, RowPass,
-    RowPoint, RowTape, RowTapes, RowView, Rows, SamplesPoint, Taped, TapedRows, to_host,
+    AffineMap, BLOCK_LANES, BlockedRows, Direction, HostCondition, Lanes, Matrix, PassResult, PlainRows, Pull, RowChain, RowFlow,
+    RowKernel, RowPass, RowPoint, RowTape, RowTapes, RowView, Rows, SamplesPoint, Taped, TapedRows, to_host,
 };
 pub use scalar::{DefaultDevice, FlowDevice, Real, Scalar};
 pub use threads::{Threaded, everywhere, in_pool, parallel};

@@ -5,8 +5,8 @@ use crate::split::Partition;
 use crate::transformer::{PlainTransformer, Transformer};
 use dfdx::prelude::*;
 use flow_api::{
-    Context, FlowDevice, FlowError, Lanes, Module, PlainRows, Pull, Result, RowFlow, RowKernel, RowTape, Scalar, Taped, TapedRows,
-    module_fields,
+    Context, Direction, FlowDevice, FlowError, Lanes, Module, PlainRows, Pull, Result, RowFlow, RowKernel, RowTape, Scalar, Taped,
+    TapedRows, module_fields,
 };
 use flow_kernels::simd::add;
 use flow_nets::{Activation, ResidualMlp, ResidualMlpConfig, ResidualMlpKernel};
@@ -77,7 +77,7 @@ impl<T: Send + Sync, E: Scalar, D: FlowDevice<E>> Module<E> for Coupling<T, E, D
     module_fields!(E; child net);
 }
 
-struct Kernel<'a, T, E> {
+struct Kernel<'a, T, E: Scalar> {
     partition: Partition,
     net: ResidualMlpKernel<'a, E>,
     transformer: &'a T,
@@ -89,6 +89,11 @@ impl<T: Transformer<E>, E: Scalar> RowKernel<E> for Kernel<'_, T, E> {
         let numbers = kept.read(values, lanes.lanes, |kept| self.net.forward(kept, lanes.condition, lanes.lanes, tape))?;
         moved.update(values, lanes.lanes, |x| self.transformer.forward(x, numbers, lanes.log_det, tape));
         Ok(())
+    }
+
+    /// The conditioner runs forward in both.
+    fn prepare_for(&self, _: Direction) {
+        self.net.prepare_forward();
     }
 
     fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {

@@ -1,4 +1,4 @@
-//! The work of a pullback as one list that all threads take from.
+//! The work of a pass through the layers as one list that all threads take from.
 
 use flow_api::{FlowError, Result, Threaded, everywhere, in_pool};
 use std::cell::Cell;

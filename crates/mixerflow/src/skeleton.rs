@@ -4,12 +4,11 @@ use crate::groups::{GroupTrace, LayerPoint, ReadySide, Samples, Totals};
 use crate::schedule::schedule;
 use dfdx::prelude::*;
 use flow_api::{
-    Bijector, Context, Cotangent, FlowDevice, FlowError, Gradients, HostCondition, InverseKind, Kept, LayerInfo, LogDetKind, Mapped,
-    Memory, Module, Point, Pulled, Recorded, Result, RowChain, RowFlow, RowPass, RowView, Scalar, SolveReport, Taped, TapedBijector,
-    Visitor, VisitorMut, foreign_point, in_pool, leads_to, parallel, shape_error, to_host,
+    Bijector, Context, Cotangent, Direction, FlowDevice, FlowError, Gradients, HostCondition, InverseKind, Kept, LayerInfo, LogDetKind,
+    Mapped, Memory, Module, Point, Pulled, Recorded, Result, RowChain, RowFlow, RowPass, RowView, Scalar, SolveReport, Taped,
+    TapedBijector, Threaded, Visitor, VisitorMut, foreign_point, leads_to, shape_error, to_host,
 };
 use flow_kernels::workspace::Buffer;
-use rayon::prelude::*;
 use std::sync::{Mutex, PoisonError};
 
 /// One side of a layer: a flow on R^d that is shared by all rows of a view.
@@ -178,15 +177,15 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
         self.layers.iter().flatten().map(move |(path, side)| (side, cx.child(path)))
     }
 
-    /// The kernels of a layer, with what their inverse needs if there will be one.
-    fn prepare(&self, layer: usize, inverse: bool, cx: &Context<E, D>) -> Result<Vec<ReadySide<'_, E>>> {
+    /// The kernels of a layer, with what passes in a direction need if there will be any.
+    fn prepare(&self, layer: usize, direction: Option<Direction>, cx: &Context<E, D>) -> Result<Vec<ReadySide<'_, E>>> {
         let sides = self.layers.get(layer).into_iter().flatten();
         sides
             .map(|(path, Recorded(side))| {
                 let cx = cx.child(path);
                 let kernel = side.flow.prepare(&cx)?;
-                if inverse {
-                    kernel.prepare_inverse();
+                if let Some(direction) = direction {
+                    kernel.prepare_for(direction);
                 }
                 Ok(ReadySide { view: &side.view, kernel, path: cx.path().to_owned() })
             })
@@ -224,38 +223,47 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
         Ok(so_far)
     }
 
-    /// The fused path, in place on the host: samples do not meet, so every group of them goes through all layers by itself. `each` takes one through.
-    fn fused_map<R: Send + Sync>(
+    /// The fused path, in place on the host, on all threads: `each` takes a group of samples through a layer, and what it gives is returned by group, then in the order of the way.
+    fn fused_map<R: Threaded>(
         &self,
         values: &mut [E],
         batch: usize,
-        inverse: bool,
+        direction: Direction,
         cx: &Context<E, D>,
-        each: impl Fn(&mut Samples<'_, E>, &[Vec<RowPass<'_, E>>]) -> Result<R> + Sync,
-    ) -> Result<(Totals<E>, Vec<R>)> {
+        each: impl Fn(&mut Samples<'_, E>, usize, &[RowPass<'_, E>]) -> Result<R> + Threaded,
+    ) -> Result<(Totals<E>, Vec<Vec<R>>)> {
         let condition = self.condition(cx, batch)?;
-        in_pool(|| {
-            let layers = parallel(self.layers.len(), |layer| self.prepare(layer, inverse, cx)).into_iter().collect::<Result<Vec<_>>>()?;
-            let samples = self.group_samples(batch);
-            let groups = batch.div_ceil(samples);
-            let layers: Vec<Vec<_>> =
-                layers.iter().map(|sides| sides.iter().map(|side| side.pass(condition.as_ref(), groups)).collect()).collect();
-            let mut totals = Totals { log_det: vec![E::zero(); batch], variance: vec![E::zero(); batch], report: SolveReport::default() };
-            let groups = values
-                .par_chunks_mut((samples * self.event).max(1))
-                .zip(totals.log_det.par_chunks_mut(samples))
-                .zip(totals.variance.par_chunks_mut(samples))
-                .enumerate()
-                .map(|(group, ((values, log_det), variance))| {
-                    let mut samples = Samples { values, first: group * samples, log_det, variance, report: SolveReport::default() };
-                    let result = each(&mut samples, &layers)?;
-                    Ok((samples.report, result))
-                })
-                .collect::<Result<Vec<_>>>()?;
-            let (reports, results): (Vec<_>, _) = groups.into_iter().unzip();
-            totals.report = reports.into_iter().fold(SolveReport::default(), SolveReport::beside);
-            Ok((totals, results))
-        })
+        let samples = self.group_samples(batch);
+        let count = batch.div_ceil(samples);
+        let mut totals = Totals { log_det: vec![E::zero(); batch], variance: vec![E::zero(); batch], report: SolveReport::default() };
+        let values = values.chunks_mut((samples * self.event).max(1));
+        let sums = totals.log_det.chunks_mut(samples).zip(totals.variance.chunks_mut(samples));
+        let groups = values.zip(sums).enumerate().map(|(group, (values, (log_det, variance)))| {
+            let samples = Samples { values, first: group * samples, log_det, variance, report: SolveReport::default() };
+            // No thread waits for one of these locks: a group is in one layer at a time.
+            Mutex::new((samples, Vec::with_capacity(self.layers.len())))
+        });
+        let groups: Vec<_> = groups.collect();
+        let layer = |step| match direction {
+            Direction::Forward => step,
+            Direction::Inverse => self.layers.len() - 1 - step,
+        };
+        schedule(
+            self.layers.len(),
+            count,
+            |step| self.prepare(layer(step), Some(direction), cx),
+            |step, group, sides| {
+                let passes: Vec<_> = sides.iter().map(|side| side.pass(condition.as_ref(), count)).collect();
+                let (samples, results) = &mut *groups[group].lock().unwrap_or_else(PoisonError::into_inner);
+                results.push(each(samples, layer(step), &passes)?);
+                Ok(())
+            },
+            |_, _| Ok(()),
+        )?;
+        let groups = groups.into_iter().map(|group| group.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let (reports, results): (Vec<_>, _) = groups.map(|(samples, results)| (samples.report, results)).unzip();
+        totals.report = reports.into_iter().fold(SolveReport::default(), SolveReport::beside);
+        Ok((totals, results))
     }
 
     /// Samples in a group: enough for blocks of every side, and twice as many where that leaves groups for several threads, since every group has its own sums.
@@ -327,8 +335,8 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
             return Ok(Mapped { value: mapped.value.reshape_like(&shape), log_det: mapped.log_det, report: mapped.report });
         }
         let mut values = to_host(&x);
-        let (totals, _) = self.fused_map(&mut values, flat.0, false, cx, |samples, layers| {
-            layers.iter().flatten().try_for_each(|side| samples.forward(side, false).map(drop))
+        let (totals, _) = self.fused_map(&mut values, flat.0, Direction::Forward, cx, |samples, _, sides| {
+            sides.iter().try_for_each(|side| samples.forward(side, false).map(drop))
         })?;
         Ok(self.mapped(x.device(), values, shape, totals))
     }
@@ -358,8 +366,8 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
             return Ok(Mapped { value: mapped.value.reshape_like(&shape), log_det: mapped.log_det, report: mapped.report });
         }
         let mut values = to_host(&y);
-        let (totals, _) = self.fused_map(&mut values, flat.0, true, cx, |samples, layers| {
-            layers.iter().flatten().rev().try_for_each(|side| samples.inverse(side))
+        let (totals, _) = self.fused_map(&mut values, flat.0, Direction::Inverse, cx, |samples, _, sides| {
+            sides.iter().rev().try_for_each(|side| samples.inverse(side))
         })?;
         Ok(self.mapped(y.device(), values, shape, totals))
     }
@@ -379,18 +387,20 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
         let keep_inputs =
             (0..self.layers.len()).map(|layer| cx.memory() == Memory::Recompute || self.layer_inverse(layer) == InverseKind::Iterative);
         let keep_inputs: Vec<bool> = keep_inputs.collect();
-        let (totals, traces) = self.fused_map(&mut values, flat.0, false, cx, |samples, layers| {
-            let mut points = Vec::with_capacity(layers.len());
-            for (sides, &keep_input) in layers.iter().zip(&keep_inputs) {
-                if store {
-                    points.push(LayerPoint::Tapes(sides.iter().map(|side| samples.forward(side, true)).collect::<Result<_>>()?));
-                } else {
-                    points.push(if keep_input { LayerPoint::Input(samples.values.to_vec()) } else { LayerPoint::Output });
-                    sides.iter().try_for_each(|side| samples.forward(side, false).map(drop))?;
-                }
+        let (totals, points) = self.fused_map(&mut values, flat.0, Direction::Forward, cx, |samples, layer, sides| {
+            if store {
+                return Ok(LayerPoint::Tapes(sides.iter().map(|side| samples.forward(side, true)).collect::<Result<_>>()?));
             }
-            Ok(GroupTrace { points, values: if store { Vec::new() } else { samples.values.to_vec() } })
+            let point = if keep_inputs[layer] { LayerPoint::Input(samples.values.to_vec()) } else { LayerPoint::Output };
+            sides.iter().try_for_each(|side| samples.forward(side, false).map(drop))?;
+            Ok(point)
         })?;
+        let outputs = values.chunks((self.group_samples(flat.0) * self.event).max(1));
+        let traces = points.into_iter().zip(outputs).map(|(points, output)| {
+            let values = if store { Vec::new() } else { output.to_vec() };
+            GroupTrace { points, values }
+        });
+        let traces = traces.collect();
         Ok((self.mapped(&device, values, shape, totals), Box::new(Trace::<E, D>::Fused(traces))))
     }
 
@@ -502,8 +512,12 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
         if pulled.len() != batch * self.event || groups.len() != batch.div_ceil(samples) {
             return Err(foreign_point(cx.path()));
         }
-        let is_inverted = |point: &LayerPoint<E>| matches!(point, LayerPoint::Output);
-        let inverted: Vec<bool> = groups.first().map_or(Vec::new(), |group| group.points.iter().map(is_inverted).collect());
+        let direction = |point: &LayerPoint<E>| match point {
+            LayerPoint::Tapes(_) => None,
+            LayerPoint::Input(_) => Some(Direction::Forward),
+            LayerPoint::Output => Some(Direction::Inverse),
+        };
+        let directions: Vec<_> = groups.first().map_or(Vec::new(), |group| group.points.iter().map(direction).collect());
         let (layers, count) = (self.layers.len(), groups.len());
         let log_dets: Vec<&[E]> = log_det.chunks(samples).collect();
         // No thread waits for one of these locks: a group is in one layer at a time.
@@ -515,7 +529,7 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
             count,
             |step| {
                 let layer = layers - 1 - step;
-                self.prepare(layer, inverted.get(layer) == Some(&true), cx)
+                self.prepare(layer, directions.get(layer).copied().flatten(), cx)
             },
             |_, group, sides| {
                 let passes: Vec<_> = sides.iter().map(|side| side.pass(condition.as_ref(), count)).collect();

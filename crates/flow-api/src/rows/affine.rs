@@ -1,6 +1,6 @@
 //! Affine maps: neighbouring ones become a single matrix product.
 
-use super::kernel::{Lanes, Pull, RowKernel, RowTape};
+use super::kernel::{Direction, Lanes, Pull, RowKernel, RowTape};
 use super::matrix::Matrix;
 use crate::{Result, Scalar};
 use flow_kernels::matmul::Bias;
@@ -114,8 +114,10 @@ impl<E: Scalar> RowKernel<E> for AffineKernel<'_, E> {
         Ok(())
     }
 
-    fn prepare_inverse(&self) {
-        self.inverse_matrix();
+    fn prepare_for(&self, direction: Direction) {
+        if direction == Direction::Inverse {
+            self.inverse_matrix();
+        }
     }
 
     fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Row flows one after the other, run block by block in one pass.
 
-use super::kernel::{Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};
+use super::kernel::{Direction, Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};
 use super::run::{BLOCK_LANES, HostCondition, finite};
 use super::{AffineKernel, AffinePart};
 use crate::bijector::{leads_to, one_condition, shape_error};
@@ -85,8 +85,8 @@ impl<E: Scalar> RowKernel<E> for ChainKernel<'_, E> {
         })
     }
 
-    fn prepare_inverse(&self) {
-        self.0.iter().for_each(|link| link.kernel.prepare_inverse());
+    fn prepare_for(&self, direction: Direction) {
+        self.0.iter().for_each(|link| link.kernel.prepare_for(direction));
     }
 
     fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {

@@ -98,6 +98,15 @@ impl<E: Scalar> RowTape<E> {
     }
 }
 
+/// A way through a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// x → y.
+    Forward,
+    /// y → x.
+    Inverse,
+}
+
 /// A flow made ready for one call: its weights as the kernel wants them (products formed, norms divided out), borrowed from the flow.
 ///
 /// All methods work in place on one block and are called from several threads at once.
@@ -108,8 +117,10 @@ pub trait RowKernel<E: Scalar>: Send + Sync {
     /// Non-finite values, failed solves.
     fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()>;
 
-    /// Does what only an inverse needs of the weights. Optional, and once is enough: before an inverse on several threads it spares them waiting for the first.
-    fn prepare_inverse(&self) {}
+    /// Does to the weights what only passes in this direction need. Optional, and once is enough: before a pass on several threads it spares them waiting for the first.
+    fn prepare_for(&self, direction: Direction) {
+        let _ = direction;
+    }
 
     /// y → x in place; adds log|det J⁻¹| of every row.
     ///

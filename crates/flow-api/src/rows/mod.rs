@@ -16,7 +16,7 @@ pub use affine::AffineMap;
 pub(crate) use affine::{AffineKernel, AffinePart};
 pub use blocked::BlockedRows;
 pub use chain::RowChain;
-pub use kernel::{Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};
+pub use kernel::{Direction, Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};
 pub use matrix::Matrix;
 pub use run::{BLOCK_LANES, HostCondition, PassResult, RowPass, RowPoint, RowTapes, SamplesPoint};
 pub use tensor::{Rows, to_host};

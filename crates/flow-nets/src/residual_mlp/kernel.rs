@@ -8,18 +8,25 @@ use flow_kernels::matmul::{Accumulate, Bias, Epilogue, Operand, matmul, matmul_w
 use flow_kernels::simd::add_lanes;
 use flow_kernels::workspace::Buffer;
 use std::marker::PhantomData;
+use std::sync::OnceLock;
 
 /// Features so few that they would leave half of a register empty.
 const FEW: usize = 8;
 
 /// y = W x + b with W (outputs × inputs) row-major.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Affine<'a, E> {
-    pub(super) weight: &'a [E],
-    pub(super) bias: &'a [E],
+#[derive(Debug)]
+pub(super) struct Affine<'a, E: Scalar> {
+    weight: &'a [E],
+    bias: &'a [E],
+    /// Wᵀ, row-major, from the first forward pass on.
+    turned: OnceLock<Buffer<E>>,
 }
 
-impl<E: Scalar> Affine<'_, E> {
+impl<'a, E: Scalar> Affine<'a, E> {
+    pub(super) fn new(weight: &'a [E], bias: &'a [E]) -> Self {
+        Self { weight, bias, turned: OnceLock::new() }
+    }
+
     fn outputs(&self) -> usize {
         self.bias.len()
     }
@@ -32,11 +39,14 @@ impl<E: Scalar> Affine<'_, E> {
         Operand::new(self.weight, self.outputs(), self.inputs())
     }
 
-    /// Wᵀ, row-major.
-    fn turned(&self) -> Buffer<E> {
-        let mut turned = Buffer::take(self.weight.len());
-        transpose(&mut turned, self.weight());
-        turned
+    /// Wᵀ as rows: turned once, not by every block's product.
+    fn turned(&self) -> Operand<'_, E> {
+        let turned = self.turned.get_or_init(|| {
+            let mut turned = Buffer::take(self.weight.len());
+            transpose(&mut turned, self.weight());
+            turned
+        });
+        Operand::new(turned, self.inputs(), self.outputs())
     }
 
     /// Takes this layer's sums, those of the weight and of the bias, off the end of `sums`; those in front of them.
@@ -51,7 +61,7 @@ impl<E: Scalar> Affine<'_, E> {
 impl<E: Scalar> Affine<'_, E> {
     /// X Wᵀ; the epilogue adds the bias.
     fn product(&self, x: &[E], accumulate: Accumulate, y: &mut [E], epilogue: &mut impl Epilogue<E>) {
-        matmul_with(y, accumulate, rows(x, self.inputs()), self.weight().transposed(), epilogue);
+        matmul_with(y, accumulate, rows(x, self.inputs()), self.turned(), epilogue);
     }
 
     /// G W.
@@ -84,7 +94,7 @@ struct Sums<'s, E> {
 /// Inputs and outputs are feature-major: feature j of lane r at `j * lanes + r`. Hidden values are row-major, feature j of lane r at `r * hidden + j`: so every product, gradients of
 /// weights included, reads the large ones of its operands along the rows that they have. All scratch comes from the workspace pool.
 #[derive(Debug)]
-pub struct ResidualMlpKernel<'a, E> {
+pub struct ResidualMlpKernel<'a, E: Scalar> {
     pub(super) config: &'a ResidualMlpConfig,
     pub(super) initial: Affine<'a, E>,
     pub(super) blocks: Vec<[Affine<'a, E>; 2]>,
@@ -108,6 +118,14 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
     pub fn sums_len(&self) -> usize {
         let len = |layer: &Affine<'_, E>| layer.weight.len() + layer.bias.len();
         len(&self.initial) + self.blocks.iter().flatten().map(len).sum::<usize>() + len(&self.last)
+    }
+
+    /// Turns the weights for [`ResidualMlpKernel::forward`], which else does it when it first needs them.
+    pub fn prepare_forward(&self) {
+        let last = (self.config.outputs > FEW).then_some(&self.last);
+        for layer in std::iter::once(&self.initial).chain(self.blocks.iter().flatten()).chain(last) {
+            layer.turned();
+        }
     }
 
     /// The output (outputs × lanes) for an input (inputs × lanes) and a condition (condition × lanes).
@@ -139,9 +157,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         let (mut h, mut u) = (Buffer::take(len), Buffer::take(len));
         let mut beside = ActivatedBeside { activation, bias: self.initial.bias, activated: &mut u };
         let input = Operand::new(&x, self.initial.inputs(), lanes);
-        let weight = self.initial.turned();
-        let weight = Operand::new(&weight, self.initial.inputs(), self.config.hidden);
-        matmul_with(&mut h, Accumulate::Replace, input.transposed(), weight, &mut beside);
+        matmul_with(&mut h, Accumulate::Replace, input.transposed(), self.initial.turned(), &mut beside);
         tape.push(x);
         let mut blocks = self.blocks.iter().peekable();
         while let Some([first, second]) = blocks.next() {
@@ -169,9 +185,16 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
             }
             tape.push(v);
         }
-        let mut output = Buffer::take(self.config.outputs * lanes);
-        let hidden = rows(&h, self.config.hidden).transposed();
-        matmul_with(&mut output, Accumulate::Replace, self.last.weight(), hidden, &mut Bias(self.last.bias));
+        let outputs = self.config.outputs;
+        let mut output = Buffer::take(outputs * lanes);
+        if outputs > FEW {
+            let mut product = Buffer::take(output.len());
+            self.last.product(&h, Accumulate::Replace, &mut product, &mut Shifted(self.last.bias));
+            transpose(&mut output, rows(&product, outputs));
+        } else {
+            let hidden = rows(&h, self.config.hidden).transposed();
+            matmul_with(&mut output, Accumulate::Replace, self.last.weight(), hidden, &mut Bias(self.last.bias));
+        }
         tape.push(h);
         output
     }
@@ -210,8 +233,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         if self.initial.inputs() > FEW {
             matmul(&mut pulled, Accumulate::Replace, self.initial.weight().transposed(), h);
         } else {
-            let weight = self.initial.turned();
-            matmul(&mut pulled, Accumulate::Replace, Operand::new(&weight, self.initial.inputs(), self.config.hidden), h);
+            matmul(&mut pulled, Accumulate::Replace, self.initial.turned(), h);
         }
         Ok(pulled)
     }

@@ -83,7 +83,7 @@ impl<E: Scalar, D: FlowDevice<E>> Linear<E, D> {
     }
 
     fn affine(&self) -> Affine<'_, E> {
-        Affine { weight: self.weight.values(), bias: self.bias.values() }
+        Affine::new(self.weight.values(), self.bias.values())
     }
 }
 
