@@ -17,7 +17,7 @@ enum Task {
 }
 
 /// All tasks, so that each comes behind those that it waits for. A layer is prepared before the last one's groups run and finished behind those of the next one:
-/// nobody waits at the border of two layers, and no more than three are ready at a time.
+/// nobody waits at the border of two layers, and no more than three are ready at a time, besides those that further threads are still finishing.
 fn tasks(layers: usize, groups: usize) -> Vec<Task> {
     let mut tasks = Vec::with_capacity(layers * (groups + 2));
     tasks.extend((layers > 0).then_some(Task::Prepare(0)));
@@ -212,6 +212,34 @@ mod tests {
                     assert_eq!(finished, (0..layers).map(expected).collect::<Vec<_>>());
                 }
             }
+        }
+    }
+
+    /// Counts those alive.
+    struct Counted<'a>(&'a AtomicUsize);
+
+    impl<'a> Counted<'a> {
+        fn new(alive: &'a AtomicUsize, most: &AtomicUsize) -> Self {
+            most.fetch_max(alive.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            Self(alive)
+        }
+    }
+
+    impl Drop for Counted<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn kernels_live_no_longer_than_their_layer_is_on_its_way() {
+        for threads in [1, 2, 3, 8] {
+            let (alive, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let prepare = |_| Ok(Counted::new(&alive, &most));
+            on_threads(threads, || schedule(40, 9, prepare, |_, _, _: &Counted<'_>| Ok(()), |_, _| Ok(()))).unwrap();
+            assert_eq!(alive.into_inner(), 0);
+            let most = most.into_inner();
+            assert!((2..=threads + 2).contains(&most), "{most} on {threads} threads");
         }
     }
 
