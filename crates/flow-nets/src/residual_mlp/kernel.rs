@@ -13,6 +13,9 @@ use std::sync::OnceLock;
 /// Features so few that they would leave half of a register empty.
 const FEW: usize = 8;
 
+/// Inputs so few that what the first activation needs is sooner computed again than written to memory and read back.
+const FEW_INPUTS: usize = 32;
+
 /// y = W x + b with W (outputs × inputs) row-major.
 #[derive(Debug)]
 pub(super) struct Affine<'a, E: Scalar> {
@@ -131,7 +134,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
     /// The output (outputs × lanes) for an input (inputs × lanes) and a condition (condition × lanes).
     ///
     /// Leaves on the tape: the input with the condition, per block what either activation needs (its output for `Relu` and `Tanh`, its input for the
-    /// others), and what `final` saw.
+    /// others; not for the very first one, if inputs are few), and what `final` saw.
     ///
     /// # Errors
     /// [`FlowError::Condition`] if a condition is missing or has another width.
@@ -155,13 +158,12 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         let activation = PhantomData::<N>;
         // Whatever writes h leaves φ(h) beside it for the block that comes next.
         let (mut h, mut u) = (Buffer::take(len), Buffer::take(len));
-        let mut beside = ActivatedBeside { activation, bias: self.initial.bias, activated: &mut u };
-        let input = Operand::new(&x, self.initial.inputs(), lanes);
-        matmul_with(&mut h, Accumulate::Replace, input.transposed(), self.initial.turned(), &mut beside);
-        tape.push(x);
+        self.enter(&x, lanes, &mut h, &mut ActivatedBeside { activation, bias: self.initial.bias, activated: &mut u });
+        let mut x = Some(x);
         let mut blocks = self.blocks.iter().peekable();
         while let Some([first, second]) = blocks.next() {
             let mut v = Buffer::take(len);
+            let keeps = x.is_none() || !self.enters_again();
             let activated = if N::KEEPS_OUTPUT {
                 first.product(&u, Accumulate::Replace, &mut v, &mut Activated { activation, bias: first.bias });
                 None
@@ -169,13 +171,18 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
                 let mut activated = Buffer::take(len);
                 let mut beside = ActivatedBeside { activation, bias: first.bias, activated: &mut activated };
                 first.product(&u, Accumulate::Replace, &mut v, &mut beside);
-                if tape.is_recording() {
+                if keeps && tape.is_recording() {
                     u.copy_from_slice(&h);
                 }
                 Some(activated)
             };
-            tape.push(u);
-            u = Buffer::take(len);
+            if keeps {
+                tape.push(u);
+                u = Buffer::take(len);
+            }
+            if let Some(x) = x.take() {
+                tape.push(x);
+            }
             let inner = activated.as_ref().unwrap_or(&v);
             if blocks.peek().is_some() {
                 let mut beside = ActivatedBeside { activation, bias: second.bias, activated: &mut u };
@@ -218,8 +225,13 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         let (mut into_h, mut rest) = self.skip_source(self.blocks.len()).take_sums(rest);
         let mut h = Buffer::take(self.config.hidden * lanes);
         matmul_with(&mut h, Accumulate::Replace, cotangent.transposed(), self.last.weight(), &mut Summed { sums: into_h.bias });
+        let mut x = Buffer::take(0);
         for (i, [first, second]) in self.blocks.iter().enumerate().rev() {
-            let (mut inner, mut outer) = (tape.pop()?, tape.pop()?);
+            let mut inner = tape.pop()?;
+            if i == 0 {
+                x = tape.pop()?;
+            }
+            let mut outer = if i == 0 && self.enters_again() { self.first_kept::<N>(&x, lanes) } else { tape.pop()? };
             let (into_v, before) = first.take_sums(rest);
             let v = second.pull(&h, &mut Pulled { activation, kept: &mut inner, sums: into_v.bias });
             second.add_outer(&h, &inner, into_h.weight);
@@ -227,7 +239,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
             first.pull(&v, &mut PulledOntoSkip { activation, kept: &mut outer, skip: &mut h, sums: into_h.bias });
             first.add_outer(&v, &outer, into_v.weight);
         }
-        let (x, h) = (tape.pop()?, rows(&h, self.config.hidden).transposed());
+        let h = rows(&h, self.config.hidden).transposed();
         matmul(into_h.weight, Accumulate::Add, h, Operand::new(&x, self.initial.inputs(), lanes).transposed());
         let mut pulled = x;
         if self.initial.inputs() > FEW {
@@ -236,6 +248,29 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
             matmul(&mut pulled, Accumulate::Replace, self.initial.turned(), h);
         }
         Ok(pulled)
+    }
+
+    /// X₀ᵀ W₀ᵀ of the input, features × lanes.
+    fn enter(&self, x: &[E], lanes: usize, h: &mut [E], epilogue: &mut impl Epilogue<E>) {
+        let input = Operand::new(x, self.initial.inputs(), lanes);
+        matmul_with(h, Accumulate::Replace, input.transposed(), self.initial.turned(), epilogue);
+    }
+
+    /// A pullback computes what the first activation needs from the input.
+    fn enters_again(&self) -> bool {
+        self.initial.inputs() <= FEW_INPUTS
+    }
+
+    /// What the first activation needs.
+    fn first_kept<N: Nonlinear>(&self, x: &[E], lanes: usize) -> Buffer<E> {
+        let (bias, activation) = (self.initial.bias, PhantomData::<N>);
+        let mut kept = Buffer::take(self.config.hidden * lanes);
+        if N::KEEPS_OUTPUT {
+            self.enter(x, lanes, &mut kept, &mut Activated { activation, bias });
+        } else {
+            self.enter(x, lanes, &mut kept, &mut Shifted(bias));
+        }
+        kept
     }
 
     /// What adds to the skip connection in front of a block: the block before it, or the initial map.

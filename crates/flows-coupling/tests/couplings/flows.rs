@@ -20,6 +20,10 @@ const CASES: &[(&str, usize, usize)] = &[
     ("SplineCoupling(hidden: 8, blocks: 1, bins: 5, tail_bound: 0.8, condition: 3)", 2, 1),
 ];
 
+/// Inputs so many that a conditioner keeps what its first activation needs.
+const WIDE: &[(&str, usize, usize)] =
+    &[("AffineCoupling(hidden: 6, blocks: 2, activation: Gelu)", 70, 0), ("AffineCoupling(hidden: 6, blocks: 1, condition: 3)", 63, 1)];
+
 const ROWS: usize = 6;
 
 /// The width that a spec asks for.
@@ -81,7 +85,7 @@ fn fused_kernels_equal_plain_operations() {
     where
         Cpu: FlowDevice<E>,
     {
-        for &(ron, dim, index) in CASES.iter().filter(|(ron, ..)| !is_spline(ron)) {
+        for &(ron, dim, index) in CASES.iter().chain(WIDE).filter(|(ron, ..)| !is_spline(ron)) {
             let rows = 300; // several blocks, the last one short
             let flow = build::<E>(ron, dim, index, 0.2);
             let x = batch(normal::<E>(rows * dim, "x"), dim);
