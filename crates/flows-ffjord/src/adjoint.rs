@@ -47,7 +47,8 @@ impl<E: Real> System<E> for AdjointSystem<'_, '_, E> {
         let (dz, rest) = derivative.split_at_mut(block);
         let (da, dtheta) = rest.split_at_mut(block);
         let evaluation = self.objective.field.evaluate(t, z, self.objective.lanes, dz);
-        self.objective.pull(&evaluation, dz, -E::one(), a, Some(&self.minus_g), da, &mut self.sums);
+        let sums = if dtheta.is_empty() { &mut [] } else { &mut self.sums[..] };
+        self.objective.pull(&evaluation, dz, -E::one(), a, Some(&self.minus_g), da, sums);
         let mean = E::of(1.0 / self.objective.lanes as f64);
         dtheta.iter_mut().zip(self.sums.iter()).for_each(|(d, &s)| *d = mean * s);
     }

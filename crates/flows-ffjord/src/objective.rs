@@ -44,6 +44,7 @@ impl<E: Real> Objective<'_, '_, E> {
     /// The gradient of S = `scale` ⟨a, f⟩ + Σ g q (over the rows) at one evaluation, where the field's value is `f`; without g, of the first term alone.
     ///
     /// `z_bar` = ∂S/∂z and `sums` = ∂S/∂θ are overwritten; `sums` is as long as [`FieldKernel::sums_len`], of which the parameters take the front. Returns ∂S/∂t.
+    /// Where `sums` is empty, ∂S/∂z alone is found, and 0 returned.
     #[allow(clippy::too_many_arguments, reason = "S has three factors, and its gradient three parts")]
     pub(crate) fn pull(
         &self,
@@ -58,13 +59,14 @@ impl<E: Real> Objective<'_, '_, E> {
         let mlp = &self.field.mlp;
         let mut value = Buffer::take(a.len());
         sums.fill(E::zero());
-        let network = mlp.sums_len();
+        let network = mlp.sums_len().min(sums.len());
         if let Some(g) = g {
             let shrink = E::of(2.0 * self.regularisation.jacobian);
             value_cotangent(&mut value, scale, a, f, g, E::of(self.regularisation.kinetic));
             let mut part = Buffer::take(if self.directions.count == 0 { 0 } else { a.len() });
             self.directions.for_each_group(|range, u| {
-                let (mut ju, mut v) = (Buffer::take(u.len()), Buffer::take(u.len()));
+                // Only the Jacobian norm is not linear in J.
+                let (mut ju, mut v) = (Buffer::take(if shrink == E::zero() { 0 } else { u.len() }), Buffer::take(u.len()));
                 let tangents = mlp.jvp_traced(&evaluation.trace, u, &mut ju);
                 trace_cotangents(&mut v, u, &ju, g, self.directions.weight(), shrink);
                 if range.start == 0 {
@@ -80,7 +82,7 @@ impl<E: Real> Objective<'_, '_, E> {
             value.iter_mut().zip(a).for_each(|(v, &a)| *v = scale * a);
             mlp.pullback(&evaluation.trace, &value, z_bar, &mut sums[..network]);
         }
-        self.field.fold_time(evaluation, sums)
+        if sums.is_empty() { 0.0 } else { self.field.fold_time(evaluation, sums) }
     }
 
     /// Σ g q over the rows at one evaluation.

@@ -232,12 +232,17 @@ vectorized! {
         }
     }
 
-    /// `v = weight g ⊙ (u − shrink · w)` for every direction: u, w and v are d × (size · lanes), g has the lanes.
+    /// `v = weight g ⊙ (u − shrink · w)` for every direction: u, w and v are d × (size · lanes), g has the lanes; an empty w is 0.
     pub(crate) fn trace_cotangents<E: Real>(v: &mut [E], u: &[E], w: &[E], g: &[E], weight: E, shrink: E) {
         let lanes = g.len();
-        for ((v, u), w) in v.chunks_exact_mut(lanes).zip(u.chunks_exact(lanes)).zip(w.chunks_exact(lanes)) {
-            for (((v, &u), &w), &g) in v.iter_mut().zip(u).zip(w).zip(g) {
-                *v = weight * g * (u - shrink * w);
+        for (v, u) in v.chunks_exact_mut(lanes).zip(u.chunks_exact(lanes)) {
+            for ((v, &u), &g) in v.iter_mut().zip(u).zip(g) {
+                *v = weight * g * u;
+            }
+        }
+        for (v, w) in v.chunks_exact_mut(lanes).zip(w.chunks_exact(lanes)) {
+            for ((v, &w), &g) in v.iter_mut().zip(w).zip(g) {
+                *v -= weight * g * shrink * w;
             }
         }
     }

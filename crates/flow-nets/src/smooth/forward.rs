@@ -181,7 +181,7 @@ impl<E: Real> MlpKernel<'_, E> {
         }
     }
 
-    /// [`jvp`](Self::jvp), and what [`pullback_dual`](Self::pullback_dual) needs of it.
+    /// [`jvp`](Self::jvp), and what [`pullback_dual`](Self::pullback_dual) needs of it; that alone, without the last layer's product, where `out` is empty.
     pub fn jvp_traced(&self, trace: &Trace<E>, tangents: &[E], out: &mut [E]) -> TangentTrace<E> {
         let columns = tangents.len() / self.input;
         let mut values = Buffer::take(self.tangent_trace_rows * columns);
@@ -191,7 +191,9 @@ impl<E: Real> MlpKernel<'_, E> {
             for stage in &self.stages {
                 let (h, rest) = values[stage.tangent_trace * columns..].split_at_mut(stage.input * columns);
                 if stage.hidden.is_none() {
-                    stage.pre_tangent(h, columns, stage.modulation(scale), out);
+                    if !out.is_empty() {
+                        stage.pre_tangent(h, columns, stage.modulation(scale), out);
+                    }
                     continue;
                 }
                 let [_, _, slope] = stage.traced(trace);

@@ -97,7 +97,8 @@ impl<E: Real> MlpKernel<'_, E> {
         }
     }
 
-    /// The gradient of ⟨ȳ, y⟩: `y_cotangent` is output × lanes, `x_cotangent` (input × lanes) is overwritten, `sums` is added to.
+    /// The gradient of ⟨ȳ, y⟩: `y_cotangent` is output × lanes, `x_cotangent` (input × lanes) is overwritten, `sums` is added to; where it is empty, the parameters'
+    /// gradients are left out.
     pub fn pullback(&self, trace: &Trace<E>, y_cotangent: &[E], x_cotangent: &mut [E], sums: &mut [E]) {
         let c = Cotangents { value: copy(y_cotangent), tangents: Buffer::take(0) };
         self.reverse(Passes { trace, tangents: None }, c, x_cotangent, None, sums);
@@ -106,7 +107,7 @@ impl<E: Real> MlpKernel<'_, E> {
     /// The gradient of S = ⟨ȳ, y⟩ + Σₖ ⟨vₖ, J uₖ⟩, with the uₖ of the tangent trace.
     ///
     /// `y_cotangent` is output × lanes, `cotangents` (the vₖ, as many as there are tangents) output × (k · lanes); `x_cotangent` (input × lanes) and, if
-    /// wanted, `tangent_cotangents` (∂S/∂uₖ = Jᵀ vₖ, input × (k · lanes)) are overwritten; `sums` is added to.
+    /// wanted, `tangent_cotangents` (∂S/∂uₖ = Jᵀ vₖ, input × (k · lanes)) are overwritten; `sums` is added to, or empty as for [`pullback`](Self::pullback).
     ///
     /// S is linear in the pairs (uₖ, vₖ): many of them, as in the gradient of an exact log-det, go through best in groups whose k · lanes columns stay
     /// in the cache, with ȳ in one group and zeros in the others.
@@ -146,7 +147,9 @@ impl<E: Real> MlpKernel<'_, E> {
                 (c, Cotangents { value: Buffer::take(0), tangents: Buffer::take(0) })
             };
             let scale = stage.modulation(self.scale(passes.trace));
-            self.add_affine(stage, passes, &z, scale, sums);
+            if !sums.is_empty() {
+                self.add_affine(stage, passes, &z, scale, sums);
+            }
             scale_rows(&mut z.value, lanes, scale);
             scale_rows(&mut z.tangents, columns, scale);
             if i == 0 {
@@ -188,6 +191,9 @@ impl<E: Real> MlpKernel<'_, E> {
                 columns,
                 products: &mut Buffer::take(lanes),
             });
+        }
+        if sums.is_empty() {
+            return bar;
         }
         let [out, ..] = next.traced(passes.trace);
         let (_, out_active) = stage.split(out, lanes);

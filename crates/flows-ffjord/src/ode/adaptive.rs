@@ -79,7 +79,9 @@ pub(super) fn solve<E: Real, S: System<E> + ?Sized>(
         let (before, own) = k.split_at_mut(last);
         combine(&mut next, y, &terms(dt, tableau.weights, before));
         let arrival = if arrives { to } else { t + dt };
-        system.derivative(arrival, &next[..layout.coupled], &mut own[0]);
+        // It enters the next step, if there is one, and the error.
+        let needed = if arrives { layout.judged(y.len()) } else { y.len() };
+        system.derivative(arrival, &next[..layout.coupled], &mut own[0][..needed]);
         work.evaluations += last;
 
         let ratio = norm.of(&terms(dt, tableau.error, &k), y, &next);
@@ -119,7 +121,7 @@ fn first_step<E: Real, S: System<E> + ?Sized>(
     let guess = if size < 1e-5 || speed < 1e-5 { 1e-6 } else { 0.01 * size / speed };
     let guess = guess.min(span);
     combine(next, y, &[(E::of(direction * guess), slope)]);
-    system.derivative(from + direction * guess, &next[..norm.layout.coupled], next_slope);
+    system.derivative(from + direction * guess, &next[..norm.layout.coupled], &mut next_slope[..norm.layout.judged(y.len())]);
     let bend = norm.of(&[(one, next_slope), (-one, slope)], y, y) / guess;
     let step = if speed <= 1e-15 && bend <= 1e-15 { f64::max(1e-6, guess * 1e-3) } else { (0.01 / speed.max(bend)).powf(1.0 / order) };
     // NaN in a trial that went too far: begin with the guess.

@@ -34,7 +34,7 @@ use tableau::Tableau;
 /// A closure `FnMut(f64, &[E], &mut [E])` is one, with the plain [`Layout`].
 pub trait System<E> {
     /// Writes f(t, y) to `derivative`. Where the state has quadratures behind its coupled part (see [`Layout`]), `y` may be the coupled part alone, and
-    /// `derivative` is too at stages that no quadrature needs: as long as the state, or as the coupled part.
+    /// `derivative` is too where no quadrature is needed: as long as the state, or as the coupled part.
     fn derivative(&mut self, t: f64, y: &[E], derivative: &mut [E]);
 
     /// How a state of this length is made up. By default every number counts, as one part.
@@ -57,6 +57,13 @@ pub struct Layout {
     /// The parts whose error is controlled. The error of a step is the largest of the parts' root mean squares (as in `torchdiffeq` for a tuple of states), so that
     /// a short part counts as much as a long one. A part that is left out is integrated, but does not shorten the steps.
     pub controlled: Vec<Range<usize>>,
+}
+
+impl Layout {
+    /// How much of a derivative an error estimate needs, of a state of this length: the quadratures only if one of them is controlled.
+    fn judged(&self, len: usize) -> usize {
+        if self.controlled.iter().any(|part| part.end > self.coupled) { len } else { self.coupled }
+    }
 }
 
 /// Settings of the methods that choose their steps by an error estimate.
