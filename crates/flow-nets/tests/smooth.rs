@@ -161,7 +161,7 @@ fn forward(net: &Net, x: &[f64]) -> Vec<f64> {
 fn jvp(net: &Net, x: &[f64], u: &[f64]) -> Vec<f64> {
     traced(net, x, |kernel, trace, _| {
         let mut out = vec![0.0; kernel.output() * u.len() / kernel.input()];
-        kernel.jvp(trace, u, &mut out);
+        kernel.jvp(trace, &kernel.tangents(u), &mut out);
         out
     })
 }
@@ -237,7 +237,7 @@ fn tangents_and_cotangents() {
             let (jtv, recorded) = traced(&net, &x, |kernel, trace, _| {
                 let (mut out, mut recorded) = (vec![0.0; 3 * columns], vec![0.0; 4 * columns]);
                 kernel.vjp(trace, &v, &mut out);
-                let _ = kernel.jvp_traced(trace, &u, &mut recorded);
+                let _ = kernel.jvp_traced(trace, &kernel.tangents(&u), &mut recorded);
                 (out, recorded)
             });
             assert_close(&format!("{name}: traced J u"), &recorded, &ju, 1e-15);
@@ -275,8 +275,13 @@ fn second_order_gradient() {
             let s = |net: &Net, x: &[f64], u: &[f64]| dot(&c, &forward(net, x)) + dot(&v, &jvp(net, x, u));
             let (x_bar, u_bar, sums) = traced(&net, &x, |kernel, trace, _| {
                 let (mut x_bar, mut u_bar, mut sums) = (vec![f64::NAN; x.len()], vec![f64::NAN; u.len()], vec![1.0; kernel.sums_len()]);
-                let tangents = kernel.jvp_traced(trace, &u, &mut vec![0.0; v.len()]);
+                let u = kernel.tangents(&u);
+                let tangents = kernel.jvp_traced(trace, &u, &mut []);
                 kernel.pullback_dual(trace, &tangents, &c, &v, &mut x_bar, Some(&mut u_bar), &mut sums);
+                // Without the sums everything else is the same.
+                let (mut x_alone, mut u_alone) = (vec![f64::NAN; x.len()], vec![f64::NAN; u_bar.len()]);
+                kernel.pullback_dual(trace, &tangents, &c, &v, &mut x_alone, Some(&mut u_alone), &mut []);
+                assert_eq!((&x_alone, &u_alone), (&x_bar, &u_bar), "{name}");
                 (x_bar, u_bar, sums)
             });
             assert_close(&format!("{name}: x̄"), &x_bar, &differences(&x, |x| s(&net, x, &u)), 1e-7);
@@ -363,7 +368,8 @@ fn everything<E: Real>(net: &Net, x: &[f64], c: &[f64], u: &[f64], v: &[f64]) ->
         let (mut x_bar, mut u_bar, mut sums) = (zeros(x.len()), zeros(u.len()), zeros(kernel.sums_len()));
         let mut jacobian = zeros(lanes * kernel.input() * kernel.output());
         let trace = kernel.forward_traced(&cast::<E>(x), lanes, modulation, &mut y);
-        let tangents = kernel.jvp_traced(&trace, &cast::<E>(u), &mut ju);
+        let u = kernel.tangents(&cast::<E>(u));
+        let tangents = kernel.jvp_traced(&trace, &u, &mut ju);
         kernel.vjp(&trace, &cast::<E>(v), &mut jtv);
         kernel.pullback_dual(&trace, &tangents, &cast::<E>(c), &cast::<E>(v), &mut x_bar, Some(&mut u_bar), &mut sums);
         kernel.jacobian(&trace, &mut jacobian);

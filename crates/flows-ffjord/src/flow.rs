@@ -187,7 +187,7 @@ impl<E: Scalar, D: FlowDevice<E>> ContinuousFlow<E, D> {
         let noise = cx.noise();
         let mut penalties = Vec::with_capacity(rows.len() / self.dim());
         self.for_each_block(rows, |_, first, lanes, block| {
-            let directions = Directions::new(self.trace(cx.mode()), self.dim(), lanes, &noise, first as u64);
+            let directions = Directions::new(self.trace(cx.mode()), &field.mlp, lanes, &noise, first as u64);
             let integrals = Integrals::new(&directions, true);
             let mut state = Buffer::zeroed(block.len() + integrals.len());
             state[..block.len()].copy_from_slice(block);
@@ -310,7 +310,7 @@ struct Kernel<'a, E: Scalar> {
 
 impl<E: Scalar> Kernel<'_, E> {
     fn directions(&self, lanes: usize, first_row: u64) -> Directions<E> {
-        Directions::new(self.trace, self.field.dim(), lanes, &self.noise, first_row)
+        Directions::new(self.trace, &self.field.mlp, lanes, &self.noise, first_row)
     }
 
     /// Solves from one end to the other with `solve`, adds the log-dets, and returns what `solve` leaves besides.

@@ -64,10 +64,11 @@ impl<E: Real> Objective<'_, '_, E> {
             let shrink = E::of(2.0 * self.regularisation.jacobian);
             value_cotangent(&mut value, scale, a, f, g, E::of(self.regularisation.kinetic));
             let mut part = Buffer::take(if self.directions.count == 0 { 0 } else { a.len() });
-            self.directions.for_each_group(|range, u| {
+            self.directions.for_each_group(mlp, |range, directions| {
+                let u = directions.values();
                 // Only the Jacobian norm is not linear in J.
                 let (mut ju, mut v) = (Buffer::take(if shrink == E::zero() { 0 } else { u.len() }), Buffer::take(u.len()));
-                let tangents = mlp.jvp_traced(&evaluation.trace, u, &mut ju);
+                let tangents = mlp.jvp_traced(&evaluation.trace, directions, &mut ju);
                 trace_cotangents(&mut v, u, &ju, g, self.directions.weight(), shrink);
                 if range.start == 0 {
                     mlp.pullback_dual(&evaluation.trace, &tangents, &value, &v, z_bar, None, &mut sums[..network]);

@@ -4,6 +4,7 @@ use crate::field::{Evaluation, FieldKernel};
 use flow_kernels::noise::Stream;
 use flow_kernels::workspace::Buffer;
 use flow_kernels::{Real, vectorized};
+use flow_nets::smooth::{MlpKernel, Tangents};
 use num_traits::Float;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -64,11 +65,12 @@ pub(crate) struct Directions<E: Real> {
     /// Directions that go through the network at once.
     group: usize,
     /// The probes, group by group; nothing for unit vectors.
-    probes: Option<Vec<Buffer<E>>>,
+    probes: Option<Vec<Tangents<E>>>,
 }
 
 impl<E: Real> Directions<E> {
-    pub(crate) fn new(trace: Trace, dim: usize, lanes: usize, noise: &Stream, first_row: u64) -> Self {
+    pub(crate) fn new(trace: Trace, mlp: &MlpKernel<'_, E>, lanes: usize, noise: &Stream, first_row: u64) -> Self {
+        let dim = mlp.input();
         let group = (COLUMNS / lanes.max(1)).max(1);
         let Trace::Hutchinson(Hutchinson { probes: count, distribution }) = trace else {
             return Self { dim, lanes, count: dim, group, probes: None };
@@ -89,7 +91,8 @@ impl<E: Real> Directions<E> {
                 }
             }
         }
-        Self { dim, lanes, count, group, probes: Some(groups) }
+        let probes = groups.iter().map(|values| mlp.tangents(values)).collect();
+        Self { dim, lanes, count, group, probes: Some(probes) }
     }
 
     pub(crate) fn is_exact(&self) -> bool {
@@ -102,10 +105,10 @@ impl<E: Real> Directions<E> {
     }
 
     /// Calls `f` with groups of directions, d × (size · lanes), in order.
-    pub(crate) fn for_each_group(&self, mut f: impl FnMut(Range<usize>, &[E])) {
+    pub(crate) fn for_each_group(&self, mlp: &MlpKernel<'_, E>, mut f: impl FnMut(Range<usize>, &Tangents<E>)) {
         let ranges = (0..self.count).step_by(self.group).map(|first| first..self.count.min(first + self.group));
         if let Some(probes) = &self.probes {
-            ranges.zip(probes).for_each(|(range, values)| f(range, values));
+            ranges.zip(probes).for_each(|(range, probes)| f(range, probes));
             return;
         }
         let mut units = Buffer::take(self.dim * self.group.min(self.count) * self.lanes);
@@ -116,7 +119,7 @@ impl<E: Real> Directions<E> {
             for t in 0..size {
                 units[((first + t) * size + t) * self.lanes..][..self.lanes].fill(E::one());
             }
-            f(range, units);
+            f(range, &mlp.tangents(units));
         }
     }
 }
@@ -166,10 +169,11 @@ impl Integrals {
     ) {
         let (dim, lanes) = (directions.dim, directions.lanes);
         out.fill(E::zero());
-        directions.for_each_group(|range, u| {
+        directions.for_each_group(&field.mlp, |range, tangents| {
+            let u = tangents.values();
             let size = range.len();
             let mut ju = Buffer::take(u.len());
-            field.mlp.jvp(&evaluation.trace, u, &mut ju);
+            field.mlp.jvp(&evaluation.trace, tangents, &mut ju);
             let log_det = &mut out[self.log_det.clone()];
             if directions.is_exact() {
                 for (t, i) in range.enumerate() {

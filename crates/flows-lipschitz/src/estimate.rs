@@ -238,9 +238,10 @@ pub(crate) fn pull<E: Real>(block: &Block<'_, E>, pairs: &Pairs<E>, factors: &[E
         let own_factors: Vec<E> = active.index.iter().map(|&lane| factors[lane]).collect();
         lanes::multiply(&mut v, &own_factors);
         let mut next = Buffer::take(u.len());
-        let tangents = block.mlp.jvp_traced(active.trace(), &u, &mut next);
         let none = Buffer::zeroed(u.len());
         let mut own = Buffer::take(u.len());
+        let u_ready = block.mlp.tangents(&u);
+        let tangents = block.mlp.jvp_traced(active.trace(), &u_ready, &mut next);
         block.mlp.pullback_dual(active.trace(), &tangents, &none, &v, &mut own, None, sums);
         add_picked(x_cotangent, lanes, &own, &vec![E::one(); width], &active.index);
         u = next;

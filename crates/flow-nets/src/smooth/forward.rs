@@ -31,11 +31,35 @@ impl<E: Real> Trace<E> {
     }
 }
 
+/// k tangents a row of the network's input, made ready by [`MlpKernel::tangents`] for passes at any number of points.
+#[derive(Debug)]
+pub struct Tangents<E: Real> {
+    /// u: input × (k · lanes).
+    values: Buffer<E>,
+    /// W u of the first layer, which depends on nothing else.
+    first: Buffer<E>,
+    columns: usize,
+}
+
+impl<E: Real> Tangents<E> {
+    /// The tangents themselves.
+    pub fn values(&self) -> &[E] {
+        &self.values
+    }
+}
+
 /// What [`MlpKernel::jvp_traced`] leaves for [`MlpKernel::pullback_dual`]: the tangents of layer inputs and pre-activations.
 #[derive(Debug)]
-pub struct TangentTrace<E: Real> {
-    pub(super) values: Buffer<E>,
-    pub(super) columns: usize,
+pub struct TangentTrace<'b, E: Real> {
+    pub(super) tangents: &'b Tangents<E>,
+    /// Without the tangents of the first layer's input.
+    values: Buffer<E>,
+}
+
+impl<E: Real> TangentTrace<'_, E> {
+    pub(super) fn columns(&self) -> usize {
+        self.tangents.columns
+    }
 }
 
 impl<E: Real> Stage<'_, E> {
@@ -75,6 +99,16 @@ impl<E: Real> Stage<'_, E> {
         scale_rows(z, columns, scale);
     }
 
+    /// The same, where W ḣ of the first layer is known.
+    fn pre_tangent_of(&self, tangents: &Tangents<E>, h: &[E], scale: &[E], z: &mut [E]) {
+        if self.is_first() {
+            z.copy_from_slice(&tangents.first);
+            scale_rows(z, tangents.columns, scale);
+        } else {
+            self.pre_tangent(h, tangents.columns, scale, z);
+        }
+    }
+
     /// The next layer's input tangents from this one's and ż.
     pub(super) fn activate_tangents(&self, slope: &[E], h: &[E], z: &[E], lanes: usize, columns: usize, out: &mut [E]) {
         let Some(hidden) = &self.hidden else { return };
@@ -106,9 +140,20 @@ impl<E: Real> Stage<'_, E> {
     }
 
     /// ḣ and ż of this layer in a tangent trace.
-    pub(super) fn traced_tangents<'b>(&self, trace: &'b TangentTrace<E>) -> [&'b [E]; 2] {
-        let (h, rest) = trace.values[self.tangent_trace * trace.columns..].split_at(self.input * trace.columns);
-        if self.hidden.is_none() { [h, &[]] } else { [h, &rest[..self.output * trace.columns]] }
+    pub(super) fn traced_tangents<'b>(&self, trace: &'b TangentTrace<'_, E>) -> [&'b [E]; 2] {
+        let columns = trace.columns();
+        let (h, rest) = trace.values[self.tangent_trace * columns..].split_at(self.traced_input() * columns);
+        let h = if self.is_first() { &trace.tangents.values } else { h };
+        if self.hidden.is_none() { [h, &[]] } else { [h, &rest[..self.output * columns]] }
+    }
+
+    fn is_first(&self) -> bool {
+        self.trace == 0
+    }
+
+    /// Rows of ḣ in a tangent trace.
+    fn traced_input(&self) -> usize {
+        if self.is_first() { 0 } else { self.input }
     }
 }
 
@@ -158,23 +203,34 @@ impl<E: Real> MlpKernel<'_, E> {
         &trace.values[self.trace_rows * trace.lanes..]
     }
 
-    /// J u for k tangents a row: `tangents` is input × (k · lanes), `out` output × (k · lanes).
-    pub fn jvp(&self, trace: &Trace<E>, tangents: &[E], out: &mut [E]) {
-        let columns = tangents.len() / self.input;
+    /// k tangents a row, input × (k · lanes): a copy, and what is the same of their pass wherever the network is evaluated.
+    pub fn tangents(&self, u: &[E]) -> Tangents<E> {
+        let columns = u.len() / self.input;
+        let mut values = Buffer::take(u.len());
+        values.copy_from_slice(u);
+        let stage = &self.stages[0];
+        let mut first = Buffer::take(stage.output * columns);
+        stage.pre_tangent(u, columns, &[], &mut first);
+        Tangents { values, first, columns }
+    }
+
+    /// J u for k tangents a row: `out` is output × (k · lanes).
+    pub fn jvp(&self, trace: &Trace<E>, tangents: &Tangents<E>, out: &mut [E]) {
+        let columns = tangents.columns;
         if columns == 0 || trace.lanes == 0 {
             return;
         }
         let scale = self.scale(trace);
         let mut h = Buffer::take(0);
-        for (i, stage) in self.stages.iter().enumerate() {
-            let input = if i == 0 { tangents } else { &h[..] };
+        for stage in &self.stages {
+            let input = if stage.is_first() { &tangents.values } else { &h };
             if stage.hidden.is_none() {
-                stage.pre_tangent(input, columns, stage.modulation(scale), out);
+                stage.pre_tangent_of(tangents, input, stage.modulation(scale), out);
                 continue;
             }
             let [_, _, slope] = stage.traced(trace);
             let mut z = Buffer::take(stage.output * columns);
-            stage.pre_tangent(input, columns, stage.modulation(scale), &mut z);
+            stage.pre_tangent_of(tangents, input, stage.modulation(scale), &mut z);
             let mut next = Buffer::take(stage.width() * columns);
             stage.activate_tangents(slope, input, &z, trace.lanes, columns, &mut next);
             h = next;
@@ -182,26 +238,26 @@ impl<E: Real> MlpKernel<'_, E> {
     }
 
     /// [`jvp`](Self::jvp), and what [`pullback_dual`](Self::pullback_dual) needs of it; that alone, without the last layer's product, where `out` is empty.
-    pub fn jvp_traced(&self, trace: &Trace<E>, tangents: &[E], out: &mut [E]) -> TangentTrace<E> {
-        let columns = tangents.len() / self.input;
+    pub fn jvp_traced<'b>(&self, trace: &Trace<E>, tangents: &'b Tangents<E>, out: &mut [E]) -> TangentTrace<'b, E> {
+        let columns = tangents.columns;
         let mut values = Buffer::take(self.tangent_trace_rows * columns);
         if columns > 0 && trace.lanes > 0 {
             let scale = self.scale(trace);
-            values[..self.input * columns].copy_from_slice(&tangents[..self.input * columns]);
             for stage in &self.stages {
-                let (h, rest) = values[stage.tangent_trace * columns..].split_at_mut(stage.input * columns);
+                let (h, rest) = values[stage.tangent_trace * columns..].split_at_mut(stage.traced_input() * columns);
+                let h = if stage.is_first() { &tangents.values } else { &*h };
                 if stage.hidden.is_none() {
                     if !out.is_empty() {
-                        stage.pre_tangent(h, columns, stage.modulation(scale), out);
+                        stage.pre_tangent_of(tangents, h, stage.modulation(scale), out);
                     }
                     continue;
                 }
                 let [_, _, slope] = stage.traced(trace);
                 let (z, rest) = rest.split_at_mut(stage.output * columns);
-                stage.pre_tangent(h, columns, stage.modulation(scale), z);
+                stage.pre_tangent_of(tangents, h, stage.modulation(scale), z);
                 stage.activate_tangents(slope, h, z, trace.lanes, columns, &mut rest[..stage.width() * columns]);
             }
         }
-        TangentTrace { values, columns }
+        TangentTrace { tangents, values }
     }
 }

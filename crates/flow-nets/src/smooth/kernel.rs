@@ -98,7 +98,7 @@ pub(super) struct Stage<'a, E: Real> {
     pub(super) sums: LayerSums,
     /// Place of h in a trace, in blocks' rows.
     pub(super) trace: usize,
-    /// Place of ḣ in a tangent trace.
+    /// Place of ḣ in a tangent trace; of the first layer, of ż.
     pub(super) tangent_trace: usize,
 }
 
@@ -210,13 +210,15 @@ impl<'a, E: Real> MlpKernel<'a, E> {
                 tangent_trace,
             });
             modulation += output;
+            // The tangents of the input are not the trace's own.
+            let traced_input = if i == 0 { 0 } else { width };
             if let Some(hidden) = hidden {
                 trace += width + output + hidden.activated;
-                tangent_trace += width + output;
+                tangent_trace += traced_input + output;
                 width = hidden.passed + hidden.activated;
             } else {
                 trace += width;
-                tangent_trace += width;
+                tangent_trace += traced_input;
                 width = output;
             }
         }

@@ -43,7 +43,7 @@ mod module;
 mod reverse;
 
 pub use activation::Activation;
-pub use forward::{TangentTrace, Trace};
+pub use forward::{TangentTrace, Tangents, Trace};
 pub use jacobian::JacobianFactors;
 pub use kernel::{Layer, LayerSums, MlpKernel, Modulated, Modulation};
 pub use module::{Initialisation, Mlp, MlpConfig, MlpLayer};

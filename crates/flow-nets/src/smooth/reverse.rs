@@ -25,7 +25,7 @@ impl<E: Real> Cotangents<E> {
 #[derive(Clone, Copy)]
 struct Passes<'b, E: Real> {
     trace: &'b Trace<E>,
-    tangents: Option<&'b TangentTrace<E>>,
+    tangents: Option<&'b TangentTrace<'b, E>>,
 }
 
 impl<'b, E: Real> Passes<'b, E> {
@@ -35,7 +35,7 @@ impl<'b, E: Real> Passes<'b, E> {
 
     /// Columns of all tangents: k · lanes.
     fn columns(self) -> usize {
-        self.tangents.map_or(0, |t| t.columns)
+        self.tangents.map_or(0, TangentTrace::columns)
     }
 
     /// ḣ and ż of a layer: empty without tangents.
@@ -115,7 +115,7 @@ impl<E: Real> MlpKernel<'_, E> {
     pub fn pullback_dual(
         &self,
         trace: &Trace<E>,
-        tangents: &TangentTrace<E>,
+        tangents: &TangentTrace<'_, E>,
         y_cotangent: &[E],
         cotangents: &[E],
         x_cotangent: &mut [E],
