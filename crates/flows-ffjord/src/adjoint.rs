@@ -3,7 +3,7 @@
 use crate::objective::Objective;
 use crate::ode::{Layout, OdeError, Solver, System, Work};
 use flow_kernels::Real;
-use flow_kernels::simd::dot;
+use flow_kernels::simd::{dot, scale};
 use flow_kernels::workspace::Buffer;
 use num_traits::Float;
 use serde::{Deserialize, Serialize};
@@ -49,8 +49,8 @@ impl<E: Real> System<E> for AdjointSystem<'_, '_, E> {
         let evaluation = self.objective.field.evaluate(t, z, self.objective.lanes, dz);
         let sums = if dtheta.is_empty() { &mut [] } else { &mut self.sums[..] };
         self.objective.pull(&evaluation, dz, -E::one(), a, Some(&self.minus_g), da, sums);
-        let mean = E::of(1.0 / self.objective.lanes as f64);
-        dtheta.iter_mut().zip(self.sums.iter()).for_each(|(d, &s)| *d = mean * s);
+        dtheta.copy_from_slice(&self.sums[..dtheta.len()]);
+        scale(dtheta, E::of(1.0 / self.objective.lanes as f64));
     }
 
     fn layout(&self, len: usize) -> Layout {

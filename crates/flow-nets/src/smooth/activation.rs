@@ -67,6 +67,13 @@ impl Activation {
 /// φ of one branch: value, first and second derivative, from one evaluation of the exponential.
 pub(super) trait Smooth<E>: Copy {
     fn eval(self, z: E) -> [E; 3];
+
+    /// φ″ alone, where φ and φ′ are known.
+    #[inline(always)]
+    fn bend(self, z: E, _: E, _: E) -> E {
+        let [.., d2] = self.eval(z);
+        d2
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -76,7 +83,12 @@ impl<E: Real> Smooth<E> for Tanh {
     fn eval(self, z: E) -> [E; 3] {
         let f = tanh(z);
         let d = E::one() - f * f;
-        [f, d, -(f + f) * d]
+        [f, d, self.bend(z, f, d)]
+    }
+
+    #[inline(always)]
+    fn bend(self, _: E, f: E, d: E) -> E {
+        -(f + f) * d
     }
 }
 

@@ -47,7 +47,9 @@ impl<E: Real> WithSmooth<E> for Activate<'_, E> {
 /// Forward-over-reverse through an activation, for all tangents: ż̄ₖ = φ′ wₖ and z̄ = φ′ c + φ″ Σₖ wₖ żₖ (times η₂; summed over the branches).
 pub(super) struct Curve<'b, E> {
     pub(super) z: &'b [E],
-    /// η₂ φ′.
+    /// η₂ φ, every branch.
+    pub(super) out: &'b [E],
+    /// η₂ φ′, every branch.
     pub(super) slope: &'b [E],
     /// ∂S/∂h, every branch.
     pub(super) c: &'b [E],
@@ -145,8 +147,9 @@ vectorized! {
     }
 
     fn curve<E: Real, P: Smooth<E>>(phi: P, pass: Curve<'_, E>) {
-        let Curve { z, slope, c, w, dz, z_bar, dz_bar, gain, lanes, columns, products } = pass;
-        for (branch, c) in c.chunks_exact(z.len()).enumerate() {
+        let Curve { z, out, slope, c, w, dz, z_bar, dz_bar, gain, lanes, columns, products } = pass;
+        let plain = E::one() / gain;
+        for (branch, (c, out)) in c.chunks_exact(z.len()).zip(out.chunks_exact(z.len())).enumerate() {
             let (slope, w) = (&slope[branch * z.len()..][..z.len()], &w[branch * dz.len()..][..dz.len()]);
             let sign = sign::<E>(branch);
             for j in 0..z.len() / lanes {
@@ -161,9 +164,9 @@ vectorized! {
                     }
                 }
                 pull_row(branch == 0, slope, &c[row.clone()], z_bar);
-                for ((z_bar, &z), &q) in z_bar.iter_mut().zip(&z[row]).zip(&*products) {
-                    let [.., d2] = phi.eval(sign * z);
-                    *z_bar += gain * d2 * q;
+                let known = z[row.clone()].iter().zip(&out[row]).zip(slope);
+                for ((z_bar, ((&z, &f), &d)), &q) in z_bar.iter_mut().zip(known).zip(&*products) {
+                    *z_bar += gain * phi.bend(sign * z, plain * f, plain * sign * d) * q;
                 }
             }
         }

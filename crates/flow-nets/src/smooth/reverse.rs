@@ -175,11 +175,14 @@ impl<E: Real> MlpKernel<'_, E> {
         let [dh, dz] = passes.tangents(stage);
         let (c_passed, c_active) = stage.split(&c.value, lanes);
         let (w_passed, w_active) = stage.split(&c.tangents, columns);
+        let [out, ..] = next.traced(passes.trace);
+        let (_, out_active) = stage.split(out, lanes);
         if columns == 0 {
             pull_cotangents(slope, c_active, &mut bar.value, lanes, lanes);
         } else {
             hidden.phi.with(Curve {
                 z,
+                out: out_active,
                 slope,
                 c: c_active,
                 w: w_active,
@@ -195,8 +198,6 @@ impl<E: Real> MlpKernel<'_, E> {
         if sums.is_empty() {
             return bar;
         }
-        let [out, ..] = next.traced(passes.trace);
-        let (_, out_active) = stage.split(out, lanes);
         if let Some(beta) = stage.sums.beta {
             sums[beta] += hidden.phi.log_slope * (dot(z, &bar.value) - dot(c_active, out_active));
         }

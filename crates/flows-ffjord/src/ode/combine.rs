@@ -18,8 +18,14 @@ vectorized! {
     pub(crate) fn combine<E: Real>(out: &mut [E], y: &[E], terms: &[Term<'_, E>]) {
         for (i, out) in out.chunks_mut(CHUNK).enumerate() {
             let at = i * CHUNK..i * CHUNK + out.len();
-            out.copy_from_slice(&y[at.clone()]);
-            for &(a, x) in terms {
+            let Some((&(a, x), others)) = terms.split_first() else {
+                out.copy_from_slice(&y[at]);
+                continue;
+            };
+            for ((out, &y), &x) in out.iter_mut().zip(&y[at.clone()]).zip(&x[at.clone()]) {
+                *out = y + a * x;
+            }
+            for &(a, x) in others {
                 for (out, &x) in out.iter_mut().zip(&x[at.clone()]) {
                     *out += a * x;
                 }
