@@ -1,6 +1,6 @@
 //! Solvers on their own.
 
-use flows_ffjord::ode::{Adaptive, Fixed, OdeError, Solver};
+use flows_ffjord::ode::{Adaptive, Fixed, Layout, OdeError, Solver, System};
 
 const RELAXED: Adaptive =
     Adaptive { rtol: 1e-5, atol: 1e-5, safety: 0.9, shrink: 0.2, growth: 10.0, smallest_step: 0.0, max_evaluations: 10_000 };
@@ -92,6 +92,44 @@ fn failures_are_errors() {
     assert!(matches!(solve(coarse, |t, y| -1e7 * (y - t.cos()), 0.0), OdeError::StepUnderflow { .. }));
     let fixed = Solver::Euler(Fixed { steps: 4 });
     assert!(matches!(solve(fixed, |_, _| f64::INFINITY, 0.0), OdeError::NotFinite { what: "the state", .. }));
+}
+
+/// z' = −z and its integral, and how many of the evaluations had to give the integral's derivative.
+struct Decay {
+    controlled: bool,
+    with_integral: usize,
+}
+
+impl System<f64> for Decay {
+    fn derivative(&mut self, _: f64, y: &[f64], derivative: &mut [f64]) {
+        derivative[0] = -y[0];
+        if let Some(integral) = derivative.get_mut(1) {
+            *integral = y[0];
+            self.with_integral += 1;
+        }
+    }
+
+    fn layout(&self, len: usize) -> Layout {
+        Layout { coupled: 1, controlled: if self.controlled { vec![0..1, 1..len] } else { vec![0..1] } }
+    }
+}
+
+#[test]
+fn quadratures_are_evaluated_where_they_enter() {
+    let [dopri5, bosh3] = adaptive(1e-6);
+    // The second stage of Dopri5 is in no sum.
+    for (solver, idle) in [(dopri5, 1), (bosh3, 0)] {
+        for controlled in [true, false] {
+            let mut system = Decay { controlled, with_integral: 0 };
+            let mut y = [1.0, 0.0];
+            let work = solver.solve(&mut system, 0.0, 3.0, &mut y).unwrap();
+            assert!((y[1] - (1.0 - (-3.0_f64).exp())).abs() < 1e-5, "{solver:?}: {}", y[1]);
+            // The trial for the first step's size and the end of the last step are for the error alone.
+            let judged = if controlled { 0 } else { 2 };
+            let expected = work.evaluations - idle * (work.accepted + work.rejected) - judged;
+            assert_eq!(system.with_integral, expected, "{solver:?}, controlled: {controlled}");
+        }
+    }
 }
 
 /// In f32 the time stays in f64: a hundred thousand steps do not lose the end.
