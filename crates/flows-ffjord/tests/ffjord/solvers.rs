@@ -110,7 +110,7 @@ impl System<f64> for Decay {
     }
 
     fn layout(&self, len: usize) -> Layout {
-        Layout { coupled: 1, controlled: if self.controlled { vec![0..1, 1..len] } else { vec![0..1] } }
+        Layout { coupled: 1, controlled: [0..1, 1..len].into_iter().take(1 + usize::from(self.controlled)).collect() }
     }
 }
 
