@@ -45,4 +45,4 @@ pub use rows::{
     RowKernel, RowPass, RowPoint, RowTape, RowTapes, RowView, Rows, SamplesPoint, Taped, TapedRows, to_host,
 };
 pub use scalar::{DefaultDevice, FlowDevice, Real, Scalar};
-pub use threads::{Threaded, everywhere, in_pool, parallel};
+pub use threads::{Threaded, parallel, work_through};

@@ -17,21 +17,15 @@ impl<T: ?Sized> Threaded for T {}
 #[cfg(not(feature = "cuda"))]
 mod pool {
     use super::Threaded;
+    use rayon::ScopeFifo;
     use rayon::prelude::*;
 
-    /// Runs `f(true)` on the calling thread and `f(false)` on every other thread of the pool, as soon as it is free; returns when all have.
-    pub fn everywhere(f: impl Fn(bool) + Threaded) {
-        rayon::scope(|scope| {
-            for _ in 1..rayon::current_num_threads() {
-                scope.spawn(|_| f(false));
-            }
-            f(true);
-        });
-    }
-
-    /// Runs `f` on a thread of the pool, where nested parallel work starts without waking another thread first.
-    pub fn in_pool<R: Threaded>(f: impl FnOnce() -> R + Threaded) -> R {
-        rayon::scope(|_| f())
+    /// Works through tasks, first come first served, on all threads of the pool until none is left; a task may add further ones.
+    pub fn work_through<T: Threaded>(first: impl Iterator<Item = T> + Threaded, run: impl Fn(T, &mut dyn FnMut(T)) + Threaded) {
+        fn add<'scope, T: Threaded + 'scope>(scope: &ScopeFifo<'scope>, task: T, run: &'scope (impl Fn(T, &mut dyn FnMut(T)) + Threaded)) {
+            scope.spawn_fifo(move |scope| run(task, &mut |next| add(scope, next, run)));
+        }
+        rayon::scope_fifo(|scope| first.for_each(|task| add(scope, task, &run)));
     }
 
     /// `f(0)`, …, `f(count − 1)`, in parallel.
@@ -43,15 +37,14 @@ mod pool {
 #[cfg(feature = "cuda")]
 mod pool {
     use super::Threaded;
+    use std::collections::VecDeque;
 
-    /// Runs `f(true)`.
-    pub fn everywhere(f: impl Fn(bool) + Threaded) {
-        f(true);
-    }
-
-    /// Runs `f`.
-    pub fn in_pool<R: Threaded>(f: impl FnOnce() -> R + Threaded) -> R {
-        f()
+    /// Works through tasks, first come first served, until none is left; a task may add further ones.
+    pub fn work_through<T: Threaded>(first: impl Iterator<Item = T> + Threaded, run: impl Fn(T, &mut dyn FnMut(T)) + Threaded) {
+        let mut tasks: VecDeque<T> = first.collect();
+        while let Some(task) = tasks.pop_front() {
+            run(task, &mut |next| tasks.push_back(next));
+        }
     }
 
     /// `f(0)`, …, `f(count − 1)`.
@@ -60,4 +53,4 @@ mod pool {
     }
 }
 
-pub use pool::{everywhere, in_pool, parallel};
+pub use pool::{parallel, work_through};

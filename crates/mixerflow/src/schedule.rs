@@ -1,33 +1,35 @@
-//! The work of a pass through the layers as one list that all threads take from.
+//! The work of a pass through the layers, in tasks that any thread takes as soon as what they need is there. Nobody waits: a task that was last to give another one what it needs hands it on.
 
-use flow_api::{FlowError, Result, Threaded, everywhere, in_pool};
-use std::cell::Cell;
+use flow_api::{Result, Threaded, work_through};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A piece of work.
-#[derive(Clone, Copy)]
+/// Most layers that are ready at a time: one whose sums are added up, one that groups go through, and the next.
+const READY: usize = 3;
+
+/// A piece of work. Their order is that in which errors are reported.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Task {
-    /// Makes the kernels of a layer ready.
-    Prepare(usize),
-    /// Takes a group of samples through a layer.
+    /// Makes the kernels of a layer ready: needs the end of the layer [`READY`] before it.
+    Prepare { layer: usize },
+    /// Takes a group of samples through a layer: needs the kernels, and the group to be through the layer before.
     Run { layer: usize, group: usize },
-    /// Adds up what the groups left of a layer.
-    Finish(usize),
+    /// Adds up what the groups left of a layer: needs all of them to be through.
+    Finish { layer: usize },
 }
 
-/// All tasks, so that each comes behind those that it waits for. A layer is prepared before the last one's groups run and finished behind those of the next one:
-/// nobody waits at the border of two layers, and no more than three are ready at a time, besides those that further threads are still finishing.
-fn tasks(layers: usize, groups: usize) -> Vec<Task> {
-    let mut tasks = Vec::with_capacity(layers * (groups + 2));
-    tasks.extend((layers > 0).then_some(Task::Prepare(0)));
-    for layer in 0..layers {
-        tasks.extend((layer + 1 < layers).then_some(Task::Prepare(layer + 1)));
-        tasks.extend((0..groups).map(|group| Task::Run { layer, group }));
-        tasks.extend(layer.checked_sub(1).map(Task::Finish));
+/// Counts what a task still needs.
+struct Needs(AtomicUsize);
+
+impl Needs {
+    fn new(count: usize) -> Self {
+        Self(AtomicUsize::new(count))
     }
-    tasks.extend(layers.checked_sub(1).map(Task::Finish));
-    tasks
+
+    /// One more thing is there; true if it was the last.
+    fn meet(&self) -> bool {
+        self.0.fetch_sub(1, Ordering::AcqRel) == 1
+    }
 }
 
 /// A layer on its way.
@@ -35,19 +37,9 @@ struct Layer<K, S> {
     kernel: Mutex<Option<Arc<K>>>,
     /// By group.
     sums: Mutex<Vec<Option<S>>>,
-    groups_done: AtomicUsize,
-}
-
-struct Schedule<K, S> {
-    tasks: Vec<Task>,
-    next: AtomicUsize,
-    layers: Vec<Layer<K, S>>,
-    /// Layers that each group is through.
-    through: Vec<AtomicUsize>,
-    /// Someone failed: nobody waits any more.
-    stopped: AtomicBool,
-    /// The failure that came first in the order of the tasks.
-    error: Mutex<Option<(usize, FlowError)>>,
+    /// By group.
+    run: Vec<Needs>,
+    finish: Needs,
 }
 
 /// A poisoned lock belongs to a thread that panicked, whose panic goes on to the caller.
@@ -55,76 +47,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-thread_local! {
-    /// This thread is inside a task. Where a task is itself spread over threads and waits for them, rayon may hand the thread other work, a helper's part of this schedule too: it
-    /// would then wait for the very task that it interrupted. So helpers do not start here.
-    static WORKING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Ends a thread's work; a panic stops the others.
-struct Working<'a> {
-    before: bool,
-    stopped: &'a AtomicBool,
-}
-
-impl Drop for Working<'_> {
-    fn drop(&mut self) {
-        WORKING.set(self.before);
-        if std::thread::panicking() {
-            self.stopped.store(true, Ordering::Release);
-        }
-    }
-}
-
-impl<K, S> Schedule<K, S> {
-    fn new(layers: usize, groups: usize) -> Self {
-        let layer =
-            || Layer { kernel: Mutex::new(None), sums: Mutex::new((0..groups).map(|_| None).collect()), groups_done: AtomicUsize::new(0) };
-        Self {
-            tasks: tasks(layers, groups),
-            next: AtomicUsize::new(0),
-            layers: (0..layers).map(|_| layer()).collect(),
-            through: (0..groups).map(|_| AtomicUsize::new(0)).collect(),
-            stopped: AtomicBool::new(false),
-            error: Mutex::new(None),
-        }
-    }
-
-    /// Takes tasks until none is left. Whatever a task waits for comes before it in the list, so another thread has it in hand and itself waits for still earlier ones alone.
-    fn work(&self, perform: impl Fn(Task) -> Result<()>) {
-        let _working = Working { before: WORKING.replace(true), stopped: &self.stopped };
-        while !self.stopped.load(Ordering::Acquire) {
-            let at = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(&task) = self.tasks.get(at) else { break };
-            if let Err(error) = perform(task) {
-                let mut first = lock(&self.error);
-                if first.as_ref().is_none_or(|(earlier, _)| at < *earlier) {
-                    *first = Some((at, error));
-                }
-                self.stopped.store(true, Ordering::Release);
-            }
-        }
-    }
-
-    /// Waits for another thread; false if there is no more to wait for.
-    fn wait(&self, ready: impl Fn() -> bool) -> bool {
-        let mut rounds = 0_u32;
-        while !ready() {
-            if self.stopped.load(Ordering::Acquire) {
-                return false;
-            }
-            rounds = rounds.saturating_add(1);
-            if rounds < 100 { std::hint::spin_loop() } else { std::thread::yield_now() }
-        }
-        true
-    }
-}
-
 /// Takes `groups` groups of samples through `layers` layers on all threads of the pool: `prepare` makes a layer's kernels, `run` takes a group through them, and `finish` is given what `run`
-/// left of a layer, in the order of the groups. The results do not depend on the number of threads.
+/// left of a layer, in the order of the groups. No more than three layers are ready at a time. The results do not depend on the number of threads.
 ///
 /// # Errors
-/// That of a task; of several that failed at the same time, of the earliest.
+/// That of a task; of several that failed at the same time, of the first in order.
 pub(crate) fn schedule<K: Threaded, S: Threaded>(
     layers: usize,
     groups: usize,
@@ -132,51 +59,71 @@ pub(crate) fn schedule<K: Threaded, S: Threaded>(
     run: impl Fn(usize, usize, &K) -> Result<S> + Threaded,
     finish: impl Fn(&K, Vec<S>) -> Result<()> + Threaded,
 ) -> Result<()> {
-    let schedule = Schedule::new(layers, groups);
-    let kernel = |layer: usize| lock(&schedule.layers[layer].kernel).clone();
-    let perform = |task| {
+    let layer = |layer| Layer {
+        kernel: Mutex::new(None),
+        sums: Mutex::new((0..groups).map(|_| None).collect()),
+        run: (0..groups).map(|_| Needs::new(if layer == 0 { 1 } else { 2 })).collect(),
+        finish: Needs::new(groups + 1),
+    };
+    let on_their_way: Vec<Layer<K, S>> = (0..layers).map(layer).collect();
+    let perform = |task, then: &mut dyn FnMut(Task)| {
         match task {
-            Task::Prepare(layer) => {
+            Task::Prepare { layer } => {
                 let kernel = Arc::new(prepare(layer)?);
-                *lock(&schedule.layers[layer].kernel) = Some(kernel);
+                let own = &on_their_way[layer];
+                *lock(&own.kernel) = Some(kernel);
+                (0..groups).filter(|&group| own.run[group].meet()).for_each(|group| then(Task::Run { layer, group }));
+                if own.finish.meet() {
+                    then(Task::Finish { layer });
+                }
             }
             Task::Run { layer, group } => {
-                let ready = || schedule.through[group].load(Ordering::Acquire) == layer && lock(&schedule.layers[layer].kernel).is_some();
-                if !schedule.wait(ready) {
-                    return Ok(());
-                }
-                let Some(kernel) = kernel(layer) else { return Ok(()) };
+                let own = &on_their_way[layer];
+                let Some(kernel) = lock(&own.kernel).clone() else { return Ok(()) };
                 let sums = run(layer, group, &kernel)?;
-                lock(&schedule.layers[layer].sums)[group] = Some(sums);
-                schedule.through[group].store(layer + 1, Ordering::Release);
-                schedule.layers[layer].groups_done.fetch_add(1, Ordering::Release);
-            }
-            Task::Finish(layer) => {
-                let through = || schedule.layers[layer].groups_done.load(Ordering::Acquire) == groups;
-                if !schedule.wait(|| through() && lock(&schedule.layers[layer].kernel).is_some()) {
-                    return Ok(());
+                drop(kernel);
+                lock(&own.sums)[group] = Some(sums);
+                if on_their_way.get(layer + 1).is_some_and(|next| next.run[group].meet()) {
+                    then(Task::Run { layer: layer + 1, group });
                 }
-                let sums = std::mem::take(&mut *lock(&schedule.layers[layer].sums));
-                let Some(kernel) = lock(&schedule.layers[layer].kernel).take() else { return Ok(()) };
+                if own.finish.meet() {
+                    then(Task::Finish { layer });
+                }
+            }
+            Task::Finish { layer } => {
+                let own = &on_their_way[layer];
+                let Some(kernel) = lock(&own.kernel).take() else { return Ok(()) };
+                let sums = std::mem::take(&mut *lock(&own.sums));
                 finish(&kernel, sums.into_iter().flatten().collect())?;
+                drop(kernel);
+                if layer + READY < layers {
+                    then(Task::Prepare { layer: layer + READY });
+                }
             }
         }
         Ok(())
     };
-    in_pool(|| {
-        everywhere(|caller| {
-            if caller || !WORKING.get() {
-                schedule.work(perform);
+    let (stopped, error) = (AtomicBool::new(false), Mutex::new(None));
+    work_through((0..layers.min(READY)).map(|layer| Task::Prepare { layer }), |task, then| {
+        if stopped.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(failure) = perform(task, then) {
+            stopped.store(true, Ordering::Relaxed);
+            let mut first = lock(&error);
+            if first.as_ref().is_none_or(|(earlier, _)| task < *earlier) {
+                *first = Some((task, failure));
             }
-        });
+        }
     });
-    let error = lock(&schedule.error).take();
+    let error = lock(&error).take();
     error.map_or(Ok(()), |(_, error)| Err(error))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flow_api::FlowError;
     use rayon::prelude::*;
     use std::sync::Mutex;
 
@@ -195,8 +142,8 @@ mod tests {
                 for _ in 0..50 {
                     let (seen, finished) = (Mutex::new(vec![Vec::new(); groups]), Mutex::new(Vec::new()));
                     let run = |layer: usize, group: usize, kernel: &usize| {
-                        // A task that is itself spread over threads and waits for them.
-                        let sum: usize = (0..8).into_par_iter().map(std::hint::black_box).sum();
+                        // A task that is itself spread over threads and waits for them, long enough to be.
+                        let sum: usize = (0..8).into_par_iter().map(|i| (0..1_000).fold(i, |i, _| std::hint::black_box(i))).sum();
                         lock(&seen)[group].push(layer);
                         Ok(kernel + group + sum)
                     };
@@ -239,7 +186,7 @@ mod tests {
             on_threads(threads, || schedule(40, 9, prepare, |_, _, _: &Counted<'_>| Ok(()), |_, _| Ok(()))).unwrap();
             assert_eq!(alive.into_inner(), 0);
             let most = most.into_inner();
-            assert!((2..=threads + 2).contains(&most), "{most} on {threads} threads");
+            assert!((1..=READY).contains(&most), "{most} on {threads} threads");
         }
     }
 
