@@ -101,13 +101,13 @@ impl<E: Real> Buffer<E> {
         buffer.fill(E::zero());
         buffer
     }
+}
 
-    /// Brings the buffer into the cache of this core: one number of each cache line is read, one after the other without waiting, where a kernel that reads several rows at once would
-    /// wait for line after line.
-    pub fn fetch(&self) {
-        let lines = self.iter().step_by(ALIGNMENT / size_of::<E>());
-        std::hint::black_box(lines.fold(E::zero(), |sum, &x| sum + x));
-    }
+/// Brings numbers into the cache of this core: one of each cache line is read, one after the other without waiting, where a kernel that reads several rows at once would wait for line
+/// after line.
+pub fn fetch<E: Real>(x: &[E]) {
+    let lines = x.iter().step_by(ALIGNMENT / size_of::<E>());
+    std::hint::black_box(lines.fold(E::zero(), |sum, &x| sum + x));
 }
 
 impl<E: Real> Deref for Buffer<E> {

@@ -118,6 +118,11 @@ impl<T: Transformer<E>, E: Scalar> RowKernel<E> for Kernel<'_, T, E> {
     fn sums_len(&self) -> usize {
         self.net.sums_len()
     }
+
+    fn finish(&self, sums: &[E], _: E, gradients: &mut [E]) -> Result<()> {
+        self.net.finish(sums, gradients);
+        Ok(())
+    }
 }
 
 impl<T: Transformer<E>, E: Scalar> Kernel<'_, T, E> {

@@ -3,7 +3,7 @@
 use super::affine::AffineMap;
 use crate::{Context, FlowDevice, InverseKind, LayerInfo, LogDetKind, Module, Result, Scalar, SolveReport, parameter_count};
 use dfdx::prelude::{OwnedTape, Tensor};
-use flow_kernels::workspace::Buffer;
+use flow_kernels::workspace::{Buffer, fetch};
 
 /// A block's bookkeeping: everything besides its values.
 ///
@@ -93,7 +93,7 @@ impl<E: Scalar> RowTape<E> {
     /// An unsupported pullback if the forward pass left nothing: the tape was made by another kernel.
     pub fn pop(&mut self) -> Result<Buffer<E>> {
         let buffer = self.buffers.pop().ok_or_else(|| crate::bijector::foreign_point(""))?;
-        buffer.fetch();
+        fetch(&buffer);
         Ok(buffer)
     }
 }

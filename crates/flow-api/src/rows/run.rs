@@ -23,6 +23,9 @@ const MAX_GROUPS: [usize; 2] = [16, 32];
 /// Rows in a group of a large batch.
 const MANY_ROWS: usize = 512;
 
+/// Sums of groups that are added up at a time.
+const SUMS_AT_ONCE: usize = 1 << 11;
+
 /// A condition in host memory: one vector a sample, row-major.
 #[derive(Debug, Clone)]
 pub struct HostCondition<E> {
@@ -376,11 +379,13 @@ impl<'a, E: Scalar> RowPass<'a, E> {
     /// # Errors
     /// Those of the kernel.
     pub fn finish(&self, sums: impl IntoIterator<Item = Buffer<E>>, log_det: &[E], gradients: &mut [E]) -> Result<()> {
-        let total = sums.into_iter().reduce(|mut total, part| {
-            add(&mut total, &part);
-            total
-        });
-        let Some(total) = total else { return Ok(()) };
+        let mut sums = sums.into_iter();
+        let Some(mut total) = sums.next() else { return Ok(()) };
+        let others: Vec<_> = sums.collect();
+        // Part by part, so that the total stays in the first-level cache.
+        for (at, total) in (0..).step_by(SUMS_AT_ONCE).zip(total.chunks_mut(SUMS_AT_ONCE)) {
+            others.iter().for_each(|other| add(total, &other[at..at + total.len()]));
+        }
         let log_det = log_det.iter().copied().sum::<E>() * E::of(self.view.rows() as f64);
         self.kernel.finish(&total, log_det, gradients).map_err(|e| e.in_layer(self.path))
     }

@@ -5,15 +5,15 @@ use super::activation::{Activation, Gelu, Nonlinear, Relu, Silu, Tanh};
 use super::epilogue::{Activated, ActivatedBeside, Pulled, PulledOntoSkip, Shifted, Summed};
 use flow_api::{FlowError, Result, RowTape, Scalar};
 use flow_kernels::matmul::{Accumulate, Bias, Epilogue, Operand, matmul, matmul_with, transpose};
-use flow_kernels::simd::add_lanes;
-use flow_kernels::workspace::Buffer;
+use flow_kernels::simd::{add, add_lanes, axpy};
+use flow_kernels::workspace::{Buffer, fetch};
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 /// Features so few that they would leave half of a register empty.
 const FEW: usize = 8;
 
-/// Inputs so few that what the first activation needs is sooner computed again than written to memory and read back.
+/// Inputs so few that what follows from them alone is sooner computed again than written to memory and read back.
 const FEW_INPUTS: usize = 32;
 
 /// y = W x + b with W (outputs × inputs) row-major.
@@ -46,6 +46,7 @@ impl<'a, E: Scalar> Affine<'a, E> {
     fn turned(&self) -> Operand<'_, E> {
         let turned = self.turned.get_or_init(|| {
             let mut turned = Buffer::take(self.weight.len());
+            fetch(self.weight);
             transpose(&mut turned, self.weight());
             turned
         });
@@ -117,10 +118,44 @@ macro_rules! for_activation {
 }
 
 impl<E: Scalar> ResidualMlpKernel<'_, E> {
-    /// Number of parameters, which is the length of the sums of [`ResidualMlpKernel::pullback`].
-    pub fn sums_len(&self) -> usize {
+    fn parameters(&self) -> usize {
         let len = |layer: &Affine<'_, E>| layer.weight.len() + layer.bias.len();
         len(&self.initial) + self.blocks.iter().flatten().map(len).sum::<usize>() + len(&self.last)
+    }
+
+    /// Length of the sums of [`ResidualMlpKernel::pullback`]: one a parameter, in the order of the module's visit, and more where those of the last weight are spread.
+    ///
+    /// That is so where inputs are few: what the last layer saw, h = W₀ x + b₀ + Σ (W₁ v + b₁) over the blocks with v = φ(…), is not kept then, and its weight's gradient G hᵀ is put
+    /// together of G xᵀ and one G vᵀ a block, summed over all rows. G vᵀ of the last block lies where the weight's own sums would, those of the other blocks and G xᵀ behind all parameters.
+    pub fn sums_len(&self) -> usize {
+        self.parameters() + if self.is_lean() { self.of_blocks_len() + self.config.outputs * self.initial.inputs() } else { 0 }
+    }
+
+    fn of_blocks_len(&self) -> usize {
+        (self.blocks.len() - 1) * self.last.weight.len()
+    }
+
+    /// Adds to the parameters' gradients what the sums over all rows make.
+    pub fn finish(&self, sums: &[E], gradients: &mut [E]) {
+        if !self.is_lean() {
+            return add(gradients, sums);
+        }
+        let (own, behind) = sums.split_at(self.parameters());
+        let (own, last) = own.split_at(own.len() - self.last.weight.len() - self.last.bias.len());
+        let (of_last_block, bias) = last.split_at(self.last.weight.len());
+        let (gradients, last) = gradients.split_at_mut(own.len());
+        let (weight, for_bias) = last.split_at_mut(self.last.weight.len());
+        add(gradients, own);
+        add(for_bias, bias);
+        let (of_blocks, of_input) = behind.split_at(self.of_blocks_len());
+        let of_blocks = of_blocks.chunks_exact(weight.len()).chain([of_last_block]);
+        let parts = of_blocks.zip(self.blocks.iter().map(|[_, second]| second)).chain([(of_input, &self.initial)]);
+        for (part, layer) in parts {
+            matmul(weight, Accumulate::Add, rows(part, layer.inputs()), layer.weight().transposed());
+            for (weight, &g) in weight.chunks_exact_mut(self.config.hidden).zip(bias) {
+                axpy(weight, g, layer.bias);
+            }
+        }
     }
 
     /// Turns the weights for [`ResidualMlpKernel::forward`], which else does it when it first needs them.
@@ -134,7 +169,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
     /// The output (outputs × lanes) for an input (inputs × lanes) and a condition (condition × lanes).
     ///
     /// Leaves on the tape: the input with the condition, per block what either activation needs (its output for `Relu` and `Tanh`, its input for the
-    /// others; not for the very first one, if inputs are few), and what `final` saw.
+    /// others), and what `final` saw; if inputs are few, neither what the very first activation needs nor what `final` saw.
     ///
     /// # Errors
     /// [`FlowError::Condition`] if a condition is missing or has another width.
@@ -163,7 +198,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         let mut blocks = self.blocks.iter().peekable();
         while let Some([first, second]) = blocks.next() {
             let mut v = Buffer::take(len);
-            let keeps = x.is_none() || !self.enters_again();
+            let keeps = x.is_none() || !self.is_lean();
             let activated = if N::KEEPS_OUTPUT {
                 first.product(&u, Accumulate::Replace, &mut v, &mut Activated { activation, bias: first.bias });
                 None
@@ -202,12 +237,14 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
             let hidden = rows(&h, self.config.hidden).transposed();
             matmul_with(&mut output, Accumulate::Replace, self.last.weight(), hidden, &mut Bias(self.last.bias));
         }
-        tape.push(h);
+        if !self.is_lean() {
+            tape.push(h);
+        }
         output
     }
 
-    /// ∂L/∂input (inputs × lanes) with ∂L/∂condition (condition × lanes) behind, from ∂L/∂output, popping what [`ResidualMlpKernel::forward`] pushed; adds the parameters'
-    /// gradients to `sums` (as long as [`ResidualMlpKernel::sums_len`]) in the order of the module's visit.
+    /// ∂L/∂input (inputs × lanes) with ∂L/∂condition (condition × lanes) behind, from ∂L/∂output, popping what [`ResidualMlpKernel::forward`] pushed; adds to `sums` (as long as
+    /// [`ResidualMlpKernel::sums_len`]) what [`ResidualMlpKernel::finish`] makes the parameters' gradients of.
     ///
     /// # Errors
     /// An unsupported pullback if the tape holds no forward pass.
@@ -217,10 +254,18 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
 
     fn pull<N: Nonlinear>(&self, _: N, output: &[E], lanes: usize, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<Buffer<E>> {
         let activation = PhantomData::<N>;
+        let (sums, behind) = sums.split_at_mut(self.parameters());
         let (last, rest) = self.last.take_sums(sums);
         let cotangent = Operand::new(output, self.last.outputs(), lanes);
-        matmul(last.weight, Accumulate::Add, cotangent, rows(&tape.pop()?, self.config.hidden));
         add_lanes(last.bias, output, lanes);
+        let (mut of_blocks, mut of_input) = (Vec::new(), None);
+        if self.is_lean() {
+            let (blocks, input) = behind.split_at_mut(self.of_blocks_len());
+            of_blocks.extend(blocks.chunks_exact_mut(last.weight.len()).chain([last.weight]));
+            of_input = Some(input);
+        } else {
+            matmul(last.weight, Accumulate::Add, cotangent, rows(&tape.pop()?, self.config.hidden));
+        }
         // The sums of a bias are made by whatever finishes the cotangent of the values that it was added to.
         let (mut into_h, mut rest) = self.skip_source(self.blocks.len()).take_sums(rest);
         let mut h = Buffer::take(self.config.hidden * lanes);
@@ -231,16 +276,23 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
             if i == 0 {
                 x = tape.pop()?;
             }
-            let mut outer = if i == 0 && self.enters_again() { self.first_kept::<N>(&x, lanes) } else { tape.pop()? };
+            let mut outer = if i == 0 && self.is_lean() { self.first_kept::<N>(&x, lanes) } else { tape.pop()? };
             let (into_v, before) = first.take_sums(rest);
             let v = second.pull(&h, &mut Pulled { activation, kept: &mut inner, sums: into_v.bias });
             second.add_outer(&h, &inner, into_h.weight);
+            if let Some(of_block) = of_blocks.pop() {
+                matmul(of_block, Accumulate::Add, cotangent, rows(&inner, self.config.hidden));
+            }
             (into_h, rest) = self.skip_source(i).take_sums(before);
             first.pull(&v, &mut PulledOntoSkip { activation, kept: &mut outer, skip: &mut h, sums: into_h.bias });
             first.add_outer(&v, &outer, into_v.weight);
         }
         let h = rows(&h, self.config.hidden).transposed();
-        matmul(into_h.weight, Accumulate::Add, h, Operand::new(&x, self.initial.inputs(), lanes).transposed());
+        let input = Operand::new(&x, self.initial.inputs(), lanes).transposed();
+        matmul(into_h.weight, Accumulate::Add, h, input);
+        if let Some(of_input) = of_input {
+            matmul(of_input, Accumulate::Add, cotangent, input);
+        }
         let mut pulled = x;
         if self.initial.inputs() > FEW {
             matmul(&mut pulled, Accumulate::Replace, self.initial.weight().transposed(), h);
@@ -256,8 +308,8 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         matmul_with(h, Accumulate::Replace, input.transposed(), self.initial.turned(), epilogue);
     }
 
-    /// A pullback computes what the first activation needs from the input.
-    fn enters_again(&self) -> bool {
+    /// The tape has neither what the first activation needs, which a pullback computes from the input, nor what the last layer saw, which [`ResidualMlpKernel::finish`] does without.
+    fn is_lean(&self) -> bool {
         self.initial.inputs() <= FEW_INPUTS
     }
 
