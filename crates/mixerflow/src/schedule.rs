@@ -143,7 +143,7 @@ mod tests {
                     let (seen, finished) = (Mutex::new(vec![Vec::new(); groups]), Mutex::new(Vec::new()));
                     let run = |layer: usize, group: usize, kernel: &usize| {
                         // A task that is itself spread over threads and waits for them, long enough to be.
-                        let sum: usize = (0..8).into_par_iter().map(|i| (0..1_000).fold(i, |i, _| std::hint::black_box(i))).sum();
+                        let sum: usize = (0..8).into_par_iter().map(|i| (0..5_000).fold(i, |i, _| std::hint::black_box(i))).sum();
                         lock(&seen)[group].push(layer);
                         Ok(kernel + group + sum)
                     };
