@@ -9,6 +9,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use flow_api::DefaultDevice;
 use flow_kernels::matmul::{Accumulate, Operand, matmul};
+use flow_kernels::workspace::Buffer;
 use flow_nets::smooth::{Activation, Mlp, MlpConfig, Modulation};
 use std::hint::black_box;
 
@@ -48,7 +49,9 @@ fn passes(c: &mut Criterion) {
             b.iter(|| blocks().for_each(|x| drop(black_box(kernel.forward_traced(x, LANES, none, &mut y)))));
         });
         let trace = kernel.forward_traced(&x[..DIM * LANES], LANES, none, &mut y);
-        let u = kernel.tangents(&v);
+        let mut u = Buffer::take(v.len());
+        u.copy_from_slice(&v);
+        let u = kernel.tangents(u);
         group.bench_function("jvp", |b| b.iter(|| (0..BLOCKS).for_each(|_| kernel.jvp(&trace, &u, &mut y))));
         group.bench_function("vjp", |b| b.iter(|| (0..BLOCKS).for_each(|_| kernel.vjp(&trace, &v, &mut y))));
         group.throughput(throughput(2 * flops, 2 * block + 2 * weights));

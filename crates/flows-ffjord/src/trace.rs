@@ -91,7 +91,7 @@ impl<E: Real> Directions<E> {
                 }
             }
         }
-        let probes = groups.iter().map(|values| mlp.tangents(values)).collect();
+        let probes = groups.into_iter().map(|values| mlp.tangents(values)).collect();
         Self { dim, lanes, count, group, probes: Some(probes) }
     }
 
@@ -111,11 +111,9 @@ impl<E: Real> Directions<E> {
             ranges.zip(probes).for_each(|(range, probes)| f(range, probes));
             return;
         }
-        let mut units = Buffer::take(self.dim * self.group.min(self.count) * self.lanes);
         for range in ranges {
             let (size, first) = (range.len(), range.start);
-            let units = &mut units[..self.dim * size * self.lanes];
-            units.fill(E::zero());
+            let mut units = Buffer::zeroed(self.dim * size * self.lanes);
             for t in 0..size {
                 units[((first + t) * size + t) * self.lanes..][..self.lanes].fill(E::one());
             }

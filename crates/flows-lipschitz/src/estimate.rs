@@ -240,7 +240,7 @@ pub(crate) fn pull<E: Real>(block: &Block<'_, E>, pairs: &Pairs<E>, factors: &[E
         let mut next = Buffer::take(u.len());
         let none = Buffer::zeroed(u.len());
         let mut own = Buffer::take(u.len());
-        let directions = block.mlp.tangents(&u);
+        let directions = block.mlp.tangents(u);
         let tangents = block.mlp.jvp_traced(active.trace(), &directions, &mut next);
         block.mlp.pullback_dual(active.trace(), &tangents, &none, &v, &mut own, None, sums);
         add_picked(x_cotangent, lanes, &own, &vec![E::one(); width], &active.index);

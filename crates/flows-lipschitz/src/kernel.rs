@@ -95,7 +95,7 @@ impl<E: Scalar> ResidualKernel<'_, E> {
                 row[j * width..(j + 1) * width].fill(E::one());
             }
             let mut jacobians = Buffer::take(dim * columns);
-            let units = self.mlp.tangents(&units);
+            let units = self.mlp.tangents(units);
             let tangents = self.mlp.jvp_traced(&trace, &units, &mut jacobians);
             let mut cotangents = Buffer::take(dim * columns);
             for group in (0..width).step_by(WIDE) {

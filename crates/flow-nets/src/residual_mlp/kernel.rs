@@ -194,11 +194,11 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         // Whatever writes h leaves φ(h) beside it for the block that comes next.
         let (mut h, mut u) = (Buffer::take(len), Buffer::take(len));
         self.enter(&x, lanes, &mut h, &mut ActivatedBeside { activation, bias: self.initial.bias, activated: &mut u });
-        let mut x = Some(x);
-        let mut blocks = self.blocks.iter().peekable();
-        while let Some([first, second]) = blocks.next() {
+        tape.push(x);
+        let mut blocks = self.blocks.iter().enumerate().peekable();
+        while let Some((i, [first, second])) = blocks.next() {
             let mut v = Buffer::take(len);
-            let keeps = x.is_none() || !self.is_lean();
+            let keeps = self.keeps_entry(i);
             let activated = if N::KEEPS_OUTPUT {
                 first.product(&u, Accumulate::Replace, &mut v, &mut Activated { activation, bias: first.bias });
                 None
@@ -214,9 +214,6 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
             if keeps {
                 tape.push(u);
                 u = Buffer::take(len);
-            }
-            if let Some(x) = x.take() {
-                tape.push(x);
             }
             let inner = activated.as_ref().unwrap_or(&v);
             if blocks.peek().is_some() {
@@ -273,10 +270,11 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         let mut x = Buffer::take(0);
         for (i, [first, second]) in self.blocks.iter().enumerate().rev() {
             let mut inner = tape.pop()?;
+            let kept = if self.keeps_entry(i) { Some(tape.pop()?) } else { None };
             if i == 0 {
                 x = tape.pop()?;
             }
-            let mut outer = if i == 0 && self.is_lean() { self.first_kept::<N>(&x, lanes) } else { tape.pop()? };
+            let mut outer = kept.unwrap_or_else(|| self.first_kept::<N>(&x, lanes));
             let (into_v, before) = first.take_sums(rest);
             let v = second.pull(&h, &mut Pulled { activation, kept: &mut inner, sums: into_v.bias });
             second.add_outer(&h, &inner, into_h.weight);
@@ -313,7 +311,12 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         self.initial.inputs() <= FEW_INPUTS
     }
 
-    /// What the first activation needs.
+    /// The tape has what the first activation of this block needs.
+    fn keeps_entry(&self, block: usize) -> bool {
+        block > 0 || !self.is_lean()
+    }
+
+    /// What the very first activation needs.
     fn first_kept<N: Nonlinear>(&self, x: &[E], lanes: usize) -> Buffer<E> {
         let (bias, activation) = (self.initial.bias, PhantomData::<N>);
         let mut kept = Buffer::take(self.config.hidden * lanes);

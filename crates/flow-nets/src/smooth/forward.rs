@@ -203,14 +203,12 @@ impl<E: Real> MlpKernel<'_, E> {
         &trace.values[self.trace_rows * trace.lanes..]
     }
 
-    /// k tangents a row, input × (k · lanes): a copy, and what is the same of their pass wherever the network is evaluated.
-    pub fn tangents(&self, u: &[E]) -> Tangents<E> {
-        let columns = u.len() / self.input;
-        let mut values = Buffer::take(u.len());
-        values.copy_from_slice(u);
+    /// k tangents a row, input × (k · lanes), with what is the same of their pass wherever the network is evaluated.
+    pub fn tangents(&self, values: Buffer<E>) -> Tangents<E> {
+        let columns = values.len() / self.input;
         let stage = &self.stages[0];
         let mut first = Buffer::take(stage.output * columns);
-        stage.pre_tangent(u, columns, &[], &mut first);
+        stage.pre_tangent(&values, columns, &[], &mut first);
         Tangents { values, first, columns }
     }
 
