@@ -125,10 +125,11 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
 
     /// Length of the sums of [`ResidualMlpKernel::pullback`]: one a parameter, in the order of the module's visit, and more where those of the last weight are spread.
     ///
-    /// That is so where inputs are few: what the last layer saw, h = W₀ x + b₀ + Σ (W₁ v + b₁) over the blocks with v = φ(…), is not kept then, and its weight's gradient G hᵀ is put
-    /// together of G xᵀ and one G vᵀ a block, summed over all rows. G vᵀ of the last block lies where the weight's own sums would, those of the other blocks and G xᵀ behind all parameters.
+    /// That is so where inputs are few and outputs no more than hidden values: what the last layer saw, h = W₀ x + b₀ + Σ (W₁ v + b₁) over the blocks with v = φ(…), is not kept then,
+    /// and its weight's gradient G hᵀ is put together of G xᵀ and one G vᵀ a block, summed over all rows. G vᵀ of the last block lies where the weight's own sums would, those of the other
+    /// blocks and G xᵀ behind all parameters.
     pub fn sums_len(&self) -> usize {
-        self.parameters() + if self.is_lean() { self.of_blocks_len() + self.config.outputs * self.initial.inputs() } else { 0 }
+        self.parameters() + if self.keeps_exit() { 0 } else { self.of_blocks_len() + self.config.outputs * self.initial.inputs() }
     }
 
     fn of_blocks_len(&self) -> usize {
@@ -137,7 +138,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
 
     /// Adds to the parameters' gradients what the sums over all rows make.
     pub fn finish(&self, sums: &[E], gradients: &mut [E]) {
-        if !self.is_lean() {
+        if self.keeps_exit() {
             return add(gradients, sums);
         }
         let (own, behind) = sums.split_at(self.parameters());
@@ -160,7 +161,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
 
     /// Turns the weights for [`ResidualMlpKernel::forward`], which else does it when it first needs them.
     pub fn prepare_forward(&self) {
-        let last = (self.config.outputs > FEW).then_some(&self.last);
+        let last = self.turns_output().then_some(&self.last);
         for layer in std::iter::once(&self.initial).chain(self.blocks.iter().flatten()).chain(last) {
             layer.turned();
         }
@@ -169,7 +170,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
     /// The output (outputs × lanes) for an input (inputs × lanes) and a condition (condition × lanes).
     ///
     /// Leaves on the tape: the input with the condition, per block what either activation needs (its output for `Relu` and `Tanh`, its input for the
-    /// others), and what `final` saw; if inputs are few, neither what the very first activation needs nor what `final` saw.
+    /// others; not for the very first one if inputs are few), and what `final` saw, unless outputs are few too.
     ///
     /// # Errors
     /// [`FlowError::Condition`] if a condition is missing or has another width.
@@ -226,7 +227,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         }
         let outputs = self.config.outputs;
         let mut output = Buffer::take(outputs * lanes);
-        if outputs > FEW {
+        if self.turns_output() {
             let mut product = Buffer::take(output.len());
             self.last.product(&h, Accumulate::Replace, &mut product, &mut Shifted(self.last.bias));
             transpose(&mut output, rows(&product, outputs));
@@ -234,7 +235,7 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
             let hidden = rows(&h, self.config.hidden).transposed();
             matmul_with(&mut output, Accumulate::Replace, self.last.weight(), hidden, &mut Bias(self.last.bias));
         }
-        if !self.is_lean() {
+        if self.keeps_exit() {
             tape.push(h);
         }
         output
@@ -256,12 +257,12 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         let cotangent = Operand::new(output, self.last.outputs(), lanes);
         add_lanes(last.bias, output, lanes);
         let (mut of_blocks, mut of_input) = (Vec::new(), None);
-        if self.is_lean() {
+        if self.keeps_exit() {
+            matmul(last.weight, Accumulate::Add, cotangent, rows(&tape.pop()?, self.config.hidden));
+        } else {
             let (blocks, input) = behind.split_at_mut(self.of_blocks_len());
             of_blocks.extend(blocks.chunks_exact_mut(last.weight.len()).chain([last.weight]));
             of_input = Some(input);
-        } else {
-            matmul(last.weight, Accumulate::Add, cotangent, rows(&tape.pop()?, self.config.hidden));
         }
         // The sums of a bias are made by whatever finishes the cotangent of the values that it was added to.
         let (mut into_h, mut rest) = self.skip_source(self.blocks.len()).take_sums(rest);
@@ -306,14 +307,19 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
         matmul_with(h, Accumulate::Replace, input.transposed(), self.initial.turned(), epilogue);
     }
 
-    /// The tape has neither what the first activation needs, which a pullback computes from the input, nor what the last layer saw, which [`ResidualMlpKernel::finish`] does without.
-    fn is_lean(&self) -> bool {
-        self.initial.inputs() <= FEW_INPUTS
+    /// The tape has what the first activation of this block needs; the very first one's is computed from few inputs again.
+    fn keeps_entry(&self, block: usize) -> bool {
+        block > 0 || self.initial.inputs() > FEW_INPUTS
     }
 
-    /// The tape has what the first activation of this block needs.
-    fn keeps_entry(&self, block: usize) -> bool {
-        block > 0 || !self.is_lean()
+    /// The output is computed row by row and turned, since it is smaller than what the last layer saw; the product of few is by dots, without turning anything.
+    fn turns_output(&self) -> bool {
+        (FEW + 1..=self.config.hidden).contains(&self.config.outputs)
+    }
+
+    /// The tape has what the last layer saw; for few inputs and outputs [`ResidualMlpKernel::finish`] does without.
+    fn keeps_exit(&self) -> bool {
+        self.initial.inputs() > FEW_INPUTS || self.config.outputs > self.config.hidden
     }
 
     /// What the very first activation needs.
