@@ -135,7 +135,7 @@ impl<E: Scalar> Group<'_, E> {
     /// Blocks as (first row within the group, lanes).
     fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<E> {
         let rows = self.rows;
-        let lanes = rows.div_ceil(rows.div_ceil(BLOCK_LANES).max(1)).next_multiple_of(16).min(BLOCK_LANES);
+        let lanes = rows.div_ceil(rows.div_ceil(BLOCK_LANES).max(1)).next_multiple_of(32).min(BLOCK_LANES);
         (0..rows).step_by(lanes.max(1)).map(move |first| (first, lanes.min(rows - first)))
     }
 

@@ -14,27 +14,48 @@ const WIDTH: usize = 32;
 
 type Pack<E> = [E; WIDTH];
 
-/// Lanes from `from` on; zeros behind the last one.
-#[inline(always)]
-fn load<E: Real>(row: &[E], from: usize) -> Pack<E> {
-    let rest = &row[from..];
-    if let Some(full) = rest.first_chunk::<WIDTH>() {
-        *full
-    } else {
+/// The lanes of a step. A type each, since a choice at every load would keep packs in memory.
+trait Lanes: Copy {
+    /// Lanes from `from` on.
+    fn load<E: Real>(self, row: &[E], from: usize) -> Pack<E>;
+
+    /// The counterpart of [`Lanes::load`].
+    fn store<E: Real>(self, row: &mut [E], from: usize, pack: &Pack<E>);
+}
+
+/// As many as a pack has.
+#[derive(Clone, Copy)]
+struct Whole;
+
+/// What is left at the end of a row; zeros behind it, which are not written.
+#[derive(Clone, Copy)]
+struct Rest;
+
+impl Lanes for Whole {
+    #[inline(always)]
+    fn load<E: Real>(self, row: &[E], from: usize) -> Pack<E> {
         let mut pack = [E::zero(); WIDTH];
-        pack[..rest.len()].copy_from_slice(rest);
+        pack.copy_from_slice(&row[from..from + WIDTH]);
         pack
+    }
+
+    #[inline(always)]
+    fn store<E: Real>(self, row: &mut [E], from: usize, pack: &Pack<E>) {
+        row[from..from + WIDTH].copy_from_slice(pack);
     }
 }
 
-/// The counterpart of [`load`]: nothing is written behind the last lane.
-#[inline(always)]
-fn store<E: Real>(row: &mut [E], from: usize, pack: &Pack<E>) {
-    let rest = &mut row[from..];
-    if let Some(full) = rest.first_chunk_mut::<WIDTH>() {
-        *full = *pack;
-    } else {
-        rest.copy_from_slice(&pack[..rest.len()]);
+impl Lanes for Rest {
+    #[inline(always)]
+    fn load<E: Real>(self, row: &[E], from: usize) -> Pack<E> {
+        let mut pack = [E::zero(); WIDTH];
+        pack.iter_mut().zip(&row[from..]).for_each(|(to, &x)| *to = x);
+        pack
+    }
+
+    #[inline(always)]
+    fn store<E: Real>(self, row: &mut [E], from: usize, pack: &Pack<E>) {
+        row[from..].iter_mut().zip(pack).for_each(|(to, &x)| *to = x);
     }
 }
 
@@ -62,8 +83,12 @@ vectorized! {
     pub(super) fn map<E: Real, W: Way>(way: W, spline: &RationalQuadratic<E>, values: &mut [E], numbers: &mut [E], log_det: &mut [E]) {
         let lanes = log_det.len();
         for (values, numbers) in values.chunks_exact_mut(lanes).zip(numbers.chunks_exact_mut(spline.rows() * lanes)) {
-            for from in (0..lanes).step_by(WIDTH) {
-                spline.map_lanes(&way, values, numbers, log_det, from);
+            let whole = lanes / WIDTH * WIDTH;
+            for from in (0..whole).step_by(WIDTH) {
+                spline.map_lanes(&way, Whole, values, numbers, log_det, from);
+            }
+            if whole < lanes {
+                spline.map_lanes(&way, Rest, values, numbers, log_det, whole);
             }
         }
     }
@@ -73,8 +98,12 @@ vectorized! {
         let lanes = log_det.len();
         let features = x.chunks_exact(lanes).zip(numbers.chunks_exact_mut(spline.rows() * lanes));
         for ((x, numbers), cotangent) in features.zip(cotangent.chunks_exact_mut(lanes)) {
-            for from in (0..lanes).step_by(WIDTH) {
-                spline.pull_lanes(x, numbers, cotangent, log_det, from);
+            let whole = lanes / WIDTH * WIDTH;
+            for from in (0..whole).step_by(WIDTH) {
+                spline.pull_lanes(Whole, x, numbers, cotangent, log_det, from);
+            }
+            if whole < lanes {
+                spline.pull_lanes(Rest, x, numbers, cotangent, log_det, whole);
             }
         }
     }
@@ -93,32 +122,32 @@ struct Bins<E> {
 
 /// Softmax over the rows.
 #[inline(always)]
-fn normalise<E: Real>(rows: &mut [E], lanes: usize, from: usize) {
-    let mut largest = load(&rows[..lanes], from);
+fn normalise<E: Real>(step: impl Lanes, rows: &mut [E], lanes: usize, from: usize) {
+    let mut largest = step.load(&rows[..lanes], from);
     for row in rows.chunks_exact(lanes) {
-        let x = load(row, from);
+        let x = step.load(row, from);
         for i in 0..WIDTH {
             largest[i] = Float::max(largest[i], x[i]);
         }
     }
     let mut sum = [E::zero(); WIDTH];
     for row in rows.chunks_exact_mut(lanes) {
-        let mut x = load(row, from);
+        let mut x = step.load(row, from);
         for i in 0..WIDTH {
             x[i] = scalar::exp(x[i] - largest[i]);
             sum[i] += x[i];
         }
-        store(row, from, &x);
+        step.store(row, from, &x);
     }
     for sum in &mut sum {
         *sum = E::one() / *sum;
     }
     for row in rows.chunks_exact_mut(lanes) {
-        let mut x = load(row, from);
+        let mut x = step.load(row, from);
         for i in 0..WIDTH {
             x[i] *= sum[i];
         }
-        store(row, from, &x);
+        step.store(row, from, &x);
     }
 }
 
@@ -142,8 +171,8 @@ impl<E: Real> RationalQuadratic<E> {
 
     /// Finds every lane's bin: the last one that starts at or below it, along y for the inverse and along x otherwise.
     #[inline(always)]
-    fn locate<W: Way>(&self, _way: &W, at: &Pack<E>, numbers: &[E], lanes: usize, from: usize) -> Bins<E> {
-        let row = |k: usize| load(&numbers[k * lanes..][..lanes], from);
+    fn locate<W: Way>(&self, _way: &W, step: impl Lanes, at: &Pack<E>, numbers: &[E], lanes: usize, from: usize) -> Bins<E> {
+        let row = |k: usize| step.load(&numbers[k * lanes..][..lanes], from);
         let (heights, slopes) = (self.bins, 2 * self.bins);
         let zeros = [E::zero(); WIDTH];
         let (own_w, own_h) = (row(0), row(heights));
@@ -184,15 +213,15 @@ impl<E: Real> RationalQuadratic<E> {
     }
 
     #[inline(always)]
-    fn map_lanes<W: Way>(&self, way: &W, values: &mut [E], numbers: &mut [E], log_det: &mut [E], from: usize) {
+    fn map_lanes<W: Way>(&self, way: &W, step: impl Lanes, values: &mut [E], numbers: &mut [E], log_det: &mut [E], from: usize) {
         let lanes = log_det.len();
         let (sizes, _) = numbers.split_at_mut(2 * self.bins * lanes);
         let (widths, heights) = sizes.split_at_mut(self.bins * lanes);
-        normalise(widths, lanes, from);
-        normalise(heights, lanes, from);
-        let (mut value, mut sum) = (load(values, from), load(log_det, from));
+        normalise(step, widths, lanes, from);
+        normalise(step, heights, lanes, from);
+        let (mut value, mut sum) = (step.load(values, from), step.load(log_det, from));
         // What is outside gets a bin too, and finite numbers from it that are not used.
-        let bins = self.locate(way, &value, numbers, lanes, from);
+        let bins = self.locate(way, step, &value, numbers, lanes, from);
         for i in 0..WIDTH {
             let segment = self.segment(&bins, i);
             let (mapped, log_slope) = if W::INVERSE { segment.inverse(value[i]) } else { segment.forward(value[i]) };
@@ -200,15 +229,15 @@ impl<E: Real> RationalQuadratic<E> {
             sum[i] += if self.inside(value[i]) { signed } else { E::zero() };
             value[i] = if self.inside(value[i]) { Float::max(Float::min(mapped, self.bound), -self.bound) } else { value[i] };
         }
-        store(values, from, &value);
-        store(log_det, from, &sum);
+        step.store(values, from, &value);
+        step.store(log_det, from, &sum);
     }
 
     #[inline(always)]
-    fn pull_lanes(&self, x: &[E], numbers: &mut [E], cotangent: &mut [E], log_det: &[E], from: usize) {
+    fn pull_lanes(&self, step: impl Lanes, x: &[E], numbers: &mut [E], cotangent: &mut [E], log_det: &[E], from: usize) {
         let lanes = log_det.len();
-        let (x, mut g, l) = (load(x, from), load(cotangent, from), load(log_det, from));
-        let bins = self.locate(&Forward, &x, numbers, lanes, from);
+        let (x, mut g, l) = (step.load(x, from), step.load(cotangent, from), step.load(log_det, from));
+        let bins = self.locate(&Forward, step, &x, numbers, lanes, from);
         // Derivatives by the corner, by the size, and their mean under the softmax; then by the numbers of the slopes.
         let zeros = [E::zero(); WIDTH];
         let (mut corner_w, mut size_w, mut mean_w) = (zeros, zeros, zeros);
@@ -226,20 +255,20 @@ impl<E: Real> RationalQuadratic<E> {
             for_left[i] = within(pulled.slope_left * scalar::sigmoid(bins.left[i] + self.offset));
             for_right[i] = within(pulled.slope_right * scalar::sigmoid(bins.right[i] + self.offset));
         }
-        store(cotangent, from, &g);
+        step.store(cotangent, from, &g);
         let (sizes, slopes) = numbers.split_at_mut(2 * self.bins * lanes);
         let (widths, heights) = sizes.split_at_mut(self.bins * lanes);
         for (rows, corner, size, mean) in [(widths, corner_w, size_w, mean_w), (heights, corner_h, size_h, mean_h)] {
             for (k, row) in rows.chunks_exact_mut(lanes).enumerate() {
                 let k = E::of(k as f64);
-                let mut p = load(row, from);
+                let mut p = step.load(row, from);
                 for i in 0..WIDTH {
                     // A bin's corner is moved by all bins before it.
                     let by_corner = if k < bins.index[i] { corner[i] } else { E::zero() };
                     let by_size = if k == bins.index[i] { size[i] } else { by_corner };
                     p[i] *= self.scale * (by_size - mean[i]);
                 }
-                store(row, from, &p);
+                step.store(row, from, &p);
             }
         }
         for (k, row) in slopes.chunks_exact_mut(lanes).enumerate() {
@@ -249,7 +278,7 @@ impl<E: Real> RationalQuadratic<E> {
                 let as_right = if bins.index[i] == k { for_right[i] } else { E::zero() };
                 slope[i] = if bins.index[i] == next { for_left[i] } else { as_right };
             }
-            store(row, from, &slope);
+            step.store(row, from, &slope);
         }
     }
 }
