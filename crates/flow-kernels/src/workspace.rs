@@ -95,6 +95,13 @@ impl<E: Real> Buffer<E> {
         Self { memory, start, len }
     }
 
+    /// Takes a buffer with the numbers of `x`.
+    pub fn copy_of(x: &[E]) -> Self {
+        let mut buffer = Self::take(x.len());
+        buffer.copy_from_slice(x);
+        buffer
+    }
+
     /// Takes a buffer of `len` zeros.
     pub fn zeroed(len: usize) -> Self {
         let mut buffer = Self::take(len);

@@ -49,8 +49,7 @@ fn passes(c: &mut Criterion) {
             b.iter(|| blocks().for_each(|x| drop(black_box(kernel.forward_traced(x, LANES, none, &mut y)))));
         });
         let trace = kernel.forward_traced(&x[..DIM * LANES], LANES, none, &mut y);
-        let mut u = Buffer::take(v.len());
-        u.copy_from_slice(&v);
+        let u = Buffer::copy_of(&v);
         let u = kernel.tangents(u);
         group.bench_function("jvp", |b| b.iter(|| (0..BLOCKS).for_each(|_| kernel.jvp(&trace, &u, &mut y))));
         group.bench_function("vjp", |b| b.iter(|| (0..BLOCKS).for_each(|_| kernel.vjp(&trace, &v, &mut y))));

@@ -31,9 +31,7 @@ impl<E: Scalar> Transformer<E> for Additive {
     }
 
     fn pullback(&self, cotangent: &mut [E], _: &[E], _: &mut RowTape<E>) -> Result<Buffer<E>> {
-        let mut numbers = Buffer::take(cotangent.len());
-        numbers.copy_from_slice(cotangent);
-        Ok(numbers)
+        Ok(Buffer::copy_of(cotangent))
     }
 
     fn plain<D: FlowDevice<E>>(&self) -> Option<&dyn PlainTransformer<E, D>> {

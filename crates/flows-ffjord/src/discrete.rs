@@ -68,12 +68,9 @@ impl<E: Real> Reverse<'_, '_, E> {
         let (mut end_gradient, mut work) = (0.0, Work::default());
         for (segment, checkpoint) in segments(self.grid.steps).zip(checkpoints.chunks_exact(block.max(1))).rev() {
             let mut states: Vec<Buffer<E>> = Vec::with_capacity(segment.len());
-            let mut z = Buffer::take(block);
-            z.copy_from_slice(checkpoint);
+            let mut z = Buffer::copy_of(checkpoint);
             for step in segment.clone() {
-                let mut kept = Buffer::take(block);
-                kept.copy_from_slice(&z);
-                states.push(kept);
+                states.push(Buffer::copy_of(&z));
                 if step + 1 < segment.end {
                     work.evaluations += advance(self.tableau, &mut field, self.grid, step..step + 1, &mut z).evaluations;
                 }

@@ -378,9 +378,7 @@ impl<E: Scalar> RowKernel<E> for Kernel<'_, E> {
         }
         self.run(values, lanes, |system, state| self.solver.solve(system, 0.0, self.end, state).map(|work| ((), work)))?;
         if tape.is_recording() {
-            let mut end = Buffer::take(values.len());
-            end.copy_from_slice(values);
-            tape.push(end);
+            tape.push(Buffer::copy_of(values));
         }
         Ok(())
     }
@@ -417,8 +415,7 @@ impl<E: Scalar> RowKernel<E> for Kernel<'_, E> {
         let mut tape = RowTape::recording();
         pull.with_lanes(|lanes| {
             self.inverse(values, lanes)?;
-            let mut again = Buffer::take(values.len());
-            again.copy_from_slice(values);
+            let mut again = Buffer::copy_of(values);
             self.forward(&mut again, lanes, &mut tape)
         })?;
         self.pullback(cotangent, pull, &mut tape, sums)

@@ -58,8 +58,7 @@ impl<'a, E: Real> ShallowField<'a, E> {
         matmul(out, Accumulate::Replace, matrix(weight, bias.len()), Operand::new(&h, width, lanes));
         affine(out, bias, scale, shift, lanes);
 
-        let mut gated = Buffer::take(weight.len());
-        gated.copy_from_slice(weight);
+        let mut gated = Buffer::copy_of(weight);
         scale_rows(&mut gated, scale, width);
         let (first, _) = self.hidden[0];
         let inner = slopes[0].len() / lanes;

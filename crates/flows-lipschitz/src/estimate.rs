@@ -148,8 +148,7 @@ impl<'s, E: Real> Draw<'s, E> {
         let lanes = block.lanes;
         let most = self.weights.len() - 1;
         let mut active = Active::all(block);
-        let mut w = Buffer::take(self.pairs.probe.len());
-        w.copy_from_slice(&self.pairs.probe);
+        let mut w = Buffer::copy_of(&self.pairs.probe);
         self.add_to_pairs(0, &active.index, &w, lanes);
         for k in 1..=most {
             active.shrink(block, |lane| self.terms[lane] >= k, &mut w);
@@ -228,8 +227,7 @@ pub(crate) fn pull<E: Real>(block: &Block<'_, E>, pairs: &Pairs<E>, factors: &[E
     let (lanes, section) = (block.lanes, block.x.len());
     let most = pairs.counts.iter().copied().max().unwrap_or(0);
     let mut active = Active::all(block);
-    let mut u = Buffer::take(section);
-    u.copy_from_slice(&pairs.probe);
+    let mut u = Buffer::copy_of(&pairs.probe);
     for j in 0..most {
         active.shrink(block, |lane| pairs.counts[lane] > j, &mut u);
         let cotangents = &pairs.cotangents[j * section..][..section];

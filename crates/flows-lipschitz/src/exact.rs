@@ -36,8 +36,7 @@ impl<E: Real> Matrices<E> {
         for group in elements.chunks_exact_mut(WIDE).step_by(size + 1) {
             group.iter_mut().for_each(|diagonal| *diagonal += E::one());
         }
-        let mut original = Buffer::take(elements.len());
-        original.copy_from_slice(&elements);
+        let original = Buffer::copy_of(&elements);
         Self { size, lanes, elements, original }
     }
 

@@ -123,12 +123,6 @@ struct LogDets<E: Scalar> {
     pairs: Vec<Pairs<E>>,
 }
 
-fn copy<E: Scalar>(values: &[E]) -> Buffer<E> {
-    let mut copy = Buffer::take(values.len());
-    copy.copy_from_slice(values);
-    copy
-}
-
 /// Every number of the block is one.
 fn check_finite<E: Scalar>(what: &'static str, values: &[E], lanes: &Lanes<'_, E>) -> Result<()> {
     match values.iter().position(|x| !Float::is_finite(*x)) {
@@ -144,7 +138,7 @@ impl<E: Scalar> RowKernel<E> for ResidualKernel<'_, E> {
     /// Leaves on the tape: x; for an estimate also the network's trace and the pairs of every probe.
     fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
         check_finite("the input", values, lanes)?;
-        let x = copy(values);
+        let x = Buffer::copy_of(values);
         let mut g = Buffer::take(values.len());
         let trace = self.trace(&x, lanes.lanes, &mut g);
         add(values, &g);

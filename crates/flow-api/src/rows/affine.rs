@@ -79,8 +79,7 @@ impl<'a, E: Scalar> AffineKernel<'a, E> {
             self.matrix.add_outer(cotangent, x, lanes, for_matrix);
             add_lanes(for_offset, cotangent, lanes);
         }
-        let mut out = Buffer::take(cotangent.len());
-        out.copy_from_slice(cotangent);
+        let out = Buffer::copy_of(cotangent);
         self.matrix.apply_transposed(&out, lanes, cotangent);
     }
 
@@ -104,8 +103,7 @@ impl<'a, E: Scalar> AffineKernel<'a, E> {
 
 impl<E: Scalar> RowKernel<E> for AffineKernel<'_, E> {
     fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
-        let mut x = Buffer::take(values.len());
-        x.copy_from_slice(values);
+        let x = Buffer::copy_of(values);
         self.matrix.apply(&x, lanes.lanes, values, &mut Bias(&self.offset));
         lanes.log_det.iter_mut().for_each(|l| *l += self.log_det);
         if self.trained() {

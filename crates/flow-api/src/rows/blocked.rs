@@ -99,9 +99,7 @@ where
 {
     fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
         if tape.is_recording() {
-            let mut kept = Buffer::take(values.len());
-            kept.copy_from_slice(values);
-            tape.push(kept);
+            tape.push(Buffer::copy_of(values));
         }
         let x = self.to_tensor(values, lanes.lanes);
         let mapped = self.inner.forward(x, &self.context(lanes.condition, lanes.first_row, lanes.lanes))?;

@@ -183,8 +183,7 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for RowChain<E, D> {
         if values.len() != self.dim * rows {
             return Err(shape_error(cx.path(), "initialise", (rows, self.dim), values.len()));
         }
-        let mut so_far = Buffer::take(values.len());
-        so_far.copy_from_slice(values);
+        let mut so_far = Buffer::copy_of(values);
         let condition = HostCondition::of_rows(cx, self.condition_width(), rows)?;
         for (i, flow) in self.flows.iter_mut().enumerate() {
             let cx = cx.child(i);

@@ -144,8 +144,7 @@ pub trait RowKernel<E: Scalar>: Send + Sync {
         let mut tape = RowTape::recording();
         pull.with_lanes(|lanes| {
             self.inverse(values, lanes)?;
-            let mut again = Buffer::take(values.len());
-            again.copy_from_slice(values);
+            let mut again = Buffer::copy_of(values);
             self.forward(&mut again, lanes, &mut tape)
         })?;
         self.pullback(cotangent, pull, &mut tape, sums)

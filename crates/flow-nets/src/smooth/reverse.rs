@@ -44,12 +44,6 @@ impl<'b, E: Real> Passes<'b, E> {
     }
 }
 
-fn copy<E: Real>(values: &[E]) -> Buffer<E> {
-    let mut buffer = Buffer::take(values.len());
-    buffer.copy_from_slice(values);
-    buffer
-}
-
 impl<E: Real> Stage<'_, E> {
     /// The rows for η₁ h and those for η₂ φ(z), of something that is as wide as the layer's output.
     fn split<'b>(&self, c: &'b [E], columns: usize) -> (&'b [E], &'b [E]) {
@@ -77,7 +71,7 @@ impl<E: Real> MlpKernel<'_, E> {
         if columns == 0 || trace.lanes == 0 {
             return;
         }
-        let mut c = copy(cotangents);
+        let mut c = Buffer::copy_of(cotangents);
         for (i, stage) in self.stages.iter().enumerate().rev() {
             let (mut z, above) = if stage.hidden.is_some() {
                 let [_, _, slope] = stage.traced(trace);
@@ -100,7 +94,7 @@ impl<E: Real> MlpKernel<'_, E> {
     /// The gradient of ⟨ȳ, y⟩: `y_cotangent` is output × lanes, `x_cotangent` (input × lanes) is overwritten, `sums` is added to; where it is empty, the parameters'
     /// gradients are left out.
     pub fn pullback(&self, trace: &Trace<E>, y_cotangent: &[E], x_cotangent: &mut [E], sums: &mut [E]) {
-        let c = Cotangents { value: copy(y_cotangent), tangents: Buffer::take(0) };
+        let c = Cotangents { value: Buffer::copy_of(y_cotangent), tangents: Buffer::take(0) };
         self.reverse(Passes { trace, tangents: None }, c, x_cotangent, None, sums);
     }
 
@@ -122,7 +116,7 @@ impl<E: Real> MlpKernel<'_, E> {
         tangent_cotangents: Option<&mut [E]>,
         sums: &mut [E],
     ) {
-        let c = Cotangents { value: copy(y_cotangent), tangents: copy(cotangents) };
+        let c = Cotangents { value: Buffer::copy_of(y_cotangent), tangents: Buffer::copy_of(cotangents) };
         self.reverse(Passes { trace, tangents: Some(tangents) }, c, x_cotangent, tangent_cotangents, sums);
     }
 

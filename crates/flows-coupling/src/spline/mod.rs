@@ -104,8 +104,6 @@ impl<E: Scalar> Transformer<E> for RationalQuadratic<E> {
 /// Leaves a copy of x for the pullback.
 fn keep<E: Scalar>(x: &[E], tape: &mut RowTape<E>) {
     if tape.is_recording() {
-        let mut kept = Buffer::take(x.len());
-        kept.copy_from_slice(x);
-        tape.push(kept);
+        tape.push(Buffer::copy_of(x));
     }
 }

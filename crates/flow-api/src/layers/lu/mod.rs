@@ -1,13 +1,16 @@
 //! An invertible linear map in LU form.
 
+mod dense;
+mod factored;
+mod packed;
+
+use self::dense::{Factors, Map};
+use self::factored::{FACTORED_FROM, FactoredKernel, PANEL};
+use self::packed::{Triangle, pack, places, unpack};
 use super::permutation::{check, inverse_indices, permute_columns, random_indices};
-use crate::rows::{AffineKernel, AffineMap, AffinePart, Matrix, PlainRows, RowFlow, RowKernel, Taped, TapedRows};
+use crate::rows::{AffineKernel, AffineMap, AffinePart, PlainRows, RowFlow, RowKernel, Taped, TapedRows};
 use crate::{Context, FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut, parameter_count};
 use dfdx::prelude::*;
-use faer::linalg::triangular_solve::{solve_unit_lower_triangular_in_place, solve_upper_triangular_in_place};
-use faer::{MatMut, MatRef, Par, reborrow::ReborrowMut};
-use flow_kernels::matmul::{Operand, Part, triangular_matmul};
-use flow_kernels::workspace::Buffer;
 use num_traits::Float;
 
 /// y = L U x\[π\] + b with L unit lower triangular, U upper triangular with diagonal e^s, and an optional fixed permutation π in front.
@@ -20,7 +23,8 @@ use num_traits::Float;
 /// # Parameters
 /// `lower` (d(d−1)/2, row by row), `upper` (d(d−1)/2, row by row, without the diagonal), `log_diagonal` (d), `bias` (d). State: `permutation`.
 ///
-/// The inverse matrix comes from two triangular solves, once a call. Sources: Kingma & Dhariwal, "Glow", section 3.2 (arXiv:1807.03039), for the LU form with the diagonal kept
+/// Up to 511 dimensions L U is formed once a call, as one matrix with the affine maps beside it, and its inverse by two triangular solves. From 512 on, where that is more work than the rows of
+/// a few images, rows are multiplied by U and by L, and solved for. Sources: Kingma & Dhariwal, "Glow", section 3.2 (arXiv:1807.03039), for the LU form with the diagonal kept
 /// apart; Durkan et al., "Neural Spline Flows", section 3 (arXiv:1906.04032), for the identity start.
 #[derive(Debug, Clone)]
 pub struct LuLinear<E: Scalar, D: FlowDevice<E>> {
@@ -85,21 +89,33 @@ impl<E: Scalar, D: FlowDevice<E>> LuLinear<E, D> {
         Ok(())
     }
 
-    fn factors(&self, cx: &Context<E, D>) -> Result<Factors<E>> {
-        let dim = self.log_diagonal.values().len();
-        let mut lower = vec![E::zero(); dim * dim];
-        let mut upper = vec![E::zero(); dim * dim];
-        unpack(self.lower.values(), dim, Triangle::Lower, &mut lower);
-        unpack(self.upper.values(), dim, Triangle::Upper, &mut upper);
-        for (j, &s) in self.log_diagonal.values().iter().enumerate() {
-            lower[j * dim + j] = E::one();
+    /// e^s.
+    fn diagonal(&self, cx: &Context<E, D>) -> Result<Vec<E>> {
+        let entry = |(j, &s): (usize, &E)| {
             let u = Float::exp(s);
             if u == E::zero() || !Float::is_finite(u) {
                 return Err(FlowError::Singular { layer: cx.path().to_owned(), detail: format!("u[{j}][{j}] = exp({s})") });
             }
-            upper[j * dim + j] = u;
+            Ok(u)
+        };
+        self.log_diagonal.values().iter().enumerate().map(entry).collect()
+    }
+
+    fn factors(&self, cx: &Context<E, D>) -> Result<Factors<E>> {
+        let dim = self.dim();
+        let mut lower = vec![E::zero(); dim * dim];
+        let mut upper = vec![E::zero(); dim * dim];
+        unpack(self.lower.values(), dim, Triangle::Lower, &mut lower);
+        unpack(self.upper.values(), dim, Triangle::Upper, &mut upper);
+        for (j, u) in self.diagonal(cx)?.into_iter().enumerate() {
+            lower[j * (dim + 1)] = E::one();
+            upper[j * (dim + 1)] = u;
         }
         Ok(Factors { dim, lower, upper })
+    }
+
+    fn log_det(&self) -> E {
+        self.log_diagonal.values().iter().copied().sum()
     }
 }
 
@@ -127,122 +143,18 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for LuLinear<E, D> {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Triangle {
-    Lower,
-    Upper,
-}
-
-/// Places of a strict triangle in a dense d × d matrix, row by row.
-fn places(dim: usize, triangle: Triangle) -> impl Iterator<Item = usize> {
-    (0..dim).flat_map(move |i| {
-        let columns = match triangle {
-            Triangle::Lower => 0..i,
-            Triangle::Upper => i + 1..dim,
-        };
-        columns.map(move |j| i * dim + j)
-    })
-}
-
-fn unpack<E: Copy>(packed: &[E], dim: usize, triangle: Triangle, dense: &mut [E]) {
-    places(dim, triangle).zip(packed).for_each(|(place, &value)| dense[place] = value);
-}
-
-fn pack<E: Copy>(dense: &[E], dim: usize, triangle: Triangle, packed: &mut [E]) {
-    places(dim, triangle).zip(packed).for_each(|(place, value)| *value = dense[place]);
-}
-
-/// Dense row-major L and U.
-struct Factors<E> {
-    dim: usize,
-    lower: Vec<E>,
-    upper: Vec<E>,
-}
-
-impl<E: Scalar> Factors<E> {
-    fn operands(&self) -> (Operand<'_, E>, Operand<'_, E>) {
-        (Operand::new(&self.lower, self.dim, self.dim), Operand::new(&self.upper, self.dim, self.dim))
-    }
-
-    fn product(&self) -> Vec<E> {
-        let mut product = vec![E::zero(); self.dim * self.dim];
-        let (lower, upper) = self.operands();
-        triangular_matmul(&mut product, Part::Full, (lower, Part::UnitLower), (upper, Part::Upper));
-        product
-    }
-
-    /// U⁻¹ L⁻¹.
-    fn inverse(&self) -> Vec<E> {
-        let dim = self.dim;
-        let mut values: Vec<E> = (0..dim * dim).map(|k| if k % (dim + 1) == 0 { E::one() } else { E::zero() }).collect();
-        let mut x = MatMut::from_row_major_slice_mut(&mut values, dim, dim);
-        solve_unit_lower_triangular_in_place(MatRef::from_row_major_slice(&self.lower, dim, dim), x.rb_mut(), Par::Seq);
-        solve_upper_triangular_in_place(MatRef::from_row_major_slice(&self.upper, dim, dim), x, Par::Seq);
-        values
-    }
-}
-
-/// The map of one call.
-struct Map<'a, E> {
-    factors: Factors<E>,
-    bias: &'a [E],
-    permutation: Option<&'a [usize]>,
-    log_det: E,
-}
-
-impl<E: Scalar> AffineMap<E> for Map<'_, E> {
-    /// L U with its columns where the permutation takes them from.
-    fn matrix(&self) -> Matrix<E> {
-        let product = Matrix::Dense(self.factors.product());
-        match self.permutation {
-            None => product,
-            Some(indices) => product.times(&Matrix::permutation(indices.to_vec()), self.factors.dim),
-        }
-    }
-
-    /// Two triangular solves against the identity.
-    fn inverse_matrix(&self) -> Matrix<E> {
-        let inverse = Matrix::Dense(self.factors.inverse());
-        match self.permutation {
-            None => inverse,
-            Some(indices) => Matrix::permutation(inverse_indices(indices)).times(&inverse, self.factors.dim),
-        }
-    }
-
-    fn offset(&self) -> Vec<E> {
-        self.bias.to_vec()
-    }
-
-    fn log_det(&self) -> E {
-        self.log_det
-    }
-
-    /// ∂L/∂L = ∂L/∂(LU) Uᵀ and ∂L/∂U = Lᵀ ∂L/∂(LU), each on its triangle; ∂L/∂s = diag(∂L/∂U) e^s + ∂L/∂log-det.
-    fn finish(&self, for_matrix: &Matrix<E>, for_offset: &[E], log_det: E, gradients: &mut [E]) {
-        let dim = self.factors.dim;
-        let back = self.permutation.map(|indices| for_matrix.times(&Matrix::permutation(inverse_indices(indices)), dim));
-        let for_product = Operand::new(back.as_ref().unwrap_or(for_matrix).entries(), dim, dim);
-        let (lower, upper) = self.factors.operands();
-        let (mut for_lower, mut for_upper) = (Buffer::take(dim * dim), Buffer::take(dim * dim));
-        triangular_matmul(&mut for_lower, Part::Lower, (for_product, Part::Full), (upper.transposed(), Part::Lower));
-        triangular_matmul(&mut for_upper, Part::Upper, (lower.transposed(), Part::UnitUpper), (for_product, Part::Full));
-        let own = places(dim, Triangle::Lower)
-            .map(|place| for_lower[place])
-            .chain(places(dim, Triangle::Upper).map(|place| for_upper[place]))
-            .chain((0..dim).map(|j| for_upper[j * (dim + 1)] * self.factors.upper[j * (dim + 1)] + log_det))
-            .chain(for_offset.iter().copied());
-        gradients.iter_mut().zip(own).for_each(|(gradient, own)| *gradient += own);
-    }
-}
-
 impl<E: Scalar, D: FlowDevice<E>> LuLinear<E, D> {
     fn map(&self, cx: &Context<E, D>) -> Result<Map<'_, E>> {
-        Ok(Map {
-            factors: self.factors(cx)?,
-            bias: self.bias.values(),
-            permutation: self.permutation.as_deref(),
-            log_det: self.log_diagonal.values().iter().copied().sum(),
-        })
+        Ok(Map { factors: self.factors(cx)?, bias: self.bias.values(), permutation: self.permutation.as_deref(), log_det: self.log_det() })
+    }
+
+    fn dense(&self, cx: &Context<E, D>) -> Result<AffineKernel<'_, E>> {
+        Ok(AffineKernel::new(AffinePart { map: Box::new(self.map(cx)?), parameters: parameter_count(self) }, Vec::new()))
+    }
+
+    fn factored(&self, panel: usize, cx: &Context<E, D>) -> Result<FactoredKernel<'_, E>> {
+        let triangles = [self.lower.values(), self.upper.values()];
+        Ok(FactoredKernel::new(triangles, self.diagonal(cx)?, self.bias.values(), self.permutation.as_deref(), self.log_det(), panel))
     }
 }
 
@@ -256,11 +168,16 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for LuLinear<E, D> {
     }
 
     fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
-        let part = AffinePart { map: Box::new(self.map(cx)?), parameters: parameter_count(self) };
-        Ok(Box::new(AffineKernel::new(part, Vec::new())))
+        if self.dim() >= FACTORED_FROM {
+            return Ok(Box::new(self.factored(PANEL, cx)?));
+        }
+        Ok(Box::new(self.dense(cx)?))
     }
 
     fn affine<'a>(&'a self, cx: &Context<E, D>) -> Result<Option<Box<dyn AffineMap<E> + 'a>>> {
+        if self.dim() >= FACTORED_FROM {
+            return Ok(None);
+        }
         Ok(Some(Box::new(self.map(cx)?)))
     }
 
@@ -332,7 +249,7 @@ impl<E: Scalar, D: FlowDevice<E>> PlainRows<E, D> for LuLinear<E, D> {
             Some(indices) => permute_columns(x, &inverse_indices(indices), device),
             None => x,
         };
-        let log_det: E = self.log_diagonal.values().iter().copied().sum();
+        let log_det = self.log_det();
         Ok((x, device.tensor_from_vec(vec![-log_det; shape.0], (shape.0,))))
     }
 }
