@@ -1,6 +1,6 @@
 //! `mixerflow compare`.
 
-use super::sources::{open, skipping, spec};
+use super::sources::{skipping, spec};
 use crate::arguments::Compare;
 use crate::{INTERRUPTED, Result, interrupt};
 use flow_train::compare::{Plan, compare};
@@ -15,8 +15,7 @@ pub(crate) fn run(arguments: &Compare, threads: Option<usize>) -> Result<ExitCod
         .map(|path| Ok((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), spec(path, &training.set)?)));
     let specs = specs.collect::<Result<Vec<_>>>()?;
     let source = skipping(&data.data, data.skip_bad);
-    let split = open(&source, training.seed.unwrap_or_default())?;
-    let settings = training.begin(split.train.len(), threads)?;
+    let (settings, split) = training.begin(&source, threads)?;
     let plan = Plan {
         specs: &specs,
         data: &source.to_string(),

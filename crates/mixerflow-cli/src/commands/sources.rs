@@ -26,8 +26,8 @@ fn pairs(set: &[String]) -> Result<Vec<(&str, &str)>> {
 }
 
 impl Training {
-    /// `settings` with what the command line says.
-    pub(super) fn apply(&self, mut settings: Settings, items: usize, threads: Option<usize>) -> Result<Settings> {
+    /// `settings` with what the command line says, but for epochs, which take the data.
+    pub(super) fn apply(&self, mut settings: Settings, threads: Option<usize>) -> Result<Settings> {
         for (path, value) in pairs(&self.set)? {
             if let Some(field) = path.strip_prefix(SETTINGS) {
                 settings = set_field(&settings, field, value).map_err(|e| format!("--set settings: {e}"))?;
@@ -40,22 +40,27 @@ impl Training {
         settings.validation = self.validation.unwrap_or(settings.validation);
         settings.threads = threads.or(settings.threads);
         settings.steps = self.steps.unwrap_or(settings.steps);
-        if let Some(epochs) = self.epochs {
-            settings.steps = settings.steps_of_epochs(epochs, items);
-        }
         Ok(settings)
     }
 
-    /// The settings of a new run.
-    pub(super) fn begin(&self, items: usize, threads: Option<usize>) -> Result<Settings> {
+    /// `settings` with the steps of as many epochs of `items` as the command line says, if it does.
+    pub(super) fn in_epochs(&self, settings: Settings, items: usize) -> Settings {
+        let steps = self.epochs.map_or(settings.steps, |epochs| settings.steps_of_epochs(epochs, items));
+        Settings { steps, ..settings }
+    }
+
+    /// The settings of a new run, and its data: opened with the seed that a resumed run will open it with, wherever it was set.
+    pub(super) fn begin(&self, data: &DataSource, threads: Option<usize>) -> Result<(Settings, Split)> {
         /// What most of a run's time should not go into.
         const REPORTS: u64 = 20;
         let default = Settings::default();
-        let settings = self.apply(Settings { validation: 0.05, ..default.clone() }, items, threads)?;
+        let settings = self.apply(Settings { validation: 0.05, ..default.clone() }, threads)?;
+        let split = open(data, settings.seed)?;
+        let settings = self.in_epochs(settings, split.train.len());
         let by_length = (settings.steps / REPORTS).clamp(1, default.report_every);
         let set = self.set.iter().any(|set| set.starts_with("settings.report_every"));
         let report_every = self.report_every.unwrap_or(if set { settings.report_every } else { by_length });
-        Ok(Settings { report_every, ..settings })
+        Ok((Settings { report_every, ..settings }, split))
     }
 }
 

@@ -40,8 +40,7 @@ fn begin(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(RunF
     };
     let training = &arguments.training;
     let (spec, data) = (spec(file, &training.set)?, skipping(source, arguments.skip_bad));
-    let split = open(&data, training.seed.unwrap_or_default())?;
-    let settings = training.begin(split.train.len(), threads)?;
+    let (settings, split) = training.begin(&data, threads)?;
     // A model that cannot be built leaves no folder, nor does one for other data.
     let kind = EventKind::of(split.train.as_ref());
     Events::of_kind(kind, spec.0.preprocessing(), settings.seed)?;
@@ -64,7 +63,7 @@ fn resume(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(Run
         return Err(format!("{}: the run was begun on {}, not on {given}", path.display(), begun.data).into());
     }
     let split = open(&begun.data, begun.settings.seed)?;
-    let mut settings = training.apply(begun.settings, split.train.len(), threads)?;
+    let mut settings = training.in_epochs(training.apply(begun.settings, threads)?, split.train.len());
     settings.report_every = training.report_every.unwrap_or(settings.report_every);
     Ok((RunFolder::resume(path, |_| settings)?, split))
 }
