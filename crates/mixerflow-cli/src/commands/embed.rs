@@ -10,7 +10,7 @@ use std::io::BufWriter;
 
 pub(crate) fn run(arguments: &Embed) -> Result<()> {
     let opened = model(&arguments.run)?;
-    let parts = arguments.data.parts(arguments.part)?;
+    let parts = arguments.data.parts(arguments.part, opened.settings.seed)?;
     let layer = arguments.layer.as_deref().unwrap_or("bijector");
     if layer != "bijector" && !opened.model.describe()?.iter().any(|line| flow_api::leads_to(layer, &line.path)) {
         return Err(format!("--layer {layer}: the model has no such layer; `mixerflow inspect` shows them").into());

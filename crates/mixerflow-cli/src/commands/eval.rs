@@ -9,7 +9,7 @@ pub(crate) fn run(arguments: &Eval) -> Result<()> {
     let opened = model(&arguments.run)?;
     let options = arguments.scoring.options();
     let mut found = serde_json::Map::new();
-    for (part, data) in arguments.data.parts(arguments.part)? {
+    for (part, data) in arguments.data.parts(arguments.part, opened.settings.seed)? {
         let evaluation = evaluate(&opened.model, data.as_ref(), &opened.events, &options)?;
         if !arguments.json {
             println!("{part}");
@@ -18,7 +18,10 @@ pub(crate) fn run(arguments: &Eval) -> Result<()> {
         found.insert(part.to_owned(), serde_json::to_value(&evaluation)?);
     }
     let densities = |data: &Data, part| -> Result<Vec<f64>> {
-        let scores = data.parts(part)?.into_iter().map(|(_, data)| score(&opened.model, data.as_ref(), &opened.events, &options));
+        let scores = data
+            .parts(part, opened.settings.seed)?
+            .into_iter()
+            .map(|(_, data)| score(&opened.model, data.as_ref(), &opened.events, &options));
         Ok(scores.collect::<Result<Vec<_>, _>>()?.into_iter().flat_map(|scores| scores.log_likelihood).collect())
     };
     if !arguments.against.is_empty() {

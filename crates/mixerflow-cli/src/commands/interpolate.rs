@@ -8,7 +8,7 @@ use flow_train::{draw_events, interpolate};
 
 pub(crate) fn run(arguments: &Interpolate) -> Result<()> {
     let opened = model(&arguments.run)?;
-    let parts = arguments.data.parts(arguments.part)?;
+    let parts = arguments.data.parts(arguments.part, opened.settings.seed)?;
     let events = opened.events.for_evaluation();
     let event = |index: usize| -> Result<Vec<f32>> {
         let mut at = index;

@@ -21,7 +21,7 @@ pub(crate) fn run(arguments: &Score) -> Result<()> {
     let options = arguments.scoring.options();
     let unit_of_nats = opened.events.report(0.0) - opened.events.report(1.0);
     let mut lines = Vec::new();
-    for (part, data) in arguments.data.parts(arguments.part)? {
+    for (part, data) in arguments.data.parts(arguments.part, opened.settings.seed)? {
         let scores = score(&opened.model, data.as_ref(), &opened.events, &options)?;
         let label = |index: usize| {
             let label = usize::try_from(*scores.labels.as_ref()?.get(index)?).ok()?;

@@ -85,9 +85,9 @@ pub(super) fn skipping(source: &DataSource, skip_bad: bool) -> DataSource {
 }
 
 impl Data {
-    /// The parts that are asked for, with their names.
-    pub(super) fn parts(&self, part: Part) -> Result<Vec<(&'static str, Arc<dyn Dataset>)>> {
-        let split = open(&skipping(&self.data, self.skip_bad), 0)?;
+    /// The parts that are asked for, with their names. With the seed of a run on this data, they are the items that it was trained and can be tested on.
+    pub(super) fn parts(&self, part: Part, seed: u64) -> Result<Vec<(&'static str, Arc<dyn Dataset>)>> {
+        let split = open(&skipping(&self.data, self.skip_bad), seed)?;
         Ok(match part {
             Part::Train => vec![("train", split.train)],
             Part::Test => vec![("test", split.test)],

@@ -135,6 +135,23 @@ fn points_of_the_plane_and_tables_are_data_too() {
     assert!(scores.lines().skip(1).all(|line| line.split(',').nth(3).is_some_and(|label| label == "a" || label == "b")), "{scores}");
 }
 
+/// Generated points and random crops are those of the run: its own training items, and none of another seed.
+#[test]
+fn a_run_is_scored_on_the_data_of_its_seed() {
+    let place = Place::new();
+    fs::write(place.path("plane.ron"), "VectorFlow(flows: [ActNorm(), AffineCoupling(hidden: 8)])").unwrap();
+    place.run("train plane.ron --data toy:rings?n=50 --seed 3 --batch 8 --steps 2 --out rings");
+    let split = "toy:rings?n=50".parse::<flow_train::data::DataSource>().unwrap().open(3).unwrap();
+    let labels: Vec<String> = [split.train, split.test]
+        .iter()
+        .flat_map(|data| data.batch(&flow_train::data::each_once(50, 50, 0).next().unwrap()).unwrap().labels.unwrap())
+        .map(|label| label.to_string())
+        .collect();
+    let scores = place.run("score rings --data toy:rings?n=50");
+    let found: Vec<&str> = scores.lines().skip(1).filter_map(|line| line.split(',').nth(3)).collect();
+    assert_eq!(found, labels);
+}
+
 /// Debian's `dataset-fashion-mnist`: 28×28 pixels, 60,000 + 10,000 of them.
 #[test]
 fn fashion_mnist_where_it_is_installed() {
