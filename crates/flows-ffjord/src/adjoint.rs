@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// Settings of the continuous adjoint (Pontryagin; Chen et al. 2018, arXiv:1806.07366, section 2).
 ///
-/// With S = ⟨a, f⟩ + Σ g q, where g = ∂L/∂log|det J| is constant in time, the system z' = f, a' = −∂S/∂z, θ' = −∂S/∂θ is solved from T back to 0, starting with
+/// With S = ⟨a, f⟩ + Σ (g tr J + |g| p), where g = ∂L/∂log|det J| is constant in time and p are the regularisers, the system z' = f, a' = −∂S/∂z, θ' = −∂S/∂θ is solved from T back to 0, starting with
 /// z(T), ∂L/∂z(T) and 0. It ends with x, ∂L/∂x and ∂L/∂θ, and needs of the forward pass nothing but z(T): memory does not depend on the steps.
 /// The gradient is that of the exact flow up to the solver's tolerance, not that of the discrete steps.
 ///
@@ -35,8 +35,8 @@ impl Default for Adjoint {
 struct AdjointSystem<'k, 'p, E: Real> {
     objective: &'k Objective<'k, 'p, E>,
     seminorm: bool,
-    /// −g.
-    minus_g: Buffer<E>,
+    /// ∂L/∂log|det J| of every row.
+    g: Buffer<E>,
     sums: Buffer<E>,
 }
 
@@ -48,7 +48,7 @@ impl<E: Real> System<E> for AdjointSystem<'_, '_, E> {
         let (da, dtheta) = rest.split_at_mut(block);
         let evaluation = self.objective.field.evaluate(t, z, self.objective.lanes, dz);
         let sums = if dtheta.is_empty() { &mut [] } else { &mut self.sums[..] };
-        self.objective.pull(&evaluation, dz, -E::one(), a, Some(&self.minus_g), da, sums);
+        self.objective.pull(&evaluation, dz, -E::one(), a, Some(&self.g), da, sums);
         dtheta.copy_from_slice(&self.sums[..dtheta.len()]);
         scale(dtheta, E::of(1.0 / self.objective.lanes as f64));
     }
@@ -84,17 +84,17 @@ impl Adjoint {
         let mut state = Buffer::zeroed(2 * block + parameters);
         state[..block].copy_from_slice(z);
         state[block..2 * block].iter_mut().zip(&*cotangent).for_each(|(a, &c)| *a = c / size);
-        let mut minus_g = Buffer::take(g.len());
-        minus_g.iter_mut().zip(g).for_each(|(m, &g)| *m = -g / size);
+        let mut scaled_g = Buffer::take(g.len());
+        scaled_g.iter_mut().zip(g).for_each(|(scaled, &g)| *scaled = g / size);
         let mut end_gradient = 0.0;
         if for_end {
-            // ∂L/∂T = ⟨a(T), f(z(T), T)⟩ + Σ g q(z(T), T).
+            // ∂L/∂T = ⟨a(T), f(z(T), T)⟩ + Σ (g tr J + |g| p).
             let mut f = Buffer::take(block);
             let evaluation = objective.field.evaluate(end, z, objective.lanes, &mut f);
             end_gradient = dot(cotangent, &f).as_f64() + objective.rate(&evaluation, &f, g);
         }
         let sums_len = objective.field.sums_len();
-        let mut system = AdjointSystem { objective, seminorm: self.seminorm, minus_g, sums: Buffer::take(sums_len) };
+        let mut system = AdjointSystem { objective, seminorm: self.seminorm, g: scaled_g, sums: Buffer::take(sums_len) };
         let mut work = solver.solve(&mut system, end, 0.0, &mut state)?;
         work.evaluations += usize::from(for_end);
         z.copy_from_slice(&state[..block]);

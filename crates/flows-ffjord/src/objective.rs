@@ -1,10 +1,11 @@
-//! What training differentiates: the state and the integrated trace, less the regularisers.
+//! What training differentiates: the state, the integrated trace, and the regularisers.
 
 use crate::field::{Evaluation, FieldKernel};
 use crate::trace::{Directions, Integrals, trace_cotangents, value_cotangent};
 use flow_kernels::Real;
 use flow_kernels::simd::{add, dot};
 use flow_kernels::workspace::Buffer;
+use num_traits::Float;
 use serde::{Deserialize, Serialize};
 
 /// Weights of the regularisers of Finlay et al. 2020, "How to Train Your Neural ODE" (RNODE), equation 12 (arXiv:2002.02798).
@@ -13,9 +14,10 @@ use serde::{Deserialize, Serialize};
 /// probes as ‖Jε‖² (or exact, with the exact trace) at no further evaluation. Straight paths and a tame Jacobian need few, large steps.
 ///
 /// # In training
-/// The gradient of a training step is that of the loss with log|det J| of every row replaced by log|det J| − `kinetic` · K − `jacobian` · F. So the regularisers
-/// come with the factor that the loss gives to the row's log-likelihood: for the mean negative log-likelihood in nats they add their mean over the rows, and for a
-/// loss per dimension they are divided by the dimension, which is how the paper normalises them (its weights are 0.01 each). The forward pass reports the plain
+/// The gradient of a training step is that of the loss plus |∂L/∂log|det J|| · (`kinetic` · K + `jacobian` · F) of every row. So the regularisers
+/// come with the size of the factor that the loss gives to the row's log-likelihood: for the mean negative log-likelihood in nats they add their mean over the rows, and for a
+/// loss per dimension they are divided by the dimension, which is how the paper normalises them (its weights are 0.01 each). The factor's sign does not matter: they are
+/// a penalty too where the flow is run backwards ([`InverseOf`](flow_api::InverseOf)) and the loss holds its log-det with the opposite sign. The forward pass reports the plain
 /// log-det, evaluation ignores them, and [`ContinuousFlow::penalties`](crate::ContinuousFlow::penalties) gives their values.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -26,7 +28,7 @@ pub struct Regularisation {
     pub jacobian: f64,
 }
 
-/// The integrand q = tr J − `kinetic` · ½‖f‖² − `jacobian` · ‖J‖² (Frobenius) of every row, with the field that it belongs to.
+/// The integrand g tr J + |g| p of every row, where g = ∂L/∂log|det J| and p = `kinetic` · ½‖f‖² + `jacobian` · ‖J‖² (Frobenius), with the field that it belongs to.
 #[derive(Debug)]
 pub(crate) struct Objective<'k, 'p, E: Real> {
     pub(crate) field: &'k FieldKernel<'p, E>,
@@ -41,7 +43,7 @@ impl<E: Real> Objective<'_, '_, E> {
         self.field.dim() * self.lanes
     }
 
-    /// The gradient of S = `scale` ⟨a, f⟩ + Σ g q (over the rows) at one evaluation, where the field's value is `f`; without g, of the first term alone.
+    /// The gradient of S = `scale` (⟨a, f⟩ + Σ (g tr J + |g| p)) (over the rows) at one evaluation, where the field's value is `f`; without g, of the first term alone.
     ///
     /// `z_bar` = ∂S/∂z and `sums` = ∂S/∂θ are overwritten; `sums` is as long as [`FieldKernel::sums_len`], of which the parameters take the front. Returns ∂S/∂t.
     /// Where `sums` is empty, ∂S/∂z alone is found, and 0 returned.
@@ -61,15 +63,15 @@ impl<E: Real> Objective<'_, '_, E> {
         sums.fill(E::zero());
         let network = mlp.sums_len().min(sums.len());
         if let Some(g) = g {
-            let shrink = E::of(2.0 * self.regularisation.jacobian);
+            let norm_weight = E::of(2.0 * self.regularisation.jacobian);
             value_cotangent(&mut value, scale, a, f, g, E::of(self.regularisation.kinetic));
             let mut part = Buffer::take(if self.directions.count == 0 { 0 } else { a.len() });
             self.directions.for_each_group(mlp, |range, directions| {
                 let u = directions.values();
                 // Only the Jacobian norm is not linear in J.
-                let (mut ju, mut v) = (Buffer::take(if shrink == E::zero() { 0 } else { u.len() }), Buffer::take(u.len()));
+                let (mut ju, mut v) = (Buffer::take(if norm_weight == E::zero() { 0 } else { u.len() }), Buffer::take(u.len()));
                 let tangents = mlp.jvp_traced(&evaluation.trace, directions, &mut ju);
-                trace_cotangents(&mut v, u, &ju, g, self.directions.weight(), shrink);
+                trace_cotangents(&mut v, u, &ju, g, scale * self.directions.weight(), norm_weight);
                 if range.start == 0 {
                     mlp.pullback_dual(&evaluation.trace, &tangents, &value, &v, z_bar, None, &mut sums[..network]);
                     // The other groups add their share of the trace alone.
@@ -86,14 +88,15 @@ impl<E: Real> Objective<'_, '_, E> {
         if sums.is_empty() { 0.0 } else { self.field.fold_time(evaluation, sums) }
     }
 
-    /// Σ g q over the rows at one evaluation.
+    /// Σ (g tr J + |g| p) over the rows at one evaluation.
     pub(crate) fn rate(&self, evaluation: &Evaluation<E>, f: &[E], g: &[E]) -> f64 {
         let integrals = Integrals::new(self.directions, true);
         let mut rates = Buffer::take(integrals.len());
         integrals.rates(self.field, evaluation, self.directions, f, &mut rates);
         let traces = rates[integrals.log_det.clone()].chunks_exact(self.lanes);
         let trace = self.directions.weight() * traces.map(|trace| dot(g, trace)).sum::<E>();
-        let [kinetic, jacobian] = [&integrals.kinetic, &integrals.jacobian].map(|range| dot(g, &rates[range.clone()]).as_f64());
-        trace.as_f64() - self.regularisation.kinetic * kinetic - self.regularisation.jacobian * jacobian
+        let sizes: Vec<E> = g.iter().map(|&g| Float::abs(g)).collect();
+        let [kinetic, jacobian] = [&integrals.kinetic, &integrals.jacobian].map(|range| dot(&sizes, &rates[range.clone()]).as_f64());
+        trace.as_f64() + self.regularisation.kinetic * kinetic + self.regularisation.jacobian * jacobian
     }
 }

@@ -234,8 +234,8 @@ vectorized! {
         }
     }
 
-    /// `v = weight g ⊙ (u − shrink · w)` for every direction: u, w and v are d × (size · lanes), g has the lanes; an empty w is 0.
-    pub(crate) fn trace_cotangents<E: Real>(v: &mut [E], u: &[E], w: &[E], g: &[E], weight: E, shrink: E) {
+    /// `v = weight (g ⊙ u + norm_weight |g| ⊙ w)` for every direction: u, w and v are d × (size · lanes), g has the lanes; an empty w is 0.
+    pub(crate) fn trace_cotangents<E: Real>(v: &mut [E], u: &[E], w: &[E], g: &[E], weight: E, norm_weight: E) {
         let lanes = g.len();
         for (v, u) in v.chunks_exact_mut(lanes).zip(u.chunks_exact(lanes)) {
             for ((v, &u), &g) in v.iter_mut().zip(u).zip(g) {
@@ -244,17 +244,17 @@ vectorized! {
         }
         for (v, w) in v.chunks_exact_mut(lanes).zip(w.chunks_exact(lanes)) {
             for ((v, &w), &g) in v.iter_mut().zip(w).zip(g) {
-                *v -= weight * g * shrink * w;
+                *v += weight * Float::abs(g) * norm_weight * w;
             }
         }
     }
 
-    /// `out = a c − shrink · g ⊙ f`: c, f and out are d × lanes, g has the lanes.
-    pub(crate) fn value_cotangent<E: Real>(out: &mut [E], a: E, c: &[E], f: &[E], g: &[E], shrink: E) {
+    /// `out = scale (a + kinetic |g| ⊙ f)`: a, f and out are d × lanes, g has the lanes.
+    pub(crate) fn value_cotangent<E: Real>(out: &mut [E], scale: E, a: &[E], f: &[E], g: &[E], kinetic: E) {
         let lanes = g.len();
-        for ((out, c), f) in out.chunks_exact_mut(lanes).zip(c.chunks_exact(lanes)).zip(f.chunks_exact(lanes)) {
-            for (((out, &c), &f), &g) in out.iter_mut().zip(c).zip(f).zip(g) {
-                *out = a * c - shrink * g * f;
+        for ((out, a), f) in out.chunks_exact_mut(lanes).zip(a.chunks_exact(lanes)).zip(f.chunks_exact(lanes)) {
+            for (((out, &a), &f), &g) in out.iter_mut().zip(a).zip(f).zip(g) {
+                *out = scale * (a + kinetic * Float::abs(g) * f);
             }
         }
     }

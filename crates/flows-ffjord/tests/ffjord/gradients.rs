@@ -16,17 +16,17 @@ struct Case {
 }
 
 fn case() -> Case {
-    Case { x: normal(ROWS * DIM, 1), c: normal(ROWS * DIM, 2), g: normal(ROWS, 3) }
+    Case { x: normal(ROWS * DIM, 1), c: normal(ROWS * DIM, 2), g: vec![-0.9, 0.6, -0.3, 1.2] }
 }
 
 impl Case {
-    /// What training differentiates: ⟨c, y⟩ + ⟨g, log-det − regularisers⟩.
+    /// What training differentiates: ⟨c, y⟩ + ⟨g, log-det⟩ + ⟨|g|, regularisers⟩: whatever the sign of a log-det's factor, regularisers are penalties.
     fn loss(&self, flow: &Flow, x: &[f64], weights: Regularisation, cx: &Context<f64, Cpu>) -> f64 {
         let y = forward(flow, x, cx);
         let penalties = flow.0.penalties(x, cx).unwrap();
         let rows = self.g.iter().zip(&y.log_det).zip(&penalties);
         y.value.iter().zip(&self.c).map(|(y, c)| y * c).sum::<f64>()
-            + rows.map(|((g, l), p)| g * (l - weights.kinetic * p.kinetic - weights.jacobian * p.jacobian)).sum::<f64>()
+            + rows.map(|((g, l), p)| g * l + g.abs() * (weights.kinetic * p.kinetic + weights.jacobian * p.jacobian)).sum::<f64>()
     }
 
     /// Compares the pullback with central differences in every number of x and in some of every parameter.
