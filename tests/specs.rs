@@ -1,7 +1,8 @@
 //! Every spec under `specs/` builds at the size that it is for, survives its own text, and passes the conformance suite at a small size.
 
+use dfdx::prelude::TensorFromVec;
 use flow_api::testkit::{Subject, check_model};
-use flow_api::{Entry, Kernels, Parameter, visit};
+use flow_api::{Entry, EntryMut, Kernels, Parameter, update, visit};
 use mixerflow_toolkit::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -135,4 +136,29 @@ fn fused_kernels_are_the_ones_that_run() {
         seen += plain_parameters(&path, Kernels::Plain).len();
     }
     assert!(seen > 0, "plain kernels would be noticed");
+}
+
+#[test]
+fn conditional_models_agree_on_both_kernels() {
+    let text = "MixerFlow(patch: 2, layers: 2, channel: [LuLinear(), AffineCoupling(hidden: 6, condition: 3)], patches: [AffineCoupling(hidden: 6, condition: 3)])";
+    let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
+    let event = EventShape::Image { channels: 1, height: 6, width: 4 };
+    let device = DefaultDevice::default();
+    let mut model = f64::model(spec.0.as_ref(), event, &BuildScope::new(device.clone(), 1)).unwrap();
+    update(&mut model, |path, entry| {
+        if let EntryMut::Parameter { values, .. } = entry {
+            values.iter_mut().enumerate().for_each(|(i, v)| *v += 0.1 * (i as f64 + path.len() as f64).sin());
+        }
+    })
+    .unwrap();
+    let numbers = |count: usize, step: f64| (0..count).map(|i| (step * i as f64).sin()).collect::<Vec<f64>>();
+    let images = numbers(2 * event.len(), 0.7);
+    let [fused, plain, other] = [(Kernels::Fused, 0.3), (Kernels::Plain, 0.3), (Kernels::Plain, 0.4)].map(|(kernels, step)| {
+        let cx = Context::new(1).with_kernels(kernels).with_condition(device.tensor_from_vec(numbers(6, step), (2, 3)));
+        model.log_prob(images.clone(), &cx).unwrap().value
+    });
+    for (a, b) in fused.iter().zip(&plain) {
+        assert!((a - b).abs() < 1e-12 * a.abs(), "{fused:?} {plain:?}");
+    }
+    assert_ne!(plain, other);
 }

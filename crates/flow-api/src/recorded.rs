@@ -109,12 +109,15 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: TapedBijector<X, E, D>> Bijector<
         self.0.output_shape(x.shape()).map_err(|e| e.in_layer(cx.path()))?;
         check_condition::<E, D>(self.0.condition_width(), batch(x.shape()), cx)?;
         let (y, log_det) = detach(self.0.forward_taped(x.leaky_traced(), cx)?);
+        check_log_det(&log_det).map_err(|e| e.in_layer(cx.layer(self.kind())))?;
         Ok(Mapped::exact(y, log_det))
     }
 
     fn inverse(&self, y: Tensor<B::Out, E, D>, cx: &Context<E, D>) -> Result<Mapped<X, E, D>> {
         check_condition::<E, D>(self.0.condition_width(), batch(y.shape()), cx)?;
-        self.0.inverse(y, cx)
+        let mapped = self.0.inverse(y, cx)?;
+        check_log_det(&mapped.log_det.value).map_err(|e| e.in_layer(cx.layer(self.0.kind())))?;
+        Ok(mapped)
     }
 
     fn pullback(
@@ -157,6 +160,14 @@ pub(crate) fn check_condition<E: Scalar, D: FlowDevice<E>>(width: Option<usize>,
             expected: format!("({batch}, {width})"),
             got: got.map_or("none".to_owned(), |shape| format!("{shape:?}")),
         }),
+    }
+}
+
+/// Every log-det is a number.
+pub(crate) fn check_log_det<E: Scalar, D: FlowDevice<E>>(log_det: &Tensor<(usize,), E, D>) -> Result<()> {
+    match crate::to_host(log_det).iter().position(|l| !num_traits::Float::is_finite(*l)) {
+        None => Ok(()),
+        Some(row) => Err(FlowError::NotFinite { layer: String::new(), what: "the log-det", row }),
     }
 }
 

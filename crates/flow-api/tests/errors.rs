@@ -3,7 +3,7 @@
 use dfdx::prelude::*;
 use flow_api::layers::{ActNorm, LuLinear, Permutation};
 use flow_api::spec::{BuildScope, EventShape, FlowSpec, ModelSpec, Spec, SpecScalar, from_ron, to_ron};
-use flow_api::{Bijector, Chain, Context, Flow, RowChain, Rows, StandardNormal, load, save, update};
+use flow_api::{Bijector, Chain, Context, EntryMut, Flow, FlowError, Kernels, RowChain, Rows, StandardNormal, load, save, to_host, update};
 
 fn device() -> Cpu {
     Cpu::seed_from_u64(1)
@@ -130,4 +130,25 @@ fn a_spec_and_its_text_are_the_same() {
     assert_eq!(to_ron(&from_ron::<Spec<dyn ModelSpec>>(&once).unwrap()).unwrap(), once);
     let flow: FlowSpec = from_ron("LuLinear(permutation: Reverse)").unwrap();
     assert_eq!(to_ron(&flow).unwrap().split_whitespace().collect::<String>(), "LuLinear(permutation:Reverse,)");
+}
+
+#[test]
+fn nothing_goes_through_as_nothing_and_what_is_no_number_is_told() {
+    let device = Cpu::default();
+    for kernels in [Kernels::Fused, Kernels::Plain] {
+        let cx = Context::new(0).with_kernels(kernels);
+        let rows = |values: Vec<f64>, shape: (usize, usize)| device.tensor_from_vec(values, shape);
+        let empty = Rows(LuLinear::<f64, Cpu>::new(0, &device));
+        let error = empty.forward(rows(Vec::new(), (2, 0)), &cx).unwrap_err();
+        assert!(matches!(error, FlowError::Shape { .. }), "{error}");
+        let mut flow = Rows(LuLinear::<f64, Cpu>::new(2, &device));
+        assert!(to_host(&flow.forward(rows(Vec::new(), (0, 2)), &cx).unwrap().log_det.value).is_empty());
+        update(&mut flow, |_, entry| {
+            if let EntryMut::Parameter { values, .. } = entry {
+                values.fill(f64::NAN);
+            }
+        })
+        .unwrap();
+        assert!(flow.forward(rows(vec![1.0; 4], (2, 2)), &cx).is_err() && flow.inverse(rows(vec![1.0; 4], (2, 2)), &cx).is_err());
+    }
 }

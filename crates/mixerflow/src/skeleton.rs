@@ -62,6 +62,14 @@ impl<E: Scalar, D: FlowDevice<E>> Side<E, D> {
         })
     }
 
+    /// The context of the rows: the condition of a sample is that of each of them.
+    fn by_row(&self, cx: &Context<E, D>) -> Context<E, D> {
+        let Some(condition) = cx.condition() else { return cx.clone() };
+        let (batch, width) = *condition.shape();
+        let repeated = to_host(condition).chunks_exact(width.max(1)).flat_map(|vector| vector.repeat(self.view.rows())).collect();
+        cx.clone().with_condition(condition.device().tensor_from_vec(repeated, (batch * self.view.rows(), width)))
+    }
+
     /// (batch, event) → (batch · rows, d).
     fn gather<T: Tape<E, D>>(&self, x: Tensor<(usize, usize), E, D, T>) -> Tensor<(usize, usize), E, D, T> {
         let batch = x.shape().0;
@@ -120,14 +128,14 @@ impl<E: Scalar, D: FlowDevice<E>> TapedBijector<(usize, usize), E, D> for Side<E
     ) -> Result<(Taped<(usize, usize), E, D>, Taped<(usize,), E, D>)> {
         let batch = x.shape().0;
         let rest = x.with_empty_tape();
-        let (rows, log_det) = self.plain(cx)?.forward_taped(self.gather(x), cx)?;
+        let (rows, log_det) = self.plain(cx)?.forward_taped(self.gather(x), &self.by_row(cx))?;
         let log_det = log_det.reshape_like(&(batch, self.view.rows())).sum::<(usize,), Axis<1>>();
         Ok((self.scatter(rows, rest), log_det))
     }
 
     fn inverse(&self, y: Tensor<(usize, usize), E, D>, cx: &Context<E, D>) -> Result<Mapped<(usize, usize), E, D>> {
         let batch = y.shape().0;
-        let (rows, log_det) = self.plain(cx)?.inverse(self.gather(y.clone()), cx)?;
+        let (rows, log_det) = self.plain(cx)?.inverse(self.gather(y.clone()), &self.by_row(cx))?;
         let log_det = log_det.reshape_like(&(batch, self.view.rows())).sum::<(usize,), Axis<1>>();
         Ok(Mapped::exact(self.scatter(rows, y), log_det))
     }
@@ -192,9 +200,9 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
             .collect()
     }
 
-    /// Sides run as fused host kernels: by the context's choice, or because one has no other form.
-    fn fused(&self, cx: &Context<E, D>) -> bool {
-        cx.fused() || self.layers.iter().flatten().any(|(_, side)| side.0.flow.plain().is_none())
+    /// Sides run as fused host kernels: by the context's choice, because one has no other form, or because dfdx has no operations on nothing.
+    fn fused(&self, batch: usize, cx: &Context<E, D>) -> bool {
+        batch == 0 || cx.fused() || self.layers.iter().flatten().any(|(_, side)| side.0.flow.plain().is_none())
     }
 
     fn condition(&self, cx: &Context<E, D>, batch: usize) -> Result<Option<HostCondition<E>>> {
@@ -295,8 +303,8 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
 
 /// What a forward pass keeps.
 enum Trace<E: Scalar, D: FlowDevice<E>> {
-    /// By group of samples.
-    Fused(Vec<GroupTrace<E>>),
+    /// A batch, by group of samples.
+    Fused(usize, Vec<GroupTrace<E>>),
     /// Plain kernels: the input of every side.
     Plain(Vec<Tensor<(usize, usize), E, D>>),
 }
@@ -330,7 +338,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
 
     fn forward(&self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<Mapped<X, E, D>> {
         let (shape, flat) = (*x.shape(), self.check(x.shape(), "forward", cx)?);
-        if !self.fused(cx) {
+        if !self.fused(flat.0, cx) {
             let mapped = self.plain_map(x.reshape_like(&flat), cx, false, |_| ())?;
             return Ok(Mapped { value: mapped.value.reshape_like(&shape), log_det: mapped.log_det, report: mapped.report });
         }
@@ -361,7 +369,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
 
     fn inverse(&self, y: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<Mapped<X, E, D>> {
         let (shape, flat) = (*y.shape(), self.check(y.shape(), "inverse", cx)?);
-        if !self.fused(cx) {
+        if !self.fused(flat.0, cx) {
             let mapped = self.plain_map(y.reshape_like(&flat), cx, true, |_| ())?;
             return Ok(Mapped { value: mapped.value.reshape_like(&shape), log_det: mapped.log_det, report: mapped.report });
         }
@@ -374,7 +382,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
 
     fn forward_keeping(&self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<(Mapped<X, E, D>, Kept)> {
         let (shape, flat) = (*x.shape(), self.check(x.shape(), "forward", cx)?);
-        if !self.fused(cx) {
+        if !self.fused(flat.0, cx) {
             let mut inputs = Vec::new();
             let mapped = self.plain_map(x.reshape_like(&flat), cx, false, |input| inputs.push(input.clone()))?;
             let mapped = Mapped { value: mapped.value.reshape_like(&shape), log_det: mapped.log_det, report: mapped.report };
@@ -401,7 +409,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
             GroupTrace { points, values }
         });
         let traces = traces.collect();
-        Ok((self.mapped(&device, values, shape, totals), Box::new(Trace::<E, D>::Fused(traces))))
+        Ok((self.mapped(&device, values, shape, totals), Box::new(Trace::<E, D>::Fused(flat.0, traces))))
     }
 
     fn pullback(
@@ -412,6 +420,15 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
         cx: &Context<E, D>,
     ) -> Result<Pulled<X, E, D>> {
         let (shape, flat) = (*cotangent.value.shape(), self.check(cotangent.value.shape(), "pullback", cx)?);
+        let given = match &at {
+            Point::Kept(_) => flat,
+            Point::Input(point) | Point::Output(point) => self.check(point.shape(), "pullback", cx)?,
+        };
+        if (given, cotangent.log_det.shape().0) != (flat, flat.0) {
+            let layer = if cx.path().is_empty() { self.kind } else { cx.path() };
+            return Err(shape_error(layer, "pullback", (flat, flat.0), (given, cotangent.log_det.shape().0)));
+        }
+        gradients.check(cx.path(), self)?;
         let device = cotangent.value.device().clone();
         let at_input = match &at {
             Point::Input(x) => Some(x.clone()),
@@ -420,11 +437,11 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
         let trace = match at {
             Point::Kept(kept) => *kept.downcast::<Trace<E, D>>().map_err(|_| foreign_point(cx.path()))?,
             Point::Input(x) => *self.forward_keeping(x, cx)?.1.downcast().map_err(|_| foreign_point(cx.path()))?,
-            Point::Output(y) if self.fused(cx) => {
+            Point::Output(y) if self.fused(flat.0, cx) => {
                 let points = || self.layers.iter().map(|_| LayerPoint::Output).collect();
                 let groups = to_host(&y);
                 let groups = groups.chunks((self.group_samples(flat.0) * self.event).max(1));
-                Trace::Fused(groups.map(|values| GroupTrace { points: points(), values: values.to_vec() }).collect())
+                Trace::Fused(flat.0, groups.map(|values| GroupTrace { points: points(), values: values.to_vec() }).collect())
             }
             Point::Output(y) => {
                 let x = self.inverse(y, cx)?.value;
@@ -432,8 +449,8 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
             }
         };
         let groups = match trace {
-            Trace::Fused(groups) => groups,
-            Trace::Plain(inputs) => {
+            Trace::Fused(batch, groups) if batch == flat.0 => groups,
+            Trace::Plain(inputs) if inputs.first().is_none_or(|input| *input.shape() == flat) => {
                 let log_det = cotangent.log_det;
                 let mut pulled = cotangent.value.reshape_like(&flat);
                 let first = inputs.first().cloned();
@@ -444,6 +461,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
                 let input = at_input.or(first.map(|x| x.reshape_like(&shape)));
                 return Ok(Pulled { input, cotangent: pulled.reshape_like(&shape) });
             }
+            _ => return Err(foreign_point(cx.path())),
         };
         let (mut pulled, log_det) = (to_host(&cotangent.value), to_host(&cotangent.log_det));
         drop(cotangent);

@@ -3,7 +3,7 @@
 use dfdx::prelude::*;
 use flow_api::layers::LuLinear;
 use flow_api::spec::{BuildScope, EventShape, ModelSpec, Spec, SpecScalar, from_ron, to_ron};
-use flow_api::{Bijector, Context, EntryMut, RowChain, update};
+use flow_api::{Bijector, Context, Cotangent, EntryMut, FlowError, Gradients, Kernels, Memory, Point, RowChain, to_host, update};
 use flow_kernels::noise::Stream;
 use mixerflow::{ImageShape, Patches, Patchify, Side, Skeleton};
 
@@ -191,12 +191,12 @@ fn all_ways_agree(text: &str, (channels, height, width): (usize, usize, usize), 
     .unwrap();
     let pools = [1, 3].map(|count| rayon::ThreadPoolBuilder::new().num_threads(count).build().unwrap());
     let mut results = Vec::new();
-    for kernels in [flow_api::Kernels::Fused, flow_api::Kernels::Plain] {
-        for memory in [flow_api::Memory::Store, flow_api::Memory::Recompute, flow_api::Memory::Invert] {
+    for kernels in [Kernels::Fused, Kernels::Plain] {
+        for memory in [Memory::Store, Memory::Recompute, Memory::Invert] {
             let cx = cx.clone().with_kernels(kernels).with_memory(memory);
             let [alone, among_others] = [&pools[0], &pools[1]].map(|pool| {
                 pool.install(|| {
-                    let mut gradients = flow_api::Gradients::zeros(&model);
+                    let mut gradients = Gradients::zeros(&model);
                     let loss = model.flow().nll(model.batch(images.clone()).unwrap(), &mut gradients, &cx).unwrap();
                     assert_eq!(gradients.untouched().count(), 0);
                     (loss.nll, gradients.values().to_vec())
@@ -227,5 +227,40 @@ fn an_image_of_many_rows_is_spread_over_threads() {
     let text = "MixerFlow(patch: 2, layers: 2, channel: [ActNorm(), LuLinear(permutation: Random)], patches: [ActNorm()], shift: None)";
     for batch in [1, 2] {
         all_ways_agree(text, (1, 40, 40), batch);
+    }
+}
+
+#[test]
+fn nothing_in_is_nothing_out() {
+    let skeleton = one_side(Patches::new(IMAGE, 2, 0, "test").unwrap().channel_view().unwrap());
+    for kernels in [Kernels::Fused, Kernels::Plain] {
+        let cx = Context::new(0).with_kernels(kernels);
+        let nothing = || device().tensor_from_vec(Vec::new(), (0, IMAGE.len()));
+        assert!(to_host(&skeleton.forward(nothing(), &cx).unwrap().log_det.value).is_empty());
+        assert!(to_host(&skeleton.inverse(nothing(), &cx).unwrap().value).is_empty());
+    }
+}
+
+#[test]
+fn a_pullback_refuses_what_does_not_belong_together() {
+    let skeleton = one_side(Patches::new(IMAGE, 2, 0, "test").unwrap().channel_view().unwrap());
+    let tensor = |batch: usize| device().tensor_from_vec(noise(batch * IMAGE.len(), 1), (batch, IMAGE.len()));
+    let cotangent = |batch: usize, log_dets: usize| Cotangent { value: tensor(batch), log_det: device().zeros_like(&(log_dets,)) };
+    let settings = [Kernels::Fused, Kernels::Plain].into_iter().flat_map(|kernels| {
+        [Memory::Store, Memory::Recompute, Memory::Invert].map(|memory| Context::new(0).with_kernels(kernels).with_memory(memory))
+    });
+    for cx in settings {
+        // 40 and 33 samples are cut into equally many groups.
+        for (given, batch, log_dets) in [(3, 4, 4), (40, 33, 33), (3, 3, 4)] {
+            let kept = skeleton.forward_keeping(tensor(given), &cx).unwrap().1;
+            for point in [Point::Kept(kept), Point::Input(tensor(given)), Point::Output(tensor(given))] {
+                let mut gradients = Gradients::zeros(&skeleton);
+                let error = skeleton.pullback(point, cotangent(batch, log_dets), &mut gradients, &cx).unwrap_err();
+                assert!(matches!(error, FlowError::Shape { .. } | FlowError::Unsupported { .. }), "{given} {batch} {log_dets}: {error}");
+            }
+        }
+        let other = one_side(Patches::new(IMAGE, 2, 0, "test").unwrap().patch_view().unwrap());
+        let error = skeleton.pullback(Point::Input(tensor(2)), cotangent(2, 2), &mut Gradients::zeros(&other), &cx).unwrap_err();
+        assert!(matches!(error, FlowError::Shape { operation: "gradient", .. }), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! Row flows as bijectors of tensors of shape (batch, d).
 
-use super::kernel::{RowFlow, RowKernel};
+use super::kernel::{PlainRows, RowFlow, RowKernel};
 use super::run::{HostCondition, PassResult, RowPass, RowPoint, RowTapes};
 use super::view::RowView;
 use crate::bijector::{foreign_point, shape_error};
@@ -110,8 +110,9 @@ impl<N: Dim, E: Scalar, D: FlowDevice<E>, F: RowFlow<E, D>> Bijector<(usize, N),
     fn forward(&self, x: Tensor<(usize, N), E, D>, cx: &Context<E, D>) -> Result<Mapped<(usize, N), E, D>> {
         let shape = check(&self.0, x.shape(), "forward", cx)?;
         let device = x.device().clone();
-        if let Some(plain) = self.0.plain().filter(|_| !cx.fused()) {
+        if let Some(plain) = plain(&self.0, shape.0, cx) {
             let (y, log_det) = recorded::detach(plain.forward_taped(x.reshape_like(&(shape.0, self.0.dim())).leaky_traced(), cx)?);
+            recorded::check_log_det(&log_det).map_err(|e| e.in_layer(cx.layer(self.0.kind())))?;
             return Ok(Mapped::exact(y.reshape_like(&shape), log_det));
         }
         with_pass(&self.0, shape.0, cx, |pass| {
@@ -124,8 +125,9 @@ impl<N: Dim, E: Scalar, D: FlowDevice<E>, F: RowFlow<E, D>> Bijector<(usize, N),
     fn inverse(&self, y: Tensor<(usize, N), E, D>, cx: &Context<E, D>) -> Result<Mapped<(usize, N), E, D>> {
         let shape = check(&self.0, y.shape(), "inverse", cx)?;
         let device = y.device().clone();
-        if let Some(plain) = self.0.plain().filter(|_| !cx.fused()) {
+        if let Some(plain) = plain(&self.0, shape.0, cx) {
             let (x, log_det) = plain.inverse(y.reshape_like(&(shape.0, self.0.dim())), cx)?;
+            recorded::check_log_det(&log_det).map_err(|e| e.in_layer(cx.layer(self.0.kind())))?;
             return Ok(Mapped::exact(x.reshape_like(&shape), log_det));
         }
         with_pass(&self.0, shape.0, cx, |pass| {
@@ -148,7 +150,7 @@ impl<N: Dim, E: Scalar, D: FlowDevice<E>, F: RowFlow<E, D>> Bijector<(usize, N),
 
     fn forward_keeping(&self, x: Tensor<(usize, N), E, D>, cx: &Context<E, D>) -> Result<(Mapped<(usize, N), E, D>, Kept)> {
         let shape = check(&self.0, x.shape(), "forward", cx)?;
-        if self.0.plain().is_some() && !cx.fused() {
+        if plain(&self.0, shape.0, cx).is_some() {
             return Ok((self.forward(x.clone(), cx)?, Box::new(x)));
         }
         let device = x.device().clone();
@@ -177,7 +179,7 @@ impl<N: Dim, E: Scalar, D: FlowDevice<E>, F: RowFlow<E, D>> Bijector<(usize, N),
             return Err(shape_error(cx.layer(self.0.kind()), "pullback", shape, (given, cotangent.log_det.shape())));
         }
         gradients.check(cx.path(), self)?;
-        if let Some(plain) = self.0.plain().filter(|_| !cx.fused()) {
+        if let Some(plain) = plain(&self.0, shape.0, cx) {
             let x = at.input(self, cx)?;
             let flat = (shape.0, self.0.dim());
             let cotangent = Cotangent { value: cotangent.value.reshape_like(&flat), log_det: cotangent.log_det };
@@ -252,6 +254,15 @@ fn mapped<S: Shape, E: Scalar, D: FlowDevice<E>>(
     Mapped { value: device.tensor_from_vec(values, shape), log_det: result.log_det(device, kind), report: result.report }
 }
 
+/// The plain form, where the context asks for it; dfdx has no operations on nothing.
+fn plain<'a, E: Scalar, D: FlowDevice<E>>(
+    flow: &'a dyn RowFlow<E, D>,
+    batch: usize,
+    cx: &Context<E, D>,
+) -> Option<&'a dyn PlainRows<E, D>> {
+    flow.plain().filter(|_| batch > 0 && !cx.fused())
+}
+
 fn check<N: Dim, E: Scalar, D: FlowDevice<E>, F: RowFlow<E, D> + ?Sized>(
     flow: &F,
     shape: &(usize, N),
@@ -259,8 +270,8 @@ fn check<N: Dim, E: Scalar, D: FlowDevice<E>, F: RowFlow<E, D> + ?Sized>(
     cx: &Context<E, D>,
 ) -> Result<(usize, N)> {
     let layer = cx.layer(flow.kind());
-    if shape.1.size() != flow.dim() {
-        return Err(shape_error(layer, operation, ("batch", flow.dim()), shape.concrete()));
+    if shape.1.size() != flow.dim() || flow.dim() == 0 {
+        return Err(shape_error(layer, operation, ("batch", flow.dim().max(1)), shape.concrete()));
     }
     recorded::check_condition(flow.condition_width(), shape.0, cx).map_err(|e| e.in_layer(layer))?;
     Ok(*shape)

@@ -6,7 +6,7 @@ mod packed;
 
 use self::dense::{Factors, Map};
 use self::factored::{FACTORED_FROM, FactoredKernel, PANEL};
-use self::packed::{Triangle, pack, places, unpack};
+use self::packed::{Triangle, places, unpack};
 use super::permutation::{check, inverse_indices, permute_columns, random_indices};
 use crate::rows::{AffineKernel, AffineMap, AffinePart, PlainRows, RowFlow, RowKernel, Taped, TapedRows};
 use crate::{Context, FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut, parameter_count};
@@ -66,27 +66,6 @@ impl<E: Scalar, D: FlowDevice<E>> LuLinear<E, D> {
     pub fn with_random_permutation(mut self, seed: u64) -> Self {
         self.permutation = Some(random_indices(self.dim(), seed));
         self
-    }
-
-    /// Sets L, U and b from dense row-major matrices, as other libraries store them.
-    ///
-    /// # Errors
-    /// [`FlowError::Shape`] for buffers of other lengths, [`FlowError::Singular`] for a diagonal of U that is not positive.
-    pub fn set_dense(&mut self, lower: &[E], upper: &[E], bias: &[E]) -> Result<()> {
-        let dim = self.dim();
-        if lower.len() != dim * dim || upper.len() != dim * dim || bias.len() != dim {
-            return Err(crate::shape_error("LuLinear", "set_dense", (dim, dim), (lower.len(), upper.len(), bias.len())));
-        }
-        if let Some(j) = (0..dim).find(|&j| upper[j * dim + j] <= E::zero() || !Float::is_finite(upper[j * dim + j])) {
-            return Err(FlowError::Singular { layer: "LuLinear".to_owned(), detail: format!("u[{j}][{j}] = {}", upper[j * dim + j]) });
-        }
-        pack(lower, dim, Triangle::Lower, self.lower.values_mut());
-        pack(upper, dim, Triangle::Upper, self.upper.values_mut());
-        for (j, s) in self.log_diagonal.values_mut().iter_mut().enumerate() {
-            *s = Float::ln(upper[j * dim + j]);
-        }
-        self.bias.values_mut().copy_from_slice(bias);
-        Ok(())
     }
 
     /// e^s.
