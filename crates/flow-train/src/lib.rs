@@ -29,6 +29,7 @@ pub use evaluate::{EvaluateOptions, Evaluation, Inverse, Scores, auroc, evaluate
 pub use events::{EventKind, Events};
 pub use observe::{Bar, Checkpoints, Metrics, Observer, SampleGrids, Silent};
 pub use optimiser::{Adam, AdamConfig, AdamState, flat_weights, set_flat_weights};
+pub use replace::write_whole;
 pub use run_folder::{RunFolder, RunPlan};
 pub use samples::{Drawing, draw_events, draw_samples};
 pub use settings::Settings;

@@ -5,7 +5,7 @@
 
 use crate::{Result, TrainError};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// The folder's companions: hidden, and named so that nobody else's folder is taken for one.
@@ -70,10 +70,33 @@ pub(crate) fn replace(folder: &Path, files: &[(&str, Vec<u8>)], whole: impl Fn(&
 /// # Errors
 /// [`TrainError::Io`].
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_whole(path, |file| file.write_all(bytes).map_err(TrainError::io(path)))
+}
+
+/// Writes a file with `write`, in place of the one that may be there: that one stays until all is written, and for good if anything fails.
+///
+/// # Errors
+/// Those of `write`, and [`TrainError::Io`].
+pub fn write_whole<E: From<TrainError>>(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<(), E>) -> Result<(), E> {
+    let create = |at: &Path| File::create(at).map(BufWriter::new).map_err(TrainError::io(path));
+    if path.metadata().is_ok_and(|found| !found.is_file()) {
+        // A device or a pipe is written to, never replaced by a file.
+        let mut file = create(path)?;
+        write(&mut file)?;
+        return Ok(file.flush().map_err(TrainError::io(path))?);
+    }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let draft = path.with_file_name(format!(".{name}.draft"));
-    write_durably(&draft, bytes)?;
-    rename(&draft, path)
+    let mut file = create(&draft)?;
+    let written = write(&mut file).and_then(|()| {
+        let durable = file.flush().and_then(|()| file.get_ref().sync_all());
+        Ok(durable.map_err(TrainError::io(path)).and_then(|()| rename(&draft, path))?)
+    });
+    if written.is_err() {
+        // The error to tell is that of the writing.
+        let _ = fs::remove_file(&draft);
+    }
+    written
 }
 
 fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {

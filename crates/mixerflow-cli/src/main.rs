@@ -23,7 +23,8 @@ use mixerflow as _;
 static MEMORY: PeakAlloc = PeakAlloc;
 
 /// Any error, to be told to the user.
-type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
+type Error = Box<dyn std::error::Error + Send + Sync>;
+type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The exit code of a program that was interrupted.
 const INTERRUPTED: u8 = 130;

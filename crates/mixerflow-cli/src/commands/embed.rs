@@ -3,24 +3,28 @@
 use super::sources::model;
 use crate::Result;
 use crate::arguments::Embed;
+use flow_api::FlowError;
 use flow_train::data::npy::Writer;
-use flow_train::embed;
-use std::fs::File;
-use std::io::BufWriter;
+use flow_train::{TrainError, embed, write_whole};
 
 pub(crate) fn run(arguments: &Embed) -> Result<()> {
     let opened = model(&arguments.run)?;
     let parts = arguments.data.parts(arguments.part, opened.settings.seed)?;
     let layer = arguments.layer.as_deref().unwrap_or("bijector");
-    if layer != "bijector" && !opened.model.describe()?.iter().any(|line| flow_api::leads_to(layer, &line.path)) {
-        return Err(format!("--layer {layer}: the model has no such layer; `mixerflow inspect` shows them").into());
-    }
     let out = &arguments.out;
-    let file = File::create(out).map_err(|e| format!("{}: {e}", out.display()))?;
     let items: usize = parts.iter().map(|(_, data)| data.len()).sum();
-    let mut array = Writer::new(BufWriter::new(file), out, &[items, opened.model.event().len()])?;
-    for (_, data) in parts {
-        embed(&opened.model, data.as_ref(), &opened.events, layer, arguments.batch.max(1), |rows| Ok(array.write(rows)?))?;
-    }
-    Ok(array.finish()?)
+    write_whole(out, |file| {
+        let mut array = Writer::new(file, out, &[items, opened.model.event().len()])?;
+        for (_, data) in &parts {
+            embed(&opened.model, data.as_ref(), &opened.events, layer, arguments.batch.max(1), |rows| Ok(array.write(rows)?)).map_err(
+                |error| match error {
+                    TrainError::Flow(FlowError::Unsupported { layer: path, operation: "activations", .. }) if path == layer => {
+                        format!("--layer {layer}: the model has no such layer; `mixerflow inspect` shows them").into()
+                    }
+                    other => crate::Error::from(other),
+                },
+            )?;
+        }
+        Ok(array.finish()?)
+    })
 }

@@ -6,9 +6,7 @@ use crate::arguments::Sample;
 use flow_api::Context;
 use flow_train::data::npy::Writer;
 use flow_train::picture::save_image;
-use flow_train::{Drawing, draw_samples};
-use std::fs::File;
-use std::io::BufWriter;
+use flow_train::{Drawing, draw_samples, write_whole};
 
 pub(crate) fn run(arguments: &Sample) -> Result<()> {
     let Sample { count, temperature, seed, columns, out, .. } = arguments;
@@ -29,10 +27,11 @@ pub(crate) fn run(arguments: &Sample) -> Result<()> {
     }
     let samples = opened.model.sample(*count, *temperature, &Context::new(*seed))?;
     if is_file("npy") {
-        let file = File::create(out).map_err(|e| format!("{}: {e}", out.display()))?;
-        let mut array = Writer::new(BufWriter::new(file), out, &[*count, opened.model.event().len()])?;
-        array.write(&samples)?;
-        return Ok(array.finish()?);
+        return write_whole(out, |file| {
+            let mut array = Writer::new(file, out, &[*count, opened.model.event().len()])?;
+            array.write(&samples)?;
+            Ok(array.finish()?)
+        });
     }
     let levels = opened.events.quantise(&samples)?;
     std::fs::create_dir_all(out).map_err(|e| format!("{}: {e}", out.display()))?;

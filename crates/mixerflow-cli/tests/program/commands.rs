@@ -53,6 +53,8 @@ fn every_command_does_its_work() {
     place.run("embed run --data digits --out latents.npy");
     place.run("embed run --data digits --layer bijector.layers.1.patch.1 --out last.npy");
     place.run("embed run --data digits --layer bijector.layers.0.channel --part test --out first.npy");
+    #[cfg(unix)]
+    assert!(place.run("embed run --data digits --part test --out /dev/null").is_empty() && !fs::metadata("/dev/null").unwrap().is_file());
     let array = |name: &str| fs::read(place.path(name)).unwrap();
     assert_eq!(array("latents.npy").len(), 128 + 4 * 1797 * 64);
     assert_eq!(array("first.npy").len(), 128 + 4 * 297 * 64);

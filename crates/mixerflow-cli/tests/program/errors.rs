@@ -10,6 +10,7 @@ fn wrong_usage_is_2_and_what_cannot_be_done_is_1() {
     fs::write(place.path("broken.ron"), "MixerFlow(patch: 4,\n  layers: two)").unwrap();
     fs::create_dir(place.path("full")).unwrap();
     fs::write(place.path("full/letter.txt"), "dear").unwrap();
+    fs::write(place.path("kept.npy"), "dear").unwrap();
     let cases = [
         ("", 2, "Usage: mixerflow"),
         ("trian", 2, "unrecognized subcommand 'trian'"),
@@ -47,6 +48,9 @@ fn wrong_usage_is_2_and_what_cannot_be_done_is_1() {
         ("eval run --data npy:missing.npy", 1, "missing.npy: No such file"),
         ("eval run --data digits --dequantisations 0", 1, "dequantisations: expected at least 1, got 0"),
         ("embed run --data digits --layer bijector.layers.9 --out x.npy", 1, "the model has no such layer"),
+        // The beginning of a layer's path that is no layer.
+        ("embed run --data digits --layer bijector.layers --out kept.npy", 1, "--layer bijector.layers: the model has no such layer"),
+        ("embed run --data digits --out /proc/z.npy", 1, "/proc/z.npy: No such file"),
         ("interpolate run --data digits --pair 0,999 --out x.png", 1, "--pair: there is no item 999"),
         ("interpolate run --data digits --pair 0,1 --steps 1 --out x.png", 1, "steps: expected at least 2, got 1"),
         ("sample run --count 0 --out x.png", 1, "--count: expected at least 1, got 0"),
@@ -64,7 +68,10 @@ fn wrong_usage_is_2_and_what_cannot_be_done_is_1() {
         assert!(!text.contains("panicked"), "{text}");
     }
     assert!(!place.path("x").exists(), "what is refused leaves nothing behind");
-    assert_eq!(fs::read_to_string(place.path("full/letter.txt")).unwrap(), "dear");
+    assert!(fs::read_dir(place.path("")).unwrap().all(|entry| !entry.unwrap().file_name().to_string_lossy().ends_with(".draft")));
+    for kept in ["full/letter.txt", "kept.npy"] {
+        assert_eq!(fs::read_to_string(place.path(kept)).unwrap(), "dear", "{kept}");
+    }
 }
 
 /// One file of a run is replaced by something else: the error names it, and no other run is touched.
