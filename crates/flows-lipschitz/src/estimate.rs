@@ -196,7 +196,8 @@ impl<'s, E: Real> Draw<'s, E> {
     }
 
     /// The square of the standard error that one probe and one length leave, from formulas that hold in expectation:
-    /// Var(vᵀAv) = `‖A‖²_F + tr A²` for the probe, with ‖Aᵀv‖² and vᵀA²v for their expectations, and
+    /// Var(vᵀAv) = `‖A‖²_F + tr A²` for the probe, with ‖Aᵀv‖² for the first and, for the second, whose expectation over K is Σ_{j,k} aⱼ aₖ wⱼ wₖ P(K ≥ max(j, k)) tr Jʲ⁺ᵏ,
+    /// vᵀJʲ⁺ᵏv / P(K ≥ j + k) for the trace where K ≥ j + k, else 0; and
     /// Σ_{j,k} aⱼ aₖ tr Jʲ tr Jᵏ (1/P(K ≥ min(j, k)) − 1) for the length, with vᵀJʲv vᵀJᵏv / P(K ≥ max(j, k)) for the product of traces where K ≥ max(j, k), else 0.
     fn add_variance(&self, value: &[E], variance: &mut [E]) {
         let Some((moments, sum)) = &self.moments else { return };
@@ -210,9 +211,10 @@ impl<'s, E: Real> Draw<'s, E> {
             for j in 1..=terms {
                 for k in 1..=terms {
                     let product = coefficient(j) * coefficient(k);
-                    // Higher powers than the series has are left out: they are small wherever a series of this length is of use.
+                    // A series of fixed length leaves out the higher powers: they are small wherever its length is of use.
                     if j + k <= terms {
-                        trace += product * self.weights[j] * self.weights[k] * moment(j + k);
+                        let reached = self.weights[j + k] / self.weights[j.max(k)];
+                        trace += product * self.weights[j] * self.weights[k] * reached * moment(j + k);
                     }
                     length += product * moment(j) * moment(k) * (self.weights[j.min(k)] - 1.0) * self.weights[j.max(k)];
                 }
@@ -274,5 +276,37 @@ impl<E: Scalar> Pairs<E> {
         let counts = tape.pop()?;
         let counts = counts.iter().map(|count| count.to_usize().ok_or_else(|| foreign_point(""))).collect::<Result<_>>()?;
         Ok(Self { counts, probe: tape.pop()?, cotangents: tape.pop()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::estimator::{Estimator, Length, Roulette};
+
+    /// On the line vᵀJᵏv = Jᵏ for v = ±1, so that the mean of a single probe's variance over all lengths is a sum.
+    #[test]
+    fn the_variance_of_one_probe_is_unbiased_over_lengths() {
+        const MOST: usize = 80;
+        // All terms aₖ Jᵏ have the same sign, so that nothing is cut off at 0.
+        let powers: Vec<f64> = std::iter::successors(Some(1.0), |power| Some(-0.6 * power)).take(MOST + 1).collect();
+        for length in [Length::Geometric(0.5), Length::Geometric(0.2)] {
+            let series = Series::of(Estimator::Roulette(Roulette { length, probes: 1, ..Roulette::default() })).unwrap();
+            // Lane K has a series of K terms.
+            let lanes = MOST + 1;
+            let mut draw = Draw::new(&series, (0..lanes).collect(), Buffer::zeroed(lanes), false, true);
+            let (moments, sum) = draw.moments.as_mut().unwrap();
+            for k in 1..lanes {
+                moments[k * lanes..][..lanes].fill(powers[k]);
+                sum[k] = sum[k - 1] + coefficient(k) * draw.weights[k] * powers[k];
+            }
+            let mut variance = vec![0.0; lanes];
+            draw.add_variance(&vec![0.0; lanes], &mut variance);
+            let mean: f64 = variance.iter().enumerate().map(|(k, v)| (series.survival(k) - series.survival(k + 1)) * v).sum();
+            let pairs = (1..lanes).flat_map(|j| (1..lanes).map(move |k| (j, k)));
+            let terms = pairs.map(|(j, k)| coefficient(j) * coefficient(k) * powers[j] * powers[k] * (3.0 * draw.weights[j.min(k)] - 1.0));
+            let expected: f64 = terms.sum();
+            assert!((mean - expected).abs() < 1e-6 * expected, "{length:?}: {mean}, expected {expected}");
+        }
     }
 }
