@@ -1,6 +1,7 @@
 //! How log-dets are found: settings.
 
 use crate::flow::setting;
+use flow_api::spec::{MAX_SIZE, size_range};
 use flow_api::{LogDetKind, Result};
 use serde::{Deserialize, Serialize};
 
@@ -40,9 +41,9 @@ pub enum Estimator {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Truncated {
-    /// Terms n, at least 1. Default 10.
+    /// Terms n, 1 to [`MAX_SIZE`]. Default 10.
     pub terms: usize,
-    /// Probes, at least 1. Default 2.
+    /// Probes, 1 to [`MAX_SIZE`]. Default 2.
     pub probes: usize,
     /// Their distribution. Default `Rademacher`.
     pub distribution: Probe,
@@ -64,9 +65,9 @@ impl Default for Truncated {
 pub struct Roulette {
     /// Distribution of N, the number of terms behind the exact ones. Default `Geometric(0.5)`.
     pub length: Length,
-    /// Terms that are always there, with weight 1. Default 2.
+    /// Terms that are always there, with weight 1; at most [`MAX_SIZE`]. Default 2.
     pub exact_terms: usize,
-    /// Probes, at least 1, each with a length of its own. Default 2.
+    /// Probes, 1 to [`MAX_SIZE`], each with a length of its own. Default 2.
     pub probes: usize,
     /// Their distribution. Default `Rademacher`.
     pub distribution: Probe,
@@ -81,7 +82,7 @@ impl Default for Roulette {
 /// The distribution of a series' random length N.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Length {
-    /// N = 1, 2, … with P(N ≥ j) = (1 − p)^{j−1}; p in (0, 1].
+    /// N = 1, 2, … with P(N ≥ j) = (1 − p)^{j−1}; p from 1/1000, so that no length is beyond reason, to 1.
     Geometric(f64),
     /// N = 0, 1, … with P(N ≥ j) = 1 − e^{−λ} Σ_{i<j} λⁱ/i!; λ in (0, 100].
     Poisson(f64),
@@ -106,20 +107,21 @@ impl Estimator {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`flow_api::FlowError::Setting`] for no terms, no probes, or a distribution that is none.
+    /// [`flow_api::FlowError::Setting`] for no terms or probes, more than [`MAX_SIZE`] of them, or a distribution that is none.
     pub fn check(self) -> Result<()> {
-        let (probes, length) = match self {
+        let (terms, probes, length) = match self {
             Self::Exact => return Ok(()),
-            Self::Truncated(Truncated { terms: 0, .. }) => return Err(setting("terms", "at least 1", 0)),
-            Self::Truncated(Truncated { probes, .. }) => (probes, None),
-            Self::Roulette(roulette) | Self::Neumann(roulette) => (roulette.probes, Some(roulette.length)),
+            Self::Truncated(Truncated { terms, probes, .. }) => (("terms", 1, terms), probes, None),
+            Self::Roulette(r) | Self::Neumann(r) => (("exact_terms", 0, r.exact_terms), r.probes, Some(r.length)),
         };
-        if probes == 0 {
-            return Err(setting("probes", "at least 1", 0));
+        for (field, least, size) in [terms, ("probes", 1, probes)] {
+            if !(least..=MAX_SIZE).contains(&size) {
+                return Err(setting(field, &size_range(least), size));
+            }
         }
         match length {
-            Some(Length::Geometric(p)) if !(p > 0.0 && p <= 1.0) => {
-                Err(setting("length", "Geometric(p) with p greater than 0 and at most 1", format!("Geometric({p})")))
+            Some(Length::Geometric(p)) if !(1e-3..=1.0).contains(&p) => {
+                Err(setting("length", "Geometric(p) with p from 0.001 to 1", format!("Geometric({p})")))
             }
             Some(Length::Poisson(rate)) if !(rate > 0.0 && rate <= 100.0) => {
                 Err(setting("length", "Poisson(λ) with λ greater than 0 and at most 100", format!("Poisson({rate})")))

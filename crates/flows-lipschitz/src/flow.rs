@@ -85,23 +85,13 @@ impl<E: Scalar, D: FlowDevice<E>> ResidualFlow<E, D> {
     /// Changes how log-dets are found in a mode; the parameters stay as they are.
     ///
     /// # Errors
-    /// [`FlowError::Setting`] for an estimator without terms or probes.
+    /// Those of [`Estimator::check`].
     pub fn set_estimator(&mut self, mode: Mode, estimator: Estimator) -> Result<()> {
         estimator.check()?;
         match mode {
             Mode::Train => self.training = estimator,
             Mode::Evaluate => self.evaluation = estimator,
         }
-        Ok(())
-    }
-
-    /// Changes how the inverse is found.
-    ///
-    /// # Errors
-    /// [`FlowError::Setting`] for a tolerance that is not greater than 0, no iterations, or too deep a history.
-    pub fn set_inverse(&mut self, inverse: FixedPoint) -> Result<()> {
-        inverse.check()?;
-        self.inverse = inverse;
         Ok(())
     }
 }

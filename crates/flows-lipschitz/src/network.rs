@@ -1,11 +1,11 @@
 //! The network g with a Lipschitz constant below 1.
 
 use crate::flow::setting;
-use crate::spectral::{PowerIteration, SpectralNorm};
-use flow_api::{FlowDevice, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
+use crate::spectral::{BadWeight, PowerIteration, SpectralNorm};
+use flow_api::{FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
 use flow_kernels::Real;
 use flow_kernels::scalar::{sigmoid, softplus};
-use flow_nets::smooth::{self, Mlp, MlpConfig, MlpKernel, Modulated};
+use flow_nets::smooth::{self, Mlp, MlpConfig, MlpKernel, MlpLayer, Modulated};
 use num_traits::Float;
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +75,12 @@ impl<E: Scalar, D: FlowDevice<E>> LipschitzMlp<E, D> {
         if layers == 0 {
             return Err(setting("layers", "at least 1", 0));
         }
+        // What is below 1 may be 1 in fewer digits.
+        let bound = E::of(coefficient);
+        if !(bound > E::zero() && bound < E::one()) {
+            let expected = format!("a number greater than 0 and less than 1 in {}", std::any::type_name::<E>());
+            return Err(setting("coefficient", &expected, coefficient));
+        }
         let sizes = MlpConfig {
             activation: activation.into(),
             concat: dense,
@@ -84,8 +90,11 @@ impl<E: Scalar, D: FlowDevice<E>> LipschitzMlp<E, D> {
         let net = Mlp::new(&sizes, seed, device)?;
         let concat = if dense { layers - 1 } else { 0 };
         let concat = (0..concat).map(|_| Parameter::new(device.clone(), &[2], vec![E::zero(); 2])).collect();
-        let norms = net.layers().iter().map(|l| SpectralNorm::new(l.weight().values(), l.shape().0)).collect::<Result<_>>()?;
-        Ok(Self { net, concat, norms, coefficient: E::of(coefficient), power_iteration })
+        let norm = |(i, layer): (usize, &MlpLayer<E, D>)| {
+            SpectralNorm::new(layer.weight().values(), layer.shape().0).map_err(|got| bad_weight(i, got))
+        };
+        let norms = net.layers().iter().enumerate().map(norm).collect::<Result<_>>()?;
+        Ok(Self { net, concat, norms, coefficient: bound, power_iteration })
     }
 
     /// The network with its parameters.
@@ -191,9 +200,17 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for LipschitzMlp<E, D> {
     }
 
     fn refresh(&mut self) -> Result<()> {
-        let layers = self.net.layers().iter().zip(&mut self.norms);
-        layers.into_iter().try_for_each(|(layer, norm)| norm.refresh(layer.weight().values(), self.power_iteration))
+        let mut layers = self.net.layers().iter().zip(&mut self.norms).enumerate();
+        layers.try_for_each(|(i, (layer, norm))| {
+            norm.refresh(layer.weight().values(), self.power_iteration).map_err(|got| bad_weight(i, got))
+        })
     }
+}
+
+/// The error for the weight of layer i, of which no norm can be found.
+fn bad_weight(i: usize, got: BadWeight) -> FlowError {
+    let expected = "finite numbers, and a spectral norm with a finite square".to_owned();
+    FlowError::Setting { layer: format!("net.layers.{i}"), field: "weight", expected, got: format!("{:e}", got.0) }
 }
 
 /// The two learned factors of a densely connected layer.

@@ -135,7 +135,7 @@ impl Length {
     }
 }
 
-/// No series is longer: a bound for lengths of which one in e^100 would be, that keeps a search from running on where a survival has underflowed.
+/// No series is longer: a bound for lengths of which one in e^100 would be, which keeps a search from running on where a survival has underflowed.
 const LONGEST: usize = 100_000;
 
 #[cfg(test)]

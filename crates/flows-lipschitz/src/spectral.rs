@@ -1,7 +1,6 @@
 //! Spectral norms by power iteration, and weights that are divided by them.
 
 use faer::{Mat, Side};
-use flow_api::{FlowError, Result};
 use flow_kernels::Real;
 use flow_kernels::matmul::{Accumulate, Operand, matmul};
 use flow_kernels::noise::Stream;
@@ -25,6 +24,10 @@ impl Default for PowerIteration {
         Self { tolerance: 1e-3, iterations: 200 }
     }
 }
+
+/// The number of largest size in a weight that has no norm: NaN, infinite, or too large to be squared.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct BadWeight(pub(crate) f64);
 
 /// Iterations at creation, at the least: weights that nothing is known of.
 const AT_CREATION: usize = 200;
@@ -52,7 +55,7 @@ pub(crate) struct SpectralNorm<E> {
 
 impl<E: Real> SpectralNorm<E> {
     /// The norm of `weight`, with many iterations.
-    pub(crate) fn new(weight: &[E], rows: usize) -> Result<Self> {
+    pub(crate) fn new(weight: &[E], rows: usize) -> Result<Self, BadWeight> {
         let cols = weight.len() / rows;
         let vectors = VECTORS.min(rows).min(cols);
         let mut v = vec![E::zero(); vectors * cols];
@@ -67,8 +70,8 @@ impl<E: Real> SpectralNorm<E> {
     /// Brings u and v up to date: at least one iteration if the weights have changed, none otherwise.
     ///
     /// # Errors
-    /// [`FlowError::NotFinite`] for weights that are no numbers, or whose squares overflow.
-    pub(crate) fn refresh(&mut self, weight: &[E], settings: PowerIteration) -> Result<()> {
+    /// [`BadWeight`] for weights that are no numbers, or whose squares overflow.
+    pub(crate) fn refresh(&mut self, weight: &[E], settings: PowerIteration) -> Result<(), BadWeight> {
         let hash = hash(weight);
         if self.hash == [hash] {
             return Ok(());
@@ -85,7 +88,12 @@ impl<E: Real> SpectralNorm<E> {
         let mut next = vec![E::zero(); vectors * cols];
         for iteration in 0.. {
             matmul(&mut images, Accumulate::Replace, Operand::new(&self.v, vectors, cols), weights.transposed());
-            rayleigh_ritz(&mut images, &mut self.v, vectors)?;
+            if !rayleigh_ritz(&mut images, &mut self.v, vectors) {
+                // Written so that NaN stays.
+                let larger = |largest: E, w: E| if w > largest || Float::is_nan(w) { w } else { largest };
+                let largest = weight.iter().map(|&w| Float::abs(w)).fold(E::zero(), larger);
+                return Err(BadWeight(largest.as_f64()));
+            }
             let image = &images[..rows];
             let sigma = Float::sqrt(dot(image, image));
             self.u.copy_from_slice(image);
@@ -147,15 +155,15 @@ impl<E: Real> SpectralNorm<E> {
     }
 }
 
-/// Rotates the vectors v (and their images W v) among themselves so that they are sorted by ‖W v‖, the first one with the largest that any combination has.
-fn rayleigh_ritz<E: Real>(images: &mut [E], v: &mut [E], vectors: usize) -> Result<()> {
+/// Rotates the vectors v (and their images W v) among themselves so that they are sorted by ‖W v‖, the first one with the largest that any combination has; false, and
+/// nothing done, where ‖W v‖² is not finite.
+fn rayleigh_ritz<E: Real>(images: &mut [E], v: &mut [E], vectors: usize) -> bool {
     let image = |i: usize| &images[i * images.len() / vectors..][..images.len() / vectors];
     let gram = Mat::from_fn(vectors, vectors, |i, j| dot(image(i), image(j)).as_f64());
-    let broken = || FlowError::NotFinite { layer: String::new(), what: "the square of a weight's spectral norm", row: 0 };
     if (0..vectors).any(|i| !gram[(i, i)].is_finite()) {
-        return Err(broken());
+        return false;
     }
-    let eigen = gram.self_adjoint_eigen(Side::Lower).map_err(|_| broken())?;
+    let Ok(eigen) = gram.self_adjoint_eigen(Side::Lower) else { return false };
     // Eigenvalues ascend.
     let rotation: Vec<E> = (0..vectors * vectors).map(|at| E::of(eigen.U()[(at % vectors, vectors - 1 - at / vectors)])).collect();
     for x in [images, v] {
@@ -163,7 +171,7 @@ fn rayleigh_ritz<E: Real>(images: &mut [E], v: &mut [E], vectors: usize) -> Resu
         let len = old.len() / vectors;
         matmul(x, Accumulate::Replace, Operand::new(&rotation, vectors, vectors), Operand::new(&old, vectors, len));
     }
-    Ok(())
+    true
 }
 
 /// Makes rows orthonormal, the first ones first; a row that is nothing but a combination of those before it starts anew at random.

@@ -4,12 +4,23 @@ use super::SpecError;
 use super::preprocessing::Preprocessing;
 use crate::{
     BaseDensity, Bijector, BoxBijector, Context, DefaultDevice, Flow, FlowDevice, LayerInfo, LogProb, Module, Result, RowFlow, Scalar,
-    Visitor, VisitorMut,
+    Visitor, VisitorMut, parameter_count,
 };
 use dfdx::prelude::{Tensor, TensorFromVec};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The largest number of layers, units or repetitions that a spec can ask for: with more, memory would run out before the mistake is told.
+/// The largest number of units or repetitions that a spec can ask for: with more, memory would run out before the mistake is told.
 pub const MAX_SIZE: usize = 1 << 14;
+
+/// The most layers that a spec can ask for.
+pub const MAX_LAYERS: usize = 1 << 11;
+
+/// The most parameters that a spec's model can have: with gradients and moments 8 GiB in f32.
+pub const MAX_PARAMETERS: usize = 1 << 29;
+
+/// The most weights that one network of a spec can have: with layers and widths of up to [`MAX_SIZE`] each, there could be more than any memory holds.
+pub const MAX_WEIGHTS: usize = 1 << 28;
 
 /// The most numbers that an event can have.
 pub const MAX_EVENT: usize = 1 << 26;
@@ -67,12 +78,14 @@ pub struct BuildScope<D> {
     path: String,
     /// How many flows stand before this one in its list, counted over layers: couplings alternate by it.
     index: usize,
+    /// Parameters of the flows that were built so far in the whole model.
+    parameters: Arc<AtomicUsize>,
 }
 
 impl<D: Clone> BuildScope<D> {
     /// The root of a model.
     pub fn new(device: D, seed: u64) -> Self {
-        Self { device, seed, path: String::new(), index: 0 }
+        Self { device, seed, path: String::new(), index: 0, parameters: Arc::default() }
     }
 
     /// The scope of a part.
@@ -122,6 +135,29 @@ impl<D: Clone> BuildScope<D> {
         if (least..=MAX_SIZE).contains(&value) { Ok(value) } else { Err(self.field_error(field, size_range(least), value)) }
     }
 
+    /// Checks that a number of layers is at least 1 and at most [`MAX_LAYERS`].
+    ///
+    /// # Errors
+    /// [`SpecError::Field`].
+    pub fn layers(&self, field: &'static str, value: usize) -> Result<usize, SpecError> {
+        if (1..=MAX_LAYERS).contains(&value) { Ok(value) } else { Err(self.field_error(field, format!("1 to {MAX_LAYERS}"), value)) }
+    }
+
+    /// Builds a flow and counts its parameters, those of its parts once.
+    fn counted<E: Scalar>(
+        &self,
+        build: impl FnOnce() -> Result<Box<dyn RowFlow<E, D>>, SpecError>,
+    ) -> Result<Box<dyn RowFlow<E, D>>, SpecError>
+    where
+        D: FlowDevice<E>,
+    {
+        let before = self.parameters.load(Ordering::Relaxed);
+        let flow = build()?;
+        let all = before.saturating_add(parameter_count(&flow));
+        self.parameters.store(all, Ordering::Relaxed);
+        if all <= MAX_PARAMETERS { Ok(flow) } else { Err(self.field_error("parameters", format!("at most {MAX_PARAMETERS} in all"), all)) }
+    }
+
     /// Checks that a number is finite and greater than zero.
     ///
     /// # Errors
@@ -159,7 +195,7 @@ macro_rules! spec_scalar {
             type Device = DefaultDevice;
 
             fn row_flow(spec: &dyn RowFlowSpec, dim: usize, scope: &BuildScope<DefaultDevice>) -> Result<Box<dyn RowFlow<Self, DefaultDevice>>, SpecError> {
-                spec.$row_flow(dim, scope)
+                scope.counted(|| spec.$row_flow(dim, scope))
             }
             fn model(spec: &dyn ModelSpec, event: EventShape, scope: &BuildScope<DefaultDevice>) -> Result<Model<Self>, SpecError> {
                 if event.len() > MAX_EVENT {
@@ -455,5 +491,25 @@ impl<E: SpecScalar> std::fmt::Debug for Model<E> {
             .field("base", &self.flow.base().kind())
             .field("event", &self.event)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{FlowSpec, from_ron};
+
+    #[test]
+    fn parameters_are_counted_over_the_model_and_those_of_parts_once() {
+        let scope = BuildScope::new(DefaultDevice::default(), 1);
+        let build = |text: &str| {
+            let spec: FlowSpec = from_ron(text).unwrap();
+            f32::row_flow(spec.0.as_ref(), 4, &scope.child("flow")).map(|flow| parameter_count(&flow))
+        };
+        let one = build("LuLinear()").unwrap();
+        assert_eq!(build("InverseOf(LuLinear())").unwrap(), one);
+        assert_eq!(scope.parameters.load(Ordering::Relaxed), 2 * one);
+        scope.parameters.store(MAX_PARAMETERS - one + 1, Ordering::Relaxed);
+        assert_eq!(build("LuLinear()").unwrap_err().to_string(), "flow: parameters: expected at most 536870912 in all, got 536870913");
     }
 }

@@ -13,8 +13,8 @@ mod ron_text;
 mod vector;
 
 pub use build::{
-    BuildModel, BuildRowFlow, BuildScope, EventBijector, EventFlow, EventShape, MAX_EVENT, MAX_SIZE, Model, ModelSpec, RowFlowSpec,
-    SpecScalar, size_range,
+    BuildModel, BuildRowFlow, BuildScope, EventBijector, EventFlow, EventShape, MAX_EVENT, MAX_LAYERS, MAX_PARAMETERS, MAX_SIZE,
+    MAX_WEIGHTS, Model, ModelSpec, RowFlowSpec, SpecScalar, size_range,
 };
 pub use edit::set_field;
 pub use error::SpecError;

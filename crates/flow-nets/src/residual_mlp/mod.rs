@@ -8,7 +8,7 @@ mod plain;
 pub use activation::Activation;
 pub use kernel::ResidualMlpKernel;
 
-use flow_api::spec::{MAX_SIZE, size_range};
+use flow_api::spec::{MAX_SIZE, MAX_WEIGHTS, size_range};
 use flow_api::{FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut, module_fields};
 use kernel::Affine;
 use rand::{Rng, SeedableRng};
@@ -91,7 +91,7 @@ impl<E: Scalar, D: FlowDevice<E>> ResidualMlp<E, D> {
     /// A network of these sizes with initial parameters drawn from `seed`.
     ///
     /// # Errors
-    /// [`FlowError::Setting`] for a size of zero (a condition of width zero is none).
+    /// [`FlowError::Setting`] for a size of zero (a condition of width zero is none), and for more than [`MAX_SIZE`] units or blocks or [`MAX_WEIGHTS`] weights.
     pub fn new(config: ResidualMlpConfig, seed: u64, device: &D) -> Result<Self> {
         let ResidualMlpConfig { inputs, condition, outputs, hidden, blocks, .. } = config;
         for (field, value) in [("inputs", inputs), ("outputs", outputs), ("hidden", hidden), ("blocks", blocks)] {
@@ -100,6 +100,12 @@ impl<E: Scalar, D: FlowDevice<E>> ResidualMlp<E, D> {
                 let expected = if most == MAX_SIZE { size_range(1) } else { "at least 1".to_owned() };
                 return Err(FlowError::Setting { layer: "ResidualMlp".to_owned(), field, expected, got: value.to_string() });
             }
+        }
+        let each = [inputs, condition, outputs].into_iter().fold(2 * blocks * hidden, usize::saturating_add);
+        let weights = hidden.saturating_mul(each);
+        if weights > MAX_WEIGHTS {
+            let expected = format!("a network of at most {MAX_WEIGHTS} weights");
+            return Err(FlowError::Setting { layer: "ResidualMlp".to_owned(), field: "hidden", expected, got: weights.to_string() });
         }
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let default_bound = |inputs: usize| 1.0 / (inputs as f64).sqrt();
@@ -156,5 +162,25 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for ResidualMlp<E, D> {
             visitor.child(format_args!("blocks.{k}.1"), second);
         }
         visitor.child("final", &mut self.last);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dfdx::prelude::Cpu;
+
+    /// Sizes that each are allowed, but make a network that no memory holds.
+    #[test]
+    fn networks_of_too_many_weights_are_refused() {
+        let small = ResidualMlpConfig { inputs: 2, condition: 0, outputs: 3, hidden: 8, blocks: 1, activation: Activation::Relu };
+        for (config, got) in [
+            (ResidualMlpConfig { hidden: MAX_SIZE, blocks: MAX_SIZE, ..small }, "8796093104128"),
+            (ResidualMlpConfig { outputs: 1 << 26, ..small }, "536871056"),
+            (ResidualMlpConfig { inputs: usize::MAX, condition: usize::MAX, ..small }, "18446744073709551615"),
+        ] {
+            let error = ResidualMlp::<f32, Cpu>::new(config, 7, &Cpu::default()).unwrap_err();
+            assert_eq!(error.to_string(), format!("ResidualMlp: hidden: expected a network of at most 268435456 weights, got {got}"));
+        }
     }
 }

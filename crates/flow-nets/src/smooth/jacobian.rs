@@ -50,11 +50,6 @@ impl<E: Real> MlpKernel<'_, E> {
         Some(JacobianFactors { inner, a, b })
     }
 
-    /// The width m of [`jacobian_factors`](Self::jacobian_factors), if there are such factors.
-    pub fn factor_width(&self) -> Option<usize> {
-        self.narrowest().map(|(_, width)| width)
-    }
-
     fn narrowest(&self) -> Option<(usize, usize)> {
         let split =
             |(i, stage): (usize, &super::kernel::Stage<'_, E>)| stage.hidden.filter(|h| h.concat.is_none()).map(|_| (i, stage.output));

@@ -259,12 +259,6 @@ impl<'a, E: Real> MlpKernel<'a, E> {
         self.modulation_len
     }
 
-    /// Place of one layer's scale and shift in a [`Modulation`].
-    pub fn modulation_of(&self, layer: usize) -> Range<usize> {
-        let stage = &self.stages[layer];
-        stage.modulation..stage.modulation + stage.output
-    }
-
     /// Length of the sums.
     pub fn sums_len(&self) -> usize {
         self.shift_sums().end

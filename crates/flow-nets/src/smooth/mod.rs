@@ -46,4 +46,4 @@ pub use activation::Activation;
 pub use forward::{TangentTrace, Tangents, Trace};
 pub use jacobian::JacobianFactors;
 pub use kernel::{Layer, LayerSums, MlpKernel, Modulated, Modulation};
-pub use module::{Initialisation, Mlp, MlpConfig, MlpLayer};
+pub use module::{Mlp, MlpConfig, MlpLayer};

@@ -2,25 +2,13 @@
 
 use std::borrow::Cow;
 
-use flow_api::spec::{MAX_SIZE, size_range};
+use flow_api::spec::{MAX_SIZE, MAX_WEIGHTS, size_range};
 use flow_api::{FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rand_distr::StandardNormal;
-use serde::{Deserialize, Serialize};
 
 use super::activation::Activation;
 use super::kernel::{Layer, MlpKernel, Modulated};
-
-/// How weights start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum Initialisation {
-    /// Weights and biases uniform in ±1/√(fan-in): what `torch.nn.Linear` does.
-    #[default]
-    Uniform,
-    /// Weights normal with variance 2/(fan-in), biases 0 (He et al. 2015, arXiv:1502.01852, section 2.2).
-    Kaiming,
-}
 
 /// The sizes of an [`Mlp`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,24 +23,14 @@ pub struct MlpConfig {
     pub activation: Activation,
     /// Hidden layers are densely connected: each one's output is its input, followed by what it computed.
     pub concat: bool,
-    /// How weights start.
-    pub initialisation: Initialisation,
     /// The last layer starts as zero, so that the network starts as y = 0.
     pub zero_last: bool,
 }
 
 impl MlpConfig {
-    /// Input, hidden and output widths; everything else as it usually is: `LipSwish`, no dense connections, uniform start.
+    /// Input, hidden and output widths; everything else as it usually is: `LipSwish`, no dense connections, no layer of zeros.
     pub fn new(input: usize, hidden: impl Into<Vec<usize>>, output: usize) -> Self {
-        Self {
-            input,
-            hidden: hidden.into(),
-            output,
-            activation: Activation::default(),
-            concat: false,
-            initialisation: Initialisation::default(),
-            zero_last: false,
-        }
+        Self { input, hidden: hidden.into(), output, activation: Activation::default(), concat: false, zero_last: false }
     }
 }
 
@@ -128,10 +106,10 @@ pub struct Mlp<E: Scalar, D: FlowDevice<E>> {
 }
 
 impl<E: Scalar, D: FlowDevice<E>> Mlp<E, D> {
-    /// The network of these sizes, with initial parameters drawn from the seed.
+    /// The network of these sizes, with weights and biases drawn from the seed, uniform in ±1/√(fan-in): what `torch.nn.Linear` does.
     ///
     /// # Errors
-    /// [`FlowError::Setting`] for a width of 0.
+    /// [`FlowError::Setting`] for a width of 0, more than [`MAX_SIZE`] layers or hidden units, and more than [`MAX_WEIGHTS`] weights.
     pub fn new(config: &MlpConfig, seed: u64, device: &D) -> Result<Self> {
         let widths = [("input", config.input), ("output", config.output)];
         let mut sizes = [("layers", config.hidden.len().max(1))].into_iter().chain(config.hidden.iter().map(|&width| ("hidden", width)));
@@ -141,15 +119,27 @@ impl<E: Scalar, D: FlowDevice<E>> Mlp<E, D> {
         if let Some((field, got)) = widths.into_iter().find(|(_, width)| *width == 0) {
             return Err(FlowError::Setting { layer: "Mlp".to_owned(), field, expected: "at least 1".to_owned(), got: got.to_string() });
         }
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut width = config.input;
+        let inputs = config.hidden.iter().map(|output| {
+            let next = (output * config.activation.branches()).saturating_add(if config.concat { width } else { 0 });
+            std::mem::replace(&mut width, next)
+        });
+        let mut inputs: Vec<usize> = inputs.collect();
+        inputs.push(width);
+        let shapes = || config.hidden.iter().chain([&config.output]).copied().zip(inputs.iter().copied());
+        let weights = shapes().map(|(output, width)| output.saturating_mul(width)).fold(0, usize::saturating_add);
+        if weights > MAX_WEIGHTS {
+            let expected = format!("a network of at most {MAX_WEIGHTS} weights");
+            return Err(FlowError::Setting { layer: "Mlp".to_owned(), field: "hidden", expected, got: weights.to_string() });
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut layers = Vec::with_capacity(config.hidden.len() + 1);
-        for (i, &output) in config.hidden.iter().chain([&config.output]).enumerate() {
+        for (i, (output, width)) in shapes().enumerate() {
             let is_last = i == config.hidden.len();
             let (weight, bias) = if is_last && config.zero_last {
                 (vec![E::zero(); output * width], vec![E::zero(); output])
             } else {
-                config.initialisation.draw(output, width, &mut rng)
+                uniform(output, width, &mut rng)
             };
             let beta = (!is_last && config.activation.has_beta())
                 .then(|| Parameter::new(device.clone(), &[1], vec![E::of(Activation::INITIAL_BETA)]));
@@ -158,7 +148,6 @@ impl<E: Scalar, D: FlowDevice<E>> Mlp<E, D> {
                 bias: Parameter::new(device.clone(), &[output], bias),
                 beta,
             });
-            width = output * config.activation.branches() + if config.concat { width } else { 0 };
         }
         Ok(Self { input: config.input, activation: config.activation, layers })
     }
@@ -222,23 +211,11 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for Mlp<E, D> {
     flow_api::module_fields!(E; child layers);
 }
 
-impl Initialisation {
-    /// Weight and bias of a linear layer.
-    fn draw<E: Scalar>(self, output: usize, input: usize, rng: &mut ChaCha8Rng) -> (Vec<E>, Vec<E>) {
-        let fan_in = input as f64;
-        match self {
-            Self::Uniform => {
-                let bound = 1.0 / fan_in.sqrt();
-                let mut draw = |len| (0..len).map(|_| E::of(rng.gen_range(-bound..bound))).collect();
-                (draw(output * input), draw(output))
-            }
-            Self::Kaiming => {
-                let deviation = (2.0 / fan_in).sqrt();
-                let weight = (0..output * input).map(|_| E::of(deviation * rng.sample::<f64, _>(StandardNormal))).collect();
-                (weight, vec![E::zero(); output])
-            }
-        }
-    }
+/// Weight and bias of a linear layer.
+fn uniform<E: Scalar>(output: usize, input: usize, rng: &mut ChaCha8Rng) -> (Vec<E>, Vec<E>) {
+    let bound = 1.0 / (input as f64).sqrt();
+    let mut draw = |len| (0..len).map(|_| E::of(rng.gen_range(-bound..bound))).collect();
+    (draw(output * input), draw(output))
 }
 
 #[cfg(test)]
@@ -307,16 +284,13 @@ mod tests {
     #[test]
     fn initial_values() {
         let config = MlpConfig::new(100, [200], 3);
-        for (initialisation, variance, bias_variance) in
-            [(Initialisation::Uniform, 1.0 / 300.0, 1.0 / 300.0), (Initialisation::Kaiming, 0.02, 0.0)]
-        {
-            let mlp = net(&MlpConfig { initialisation, zero_last: true, ..config.clone() }, 1);
-            let mean_square = |values: &[f64]| values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64;
-            let [first, last] = mlp.layers() else { panic!("two layers") };
-            assert!((mean_square(first.weight().values()) / variance - 1.0).abs() < 0.05, "{initialisation:?}");
-            assert!((mean_square(first.bias().values()) - bias_variance).abs() <= 0.2 * bias_variance, "{initialisation:?}");
-            assert!(last.weight().values().iter().chain(last.bias().values()).all(|&v| v == 0.0));
+        let mlp = net(&MlpConfig { zero_last: true, ..config.clone() }, 1);
+        let [first, last] = mlp.layers() else { panic!("two layers") };
+        for (values, tolerance) in [(first.weight().values(), 0.05), (first.bias().values(), 0.2)] {
+            let mean_square = values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64;
+            assert!((300.0 * mean_square - 1.0).abs() < tolerance, "{mean_square}");
         }
+        assert!(last.weight().values().iter().chain(last.bias().values()).all(|&v| v == 0.0));
         let bound = net(&config, 1).layers()[0].weight().values().iter().fold(0.0_f64, |a, b| a.max(b.abs()));
         assert!((0.0999..=0.1).contains(&bound));
         assert_eq!(numbers(&net(&config, 1)), numbers(&net(&config, 1)));
@@ -332,7 +306,8 @@ mod tests {
         assert!(mlp.kernel_with(weights(), &[[0.6, 0.8]; 2], Modulated::No).is_ok());
         assert!(mlp.kernel().is_err());
         assert!(mlp.kernel_with(weights().take(2), &[[0.6, 0.8]; 2], Modulated::No).is_err());
-        for config in [MlpConfig::new(0, [4], 3), MlpConfig::new(3, [0], 3), MlpConfig::new(3, [4], 0)] {
+        let huge = [MlpConfig::new(usize::MAX, [4], 3), MlpConfig::new(3, [MAX_SIZE; 2], 3), MlpConfig::new(3, [MAX_SIZE], usize::MAX)];
+        for config in [MlpConfig::new(0, [4], 3), MlpConfig::new(3, [0], 3), MlpConfig::new(3, [4], 0)].into_iter().chain(huge) {
             assert!(Net::new(&config, 1, &DefaultDevice::default()).is_err(), "{config:?}");
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::common::{ACTIVATIONS, Flow, forward, normal, pullback};
 use dfdx::prelude::Cpu;
-use flow_api::{Context, Rows};
+use flow_api::{Context, EntryMut, Rows, update};
 use flow_train::{Adam, AdamConfig};
 use flows_lipschitz::{LipschitzMlp, Residual, ResidualFlow};
 
@@ -69,5 +69,21 @@ fn weights_that_are_hard_for_power_iterations() {
     for d in [[2.0, 1.999, 1.998, 1.0], [1.0, 1.0, 1.0, 5.0], [0.0; 4], [1e-3, 3.0, 0.0, 0.0], [1e8, 1.0, 1.0, 1.0], [1.0; 4]] {
         crate::common::set(&mut flow, "net.layers.0.weight", &diagonal(d));
         assert_bounded(&format!("{d:?}"), flow.0.g());
+    }
+}
+
+/// A weight without a norm is named.
+#[test]
+fn weights_without_a_norm_are_errors() {
+    for (bad, got) in [(f64::NAN, "NaN"), (f64::INFINITY, "inf"), (-1e200, "1e200")] {
+        let mut flow: Flow = Rows(ResidualFlow::new(&Residual { hidden: 4, ..Residual::default() }, 4, 9, &Cpu::default()).unwrap());
+        let poison = |path: &str, entry: EntryMut<'_, f64>| {
+            if let (EntryMut::Parameter { values, .. }, "net.layers.1.weight") = (entry, path) {
+                values[3] = bad;
+            }
+        };
+        let error = update(&mut flow, poison).unwrap_err();
+        let expected = "net.layers.1: weight: expected finite numbers, and a spectral norm with a finite square, got ";
+        assert_eq!(error.to_string(), format!("{expected}{got}"));
     }
 }

@@ -3,7 +3,7 @@
 use dfdx::prelude::Cpu;
 use flow_api::spec::{BuildScope, FlowSpec, SpecError, SpecScalar, from_ron, to_ron};
 use flow_api::{LogDetKind, RowFlow};
-use flows_lipschitz as _;
+use flows_lipschitz::{Residual, ResidualFlow};
 
 fn build(ron: &str) -> Result<Box<dyn RowFlow<f64, Cpu>>, SpecError> {
     let spec: FlowSpec = from_ron(ron)?;
@@ -45,13 +45,19 @@ fn bad_settings_are_refused() {
         ("Residual(coefficient: 1.0)", "coefficient: expected a number greater than 0 and less than 1, got 1"),
         ("Residual(coefficient: 0.0)", "coefficient: expected a number greater than 0 and less than 1, got 0"),
         ("Residual(coefficient: NaN)", "coefficient: expected a number greater than 0 and less than 1, got NaN"),
-        ("Residual(log_det: Truncated(terms: 0))", "terms: expected at least 1, got 0"),
-        ("Residual(log_det: Truncated(probes: 0))", "probes: expected at least 1, got 0"),
-        ("Residual(evaluation: Neumann(probes: 0))", "probes: expected at least 1, got 0"),
+        ("Residual(log_det: Truncated(terms: 0))", "terms: expected 1 to 16384, got 0"),
+        ("Residual(log_det: Truncated(probes: 0))", "probes: expected 1 to 16384, got 0"),
+        ("Residual(evaluation: Neumann(probes: 0))", "probes: expected 1 to 16384, got 0"),
+        ("Residual(log_det: Truncated(terms: 18446744073709551615))", "terms: expected 1 to 16384, got 18446744073709551615"),
+        ("Residual(log_det: Truncated(probes: 18446744073709551615))", "probes: expected 1 to 16384, got 18446744073709551615"),
+        ("Residual(evaluation: Roulette(probes: 1000000000000000))", "probes: expected 1 to 16384, got 1000000000000000"),
+        ("Residual(log_det: Neumann(exact_terms: 18446744073709551615))", "exact_terms: expected 0 to 16384, got 18446744073709551615"),
+        ("Residual(hidden: 16384, layers: 16384)", "hidden: expected a network of at most 268435456 weights, got 43"),
         (
-            "Residual(log_det: Roulette(length: Geometric(0.0)))",
-            "length: expected Geometric(p) with p greater than 0 and at most 1, got Geometric(0)",
+            "Residual(log_det: Roulette(length: Geometric(1e-300)))",
+            "length: expected Geometric(p) with p from 0.001 to 1, got Geometric(0.000",
         ),
+        ("Residual(log_det: Roulette(length: Geometric(0.0)))", "length: expected Geometric(p) with p from 0.001 to 1, got Geometric(0)"),
         (
             "Residual(log_det: Roulette(length: Poisson(-1.0)))",
             "length: expected Poisson(λ) with λ greater than 0 and at most 100, got Poisson(-1)",
@@ -65,6 +71,13 @@ fn bad_settings_are_refused() {
         let error = build(ron).err().unwrap_or_else(|| panic!("{ron} was accepted"));
         assert!(matches!(error, SpecError::Field { .. }), "{ron}: {error:?}");
         assert!(error.to_string().starts_with(&format!("flows.2.Residual: {expected}")), "{ron}: {error}");
+    }
+    // Below 1 in f64, but not in f32; above 0 likewise.
+    for coefficient in [0.999_999_99, 1e-60] {
+        assert!(ResidualFlow::<f64, Cpu>::new(&Residual { coefficient, ..Residual::default() }, 2, 1, &Cpu::default()).is_ok());
+        let error = ResidualFlow::<f32, Cpu>::new(&Residual { coefficient, ..Residual::default() }, 2, 1, &Cpu::default()).unwrap_err();
+        let expected = "Residual: coefficient: expected a number greater than 0 and less than 1 in f32, got 0.";
+        assert!(error.to_string().starts_with(expected), "{error}");
     }
     for (ron, expected) in
         [("Residual(activation: Relu)", "LipSwish"), ("Residual(hiden: 3)", "hidden"), ("Residual(log_det: Exakt)", "Exact")]
