@@ -42,6 +42,14 @@ pub enum TrainError {
         /// What failed.
         source: Box<FlowError>,
     },
+    /// A layer cannot take the weights that a step has given it: training has stopped, and the trainer holds those weights. A checkpoint from before the step goes on.
+    #[error("step {step}: the updated weights: {source}")]
+    Update {
+        /// The step that failed, counted from 1 as in reports.
+        step: u64,
+        /// What failed.
+        source: Box<FlowError>,
+    },
     /// A setting that nothing can be trained with.
     #[error("{field}: expected {expected}, got {got}")]
     Setting {

@@ -1,6 +1,6 @@
 //! Adam on flat buffers.
 
-use crate::Result;
+use crate::{Result, TrainError};
 use flow_api::{Entry, EntryMut, FlowError, Gradients, Module, Scalar, StateMismatch, parameter_count, update, update_parameters, visit};
 use flow_kernels::vectorized;
 use rayon::prelude::*;
@@ -135,7 +135,8 @@ impl<E: Scalar> Adam<E> {
     /// One step down the gradient; the norm of the scaled gradient before clipping. If that is not finite, nothing has changed.
     ///
     /// # Errors
-    /// [`FlowError::Shape`] for a model, or gradients of one, that this optimiser was not made for; those of [`Module::refresh`].
+    /// [`FlowError::Shape`] for a model, or gradients of one, that this optimiser was not made for: nothing has changed. [`TrainError::Update`] with an error of [`Module::refresh`]: the
+    /// step was made, with weights that the model cannot have.
     pub fn step<M: Module<E> + ?Sized>(&mut self, model: &mut M, gradients: &Gradients<E>, learning_rate: f64) -> Result<f64> {
         let AdamConfig { gradient_scale, beta1, beta2, epsilon, weight_decay, clip, ema } = self.config;
         let norm = gradients.norm() * gradient_scale;
@@ -176,7 +177,8 @@ impl<E: Scalar> Adam<E> {
             } else {
                 pieces.into_par_iter().for_each(step);
             }
-        })?;
+        })
+        .map_err(|source| TrainError::Update { step: self.step, source: Box::new(source) })?;
         Ok(norm)
     }
 

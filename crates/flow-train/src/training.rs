@@ -229,7 +229,8 @@ impl<E: SpecScalar> Trainer<E> {
     /// The trainer keeps the weights of the last step, so that a checkpoint of it goes on; [`Trainer::finish`] gives the model to use.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] and [`TrainError::Step`] name the step, and leave the run as it was before it.
+    /// [`TrainError::NotFinite`] and [`TrainError::Step`] name the step, and leave the run as it was before it. [`TrainError::Update`] names it too, but leaves the weights that the step
+    /// made and a layer could not take: the run goes on from its last checkpoint, and this trainer is of no more use.
     pub fn run(&mut self, observer: &mut (dyn Observer<E> + Send), stop: &AtomicBool) -> Result<Ending> {
         self.in_pool(|trainer| {
             observer.begin(trainer)?;
@@ -359,12 +360,11 @@ impl<E: SpecScalar> Trainer<E> {
     fn validate(&mut self) -> Result<Option<f64>> {
         let Some(validation) = self.validation.clone() else { return Ok(None) };
         let own = self.optimiser.average().is_some().then(|| save(&self.model));
-        if let Some(average) = self.optimiser.average() {
-            set_flat_weights(&mut self.model, average)?;
-        }
+        let averaged = self.optimiser.average().map_or(Ok(()), |average| set_flat_weights(&mut self.model, average));
         let Settings { batch, seed, .. } = self.settings;
         let options = EvaluateOptions { batch, seed, likelihood_alone: true, ..EvaluateOptions::default() };
-        let value = evaluate(&self.model, validation.as_ref(), &self.events, &options).map(|found| {
+        let evaluation = averaged.and_then(|()| evaluate(&self.model, validation.as_ref(), &self.events, &options));
+        let value = evaluation.map(|found| {
             // A likelihood that is no number is no good one.
             if found.non_finite > 0.0 { f64::INFINITY } else { found.loss }
         });

@@ -1,11 +1,15 @@
 //! Runs: the same bits at any number of threads and when resumed; ends and failures.
 
 use crate::{StopAfter, build, digits, losses, model, never, settings, spec, text_of, vectors};
-use flow_api::spec::{EventShape, SpecScalar};
-use flow_api::{EntryMut, Memory, update};
+use dfdx::prelude::{Axis, BroadcastTo, HasShape, OwnedTape, Tensor};
+use flow_api::spec::{EventShape, Model, SpecScalar, from_ron};
+use flow_api::{
+    Context, DefaultDevice, EntryMut, FlowDevice, FlowError, Mapped, Memory, Module, Parameter, Recorded, Scalar, StandardNormal, Taped,
+    TapedBijector, module_fields, update,
+};
 use flow_train::data::{Dataset, Draw, ItemShape};
 use flow_train::{
-    Checkpoints, Ending, Item, Metrics, Observer, Report, Run, Settings, Silent, TrainError, Trainer, checkpoint, flat_weights,
+    Checkpoints, Ending, Item, Metrics, Observer, Progress, Report, Run, Settings, Silent, TrainError, Trainer, checkpoint, flat_weights,
 };
 use std::sync::Arc;
 
@@ -111,6 +115,58 @@ fn a_loss_that_is_no_number_names_step_layer_and_item_and_keeps_the_run() {
     let bits = |weights: &[f32]| weights.iter().map(|w| w.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&flat_weights(trainer.model())), bits(&before));
     assert_eq!(trainer.optimiser().steps(), 0);
+}
+
+/// x + shift, which no weight above 2.5 can be put into.
+struct Fragile<E: Scalar, D: FlowDevice<E>> {
+    shift: Parameter<E, D>,
+}
+impl<E: Scalar, D: FlowDevice<E>> Module<E> for Fragile<E, D> {
+    module_fields!(E; parameter shift);
+    fn refresh(&mut self) -> Result<(), FlowError> {
+        let bad = self.shift.values().iter().any(|w| w.as_f64().abs() > 2.5);
+        if bad { Err(FlowError::NotFinite { layer: "Fragile".to_owned(), what: "the weight", row: 0 }) } else { Ok(()) }
+    }
+}
+impl<E: Scalar, D: FlowDevice<E>> TapedBijector<(usize, usize), E, D> for Fragile<E, D> {
+    type Out = (usize, usize);
+    fn kind(&self) -> &'static str {
+        "Fragile"
+    }
+    fn output_shape(&self, input: &(usize, usize)) -> Result<(usize, usize), FlowError> {
+        Ok(*input)
+    }
+    fn forward_taped(
+        &self,
+        x: Taped<(usize, usize), E, D>,
+        _: &Context<E, D>,
+    ) -> Result<(Taped<(usize, usize), E, D>, Taped<(usize,), E, D>), FlowError> {
+        let shape = *x.shape();
+        let log_det = x.device().zeros_like(&(shape.0,)).retaped();
+        Ok((x + self.shift.tensor().retaped::<OwnedTape<E, D>>().broadcast_like::<_, Axis<0>>(&shape), log_det))
+    }
+    fn inverse(&self, y: Tensor<(usize, usize), E, D>, _: &Context<E, D>) -> Result<Mapped<(usize, usize), E, D>, FlowError> {
+        let log_det = y.device().zeros_like(&(y.shape().0,));
+        let shift = self.shift.tensor().clone().broadcast_like::<_, Axis<0>>(y.shape());
+        Ok(Mapped::exact(y - shift, log_det))
+    }
+}
+
+#[test]
+fn weights_that_a_layer_cannot_take_name_the_step_and_are_in_no_checkpoint() {
+    let device = DefaultDevice::default();
+    let shift = Parameter::new(device.clone(), &[2], vec![0.0; 2]);
+    let base = Box::new(StandardNormal::new(2));
+    let model = Model::<f64>::new(Box::new(Recorded(Fragile { shift })), base, EventShape::Vector(2), device).unwrap();
+    // So far away that every step goes the length of the learning rate.
+    let settings = Settings { steps: 100, batch: 4, warm_up: 1, learning_rate: 1.0, report_every: 1, clip: None, ..Settings::default() };
+    let mut trainer = Trainer::new(model, vectors(vec![1e3; 16], 2), settings).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let error = trainer.run(&mut Checkpoints::new(folder.path(), spec()), &never()).unwrap_err();
+    assert!(matches!(error, TrainError::Update { step: 3, .. }), "{error:?}");
+    assert_eq!(error.to_string(), "step 3: the updated weights: Fragile: the weight is not finite in row 0");
+    let progress = std::fs::read_to_string(folder.path().join("latest/progress.ron")).unwrap();
+    assert_eq!(from_ron::<Progress>(&progress).unwrap().step, 2);
 }
 
 /// Twelve vectors with names, as files would have.
