@@ -94,7 +94,7 @@ impl BuildModel for MixerFlow {
             return Err(scope.field_error("image", format!("the data's shape {event}"), stated));
         }
         let image = ImageShape::of(event, scope.path())?;
-        scope.size("layers", self.layers, 1)?;
+        scope.layers("layers", self.layers)?;
         if let Some(shift) = self.shift {
             scope.size("shift.every", shift.every, 1)?;
         }

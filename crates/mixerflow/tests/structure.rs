@@ -148,7 +148,7 @@ fn errors_say_which_number_does_not_divide_which() {
             "bijector: shift.every: expected 1 to 16384, got 0",
         ),
         (format!("MixerFlow(patch: 0, layers: 1, {sides})"), digits, "bijector: patch: expected at least 1, got 0"),
-        (format!("MixerFlow(patch: 2, layers: 0, {sides})"), digits, "bijector: layers: expected 1 to 16384, got 0"),
+        (format!("MixerFlow(patch: 2, layers: 0, {sides})"), digits, "bijector: layers: expected 1 to 2048, got 0"),
         (
             format!("MixerFlow(image: (1, 8, 8), patch: 2, layers: 1, {sides})"),
             EventShape::Image { channels: 1, height: 28, width: 28 },

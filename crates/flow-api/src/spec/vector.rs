@@ -40,7 +40,7 @@ impl BuildModel for VectorFlow {
             return Err(SpecError::Event { path: "VectorFlow".to_owned(), expected: "vectors", got: event.to_string() });
         };
         let scope = scope.child("bijector");
-        scope.size("repeat", self.repeat, 1)?;
+        scope.layers("repeat", self.repeat)?;
         scope.size("flows", self.flows.len(), 1)?;
         let repeated: Vec<FlowSpec> = std::iter::repeat_n(&self.flows, self.repeat).flatten().cloned().collect();
         let chain = build_flows::<E>(&repeated, dim, 0, &scope)?;
