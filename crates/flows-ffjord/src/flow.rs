@@ -5,7 +5,7 @@ use crate::discrete::{Reverse, solve_with_checkpoints};
 use crate::field::{Field, FieldConfig, FieldKernel, solve_error};
 use crate::forward::FlowSystem;
 use crate::objective::{Objective, Regularisation};
-use crate::ode::{Grid, OdeError, Solver, Steps, Work, finite};
+use crate::ode::{Adaptive, Grid, OdeError, Solver, Steps, Work, finite};
 use crate::spec::{EndTime, Ffjord, Gradient};
 use crate::trace::{Directions, Integrals, Trace};
 use flow_api::{
@@ -19,11 +19,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// A continuous normalizing flow on R^d (FFJORD; Grathwohl et al. 2019, arXiv:1810.01367): x = z(0) is carried along dz/dt = f(z, t) to y = z(T).
 ///
 /// # Log-det
-/// log|det ∂y/∂x| = ∫₀ᵀ tr ∂f/∂z dt, solved together with z to the solver's tolerance. Its trace is exact or an estimate ([`Trace`]), with one choice for
+/// log|det ∂y/∂x| = ∫₀ᵀ tr ∂f/∂z dt, solved together with z. Its trace is exact or an estimate ([`Trace`]), with one choice for
 /// training and one for evaluation, which can be changed at any time. An estimate carries its standard error.
+/// A log-det with an exact trace counts as [`LogDetKind::Exact`], and has no standard error, but it is that of the continuous flow up to the solver's error, not up to
+/// rounding: to the tolerance of an adaptive [`Solver`], and as good as the grid of a fixed one, which may be no likelihood of the map that its steps make.
 ///
 /// # Inverse
-/// The same solve from T to 0, at the same tolerance.
+/// The same solve from T to 0, with an error of the same size. Its residual in [`SolveReport`]:
+/// - adaptive: the solver's own estimate, the sum of its steps' errors in root mean square over a block, at the tolerance of the block's largest |z|;
+///   on the safe side, and more so the tighter the tolerance. Nothing is measured, so that sampling costs no further solve;
+/// - fixed grid: ‖f(x) − y‖₂ of the worst row, measured by one more solve forward (without the trace), whose evaluations count. The inverse within a pullback is spared it.
 ///
 /// # Solves
 /// Every block of at most [`BLOCK_LANES`] rows is a solve of its own with its own steps, so one stiff sample does not slow the batch, and results are bit-equal at any
@@ -74,6 +79,7 @@ impl Tally {
 
     fn take(&self) -> SolveReport {
         let [iterations, evaluations, rejected] = [0, 1, 2].map(|i: usize| self.0[i].swap(0, Ordering::Relaxed));
+        // Gradients are no inverse.
         SolveReport { iterations, evaluations, rejected, residual: 0.0 }
     }
 }
@@ -290,7 +296,7 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ContinuousFlow<E, D> {
             Trace::Exact => self.dim(),
             Trace::Hutchinson(settings) => settings.probes,
         };
-        network * (1 + directions as u64) * self.solver.least_evaluations() as u64
+        network.saturating_mul(1 + directions as u64).saturating_mul(self.solver.least_evaluations() as u64)
     }
 }
 
@@ -313,13 +319,13 @@ impl<E: Scalar> Kernel<'_, E> {
         Directions::new(self.trace, &self.field.mlp, lanes, &self.noise, first_row)
     }
 
-    /// Solves from one end to the other with `solve`, adds the log-dets, and returns what `solve` leaves besides.
+    /// Solves from one end to the other with `solve`, adds the log-dets, and returns what `solve` leaves besides, and its work.
     fn run<R>(
         &self,
         values: &mut [E],
         lanes: &mut Lanes<'_, E>,
         solve: impl FnOnce(&mut FlowSystem<'_, '_, E>, &mut [E]) -> Result<(R, Work), OdeError>,
-    ) -> Result<R> {
+    ) -> Result<(R, Work)> {
         let directions = self.directions(lanes.lanes, lanes.first_row);
         let integrals = Integrals::new(&directions, false);
         let wanted = self.wants_log_det.then_some((&directions, &integrals));
@@ -331,9 +337,31 @@ impl<E: Scalar> Kernel<'_, E> {
         if wanted.is_some() {
             integrals.add_log_dets(&state[values.len()..], lanes.log_det, lanes.variance);
         }
-        let Work { evaluations, accepted, rejected } = work;
+        let Work { evaluations, accepted, rejected, .. } = work;
         *lanes.report = lanes.report.then(SolveReport { iterations: accepted, evaluations, rejected, residual: 0.0 });
-        Ok(rest)
+        Ok((rest, work))
+    }
+
+    fn solve_back(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<Work> {
+        let ((), work) = self.run(values, lanes, |system, state| self.solver.solve(system, self.end, 0.0, state).map(|work| ((), work)))?;
+        Ok(work)
+    }
+
+    /// What the solve back from y to x has left, as the flow's documentation says.
+    fn residual(&self, y: &[E], x: &[E], work: Work, lanes: &mut Lanes<'_, E>) -> Result<f64> {
+        if let (_, Steps::Adaptive(Adaptive { atol, rtol, .. })) = self.solver.parts() {
+            let largest = y.iter().chain(x).fold(0.0, |largest, z| f64::max(largest, z.as_f64().abs()));
+            return Ok(work.error * (atol + rtol * largest));
+        }
+        let mut again = Buffer::copy_of(x);
+        let mut system = FlowSystem { field: &self.field, lanes: lanes.lanes, integrals: None };
+        let solved = self.solver.solve(&mut system, 0.0, self.end, &mut again);
+        lanes.report.evaluations += solved.map_err(|e| solve_error(e, lanes.lanes, lanes.first_row))?.evaluations;
+        let mut squares = vec![0.0; lanes.lanes];
+        for (again, y) in again.chunks_exact(lanes.lanes).zip(y.chunks_exact(lanes.lanes)) {
+            squares.iter_mut().zip(again).zip(y).for_each(|((s, a), y)| *s += (a.as_f64() - y.as_f64()).powi(2));
+        }
+        Ok(squares.into_iter().fold(0.0, f64::max).sqrt())
     }
 
     /// The fixed grid of the method, which the discrete gradient is of.
@@ -368,7 +396,7 @@ impl<E: Scalar> RowKernel<E> for Kernel<'_, E> {
     fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
         if tape.is_recording() && self.gradient == Gradient::Discrete {
             let (tableau, grid) = self.grid()?;
-            let checkpoints = self.run(values, lanes, |system, state| {
+            let (checkpoints, _) = self.run(values, lanes, |system, state| {
                 finite("the initial state", state)?;
                 let result = solve_with_checkpoints(tableau, system, grid, state);
                 finite("the state", state).map(|()| result)
@@ -384,7 +412,10 @@ impl<E: Scalar> RowKernel<E> for Kernel<'_, E> {
     }
 
     fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {
-        self.run(values, lanes, |system, state| self.solver.solve(system, self.end, 0.0, state).map(|work| ((), work)))
+        let y = Buffer::copy_of(values);
+        let work = self.solve_back(values, lanes)?;
+        lanes.report.residual = lanes.report.residual.max(self.residual(&y, values, work, lanes)?);
+        Ok(())
     }
 
     fn pullback(&self, cotangent: &mut [E], pull: &Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
@@ -414,7 +445,7 @@ impl<E: Scalar> RowKernel<E> for Kernel<'_, E> {
         }
         let mut tape = RowTape::recording();
         pull.with_lanes(|lanes| {
-            self.inverse(values, lanes)?;
+            self.solve_back(values, lanes)?;
             let mut again = Buffer::copy_of(values);
             self.forward(&mut again, lanes, &mut tape)
         })?;

@@ -51,7 +51,7 @@ pub struct Ffjord {
     pub time: TimeInput,
     /// The end time. Default `Fixed(1.0)`.
     pub end_time: EndTime,
-    /// The method and its tolerance. Default `Dopri5(rtol: 1e-5, atol: 1e-5)`.
+    /// The method and its tolerance: results are those of the continuous flow up to its error, see [`Solver`]. Default `Dopri5(rtol: 1e-5, atol: 1e-5)`.
     pub solver: Solver,
     /// How the trace is found in training. Default `Hutchinson(probes: 1)`.
     pub trace: Trace,
@@ -87,7 +87,9 @@ impl Default for Ffjord {
 impl Trace {
     pub(crate) fn check(self) -> Result<()> {
         match self {
-            Self::Hutchinson(Hutchinson { probes: 0, .. }) => Err(setting("probes", "at least 1", 0)),
+            Self::Hutchinson(Hutchinson { probes, .. }) if !(1..=MAX_SIZE).contains(&probes) => {
+                Err(setting("probes", &size_range(1), probes))
+            }
             Self::Exact | Self::Hutchinson(_) => Ok(()),
         }
     }
@@ -107,6 +109,11 @@ impl Ffjord {
         let (EndTime::Fixed(end) | EndTime::Learned(end)) = self.end_time;
         if !(end.is_finite() && end > 0.0) {
             return Err(setting("end_time", "a finite number greater than 0", end));
+        }
+        if let Steps::Fixed(steps) = self.solver.parts().1
+            && !(1..=MAX_SIZE).contains(&steps)
+        {
+            return Err(setting("steps", &size_range(1), steps));
         }
         self.solver.check().map_err(|e| match e {
             OdeError::Setting { field, expected, got } => setting(field, expected, got),

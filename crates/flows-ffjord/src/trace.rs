@@ -30,7 +30,7 @@ pub enum Trace {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Hutchinson {
-    /// Probes n, at least 1. Default 1.
+    /// Probes n, 1 to [`MAX_SIZE`](flow_api::spec::MAX_SIZE). Default 1.
     pub probes: usize,
     /// Their distribution. Default `Rademacher`.
     pub distribution: Probe,

@@ -57,7 +57,7 @@ pub(super) fn solve<E: Real, S: System<E> + ?Sized>(
         let (next, scratch) = (&mut next, &mut rest[0]);
         first_step(&norm, order, system, [from, to], y, &first[0], next, scratch)
     };
-    let mut work = Work { evaluations: 2, accepted: 0, rejected: 0 };
+    let mut work = Work { evaluations: 2, ..Work::default() };
     let mut t = from;
     loop {
         let remaining = (to - t).abs();
@@ -88,6 +88,7 @@ pub(super) fn solve<E: Real, S: System<E> + ?Sized>(
         let allowed = settings.safety * ratio.powf(-1.0 / order);
         if ratio <= 1.0 {
             work.accepted += 1;
+            work.error += ratio;
             t = arrival;
             y.copy_from_slice(&next);
             if arrives {

@@ -54,7 +54,7 @@ pub(crate) fn advance<E: Real, S: System<E> + ?Sized>(
         combine(&mut next, y, &terms(grid.dt(), tableau.weights, &k));
         y.copy_from_slice(&next);
     }
-    Work { evaluations: count * tableau.nodes.len(), accepted: count, rejected: 0 }
+    Work { evaluations: count * tableau.nodes.len(), accepted: count, ..Work::default() }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Explicit Runge-Kutta solvers for dy/dt = f(t, y), where y is one flat slice: a block of rows.
 //!
 //! A solve steps one block by the error of that block alone. Time is kept in f64 whatever the numbers are, so that many small steps add up; it may run in
-//! either direction. Nothing loops for ever: a step that vanishes, a limit on evaluations and numbers that are not finite are errors.
+//! either direction. Nothing loops for ever: a step that vanishes, more evaluations or steps than a limit, and numbers that are not finite are errors.
 //!
 //! ```
 //! use flows_ffjord::ode::{Adaptive, Solver};
@@ -96,11 +96,14 @@ impl Default for Adaptive {
     }
 }
 
+/// The most steps of a fixed grid.
+pub const MAX_STEPS: usize = 1 << 20;
+
 /// Settings of the methods with fixed steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fixed {
-    /// Steps of equal size over the interval, at least 1.
+    /// Steps of equal size over the interval, 1 to [`MAX_STEPS`]; in a spec, to [`MAX_SIZE`](flow_api::spec::MAX_SIZE).
     pub steps: usize,
 }
 
@@ -113,6 +116,12 @@ pub struct Fixed {
 /// | `Rk4` | 4 | 4 | Kutta 1901 |
 /// | `Midpoint` | 2 | 2 | Runge 1895 |
 /// | `Euler` | 1 | 1 | |
+///
+/// # Error
+/// A solve is the continuous flow's up to the method's error. An adaptive method holds every step to its tolerance. A fixed grid is held to nothing: one that is too
+/// coarse gives a map of its own, whose log-det is not the integrated trace and whose inverse is not the solve back. An Euler step of ż = −a z maps x to (1 − a) x,
+/// whose log-det is ln|1 − a|; the integrated trace is −a, and the step back gives (1 − a²) x. Likelihoods by a fixed grid want steps so small that more of them
+/// change nothing; the residual of an inverse ([`SolveReport`](flow_api::SolveReport)) tells when they are not.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Solver {
     /// Dormand-Prince 5(4), adaptive.
@@ -159,7 +168,7 @@ impl Solver {
     pub fn least_evaluations(&self) -> usize {
         match self.parts() {
             (tableau, Steps::Adaptive(_)) => tableau.nodes.len() + 1,
-            (tableau, Steps::Fixed(steps)) => tableau.nodes.len() * steps,
+            (tableau, Steps::Fixed(steps)) => tableau.nodes.len().saturating_mul(steps),
         }
     }
 
@@ -170,8 +179,8 @@ impl Solver {
     pub fn check(&self) -> Result<(), OdeError> {
         let Adaptive { rtol, atol, safety, shrink, growth, smallest_step, max_evaluations } = match self.parts().1 {
             Steps::Adaptive(settings) => settings,
-            Steps::Fixed(steps) if steps > 0 => return Ok(()),
-            Steps::Fixed(steps) => return Err(OdeError::Setting { field: "steps", expected: "at least 1", got: steps.to_string() }),
+            Steps::Fixed(1..=MAX_STEPS) => return Ok(()),
+            Steps::Fixed(steps) => return Err(OdeError::Setting { field: "steps", expected: "1 to 1048576", got: steps.to_string() }),
         };
         let below_one = |x: f64| x > 0.0 && x < 1.0;
         let tolerance = |x: f64| x >= 0.0 && x.is_finite();
@@ -226,7 +235,7 @@ pub(crate) fn finite<E: Real>(what: &'static str, y: &[E]) -> Result<(), OdeErro
 }
 
 /// What a solve did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Work {
     /// Evaluations of the right-hand side.
     pub evaluations: usize,
@@ -234,6 +243,8 @@ pub struct Work {
     pub accepted: usize,
     /// Rejected steps.
     pub rejected: usize,
+    /// Sum over the accepted steps of their estimated errors, each in units of the tolerance, so at most the number of steps; 0 for a fixed grid, which has no estimates.
+    pub error: f64,
 }
 
 /// What can go wrong in a solve.

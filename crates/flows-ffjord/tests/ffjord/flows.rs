@@ -217,3 +217,44 @@ fn rows_can_be_carried_part_of_the_way() {
     let speed: Vec<f64> = ahead.iter().zip(&behind).map(|(a, b)| (a - b) / (2.0 * h)).collect();
     assert_close("velocity", &flow.0.field().evaluate(&half, t).unwrap(), &speed, 1e-5);
 }
+
+/// An Euler step of ż = −a z is x → (1 − a) x, and back (1 + a): the log-det is that of the continuous flow, −a, and not ln|1 − a|, and the report tells how far the
+/// inverse is off.
+#[test]
+fn fixed_steps_measure_the_residual_of_their_inverse() {
+    let a = 0.5;
+    let x = normal(2 * 200, 3);
+    let norm = |row: &[f64]| row.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let largest = x.chunks_exact(2).map(norm).fold(0.0, f64::max);
+    let euler = |steps| linear(&[-a, 0.0, 0.0, -a], 2, &Ffjord { solver: Solver::Euler(Fixed { steps }), ..Ffjord::default() });
+    for cx in [cx(), cx().without_log_det()] {
+        let one = euler(1);
+        let y = forward(&one, &x, &cx);
+        assert_close("a step", &y.value, &x.iter().map(|x| (1.0 - a) * x).collect::<Vec<_>>(), 1e-7);
+        let log_det = if cx.wants_log_det() { -2.0 * a } else { 0.0 };
+        assert_close("the integrated trace", &y.log_det, &[log_det; 200], 1e-7);
+        let back = inverse(&one, &x, &cx);
+        assert!((back.report.residual - a * a * largest).abs() < 1e-6, "{:?}: a² · {largest}", back.report);
+        assert_eq!((back.report.evaluations, back.report.iterations, y.report.residual), (2, 1, 0.0));
+        let fine = inverse(&euler(1000), &x, &cx).report.residual;
+        assert!(fine > 0.0 && fine < 2e-3 * back.report.residual, "{fine}");
+    }
+}
+
+/// An adaptive solver's estimate of its inverse's residual is on the safe side, and falls with the tolerance.
+#[test]
+fn adaptive_solvers_estimate_the_residual_of_their_inverse() {
+    for tolerance in [1e-4, 1e-6, 1e-8] {
+        let bosh3 = Solver::Bosh3(Adaptive { rtol: tolerance, atol: tolerance, ..Adaptive::default() });
+        for solver in [dopri5(tolerance), bosh3] {
+            let flow = flow(&Ffjord { hidden: 16, solver, ..Ffjord::default() }, 3);
+            let y = normal(3 * 100, 5);
+            let back = inverse(&flow, &y, &cx());
+            let exact = crate::common::flow(&Ffjord { hidden: 16, solver: dopri5(1e-12), ..Ffjord::default() }, 3);
+            let again = forward(&exact, &back.value, &cx()).value;
+            let squares = y.iter().zip(&again).map(|(y, again)| (y - again).powi(2)).sum::<f64>();
+            let (rms, estimate) = ((squares / y.len() as f64).sqrt(), back.report.residual);
+            assert!(estimate > rms && estimate < 1e3 * tolerance, "{solver:?}: estimated {estimate}, measured {rms}");
+        }
+    }
+}

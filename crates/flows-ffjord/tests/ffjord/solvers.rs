@@ -90,6 +90,10 @@ fn failures_are_errors() {
     }
     let coarse = Solver::Dopri5(Adaptive { smallest_step: 0.01, ..RELAXED });
     assert!(matches!(solve(coarse, |t, y| -1e7 * (y - t.cos()), 0.0), OdeError::StepUnderflow { .. }));
+    for steps in [0, usize::MAX] {
+        let fixed = Solver::Rk4(Fixed { steps });
+        assert!(matches!(solve(fixed, |_, y| y, 0.0), OdeError::Setting { field: "steps", .. }) && fixed.least_evaluations() >= steps);
+    }
     let fixed = Solver::Euler(Fixed { steps: 4 });
     assert!(matches!(solve(fixed, |_, _| f64::INFINITY, 0.0), OdeError::NotFinite { what: "the state", .. }));
 }
