@@ -68,6 +68,14 @@ pub enum TrainError {
         /// The data's.
         data: String,
     },
+    /// A run cannot go on: the data has more or fewer items than it was begun with.
+    #[error("the data has {got} items, where the run was begun with {expected}")]
+    DataChanged {
+        /// Items that the run was begun with.
+        expected: usize,
+        /// Items that there are now.
+        got: usize,
+    },
     /// A file or folder could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {

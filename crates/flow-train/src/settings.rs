@@ -1,7 +1,9 @@
 //! How a model is trained: everything besides the architecture and the data.
 
+use crate::data::most_items;
 use crate::{AdamConfig, Result, TrainError};
 use flow_api::Memory;
+use flow_api::spec::EventShape;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a training run. Every field has a default; [`Settings::check`] says what is out of range.
@@ -83,19 +85,16 @@ impl Settings {
         at_least_one("batch", self.batch as u64)?;
         at_least_one("report_every", self.report_every)?;
         require("initial_batch", "at least 2", self.initial_batch, self.initial_batch >= 2)?;
-        require("learning_rate", "a finite number greater than 0", self.learning_rate, positive(self.learning_rate))?;
-        require(
-            "weight_decay",
-            "a finite number that is not negative",
-            self.weight_decay,
-            self.weight_decay == 0.0 || positive(self.weight_decay),
-        )?;
+        in_f32("learning_rate", self.learning_rate)?;
+        if self.weight_decay != 0.0 {
+            in_f32("weight_decay", self.weight_decay)?;
+        }
         require("validation", "a share from 0 to 0.5", self.validation, (0.0..=0.5).contains(&self.validation))?;
         let beta = |beta: f64| (0.0..1.0).contains(&beta);
         require("betas", "two numbers from 0 to below 1", format!("{:?}", self.betas), beta(self.betas.0) && beta(self.betas.1))?;
-        require("epsilon", "a finite number greater than 0", self.epsilon, positive(self.epsilon))?;
+        in_f32("epsilon", self.epsilon)?;
         if let Some(clip) = self.clip {
-            require("clip", "a finite number greater than 0", clip, positive(clip))?;
+            in_f32("clip", clip)?;
         }
         if let Some(ema) = self.ema {
             require("ema", "a decay between 0 and 1", ema, ema > 0.0 && ema < 1.0)?;
@@ -104,6 +103,16 @@ impl Settings {
             at_least_one("threads", threads as u64)?;
         }
         Ok(())
+    }
+
+    /// Checks that a batch of events of this shape can be held.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] for a batch above [`most_items`](crate::data::most_items).
+    pub fn check_batch<E>(&self, event: EventShape) -> Result<()> {
+        let most = most_items::<E>(event.len());
+        let expected = format!("at most {most} events of shape {event}");
+        require("batch", &expected, self.batch, self.batch <= most)
     }
 
     /// The steps in which each of `items` is drawn `epochs` times, with the share for validation held out.
@@ -138,8 +147,10 @@ impl Settings {
     }
 }
 
-fn positive(value: f64) -> bool {
-    value.is_finite() && value > 0.0
+/// A factor of the weights' own numbers, which may be f32: what is 0 or infinite there would end a run many steps later.
+fn in_f32(field: &'static str, value: f64) -> Result<()> {
+    let holds = (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&value);
+    require(field, "a finite number greater than 0 in f32", format!("{value:?}"), holds)
 }
 
 fn require(field: &'static str, expected: &str, got: impl std::fmt::Display, holds: bool) -> Result<()> {

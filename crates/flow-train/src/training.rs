@@ -75,6 +75,9 @@ pub struct Best<E> {
 pub struct Progress {
     /// Steps made.
     pub step: u64,
+    /// Items of the data set, those for validation among them; none in checkpoints of versions that did not count them.
+    #[serde(default)]
+    pub items: Option<usize>,
     /// Reports since the best one.
     pub stale: u32,
     /// Value and step of the best validation.
@@ -141,6 +144,8 @@ pub struct Trainer<E: SpecScalar> {
     events: Events,
     train: Arc<dyn Dataset>,
     validation: Option<Arc<dyn Dataset>>,
+    /// Of both together.
+    items: usize,
     /// Numbers of the training items in the data set that was given, where some are held out.
     kept: Option<Vec<usize>>,
     history: Vec<Report>,
@@ -167,10 +172,15 @@ impl<E: SpecScalar> Trainer<E> {
     /// A run that goes on from a checkpoint ([`checkpoint::resume`](crate::checkpoint::resume)): `model` holds its weights and state.
     ///
     /// # Errors
-    /// As [`Trainer::new`], and a state that does not fit.
+    /// As [`Trainer::new`], [`TrainError::DataChanged`], and a state that does not fit.
     pub fn resume(model: Model<E>, data: Arc<dyn Dataset>, settings: Settings, run: Run<E>) -> Result<Self> {
-        let mut trainer = Self::uninitialised(model, data, settings)?;
         let Run { progress, optimiser, best } = run;
+        // With other items the same numbers would be held out, and those that were could be trained on.
+        let got = data.len();
+        if let Some(expected) = progress.items.filter(|items| *items != got) {
+            return Err(TrainError::DataChanged { expected, got });
+        }
+        let mut trainer = Self::uninitialised(model, data, settings)?;
         trainer.optimiser.restore(optimiser)?;
         (trainer.history, trainer.stale, trainer.best) = (progress.history, progress.stale, best);
         (trainer.seconds, trainer.since) = (progress.seconds, progress.since);
@@ -181,11 +191,13 @@ impl<E: SpecScalar> Trainer<E> {
         settings.check()?;
         let events = Events::new(data.as_ref(), model.preprocessing(), settings.seed)?;
         events.check(data.as_ref(), model.event())?;
-        let held_out = settings.held_out(data.len());
+        settings.check_batch::<E>(model.event())?;
+        let items = data.len();
+        let held_out = settings.held_out(items);
         let (train, validation, kept) = if held_out == 0 {
             (data, None, None)
         } else {
-            let mut held = Shuffle { seed: settings.seed }.permutation(SPLIT_EPOCH, data.len());
+            let mut held = Shuffle { seed: settings.seed }.permutation(SPLIT_EPOCH, items);
             let kept = held.split_off(held_out);
             let train: Arc<dyn Dataset> = Arc::new(Subset::new(data.clone(), kept.clone())?);
             let validation: Arc<dyn Dataset> = Arc::new(Subset::new(data, held)?);
@@ -193,7 +205,7 @@ impl<E: SpecScalar> Trainer<E> {
         };
         let optimiser = Adam::new(&model, settings.adam(model.event().len()));
         let (history, best, stale, seconds, since) = (Vec::new(), None, 0, 0.0, Since::default());
-        Ok(Self { model, optimiser, settings, events, train, validation, kept, history, best, stale, seconds, since })
+        Ok(Self { model, optimiser, settings, events, train, validation, items, kept, history, best, stale, seconds, since })
     }
 
     fn initialise(&mut self) -> Result<()> {
@@ -416,6 +428,7 @@ impl<E: SpecScalar> Trainer<E> {
     pub fn progress(&self) -> Progress {
         Progress {
             step: self.optimiser.steps(),
+            items: Some(self.items),
             stale: self.stale,
             best: self.best.as_ref().map(|best| (best.value, best.step)),
             seconds: self.seconds,

@@ -56,5 +56,15 @@ pub use toy::{Toy, ToyKind};
 /// A set of pictures larger than memory is read as a folder, which streams.
 pub const MAX_ARRAY_BYTES: u64 = 1 << 34;
 
-/// The most items of an epoch of generated points or of crops: an epoch's order is held in memory.
+/// The most events of `dims` numbers that fit into [`MAX_ARRAY_BYTES`]: what a batch, or a number of samples, may be.
+///
+/// ```
+/// assert_eq!(flow_train::data::most_items::<f32>(1 << 10), 1 << 22);
+/// ```
+pub fn most_items<E>(dims: usize) -> usize {
+    let bytes = (dims as u64).saturating_mul(size_of::<E>() as u64).max(1);
+    usize::try_from(MAX_ARRAY_BYTES / bytes).unwrap_or(usize::MAX).clamp(1, MAX_ITEMS)
+}
+
+/// The most items of an epoch of generated points or of crops, and of a batch: their order is held in memory.
 pub const MAX_ITEMS: usize = 100_000_000;

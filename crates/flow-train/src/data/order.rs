@@ -3,7 +3,7 @@
 use rand::seq::SliceRandom;
 
 use super::random::{Purpose, stream};
-use super::{DataError, Draw, Result};
+use super::{DataError, Draw, MAX_ITEMS, Result};
 
 /// A fresh permutation of the items in every epoch, as a pure function of (seed, epoch).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,12 +50,15 @@ impl TrainOrder {
     /// Batches of `batch` from a set of `items`, from step 0.
     ///
     /// # Errors
-    /// [`DataError::Setting`] if there is no item or `batch` is 0.
+    /// [`DataError::Setting`] if there is no item, or `batch` is 0 or above [`MAX_ITEMS`].
     pub fn new(shuffle: Shuffle, items: usize, batch: usize) -> Result<Self> {
         for (what, size) in [("number of items", items), ("batch size", batch)] {
             if size == 0 {
                 return Err(DataError::Setting { what, expected: "at least 1", got: "0".to_owned() });
             }
+        }
+        if batch > MAX_ITEMS {
+            return Err(DataError::Setting { what: "batch size", expected: "at most 100000000", got: batch.to_string() });
         }
         Ok(Self { shuffle, batch, step: 0, epoch: 0, permutation: shuffle.permutation(0, items) })
     }
@@ -134,6 +137,7 @@ mod tests {
         }
         assert!(TrainOrder::new(Shuffle { seed: 1 }, 0, 1).is_err());
         assert!(TrainOrder::new(Shuffle { seed: 1 }, 1, 0).is_err());
+        assert!(TrainOrder::new(Shuffle { seed: 1 }, 1, usize::MAX).is_err());
         Ok(())
     }
 

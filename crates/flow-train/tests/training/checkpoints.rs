@@ -3,9 +3,11 @@
 use crate::{DIGITS, SPEC, digits, model, never, settings, spec, text_of};
 use flow_api::spec::{Model, ModelSpec, Spec, from_ron, to_ron};
 use flow_api::{Context, FlowError};
+use flow_train::data::{Dataset, Subset};
 use flow_train::{Settings, Silent, TrainError, Trainer, checkpoint};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A checkpoint after `steps` steps in a folder that lives as long as the first value.
 fn written(steps: u64) -> (tempfile::TempDir, PathBuf, Trainer<f32>) {
@@ -140,7 +142,7 @@ fn broken_texts_and_missing_files_are_typed_errors() {
         ("spec.ron", "\u{0}\u{0}", "spec.ron: 1:"),
         ("settings.ron", "(steps: -3)", "settings.ron: 1:"),
         ("settings.ron", "(stepz: 3)", "settings.ron: 1:"),
-        ("settings.ron", "(learning_rate: inf)", "learning_rate: expected a finite number greater than 0, got inf"),
+        ("settings.ron", "(learning_rate: inf)", "learning_rate: expected a finite number greater than 0 in f32, got inf"),
         ("settings.ron", "(ema: None)", "1 unexpected (`average`)"),
         ("data.ron", "(shape: Image(channels: 1, height: 8, width: 0), levels: Some(17))", "0"),
         ("data.ron", "(shape: Vector(64), levels: Some(17))", "expected images"),
@@ -227,6 +229,21 @@ fn what_is_no_checkpoint_is_never_replaced() {
     // A file where a folder should be made.
     let blocked = photos.join("holiday.jpg").join("run");
     assert!(matches!(checkpoint::write(&blocked, &spec(), &trainer), Err(TrainError::Io { .. })));
+}
+
+#[test]
+fn data_of_another_number_of_items_is_refused() {
+    let (_folder, path, _) = written(1);
+    let fewer: Arc<dyn Dataset> = Arc::new(Subset::new(digits(), (0..1400).collect()).unwrap());
+    let of_fewer = || checkpoint::resume::<f32>(&path, fewer.clone(), |settings| settings).map(|(trainer, _)| trainer.optimiser().steps());
+    assert!(matches!(of_fewer(), Err(TrainError::DataChanged { expected: 1500, got: 1400 })));
+    // A checkpoint of a version that did not count them.
+    let file = path.join("progress.ron");
+    let text = fs::read_to_string(&file).unwrap();
+    let older = text.replacen("items: 1500,", "", 1);
+    assert_ne!(older, text);
+    fs::write(&file, older).unwrap();
+    assert_eq!(of_fewer().unwrap(), 1);
 }
 
 #[test]

@@ -251,9 +251,13 @@ fn settings_and_data_that_do_not_fit_are_refused() {
     let of = Settings::default;
     let texts = [
         (Settings { steps: 0, ..of() }, "steps: expected at least 1, got 0"),
-        (Settings { learning_rate: f64::NAN, ..of() }, "learning_rate: expected a finite number greater than 0, got NaN"),
+        (Settings { learning_rate: f64::NAN, ..of() }, "learning_rate: expected a finite number greater than 0 in f32, got NaN"),
         (Settings { betas: (0.9, 1.0), ..of() }, "betas: expected two numbers from 0 to below 1, got (0.9, 1.0)"),
-        (Settings { epsilon: 0.0, ..of() }, "epsilon: expected a finite number greater than 0, got 0"),
+        (Settings { epsilon: 0.0, ..of() }, "epsilon: expected a finite number greater than 0 in f32, got 0.0"),
+        (Settings { epsilon: 1e-60, ..of() }, "epsilon: expected a finite number greater than 0 in f32, got 1e-60"),
+        (Settings { learning_rate: 1e60, ..of() }, "learning_rate: expected a finite number greater than 0 in f32, got 1e60"),
+        (Settings { weight_decay: -0.1, ..of() }, "weight_decay: expected a finite number greater than 0 in f32, got -0.1"),
+        (Settings { clip: Some(1e-60), ..of() }, "clip: expected a finite number greater than 0 in f32, got 1e-60"),
         (Settings { ema: Some(1.0), ..of() }, "ema: expected a decay between 0 and 1, got 1"),
         (Settings { threads: Some(0), ..of() }, "threads: expected at least 1, got 0"),
         (Settings { validation: 0.9, ..of() }, "validation: expected a share from 0 to 0.5, got 0.9"),
@@ -264,6 +268,8 @@ fn settings_and_data_that_do_not_fit_are_refused() {
     let flow = || build::<f64>("VectorFlow(flows: [LuLinear()])", EventShape::Vector(3), 1);
     let wrong = Trainer::new(flow(), vectors(vec![0.0; 8], 2), Settings::default());
     assert_eq!(text_of(wrong), "the model is for events of shape (3), the data has (2)");
+    let large = Trainer::new(flow(), vectors(vec![0.0; 9], 3), Settings { batch: usize::MAX, ..of() });
+    assert_eq!(text_of(large), "batch: expected at most 100000000 events of shape (3), got 18446744073709551615");
     let normalised = || build::<f32>("VectorFlow(flows: [ActNorm()])", EventShape::Vector(2), 1);
     assert!(text_of(Trainer::new(normalised(), vectors(vec![0.5; 8], 2), of())).contains("feature 0 is constant"));
     assert!(text_of(Trainer::new(normalised(), vectors(vec![0.5; 2], 2), of())).contains("needs at least 2 rows, got 1"));

@@ -4,7 +4,7 @@ use super::sources::model;
 use crate::Result;
 use crate::arguments::Sample;
 use flow_api::Context;
-use flow_train::data::npy::Writer;
+use flow_train::data::{most_items, npy::Writer};
 use flow_train::picture::save_image;
 use flow_train::{Drawing, draw_samples, write_whole};
 
@@ -14,6 +14,10 @@ pub(crate) fn run(arguments: &Sample) -> Result<()> {
         return Err("--count: expected at least 1, got 0".into());
     }
     let opened = model(&arguments.run)?;
+    let most = most_items::<f32>(opened.model.event().len());
+    if *count > most {
+        return Err(format!("--count: expected at most {most} samples of shape {}, got {count}", opened.model.event()).into());
+    }
     let is_file = |extension| out.extension().is_some_and(|e| e == extension);
     if is_file("png") {
         let drawing =

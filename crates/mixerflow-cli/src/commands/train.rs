@@ -43,6 +43,7 @@ fn begin(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(RunF
     let (settings, split) = training.begin(&data, threads)?;
     // A model that cannot be built leaves no folder, nor does one for other data.
     let kind = EventKind::of(split.train.as_ref());
+    settings.check_batch::<f32>(kind.shape)?;
     Events::of_kind(kind, spec.0.preprocessing(), settings.seed)?;
     f32::model(spec.0.as_ref(), kind.shape, &BuildScope::new(<f32 as SpecScalar>::Device::default(), settings.seed))?;
     Ok((RunFolder::create(path, RunPlan { spec, settings, data })?, split))

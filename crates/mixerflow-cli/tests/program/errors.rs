@@ -25,7 +25,7 @@ fn wrong_usage_is_2_and_what_cannot_be_done_is_1() {
         ("train broken.ron --data digits --out x", 1, "broken.ron:2:10-2:11: Expected integer"),
         ("train tiny.ron --data digits --set layer=3 --out x", 1, "--set: no `layer` in the spec; there are: patch, layers, channel"),
         ("train tiny.ron --data digits --set layers --out x", 1, "--set layers: expected PATH=VALUE"),
-        ("train tiny.ron --data digits --set layers=0 --out x", 1, "layers: expected 1 to 16384, got 0"),
+        ("train tiny.ron --data digits --set layers=0 --out x", 1, "layers: expected 1 to 2048, got 0"),
         ("train tiny.ron --data digits --set channel.AffineCoupling.hidden=1000000000000 --out x", 1, "hidden: expected 1 to 16384"),
         (
             "train tiny.ron --data digits --set preprocessing.bits=4 --out x",
@@ -54,6 +54,17 @@ fn wrong_usage_is_2_and_what_cannot_be_done_is_1() {
         ("interpolate run --data digits --pair 0,999 --out x.png", 1, "--pair: there is no item 999"),
         ("interpolate run --data digits --pair 0,1 --steps 1 --out x.png", 1, "steps: expected at least 2, got 1"),
         ("sample run --count 0 --out x.png", 1, "--count: expected at least 1, got 0"),
+        (
+            "sample run --count 18446744073709551615 --out x.png",
+            1,
+            "--count: expected at most 67108864 samples of shape (1, 8, 8), got 184",
+        ),
+        (
+            "train tiny.ron --data digits --batch 18446744073709551615 --out x",
+            1,
+            "batch: expected at most 67108864 events of shape (1, 8, 8)",
+        ),
+        ("interpolate run --data digits --pair 0,1 --steps 18446744073709551615 --out x.png", 1, "--steps: expected at most 67108864"),
         ("sample run --temperature=-1 --out x.png", 1, "temperature"),
         ("sample run --out /proc/samples.png", 1, "/proc/samples.png"),
         ("inspect tiny.ron", 1, "--shape: the spec states no shape"),

@@ -60,6 +60,14 @@ fn a_stopped_run_goes_on_with_its_data() {
     place.run("train --resume --out parts");
     assert_eq!(taken_up(&place, "parts"), [0, 4]);
     assert_eq!(essence(&place, "parts"), essence(&place, "whole"));
+    // A table that has grown has other items under the numbers that were held out.
+    let table =
+        |rows: usize| fs::write(place.path("t.csv"), (0..rows).map(|i| format!("{i},{}\n", i * i % 7)).collect::<String>()).unwrap();
+    table(200);
+    place.run("train plane.ron --data csv:t.csv --batch 16 --steps 4 --stop-at 2 --out table");
+    table(250);
+    let (code, text) = place.fail("train --resume --out table");
+    assert!(code == 1 && text.contains("the data has 225 items, where the run was begun with 180"), "{text}");
     let compared = |seed: &str| {
         place.run(&format!("compare plane.ron --data toy:two-moons?n=200 --batch 16 --steps 2 {seed}"));
         fs::read(place.path("comparison/items.png")).unwrap()
