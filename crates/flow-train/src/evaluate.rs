@@ -161,6 +161,11 @@ pub fn auroc(usual: &[f64], unusual: &[f64]) -> f64 {
     unusual.iter().map(|density| above(key(density))).sum::<f64>() / (usual.len() as f64 * unusual.len() as f64)
 }
 
+/// The context of an evaluation: its noise is not that of a training step with the same seed.
+fn context<E: SpecScalar>(options: &EvaluateOptions) -> Context<E, E::Device> {
+    Context::new(options.seed).child("evaluation").rooted(0)
+}
+
 /// Scores every item of a data set.
 ///
 /// # Errors
@@ -183,7 +188,7 @@ pub fn score<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Event
     let batches = (0..options.draws(&events)).flat_map(|epoch| each_once(data.len(), options.batch, epoch));
     for (number, batch) in batches.enumerate() {
         // Every batch has noise of its own, so that errors of estimates are independent over items.
-        let cx = Context::new(options.seed).at_step(number as u64);
+        let cx = context(options).at_step(number as u64);
         let items: Vec<usize> = batch.iter().map(|draw| draw.index).collect();
         let batch = data.batch(&batch)?;
         if let Some(labels) = &batch.labels {
@@ -269,7 +274,7 @@ fn reconstruct<E: SpecScalar>(
     inverse: &mut Inverse,
 ) -> Result<()> {
     let events = events.for_evaluation();
-    let cx = Context::new(options.seed).child("bijector");
+    let cx = context(options).child("bijector");
     let mut largest = 0.0_f64;
     for batch in each_once(options.inverted_items.min(data.len()), options.batch, 0) {
         let (values, _) = events.of::<E>(&data.batch(&batch)?)?;
@@ -293,7 +298,7 @@ fn reconstruct<E: SpecScalar>(
 fn samples_per_second<E: SpecScalar>(model: &Model<E>, options: &EvaluateOptions) -> Result<f64> {
     /// Shorter times are mostly noise.
     const LEAST_SECONDS: f64 = 0.1;
-    let draw = |step| model.sample(options.timed_samples, E::one(), &Context::new(options.seed).at_step(step));
+    let draw = |step| model.sample(options.timed_samples, E::one(), &context(options).at_step(step));
     draw(0)?; // memory is taken from the system once
     let began = Instant::now();
     let mut draws = 0;

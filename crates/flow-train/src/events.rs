@@ -64,10 +64,10 @@ impl Events {
         Ok(Self { kind, dequantiser })
     }
 
-    /// The same for evaluation: without flips.
+    /// The same for evaluation: without flips, and with noise of its own.
     #[must_use]
     pub fn for_evaluation(&self) -> Self {
-        Self { kind: self.kind, dequantiser: self.dequantiser.as_ref().map(Dequantiser::without_flips) }
+        Self { kind: self.kind, dequantiser: self.dequantiser.as_ref().map(Dequantiser::for_evaluation) }
     }
 
     /// The kind of items.

@@ -9,7 +9,7 @@
 //!
 //! # The noise
 //! u is uniform over the midpoints (k + ½)/2¹⁶ of 65,536 equal parts of a level, as a pure function of (seed, epoch, item, dimension) and the same in f32
-//! and in f64. With a finer grid an f32 could round y over the edge into the next level; with this one, quantising gives back every level exactly.
+//! and in f64; it is other noise for training than for evaluation ([`Dequantiser::for_evaluation`]). With a finer grid an f32 could round y over the edge into the next level; with this one, quantising gives back every level exactly.
 
 use std::f64::consts::LN_2;
 
@@ -56,6 +56,7 @@ pub fn bits_per_dim(log_prob: f64, dims: usize, levels: u32) -> f64 {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dequantiser {
     seed: u64,
+    purpose: Purpose,
     dims: usize,
     /// Values in a row, the unit that a flip reverses.
     row: usize,
@@ -100,7 +101,7 @@ impl Dequantiser {
         if shape.dims() == 0 {
             return bad("item shape", "at least one value", shape.to_string());
         }
-        Ok(Self { seed, dims: shape.dims(), row, levels: levels >> dropped, dropped, logit, flip })
+        Ok(Self { seed, purpose: Purpose::Dequantise, dims: shape.dims(), row, levels: levels >> dropped, dropped, logit, flip })
     }
 
     /// Number of levels modelled, after bits were dropped: what [`bits_per_dim`] takes.
@@ -108,10 +109,10 @@ impl Dequantiser {
         self.levels
     }
 
-    /// The same without flips: to evaluate with.
+    /// The same to evaluate with: without flips, and with noise that no training item has had.
     #[must_use]
-    pub fn without_flips(&self) -> Self {
-        Self { flip: false, ..self.clone() }
+    pub fn for_evaluation(&self) -> Self {
+        Self { flip: false, purpose: Purpose::DequantiseToEvaluate, ..self.clone() }
     }
 
     /// y and log|det ∂y/∂v| of discrete `values`; see the module for both maps.
@@ -137,7 +138,7 @@ impl Dequantiser {
 
     /// One item: fills `y`, returns the log-det.
     fn item<E: Float>(&self, x: &[u8], draw: Draw, y: &mut [E]) -> f64 {
-        let mut noise = Noise::new(stream(self.seed, Purpose::Dequantise, draw));
+        let mut noise = Noise::new(stream(self.seed, self.purpose, draw));
         let flipped = self.flip && noise.bits() & 1 == 1;
         let mut log_det = 0.0;
         for (x, y) in x.chunks_exact(self.row).zip(y.chunks_exact_mut(self.row)) {
@@ -289,6 +290,8 @@ mod tests {
             );
             d.dequantise(&pixels[128..192], &[Draw { epoch: 1, index: 2 }], &mut alone, &mut one)?;
             assert!(alone.iter().zip(&y[128..]).all(|(a, b)| cast::<f32>(*a).to_bits() != b.to_bits()), "other noise in another epoch");
+            d.for_evaluation().dequantise(&pixels[128..192], &draws(4)[2..3], &mut alone, &mut one)?;
+            assert!(alone.iter().zip(&y[128..]).all(|(a, b)| cast::<f32>(*a).to_bits() != b.to_bits()), "other noise to evaluate");
         }
         Ok(())
     }
@@ -355,7 +358,7 @@ mod tests {
         assert!(back.chunks(6).all(|p| p == rows || p == mirrored));
         let flips = back.chunks(6).filter(|&p| p == mirrored).count();
         assert!((160..=240).contains(&flips), "{flips} of {n}, ±4 standard deviations");
-        d.without_flips().dequantise(&rows.repeat(n), &draws(n), &mut y, &mut log_det)?;
+        d.for_evaluation().dequantise(&rows.repeat(n), &draws(n), &mut y, &mut log_det)?;
         d.quantise(&y, &mut back)?;
         assert!(back.chunks(6).all(|p| p == rows));
         Ok(())

@@ -6,14 +6,17 @@ use rand_chacha::ChaCha8Rng;
 use super::Draw;
 
 /// What a stream is for: two purposes never share one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub(super) enum Purpose {
     Order,
+    /// To train.
     Dequantise,
     Crop,
     ToyTrain,
     ToyTest,
+    // The numbers above are part of what a seed means: others go behind them.
+    DequantiseToEvaluate,
 }
 
 /// The stream of `seed` for one visit of one item. The four numbers are the cipher's whole key, so streams cannot collide.

@@ -1,15 +1,17 @@
 //! Evaluations of densities whose likelihood is known.
 
-use crate::{build, digits, model, text_of, vectors};
+use crate::{build, digits, model, never, text_of, vectors};
 use dfdx::prelude::{HasShape, Tensor};
 use flow_api::spec::{EventShape, Model, Preprocessing, SpecScalar};
 use flow_api::{
-    Context, DefaultDevice, EntryMut, FlowDevice, FlowError, Mapped, Module, Recorded, Scalar, StandardNormal, Taped, TapedBijector,
+    Context, DefaultDevice, EntryMut, FlowDevice, FlowError, Mapped, Mode, Module, Recorded, Scalar, StandardNormal, Taped, TapedBijector,
     module_fields, update,
 };
 use flow_train::data::{Dataset, InMemory, ItemShape, Values};
-use flow_train::{EvaluateOptions, Evaluation, Events, evaluate, score};
+use flow_train::{EvaluateOptions, Evaluation, Events, Settings, Silent, Trainer, evaluate, score};
+use std::collections::HashSet;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 /// A standard normal density of vectors.
 fn standard_normal<E: SpecScalar>(dim: usize) -> Model<E> {
@@ -141,6 +143,51 @@ impl<E: Scalar, D: FlowDevice<E>> TapedBijector<(usize, usize), E, D> for Hopele
     fn inverse(&self, _: Tensor<(usize, usize), E, D>, _: &Context<E, D>) -> Result<Mapped<(usize, usize), E, D>, FlowError> {
         Err(FlowError::NotConverged { layer: "Hopeless".to_owned(), iterations: 9, residual: 1.0, tolerance: 1e-6, row: 0 })
     }
+}
+
+/// The identity, which writes down whether a pass is to train and the noise that it is given.
+struct Listener(Arc<Mutex<Vec<(bool, u64)>>>);
+impl<E: Scalar> Module<E> for Listener {
+    module_fields!(E;);
+}
+impl<E: Scalar, D: FlowDevice<E>> TapedBijector<(usize, usize), E, D> for Listener {
+    type Out = (usize, usize);
+    fn kind(&self) -> &'static str {
+        "Listener"
+    }
+    fn output_shape(&self, input: &(usize, usize)) -> Result<(usize, usize), FlowError> {
+        Ok(*input)
+    }
+    fn forward_taped(
+        &self,
+        x: Taped<(usize, usize), E, D>,
+        cx: &Context<E, D>,
+    ) -> Result<(Taped<(usize, usize), E, D>, Taped<(usize,), E, D>), FlowError> {
+        self.0.lock().unwrap().push((cx.mode() == Mode::Train, cx.noise().row(0).next_u64()));
+        let log_det = x.device().zeros_like(&(x.shape().0,)).retaped();
+        Ok((x, log_det))
+    }
+    fn inverse(&self, y: Tensor<(usize, usize), E, D>, _: &Context<E, D>) -> Result<Mapped<(usize, usize), E, D>, FlowError> {
+        let log_det = y.device().zeros_like(&(y.shape().0,));
+        Ok(Mapped::exact(y, log_det))
+    }
+}
+
+#[test]
+fn estimators_have_other_noise_in_training_than_in_validation() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let (flow, device) = (Box::new(Recorded(Listener(heard.clone()))), DefaultDevice::default());
+    let model = Model::<f64>::new(flow, Box::new(StandardNormal::new(2)), EventShape::Vector(2), device).unwrap();
+    let settings = Settings { steps: 4, batch: 4, report_every: 2, validation: 0.5, ..Settings::default() };
+    let mut trainer = Trainer::new(model, vectors(normal_values(2, 32), 2), settings).unwrap();
+    // Not what initialisation sees.
+    heard.lock().unwrap().clear();
+    trainer.run(&mut Silent, &never()).unwrap();
+    let heard = heard.lock().unwrap();
+    let of = |training: bool| heard.iter().filter(|(train, _)| *train == training).map(|(_, noise)| *noise).collect::<HashSet<u64>>();
+    // As many batches are validated as steps are made.
+    assert_eq!((of(true).len(), of(false).len()), (4, 4));
+    assert!(of(true).is_disjoint(&of(false)));
 }
 
 #[test]
