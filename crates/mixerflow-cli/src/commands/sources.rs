@@ -43,10 +43,9 @@ impl Training {
         Ok(settings)
     }
 
-    /// `settings` with the steps of as many epochs of `items` as the command line says, if it does.
-    pub(super) fn in_epochs(&self, settings: Settings, items: usize) -> Settings {
-        let steps = self.epochs.map_or(settings.steps, |epochs| settings.steps_of_epochs(epochs, items));
-        Settings { steps, ..settings }
+    /// The steps of `settings`, or those of as many epochs of `items` as the command line says.
+    pub(super) fn steps(&self, settings: &Settings, items: usize) -> u64 {
+        self.epochs.map_or(settings.steps, |epochs| settings.steps_of_epochs(epochs, items))
     }
 
     /// The settings of a new run, and its data: opened with the seed that a resumed run will open it with, wherever it was set.
@@ -54,9 +53,9 @@ impl Training {
         /// What most of a run's time should not go into.
         const REPORTS: u64 = 20;
         let default = Settings::default();
-        let settings = self.apply(Settings { validation: 0.05, ..default.clone() }, threads)?;
+        let mut settings = self.apply(Settings { validation: 0.05, ..default.clone() }, threads)?;
         let split = open(data, settings.seed)?;
-        let settings = self.in_epochs(settings, split.train.len());
+        settings.steps = self.steps(&settings, split.train.len());
         let by_length = (settings.steps / REPORTS).clamp(1, default.report_every);
         let set = self.set.iter().any(|set| set.starts_with("settings.report_every"));
         let report_every = self.report_every.unwrap_or(if set { settings.report_every } else { by_length });

@@ -64,7 +64,8 @@ fn resume(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(Run
         return Err(format!("{}: the run was begun on {}, not on {given}", path.display(), begun.data).into());
     }
     let split = open(&begun.data, begun.settings.seed)?;
-    let mut settings = training.in_epochs(training.apply(begun.settings, threads)?, split.train.len());
+    let mut settings = training.apply(begun.settings, threads)?;
+    settings.steps = training.steps(&settings, split.train.len());
     settings.report_every = training.report_every.unwrap_or(settings.report_every);
     Ok((RunFolder::resume(path, |_| settings)?, split))
 }

@@ -61,8 +61,10 @@ fn a_stopped_run_goes_on_with_its_data() {
     assert_eq!(taken_up(&place, "parts"), [0, 4]);
     assert_eq!(essence(&place, "parts"), essence(&place, "whole"));
     // A table that has grown has other items under the numbers that were held out.
-    let table =
-        |rows: usize| fs::write(place.path("t.csv"), (0..rows).map(|i| format!("{i},{}\n", i * i % 7)).collect::<String>()).unwrap();
+    let table = |rows: usize| {
+        let rows: Vec<String> = (0..rows).map(|i| format!("{i},{}", i * i % 7)).collect();
+        fs::write(place.path("t.csv"), rows.join("\n")).unwrap();
+    };
     table(200);
     place.run("train plane.ron --data csv:t.csv --batch 16 --steps 4 --stop-at 2 --out table");
     table(250);
