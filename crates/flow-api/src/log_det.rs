@@ -6,7 +6,7 @@ use dfdx::prelude::*;
 /// Whether a layer's log-det is computed or estimated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LogDetKind {
-    /// Exact up to rounding.
+    /// Exact up to rounding; of an ODE flow, up to the error of its solver.
     Exact,
     /// An estimate with a standard error.
     Estimate,
@@ -74,7 +74,7 @@ pub struct SolveReport {
     pub evaluations: usize,
     /// Most ODE steps that any row block rejected, summed over layers.
     pub rejected: usize,
-    /// The largest true residual left by an iterative inverse, in units of the data.
+    /// The largest residual that an iterative inverse left, in units of the data: measured, but of an adaptive ODE solver its own estimate.
     pub residual: f64,
 }
 
