@@ -19,7 +19,7 @@ use crate::state_file::{self, broken};
 use crate::training::{Best, Progress, Run, Trainer};
 use crate::{Result, Settings, TrainError, data::Dataset};
 use flow_api::spec::{BuildScope, Model, ModelSpec, Spec, SpecScalar, from_ron, to_ron};
-use flow_api::{FlowError, Saved, State, load, parameter_count, save};
+use flow_api::{Saved, State, load, parameter_count, save};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read};
@@ -94,7 +94,7 @@ pub fn write_model<E: SpecScalar>(
 /// Opens a checkpoint, or the last one of a [`RunFolder`](crate::RunFolder), to score, sample or evaluate: of a run's checkpoint the model that [`Trainer::finish`] would give.
 ///
 /// # Errors
-/// [`TrainError::Io`]; [`TrainError::Checkpoint`] for malformed files; [`flow_api::FlowError::State`] where model and spec differ.
+/// [`TrainError::Io`]; [`TrainError::Checkpoint`] for malformed files; [`TrainError::State`] where model and spec differ.
 pub fn open<E: SpecScalar>(folder: &Path) -> Result<Opened<E>> {
     let folder = find(folder)?;
     let mut opened = build::<E>(&folder)?;
@@ -220,11 +220,8 @@ fn assemble<E: SpecScalar>(spec: Spec<dyn ModelSpec>, settings: Settings, kind: 
 
 fn load_state<E: SpecScalar>(path: &Path, model: &mut Model<E>) -> Result<()> {
     let state = state_file::read(path, &save(model))?;
-    load(model, &state).map_err(|e| match e {
-        // Values that the model cannot have, such as a permutation that is none.
-        FlowError::Setting { .. } => broken(path, e),
-        other => other.into(),
-    })
+    // Values that the model cannot have, such as a permutation that is none.
+    load(model, &state).map_err(|e| broken(path, e))
 }
 
 fn moments<E: SpecScalar>(state: AdamState<E>) -> State<E> {
