@@ -151,8 +151,11 @@ pub fn export<E: SpecScalar>(folder: &Path, file: &Path) -> Result<()> {
 /// Reads what [`export`] wrote and makes a checkpoint of it at `folder`.
 ///
 /// # Errors
-/// As [`open`] and [`write()`]; [`TrainError::Checkpoint`] for a file without the metadata of an export.
+/// As [`open`] and [`write()`]; [`TrainError::Checkpoint`] for a file without the metadata of an export, and where there is a checkpoint already.
 pub fn import<E: SpecScalar>(file: &Path, folder: &Path) -> Result<()> {
+    if is_checkpoint(&present(folder, is_checkpoint)) {
+        return Err(broken(folder, "there is a checkpoint already, which is not overwritten: another folder can be taken"));
+    }
     let notes = state_file::notes(file)?;
     let text = |name: &str| {
         let missing = || broken(file, format!("no `{name}` in its metadata: only exports of this program can be imported"));

@@ -231,6 +231,23 @@ fn what_is_no_checkpoint_is_never_replaced() {
 }
 
 #[test]
+fn an_import_never_replaces_a_checkpoint() {
+    let (folder, path, trainer) = written(1);
+    let (file, copy) = (folder.path().join("model.safetensors"), folder.path().join("copy"));
+    checkpoint::export::<f32>(&path, &file).unwrap();
+    checkpoint::import::<f32>(&file, &copy).unwrap();
+    for taken in [&path, &copy] {
+        let error = text_of(checkpoint::import::<f32>(&file, taken));
+        assert!(error.contains("there is a checkpoint already, which is not overwritten"), "{error}");
+    }
+    assert_eq!(resumed(&path).unwrap(), trainer.optimiser().steps());
+    // A kill between two renames has left the checkpoint beside its place.
+    fs::rename(&path, folder.path().join(".latest.checkpoint-old")).unwrap();
+    assert!(checkpoint::import::<f32>(&file, &path).is_err());
+    assert_eq!(resumed(&path).unwrap(), trainer.optimiser().steps());
+}
+
+#[test]
 fn progress_that_is_not_finite_survives() {
     let (_folder, path, trainer) = written(4);
     let text = fs::read_to_string(path.join("progress.ron")).unwrap();
