@@ -70,10 +70,15 @@ pub(crate) fn replace(folder: &Path, files: &[(&str, Vec<u8>)], whole: impl Fn(&
 /// # Errors
 /// [`TrainError::Io`].
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let draft = path.with_file_name(format!(".{name}.draft"));
+    let draft = draft(path);
     write_durably(&draft, bytes)?;
     rename(&draft, path)
+}
+
+/// What [`replace_file`] writes first, which a kill leaves.
+pub(crate) fn draft(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.draft"))
 }
 
 fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -1,0 +1,92 @@
+//! Folders of runs: what is not the run's own is never touched, and what was lost is said.
+
+use crate::{digits, never, settings, spec, text_of};
+use flow_train::{RunFolder, RunPlan, Settings, Silent};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn plan(settings: Settings) -> RunPlan {
+    RunPlan { spec: spec(), settings, data: "digits".parse().unwrap() }
+}
+
+/// A run of `steps` steps in a folder that lives as long as the first value.
+fn trained(steps: u64) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let run = RunFolder::create(&path, plan(settings(steps))).unwrap();
+    run.train::<f32>(&digits(), &mut Silent, &never()).unwrap();
+    (folder, path)
+}
+
+/// Every file below a folder with its bytes, and every folder.
+fn contents(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    let below =
+        |entry: PathBuf| if entry.is_dir() { contents(&entry) } else { BTreeMap::from([(entry.clone(), fs::read(&entry).unwrap())]) };
+    entries.flat_map(|entry| [(entry.clone(), Vec::new())].into_iter().chain(below(entry))).collect()
+}
+
+#[test]
+fn a_folder_with_something_in_it_is_refused_every_time_and_stays_as_it_was() {
+    let own: [&[(&str, &str)]; 6] = [
+        &[("metrics.jsonl", "mine"), ("spec.ron", "mine"), ("samples/step-00000001.png", "mine")],
+        &[("lock", ""), ("spec.ron", "mine")],
+        &[("lock", ""), ("letter.txt", "mine")],
+        &[("lock", "mine")],
+        &[("spec.ron", "mine"), ("settings.ron", "mine")],
+        &[(".hidden", "")],
+    ];
+    for files in own {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let file = folder.path().join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+        let before = contents(folder.path());
+        for _ in 0..2 {
+            let error = text_of(RunFolder::create(folder.path(), plan(settings(2))));
+            assert!(error.contains("no empty folder: `"), "{files:?}: {error}");
+            assert_eq!(contents(folder.path()), before, "{files:?}");
+        }
+    }
+}
+
+#[test]
+fn the_same_run_begins_where_its_beginning_was_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    drop(RunFolder::create(&path, plan(settings(2))).unwrap());
+    let whole = contents(&path);
+    for (lost, draft) in [("data.txt", ".data.txt.draft"), ("settings.ron", ".settings.ron.draft"), ("spec.ron", ".spec.ron.draft")] {
+        fs::remove_file(path.join(lost)).unwrap();
+        fs::write(path.join(draft), "half").unwrap();
+        assert!(!RunFolder::exists(&path));
+        drop(RunFolder::create(&path, plan(settings(2))).unwrap());
+        assert_eq!(contents(&path), whole, "{lost}");
+    }
+}
+
+#[test]
+fn a_run_that_lost_a_file_of_its_plan_is_not_begun_again() {
+    let (_folder, path) = trained(2);
+    for (lost, expected) in [
+        (&["spec.ron"][..], "run: this run has lost `spec.ron`; `latest/spec.ron` is a copy"),
+        (&["data.txt"], "run: this run has lost `data.txt`"),
+        (&["spec.ron", "settings.ron"], "run: this run has lost `spec.ron` and `settings.ron`; `latest/spec.ron` is a copy; `latest/se"),
+    ] {
+        let kept: Vec<_> = lost.iter().map(|name| fs::read(path.join(name)).unwrap()).collect();
+        lost.iter().for_each(|name| fs::remove_file(path.join(name)).unwrap());
+        let before = contents(&path);
+        let other = plan(Settings { seed: 7, ..settings(2) });
+        let errors =
+            [text_of(RunFolder::create(&path, other)), text_of(RunFolder::resume(&path, |s| s)), text_of(RunFolder::read_plan(&path))];
+        for error in errors {
+            assert!(error.contains(expected), "{lost:?}: {error}");
+        }
+        assert_eq!(contents(&path), before);
+        lost.iter().zip(kept).for_each(|(name, bytes)| fs::write(path.join(name), bytes).unwrap());
+    }
+    RunFolder::resume(&path, |s| s).unwrap();
+}
