@@ -102,6 +102,7 @@ impl RunFolder {
         let settings = change(plan.settings.clone());
         settings.check()?;
         fixed(&plan.settings, &settings)?;
+        check_checkpoint(path, &RunPlan { settings: settings.clone(), ..plan.clone() })?;
         let run = Self { path: path.to_owned(), plan: RunPlan { settings, ..plan }, _lock: lock };
         run.write_plan()?;
         Ok(run)
@@ -245,6 +246,20 @@ fn check_plan(path: &Path) -> Result<()> {
     let copies = missing.iter().filter(|name| path.join(LATEST).join(name).is_file());
     let copies: String = copies.map(|name| format!("; `{LATEST}/{name}` is a copy")).collect();
     Err(broken(path, format!("this run has lost `{}`{copies}", missing.join("` and `"))))
+}
+
+/// Refuses a plan that is not the one of the checkpoint to go on from: files of the plan may have been changed by hand.
+fn check_checkpoint(path: &Path, plan: &RunPlan) -> Result<()> {
+    let latest = present(&path.join(LATEST), is_checkpoint);
+    if !is_checkpoint(&latest) {
+        return Ok(());
+    }
+    let spec: Spec<dyn ModelSpec> = read_ron(&latest, SPEC)?;
+    if to_ron(&spec)? != to_ron(&plan.spec)? {
+        let reason = format!("expected the architecture that was trained, which is in `{}`, got another", latest.join(SPEC).display());
+        return Err(broken(&path.join(SPEC), reason));
+    }
+    fixed(&read_ron(&latest, SETTINGS)?, &plan.settings)
 }
 
 /// Refuses a folder that holds anything besides what is left of the same beginning, cut off: its lock, which is empty, and files of the same plan.

@@ -90,3 +90,27 @@ fn a_run_that_lost_a_file_of_its_plan_is_not_begun_again() {
     }
     RunFolder::resume(&path, |s| s).unwrap();
 }
+
+#[test]
+fn a_plan_that_was_changed_by_hand_is_refused_before_anything_is_written() {
+    let (_folder, path) = trained(2);
+    for (file, from, to, expected) in [
+        ("spec.ron", "hidden: 8", "hidden: 9", "run/spec.ron: expected the architecture that was trained, which is in `"),
+        // Weights of the same shapes behind another preprocessing.
+        ("spec.ron", "flip: false", "flip: true", "run/spec.ron: expected the architecture that was trained, which is in `"),
+        ("settings.ron", "seed: 0", "seed: 7", "seed: expected 0, with which the run was begun, got 7"),
+        ("settings.ron", "ema: 0.9", "ema: None", "ema: expected Some(0.9), with which the run was begun, got None"),
+    ] {
+        let file = path.join(file);
+        let kept = fs::read_to_string(&file).unwrap();
+        assert!(kept.contains(from), "{kept}");
+        fs::write(&file, kept.replace(from, to)).unwrap();
+        let before = contents(&path);
+        let error = text_of(RunFolder::resume(&path, |s| Settings { steps: 4, ..s }));
+        assert!(error.contains(expected), "{to}: {error}");
+        assert_eq!(contents(&path), before, "{to}");
+        fs::write(&file, kept).unwrap();
+    }
+    let run = RunFolder::resume(&path, |s| Settings { steps: 4, ..s }).unwrap();
+    run.train::<f32>(&digits(), &mut Silent, &never()).unwrap();
+}
