@@ -186,9 +186,16 @@ fn find(folder: &Path) -> Result<PathBuf> {
         return Err(TrainError::io(folder)(io::Error::new(io::ErrorKind::NotFound, "there is no such folder")));
     }
     if found.is_dir() && !is_checkpoint(&found) {
-        return Err(broken(folder, format!("no checkpoint: `{SPEC}` and `{MODEL}` are not there")));
+        let latest = folder.join(LATEST);
+        return Err(no_checkpoint(if latest.is_dir() { &latest } else { folder }));
     }
     Ok(found)
+}
+
+/// The error for a folder that should be a checkpoint: what is missing in it.
+pub(crate) fn no_checkpoint(folder: &Path) -> TrainError {
+    let missing: Vec<_> = [SPEC, MODEL].into_iter().filter(|name| !folder.join(name).is_file()).collect();
+    broken(folder, format!("no checkpoint: there is no `{}` in it", missing.join("` and no `")))
 }
 
 fn model_files<E: SpecScalar>(

@@ -248,11 +248,22 @@ fn check_plan(path: &Path) -> Result<()> {
     Err(broken(path, format!("this run has lost `{}`{copies}", missing.join("` and `"))))
 }
 
-/// Refuses a plan that is not the one of the checkpoint to go on from: files of the plan may have been changed by hand.
+/// Refuses a plan that is not the one of the checkpoint to go on from, as files may have been changed by hand, and a run that has lost its checkpoint.
 fn check_checkpoint(path: &Path, plan: &RunPlan) -> Result<()> {
-    let latest = present(&path.join(LATEST), is_checkpoint);
+    let place = path.join(LATEST);
+    let latest = present(&place, is_checkpoint);
+    // A kill leaves nothing half at the place itself.
+    if place.exists() && !is_checkpoint(&place) {
+        return Err(checkpoint::no_checkpoint(&place));
+    }
     if !is_checkpoint(&latest) {
-        return Ok(());
+        // The first checkpoint is written before all of these.
+        return match [BEST_MODEL, METRICS, SAMPLES].into_iter().find(|name| path.join(name).exists()) {
+            Some(name) => {
+                Err(broken(&place, format!("missing, though `{name}` says that steps were made: there is nothing to go on from")))
+            }
+            None => Ok(()),
+        };
     }
     let spec: Spec<dyn ModelSpec> = read_ron(&latest, SPEC)?;
     if to_ron(&spec)? != to_ron(&plan.spec)? {

@@ -1,7 +1,7 @@
 //! Folders of runs: what is not the run's own is never touched, and what was lost is said.
 
 use crate::{digits, never, settings, spec, text_of};
-use flow_train::{RunFolder, RunPlan, Settings, Silent};
+use flow_train::{RunFolder, RunPlan, Settings, Silent, checkpoint};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -113,4 +113,38 @@ fn a_plan_that_was_changed_by_hand_is_refused_before_anything_is_written() {
     }
     let run = RunFolder::resume(&path, |s| Settings { steps: 4, ..s }).unwrap();
     run.train::<f32>(&digits(), &mut Silent, &never()).unwrap();
+}
+
+#[test]
+fn a_run_that_lost_its_checkpoint_says_so_and_does_not_begin_again() {
+    let (_folder, path) = trained(4);
+    let resume = || text_of(RunFolder::resume(&path, |s| s).and_then(|run| run.train::<f32>(&digits(), &mut Silent, &never())));
+    for (lost, expected) in [
+        ("progress.ron", "run/latest/progress.ron: No such file"),
+        ("optimiser.safetensors", "run/latest/optimiser.safetensors: No such file"),
+        ("model.safetensors", "run/latest: no checkpoint: there is no `model.safetensors` in it"),
+        ("spec.ron", "run/latest: no checkpoint: there is no `spec.ron` in it"),
+    ] {
+        let file = path.join("latest").join(lost);
+        let kept = fs::read(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        let before = contents(&path);
+        let error = resume();
+        assert!(error.contains(expected), "{lost}: {error}");
+        assert_eq!(contents(&path), before, "{lost}");
+        fs::write(file, kept).unwrap();
+    }
+    let error = text_of(checkpoint::open::<f32>(&path.join("samples")));
+    assert!(error.contains("run/samples: no checkpoint: there is no `spec.ron` and no `model.safetensors` in it"), "{error}");
+
+    fs::remove_dir_all(path.join("latest")).unwrap();
+    for (name, is_folder) in [("best", true), ("metrics.jsonl", false), ("samples", true)] {
+        let before = contents(&path);
+        let error = resume();
+        assert!(error.contains(&format!("run/latest: missing, though `{name}` says that steps were made")), "{error}");
+        assert_eq!(contents(&path), before, "{name}");
+        if is_folder { fs::remove_dir_all(path.join(name)) } else { fs::remove_file(path.join(name)) }.unwrap();
+    }
+    // The plan alone is a run that is still to make its first step.
+    assert_eq!(resume(), "no error");
 }
