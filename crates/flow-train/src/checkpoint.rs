@@ -37,7 +37,7 @@ const DATA: &str = "data.ron";
 const MODEL: &str = "model.safetensors";
 const OPTIMISER: &str = "optimiser.safetensors";
 const BEST: &str = "best.safetensors";
-const PROGRESS: &str = "progress.ron";
+pub(crate) const PROGRESS: &str = "progress.ron";
 
 /// The value of an export's metadata that says what it is.
 const FORMAT: &str = "mixerflow-toolkit 1";

@@ -40,16 +40,7 @@ pub(crate) fn replace(folder: &Path, files: &[(&str, Vec<u8>)], whole: impl Fn(&
             reason: "it is there already and holds something else, which is not overwritten".to_owned(),
         })?;
     }
-    // What a kill has left is finished or cleared away first.
-    remove(&draft)?;
-    if !folder.exists() {
-        let kept = present(folder, &whole);
-        if kept != *folder {
-            rename(&kept, folder)?;
-        }
-    }
-    remove(&new)?;
-    remove(&old)?;
+    settle(folder, whole)?;
 
     fs::create_dir(&draft).map_err(TrainError::io(&draft))?;
     for (name, bytes) in files {
@@ -63,6 +54,22 @@ pub(crate) fn replace(folder: &Path, files: &[(&str, Vec<u8>)], whole: impl Fn(&
     rename(&new, folder)?;
     sync(parent)?;
     remove(&old)
+}
+
+/// Finishes or clears away what a kill has left beside `folder`, which is whole or not there.
+///
+/// # Errors
+/// [`TrainError::Io`].
+pub(crate) fn settle(folder: &Path, whole: impl Fn(&Path) -> bool) -> Result<()> {
+    remove(&beside(folder, "draft")?)?;
+    if !folder.exists() {
+        let kept = present(folder, &whole);
+        if kept != *folder {
+            rename(&kept, folder)?;
+        }
+    }
+    remove(&beside(folder, "new")?)?;
+    remove(&beside(folder, "old")?)
 }
 
 /// Writes a file in place of the one that may be there, so that a kill at any moment leaves the old one or the new one.

@@ -8,12 +8,12 @@
 //! | `latest/`, `best/` | [checkpoints](crate::checkpoint) |
 //! | `lock` | is locked while a process trains here |
 
-use crate::checkpoint::{self, BEST_MODEL, LATEST, SETTINGS, SPEC, is_checkpoint, read_ron, read_text};
+use crate::checkpoint::{self, BEST_MODEL, LATEST, PROGRESS, SETTINGS, SPEC, is_checkpoint, read_ron, read_text};
 use crate::data::{DataSource, Dataset};
 use crate::observe::{Checkpoints, Metrics, Observer, SampleGrids};
-use crate::replace::{draft, present, replace_file};
+use crate::replace::{draft, present, replace_file, settle};
 use crate::state_file::broken;
-use crate::training::{Ending, Report, Trainer};
+use crate::training::{Ending, Progress, Report, Trainer};
 use crate::{Result, Settings, TrainError};
 use flow_api::spec::{BuildScope, ModelSpec, Spec, SpecScalar, to_ron};
 use std::fs::{self, File, TryLockError};
@@ -88,7 +88,8 @@ impl RunFolder {
 
     /// Takes up a run that was begun here, by this process or another: [`RunFolder::train`] then goes on from its last checkpoint.
     ///
-    /// `change` may alter the settings that a run can go on with: all but seed, batch, validation share, initial batch, weights' average and dequantisation.
+    /// `change` may alter the settings that a run can go on with: all but seed, batch, validation share, initial batch, weights' average and dequantisation. Steps are at least those
+    /// that are made. What was altered is written down when a step will be made with it.
     ///
     /// # Errors
     /// As [`RunFolder::create`]; [`TrainError::Checkpoint`] if there is no run.
@@ -103,9 +104,7 @@ impl RunFolder {
         settings.check()?;
         fixed(&plan.settings, &settings)?;
         check_checkpoint(path, &RunPlan { settings: settings.clone(), ..plan.clone() })?;
-        let run = Self { path: path.to_owned(), plan: RunPlan { settings, ..plan }, _lock: lock };
-        run.write_plan()?;
-        Ok(run)
+        Ok(Self { path: path.to_owned(), plan: RunPlan { settings, ..plan }, _lock: lock })
     }
 
     /// Whether a run was begun at `path`: its checkpoints are one too where a file beside them is lost.
@@ -156,11 +155,17 @@ impl RunFolder {
         stop: &AtomicBool,
     ) -> Result<Ending> {
         let mut trainer = self.trainer::<E>(data.clone())?;
-        let mut files: Vec<Box<dyn Observer<E> + Send>> = vec![
-            Box::new(Checkpoints::new(&self.path, self.plan.spec.clone())),
-            Box::new(Metrics::new(self.path.join(METRICS))),
-            Box::new(SampleGrids::new(self.path.join(SAMPLES))),
-        ];
+        // A report that a kill cut off is made good in any case.
+        let metrics = Metrics::new(self.path.join(METRICS));
+        let mut files: Vec<Box<dyn Observer<E> + Send>> = if is_done(&trainer) {
+            // With these settings nothing was trained: the checkpoint keeps its own.
+            settle(&self.path.join(LATEST), is_checkpoint)?;
+            vec![Box::new(metrics)]
+        } else {
+            self.write_plan()?;
+            let checkpoints = Checkpoints::new(&self.path, self.plan.spec.clone());
+            vec![Box::new(checkpoints), Box::new(metrics), Box::new(SampleGrids::new(self.path.join(SAMPLES)))]
+        };
         trainer.run(&mut Both(&mut files, observer), stop)
     }
 
@@ -270,7 +275,18 @@ fn check_checkpoint(path: &Path, plan: &RunPlan) -> Result<()> {
         let reason = format!("expected the architecture that was trained, which is in `{}`, got another", latest.join(SPEC).display());
         return Err(broken(&path.join(SPEC), reason));
     }
-    fixed(&read_ron(&latest, SETTINGS)?, &plan.settings)
+    fixed(&read_ron(&latest, SETTINGS)?, &plan.settings)?;
+    let (made, steps) = (read_ron::<Progress>(&latest, PROGRESS)?.step, plan.settings.steps);
+    if steps < made {
+        return Err(TrainError::Setting { field: "steps", expected: format!("at least {made}, which are made"), got: steps.to_string() });
+    }
+    Ok(())
+}
+
+/// Whether the run ends before its next step.
+fn is_done<E: SpecScalar>(trainer: &Trainer<E>) -> bool {
+    let (Progress { step, stale, .. }, settings) = (trainer.progress(), trainer.settings());
+    step >= settings.steps || settings.patience.is_some_and(|patience| stale >= patience)
 }
 
 /// Refuses a folder that holds anything besides what is left of the same beginning, cut off: its lock, which is empty, and files of the same plan.

@@ -1,7 +1,7 @@
 //! Folders of runs: what is not the run's own is never touched, and what was lost is said.
 
 use crate::{digits, never, settings, spec, text_of};
-use flow_train::{RunFolder, RunPlan, Settings, Silent, checkpoint};
+use flow_train::{Ending, RunFolder, RunPlan, Settings, Silent, checkpoint};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -147,4 +147,32 @@ fn a_run_that_lost_its_checkpoint_says_so_and_does_not_begin_again() {
     }
     // The plan alone is a run that is still to make its first step.
     assert_eq!(resume(), "no error");
+}
+
+#[test]
+fn settings_with_which_no_step_is_made_are_not_written_down() {
+    let (folder, path) = trained(8);
+    let before = contents(&path);
+    let resume = |change: fn(Settings) -> Settings| RunFolder::resume(&path, change)?.train::<f32>(&digits(), &mut Silent, &never());
+    assert_eq!(text_of(resume(|s| Settings { steps: 5, ..s })), "steps: expected at least 8, which are made, got 5");
+    for (name, change, ending) in [
+        ("all steps are made", (|s| Settings { learning_rate: 0.5, ..s }) as fn(Settings) -> Settings, Ending::Finished),
+        ("no patience is left", |s| Settings { steps: 20, patience: Some(0), ..s }, Ending::Early),
+    ] {
+        assert_eq!(resume(change).unwrap(), ending, "{name}");
+        assert_eq!(contents(&path), before, "{name}");
+    }
+    // What kills between two renames, and before the last report was written down, have left is put right even then.
+    fs::rename(path.join("latest"), path.join(".latest.checkpoint-new")).unwrap();
+    fs::create_dir(path.join(".latest.checkpoint-old")).unwrap();
+    fs::write(path.join("metrics.jsonl"), "").unwrap();
+    assert_eq!(resume(|s| s).unwrap(), Ending::Finished);
+    assert_eq!(contents(&path), before);
+
+    // With a step to make they are.
+    assert_eq!(resume(|s| Settings { steps: 9, learning_rate: 0.5, ..s }).unwrap(), Ending::Finished);
+    for place in ["run", "run/latest"] {
+        let text = fs::read_to_string(folder.path().join(place).join("settings.ron")).unwrap();
+        assert!(text.contains("learning_rate: 0.5"), "{place}: {text}");
+    }
 }
