@@ -249,7 +249,7 @@ fn check_plan(path: &Path) -> Result<()> {
         return Ok(());
     }
     let copies = missing.iter().filter(|name| path.join(LATEST).join(name).is_file());
-    let copies: String = copies.map(|name| format!("; `{LATEST}/{name}` is a copy")).collect();
+    let copies = copies.map(|name| format!("; `{LATEST}/{name}` is a copy")).collect::<Vec<_>>().concat();
     Err(broken(path, format!("this run has lost `{}`{copies}", missing.join("` and `"))))
 }
 
