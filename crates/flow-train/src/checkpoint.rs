@@ -19,7 +19,7 @@ use crate::state_file::{self, broken};
 use crate::training::{Best, Progress, Run, Trainer};
 use crate::{Result, Settings, TrainError, data::Dataset};
 use flow_api::spec::{BuildScope, Model, ModelSpec, Spec, SpecScalar, from_ron, to_ron};
-use flow_api::{FlowError, Saved, State, load, parameter_count, save};
+use flow_api::{Saved, State, load, parameter_count, save};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read};
@@ -37,7 +37,7 @@ const DATA: &str = "data.ron";
 const MODEL: &str = "model.safetensors";
 const OPTIMISER: &str = "optimiser.safetensors";
 const BEST: &str = "best.safetensors";
-const PROGRESS: &str = "progress.ron";
+pub(crate) const PROGRESS: &str = "progress.ron";
 
 /// The value of an export's metadata that says what it is.
 const FORMAT: &str = "mixerflow-toolkit 1";
@@ -94,7 +94,7 @@ pub fn write_model<E: SpecScalar>(
 /// Opens a checkpoint, or the last one of a [`RunFolder`](crate::RunFolder), to score, sample or evaluate: of a run's checkpoint the model that [`Trainer::finish`] would give.
 ///
 /// # Errors
-/// [`TrainError::Io`]; [`TrainError::Checkpoint`] for malformed files; [`flow_api::FlowError::State`] where model and spec differ.
+/// [`TrainError::Io`]; [`TrainError::Checkpoint`] for malformed files; [`TrainError::State`] where model and spec differ.
 pub fn open<E: SpecScalar>(folder: &Path) -> Result<Opened<E>> {
     let folder = find(folder)?;
     let mut opened = build::<E>(&folder)?;
@@ -151,8 +151,11 @@ pub fn export<E: SpecScalar>(folder: &Path, file: &Path) -> Result<()> {
 /// Reads what [`export`] wrote and makes a checkpoint of it at `folder`.
 ///
 /// # Errors
-/// As [`open`] and [`write()`]; [`TrainError::Checkpoint`] for a file without the metadata of an export.
+/// As [`open`] and [`write()`]; [`TrainError::Checkpoint`] for a file without the metadata of an export, and where there is a checkpoint already.
 pub fn import<E: SpecScalar>(file: &Path, folder: &Path) -> Result<()> {
+    if is_checkpoint(&present(folder, is_checkpoint)) {
+        return Err(broken(folder, "there is a checkpoint already, which is not overwritten: another folder can be taken"));
+    }
     let notes = state_file::notes(file)?;
     let text = |name: &str| {
         let missing = || broken(file, format!("no `{name}` in its metadata: only exports of this program can be imported"));
@@ -183,9 +186,16 @@ fn find(folder: &Path) -> Result<PathBuf> {
         return Err(TrainError::io(folder)(io::Error::new(io::ErrorKind::NotFound, "there is no such folder")));
     }
     if found.is_dir() && !is_checkpoint(&found) {
-        return Err(broken(folder, format!("no checkpoint: `{SPEC}` and `{MODEL}` are not there")));
+        let latest = folder.join(LATEST);
+        return Err(no_checkpoint(if latest.is_dir() { &latest } else { folder }));
     }
     Ok(found)
+}
+
+/// The error for a folder that should be a checkpoint: what is missing in it.
+pub(crate) fn no_checkpoint(folder: &Path) -> TrainError {
+    let missing: Vec<_> = [SPEC, MODEL].into_iter().filter(|name| !folder.join(name).is_file()).collect();
+    broken(folder, format!("no checkpoint: there is no `{}` in it", missing.join("` and no `")))
 }
 
 fn model_files<E: SpecScalar>(
@@ -220,11 +230,8 @@ fn assemble<E: SpecScalar>(spec: Spec<dyn ModelSpec>, settings: Settings, kind: 
 
 fn load_state<E: SpecScalar>(path: &Path, model: &mut Model<E>) -> Result<()> {
     let state = state_file::read(path, &save(model))?;
-    load(model, &state).map_err(|e| match e {
-        // Values that the model cannot have, such as a permutation that is none.
-        FlowError::Setting { .. } => broken(path, e),
-        other => other.into(),
-    })
+    // Values that the model cannot have, such as a permutation that is none.
+    load(model, &state).map_err(|e| broken(path, e))
 }
 
 fn moments<E: SpecScalar>(state: AdamState<E>) -> State<E> {

@@ -1,8 +1,8 @@
 //! What can go wrong in training, evaluation and checkpoints.
 
 use crate::data::DataError;
-use flow_api::FlowError;
 use flow_api::spec::SpecError;
+use flow_api::{FlowError, StateMismatch};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -91,6 +91,14 @@ pub enum TrainError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A file holds the state of another model.
+    #[error("{}: the saved state does not fit this model: {mismatch}", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// Every difference in names, types and shapes.
+        mismatch: StateMismatch,
     },
     /// Another process trains in this folder.
     #[error("{}: another process is training here", path.display())]

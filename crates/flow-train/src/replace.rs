@@ -40,16 +40,7 @@ pub(crate) fn replace(folder: &Path, files: &[(&str, Vec<u8>)], whole: impl Fn(&
             reason: "it is there already and holds something else, which is not overwritten".to_owned(),
         })?;
     }
-    // What a kill has left is finished or cleared away first.
-    remove(&draft)?;
-    if !folder.exists() {
-        let kept = present(folder, &whole);
-        if kept != *folder {
-            rename(&kept, folder)?;
-        }
-    }
-    remove(&new)?;
-    remove(&old)?;
+    settle(folder, whole)?;
 
     fs::create_dir(&draft).map_err(TrainError::io(&draft))?;
     for (name, bytes) in files {
@@ -63,6 +54,22 @@ pub(crate) fn replace(folder: &Path, files: &[(&str, Vec<u8>)], whole: impl Fn(&
     rename(&new, folder)?;
     sync(parent)?;
     remove(&old)
+}
+
+/// Finishes or clears away what a kill has left beside `folder`, which is whole or not there.
+///
+/// # Errors
+/// [`TrainError::Io`].
+pub(crate) fn settle(folder: &Path, whole: impl Fn(&Path) -> bool) -> Result<()> {
+    remove(&beside(folder, "draft")?)?;
+    if !folder.exists() {
+        let kept = present(folder, &whole);
+        if kept != *folder {
+            rename(&kept, folder)?;
+        }
+    }
+    remove(&beside(folder, "new")?)?;
+    remove(&beside(folder, "old")?)
 }
 
 /// Writes a file in place of the one that may be there, so that a kill at any moment leaves the old one or the new one.
@@ -85,8 +92,7 @@ pub fn write_whole<E: From<TrainError>>(path: &Path, write: impl FnOnce(&mut Buf
         write(&mut file)?;
         return Ok(file.flush().map_err(TrainError::io(path))?);
     }
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let draft = path.with_file_name(format!(".{name}.draft"));
+    let draft = draft(path);
     let mut file = create(&draft)?;
     let written = write(&mut file).and_then(|()| {
         let durable = file.flush().and_then(|()| file.get_ref().sync_all());
@@ -97,6 +103,12 @@ pub fn write_whole<E: From<TrainError>>(path: &Path, write: impl FnOnce(&mut Buf
         let _ = fs::remove_file(&draft);
     }
     written
+}
+
+/// What [`replace_file`] writes first, which a kill leaves.
+pub(crate) fn draft(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.draft"))
 }
 
 fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -8,15 +8,16 @@
 //! | `latest/`, `best/` | [checkpoints](crate::checkpoint) |
 //! | `lock` | is locked while a process trains here |
 
-use crate::checkpoint::{self, LATEST, SETTINGS, SPEC, is_checkpoint, read_ron, read_text};
+use crate::checkpoint::{self, BEST_MODEL, LATEST, PROGRESS, SETTINGS, SPEC, is_checkpoint, read_ron, read_text};
 use crate::data::{DataSource, Dataset};
 use crate::observe::{Checkpoints, Metrics, Observer, SampleGrids};
-use crate::replace::{present, replace_file};
+use crate::replace::{draft, present, replace_file, settle};
 use crate::state_file::broken;
-use crate::training::{Ending, Report, Trainer};
+use crate::training::{Ending, Progress, Report, Trainer};
 use crate::{Result, Settings, TrainError};
 use flow_api::spec::{BuildScope, ModelSpec, Spec, SpecScalar, to_ron};
 use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -72,15 +73,14 @@ impl RunFolder {
     pub fn create(path: &Path, plan: RunPlan) -> Result<Self> {
         plan.settings.check()?;
         if Self::exists(path) {
+            check_plan(path)?;
             return Err(broken(path, "there is a run already: it can be resumed, or another folder be taken"));
         }
-        // Behind a lock there may be the remains of a beginning that was cut off.
-        let begun = path.join(LOCK).is_file();
+        let texts = plan.texts()?;
+        // Before the lock, so that what is refused stays as it was, and again behind it, where no other process can begin.
+        check_free(path, &texts)?;
         let lock = lock(path)?;
-        let foreign = fs::read_dir(path).map_err(TrainError::io(path))?.flatten().map(|entry| entry.file_name()).find(|name| name != LOCK);
-        if let Some(name) = foreign.filter(|_| !begun) {
-            return Err(broken(path, format!("no empty folder: `{}` is in it", name.to_string_lossy())));
-        }
+        check_free(path, &texts)?;
         let run = Self { path: path.to_owned(), plan, _lock: lock };
         run.write_plan()?;
         Ok(run)
@@ -88,7 +88,8 @@ impl RunFolder {
 
     /// Takes up a run that was begun here, by this process or another: [`RunFolder::train`] then goes on from its last checkpoint.
     ///
-    /// `change` may alter the settings that a run can go on with: all but seed, batch, validation share, initial batch, weights' average and dequantisation.
+    /// `change` may alter the settings that a run can go on with: all but seed, batch, validation share, initial batch, weights' average and dequantisation. Steps are at least those
+    /// that are made. What was altered is written down when a step will be made with it.
     ///
     /// # Errors
     /// As [`RunFolder::create`]; [`TrainError::Checkpoint`] if there is no run.
@@ -96,26 +97,28 @@ impl RunFolder {
         if !Self::exists(path) {
             return Err(broken(path, "no run: there is no `spec.ron` with `settings.ron` and `data.txt` in it"));
         }
+        check_plan(path)?;
         let lock = lock(path)?;
         let plan = Self::read_plan(path)?;
         let settings = change(plan.settings.clone());
         settings.check()?;
         fixed(&plan.settings, &settings)?;
-        let run = Self { path: path.to_owned(), plan: RunPlan { settings, ..plan }, _lock: lock };
-        run.write_plan()?;
-        Ok(run)
+        check_checkpoint(path, &RunPlan { settings: settings.clone(), ..plan.clone() })?;
+        Ok(Self { path: path.to_owned(), plan: RunPlan { settings, ..plan }, _lock: lock })
     }
 
-    /// Whether a run was begun at `path`.
+    /// Whether a run was begun at `path`: its checkpoints are one too where a file beside them is lost.
     pub fn exists(path: &Path) -> bool {
-        [SPEC, SETTINGS, DATA].iter().all(|name| path.join(name).is_file())
+        let kept = |name| is_checkpoint(&present(&path.join(name), is_checkpoint));
+        missing(path).is_empty() || kept(LATEST) || kept(BEST_MODEL)
     }
 
     /// What the run at `path` was begun with.
     ///
     /// # Errors
-    /// [`TrainError::Io`], and [`TrainError::Checkpoint`] for malformed files.
+    /// [`TrainError::Io`], and [`TrainError::Checkpoint`] for files that are malformed or lost.
     pub fn read_plan(path: &Path) -> Result<RunPlan> {
+        check_plan(path)?;
         let data = read_text(&path.join(DATA))?.trim().parse()?;
         Ok(RunPlan { spec: read_ron(path, SPEC)?, settings: read_ron(path, SETTINGS)?, data })
     }
@@ -152,11 +155,17 @@ impl RunFolder {
         stop: &AtomicBool,
     ) -> Result<Ending> {
         let mut trainer = self.trainer::<E>(data.clone())?;
-        let mut files: Vec<Box<dyn Observer<E> + Send>> = vec![
-            Box::new(Checkpoints::new(&self.path, self.plan.spec.clone())),
-            Box::new(Metrics::new(self.path.join(METRICS))),
-            Box::new(SampleGrids::new(self.path.join(SAMPLES))),
-        ];
+        // A report that a kill cut off is made good in any case.
+        let metrics = Metrics::new(self.path.join(METRICS));
+        let mut files: Vec<Box<dyn Observer<E> + Send>> = if is_done(&trainer) {
+            // With these settings nothing was trained: the checkpoint keeps its own.
+            settle(&self.path.join(LATEST), is_checkpoint)?;
+            vec![Box::new(metrics)]
+        } else {
+            self.write_plan()?;
+            let checkpoints = Checkpoints::new(&self.path, self.plan.spec.clone());
+            vec![Box::new(checkpoints), Box::new(metrics), Box::new(SampleGrids::new(self.path.join(SAMPLES)))]
+        };
         trainer.run(&mut Both(&mut files, observer), stop)
     }
 
@@ -173,9 +182,16 @@ impl RunFolder {
     }
 
     fn write_plan(&self) -> Result<()> {
-        let RunPlan { spec, settings, data } = &self.plan;
-        let files = [(SPEC, to_ron(spec)?), (SETTINGS, to_ron(settings)?), (DATA, data.to_string())];
-        files.into_iter().try_for_each(|(name, text)| replace_file(&self.path.join(name), (text + "\n").as_bytes()))
+        self.plan.texts()?.into_iter().try_for_each(|(name, text)| replace_file(&self.path.join(name), text.as_bytes()))
+    }
+}
+
+impl RunPlan {
+    /// Its files.
+    fn texts(&self) -> Result<[(&'static str, String); 3]> {
+        let Self { spec, settings, data } = self;
+        let texts = [(SPEC, to_ron(spec)?), (SETTINGS, to_ron(settings)?), (DATA, data.to_string())];
+        Ok(texts.map(|(name, text)| (name, text + "\n")))
     }
 }
 
@@ -218,6 +234,78 @@ fn fixed(begun: &Settings, now: &Settings) -> Result<()> {
         Some(((field, begun), (_, got))) => {
             Err(TrainError::Setting { field, expected: format!("{begun}, with which the run was begun"), got })
         }
+    }
+}
+
+/// Files of the plan that are not at `path`.
+fn missing(path: &Path) -> Vec<&'static str> {
+    [SPEC, SETTINGS, DATA].into_iter().filter(|name| !path.join(name).is_file()).collect()
+}
+
+/// Refuses a run that has lost a file of its plan.
+fn check_plan(path: &Path) -> Result<()> {
+    let missing = missing(path);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let copies = missing.iter().filter(|name| path.join(LATEST).join(name).is_file());
+    let copies = copies.map(|name| format!("; `{LATEST}/{name}` is a copy")).collect::<Vec<_>>().concat();
+    Err(broken(path, format!("this run has lost `{}`{copies}", missing.join("` and `"))))
+}
+
+/// Refuses a plan that is not the one of the checkpoint to go on from, as files may have been changed by hand, and a run that has lost its checkpoint.
+fn check_checkpoint(path: &Path, plan: &RunPlan) -> Result<()> {
+    let place = path.join(LATEST);
+    let latest = present(&place, is_checkpoint);
+    // A kill leaves nothing half at the place itself.
+    if place.exists() && !is_checkpoint(&place) {
+        return Err(checkpoint::no_checkpoint(&place));
+    }
+    if !is_checkpoint(&latest) {
+        // The first checkpoint is written before all of these.
+        return match [BEST_MODEL, METRICS, SAMPLES].into_iter().find(|name| path.join(name).exists()) {
+            Some(name) => {
+                Err(broken(&place, format!("missing, though `{name}` says that steps were made: there is nothing to go on from")))
+            }
+            None => Ok(()),
+        };
+    }
+    let spec: Spec<dyn ModelSpec> = read_ron(&latest, SPEC)?;
+    if to_ron(&spec)? != to_ron(&plan.spec)? {
+        let reason = format!("expected the architecture that was trained, which is in `{}`, got another", latest.join(SPEC).display());
+        return Err(broken(&path.join(SPEC), reason));
+    }
+    fixed(&read_ron(&latest, SETTINGS)?, &plan.settings)?;
+    let (made, steps) = (read_ron::<Progress>(&latest, PROGRESS)?.step, plan.settings.steps);
+    if steps < made {
+        return Err(TrainError::Setting { field: "steps", expected: format!("at least {made}, which are made"), got: steps.to_string() });
+    }
+    Ok(())
+}
+
+/// Whether the run ends before its next step.
+fn is_done<E: SpecScalar>(trainer: &Trainer<E>) -> bool {
+    let (Progress { step, stale, .. }, settings) = (trainer.progress(), trainer.settings());
+    step >= settings.steps || settings.patience.is_some_and(|patience| stale >= patience)
+}
+
+/// Refuses a folder that holds anything besides what is left of the same beginning, cut off: its lock, which is empty, and files of the same plan.
+fn check_free(path: &Path, plan: &[(&str, String)]) -> Result<()> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(TrainError::io(path))?,
+    };
+    let locked = fs::metadata(path.join(LOCK)).is_ok_and(|lock| lock.is_file() && lock.len() == 0);
+    let left = |found: &Path| {
+        let of_plan = |(name, text): &(&str, String)| {
+            let file = path.join(name);
+            found == draft(&file) || (found == file && fs::read(found).is_ok_and(|bytes| bytes == text.as_bytes()))
+        };
+        locked && (found == path.join(LOCK) || plan.iter().any(of_plan))
+    };
+    match entries.iter().find(|entry| !left(&entry.path())) {
+        None => Ok(()),
+        Some(entry) => Err(broken(path, format!("no empty folder: `{}` is in it", entry.file_name().to_string_lossy()))),
     }
 }
 

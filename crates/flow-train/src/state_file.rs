@@ -4,7 +4,7 @@
 //! not fit costs no more memory than its header, which is bounded, and one that fits costs what the module itself does.
 
 use crate::{Result, TrainError};
-use flow_api::{FlowError, Saved, Scalar, State, StateMismatch};
+use flow_api::{Saved, Scalar, State, StateMismatch};
 use safetensors::tensor::{Dtype, Metadata, TensorView, serialize};
 use std::collections::HashMap;
 use std::fs::File;
@@ -42,12 +42,12 @@ pub(crate) fn encode<E: Scalar>(path: &Path, state: &State<E>, notes: Option<Not
 /// Reads a file that holds what `own` does, with other values.
 ///
 /// # Errors
-/// [`TrainError::Io`]; [`TrainError::Checkpoint`] for a malformed file; [`FlowError::State`] with every difference in names, types and shapes.
+/// [`TrainError::Io`]; [`TrainError::Checkpoint`] for a malformed file; [`TrainError::State`] with every difference in names, types and shapes.
 pub(crate) fn read<E: Scalar>(path: &Path, own: &State<E>) -> Result<State<E>> {
     let (header, body, mut file) = open(path)?;
     let mismatch = differences(own, &header);
     if !mismatch.is_empty() {
-        return Err(FlowError::State(mismatch).into());
+        return Err(TrainError::State { path: path.to_owned(), mismatch });
     }
     if body != header.data_len() as u64 {
         return Err(broken(path, format!("{body} bytes of data, where the header announces {}", header.data_len())));

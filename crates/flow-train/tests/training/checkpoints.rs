@@ -1,8 +1,8 @@
 //! Checkpoints: bit-equal after reload, whole after a kill at any moment, and a typed error for every broken file.
 
 use crate::{DIGITS, SPEC, digits, model, never, settings, spec, text_of};
+use flow_api::Context;
 use flow_api::spec::{Model, ModelSpec, Spec, from_ron, to_ron};
-use flow_api::{Context, FlowError};
 use flow_train::data::{Dataset, Subset};
 use flow_train::{Settings, Silent, TrainError, Trainer, checkpoint};
 use std::fs;
@@ -61,7 +61,7 @@ fn another_architecture_is_refused_with_what_differs() {
         let other: Spec<dyn ModelSpec> = from_ron(&SPEC.replace(from, to)).unwrap();
         fs::write(path.join("spec.ron"), to_ron(&other).unwrap()).unwrap();
         let error = checkpoint::open::<f32>(&path).unwrap_err();
-        assert!(matches!(error, TrainError::Flow(FlowError::State(_))), "{error}");
+        assert!(matches!(&error, TrainError::State { path, .. } if path.ends_with("latest/best.safetensors")), "{error}");
         assert!(error.to_string().contains(expected), "{from} → {to}: {error}");
     }
 }
@@ -121,8 +121,9 @@ fn broken_tensors_are_typed_errors_in_bounded_memory() {
     for (name, bytes, expected) in cases {
         fs::write(&file, bytes).unwrap();
         let error = resumed(&path).unwrap_err();
-        assert!(matches!(error, TrainError::Checkpoint { .. } | TrainError::Flow(FlowError::State(_))), "{name}: {error}");
-        assert!(error.to_string().contains(expected), "{name}: {error}");
+        assert!(matches!(error, TrainError::Checkpoint { .. } | TrainError::State { .. }), "{name}: {error}");
+        let text = error.to_string();
+        assert!(text.contains("latest/model.safetensors: ") && text.contains(expected), "{name}: {text}");
     }
     // Files of a terabyte, most of it a hole: a header that fills it, and data that should not be there.
     for start in [(1_u64 << 40).to_le_bytes().to_vec(), good.clone()] {
@@ -143,7 +144,7 @@ fn broken_texts_and_missing_files_are_typed_errors() {
         ("settings.ron", "(steps: -3)", "settings.ron: 1:"),
         ("settings.ron", "(stepz: 3)", "settings.ron: 1:"),
         ("settings.ron", "(learning_rate: inf)", "learning_rate: expected a finite number greater than 0 in f32, got inf"),
-        ("settings.ron", "(ema: None)", "1 unexpected (`average`)"),
+        ("settings.ron", "(ema: None)", "optimiser.safetensors: the saved state does not fit this model: 1 unexpected (`average`)"),
         ("data.ron", "(shape: Image(channels: 1, height: 8, width: 0), levels: Some(17))", "0"),
         ("data.ron", "(shape: Vector(64), levels: Some(17))", "expected images"),
         ("data.ron", "(shape: Image(channels: 1, height: 8, width: 8), levels: Some(1))", "levels: expected 2 to 256, got 1"),
@@ -244,6 +245,23 @@ fn data_of_another_number_of_items_is_refused() {
     assert_ne!(older, text);
     fs::write(&file, older).unwrap();
     assert_eq!(of_fewer().unwrap(), 1);
+}
+
+#[test]
+fn an_import_never_replaces_a_checkpoint() {
+    let (folder, path, trainer) = written(1);
+    let (file, copy) = (folder.path().join("model.safetensors"), folder.path().join("copy"));
+    checkpoint::export::<f32>(&path, &file).unwrap();
+    checkpoint::import::<f32>(&file, &copy).unwrap();
+    for taken in [&path, &copy] {
+        let error = text_of(checkpoint::import::<f32>(&file, taken));
+        assert!(error.contains("there is a checkpoint already, which is not overwritten"), "{error}");
+    }
+    assert_eq!(resumed(&path).unwrap(), trainer.optimiser().steps());
+    // A kill between two renames has left the checkpoint beside its place.
+    fs::rename(&path, folder.path().join(".latest.checkpoint-old")).unwrap();
+    assert!(checkpoint::import::<f32>(&file, &path).is_err());
+    assert_eq!(resumed(&path).unwrap(), trainer.optimiser().steps());
 }
 
 #[test]

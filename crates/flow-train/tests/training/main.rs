@@ -4,6 +4,7 @@ mod checkpoints;
 mod comparison;
 mod evaluation;
 mod optimiser;
+mod run_folders;
 mod runs;
 
 use flow_api::spec::{BuildScope, EventShape, Model, ModelSpec, Spec, SpecScalar, from_ron};
