@@ -31,6 +31,9 @@ const INTERRUPTED: u8 = 130;
 fn main() -> ExitCode {
     let Arguments { command, threads, verbose } = Arguments::parse();
     let run = || -> Result<ExitCode> {
+        if matches!(command, Command::Train(_) | Command::Compare(_)) {
+            interrupt::take_termination()?;
+        }
         if let Some(threads) = threads {
             rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global()?;
         }
