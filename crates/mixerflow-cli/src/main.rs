@@ -30,14 +30,14 @@ const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let Arguments { command, threads, verbose } = Arguments::parse();
+    let threads = threads.map(usize::from);
     let run = || -> Result<ExitCode> {
         if matches!(command, Command::Train(_) | Command::Compare(_)) {
             interrupt::take_termination()?;
         }
         if let Some(threads) = threads {
-            rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global()?;
+            rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
         }
-        let threads = threads.map(std::num::NonZero::get);
         logging::start(verbose)?;
         match command {
             Command::Train(arguments) => return commands::train::run(&arguments, threads),

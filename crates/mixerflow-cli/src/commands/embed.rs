@@ -20,7 +20,7 @@ pub(crate) fn run(arguments: &Embed) -> Result<()> {
     let items: usize = parts.iter().map(|(_, data)| data.len()).sum();
     let mut array = Writer::new(BufWriter::new(file), out, &[items, opened.model.event().len()])?;
     for (_, data) in parts {
-        embed(&opened.model, data.as_ref(), &opened.events, layer, arguments.batch.max(1), |rows| Ok(array.write(rows)?))?;
+        embed(&opened.model, data.as_ref(), &opened.events, layer, arguments.batch, |rows| Ok(array.write(rows)?))?;
     }
     Ok(array.finish()?)
 }

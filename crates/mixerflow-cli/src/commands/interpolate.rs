@@ -1,6 +1,6 @@
 //! `mixerflow interpolate`.
 
-use super::sources::model;
+use super::sources::{fits, model};
 use crate::Result;
 use crate::arguments::Interpolate;
 use flow_train::data::Draw;
@@ -9,6 +9,11 @@ use flow_train::{draw_events, interpolate};
 pub(crate) fn run(arguments: &Interpolate) -> Result<()> {
     let opened = model(&arguments.run)?;
     let parts = arguments.data.parts(arguments.part)?;
+    let shape = opened.model.event();
+    for (_, data) in &parts {
+        opened.events.check(data.as_ref(), shape)?;
+    }
+    fits("--steps", arguments.steps.saturating_mul(arguments.pair.len()), shape)?;
     let events = opened.events.for_evaluation();
     let event = |index: usize| -> Result<Vec<f32>> {
         let mut at = index;

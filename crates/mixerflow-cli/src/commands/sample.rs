@@ -1,6 +1,6 @@
 //! `mixerflow sample`.
 
-use super::sources::model;
+use super::sources::{fits, model};
 use crate::Result;
 use crate::arguments::Sample;
 use flow_api::Context;
@@ -15,9 +15,19 @@ pub(crate) fn run(arguments: &Sample) -> Result<()> {
     if *count == 0 {
         return Err("--count: expected at least 1, got 0".into());
     }
+    let is_file = |extension| out.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
+    // A folder that is not there yet has no ending, or a slash behind it.
+    let folder = out.is_dir() || out.extension().is_none() || out.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if !folder && !is_file("png") && !is_file("npy") {
+        return Err(format!(
+            "--out {}: expected FILE.png, FILE.npy or a folder; of a new folder with a dot end the name in /",
+            out.display()
+        )
+        .into());
+    }
     let opened = model(&arguments.run)?;
-    let is_file = |extension| out.extension().is_some_and(|e| e == extension);
-    if is_file("png") {
+    fits("--count", *count, opened.model.event())?;
+    if !folder && is_file("png") {
         let drawing =
             Drawing { count: Some(*count), columns: *columns, temperature: f64::from(*temperature), seed: *seed, half_side: None };
         if draw_samples(out, &opened.model, &opened.events, &drawing)? {
@@ -28,7 +38,7 @@ pub(crate) fn run(arguments: &Sample) -> Result<()> {
         );
     }
     let samples = opened.model.sample(*count, *temperature, &Context::new(*seed))?;
-    if is_file("npy") {
+    if !folder && is_file("npy") {
         let file = File::create(out).map_err(|e| format!("{}: {e}", out.display()))?;
         let mut array = Writer::new(BufWriter::new(file), out, &[*count, opened.model.event().len()])?;
         array.write(&samples)?;

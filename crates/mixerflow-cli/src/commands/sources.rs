@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::arguments::{Data, Part, Scoring, Training};
-use flow_api::spec::{ModelSpec, Spec, from_ron, set_field};
+use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron, set_field};
 use flow_train::data::{DataSource, Dataset, Split};
 use flow_train::{EvaluateOptions, Settings, checkpoint};
 use std::path::Path;
@@ -25,14 +25,20 @@ fn pairs(set: &[String]) -> Result<Vec<(&str, &str)>> {
     set.iter().map(|text| text.split_once('=').ok_or_else(|| format!("--set {text}: expected PATH=VALUE").into())).collect()
 }
 
+/// `settings` with the fields that are overridden.
+pub(super) fn settings(set: &[String], mut settings: Settings) -> Result<Settings> {
+    for (path, value) in pairs(set)? {
+        if let Some(field) = path.strip_prefix(SETTINGS) {
+            settings = set_field(&settings, field, value).map_err(|e| format!("--set settings: {e}"))?;
+        }
+    }
+    Ok(settings)
+}
+
 impl Training {
     /// `settings` with what the command line says.
     pub(super) fn apply(&self, mut settings: Settings, items: usize, threads: Option<usize>) -> Result<Settings> {
-        for (path, value) in pairs(&self.set)? {
-            if let Some(field) = path.strip_prefix(SETTINGS) {
-                settings = set_field(&settings, field, value).map_err(|e| format!("--set settings: {e}"))?;
-            }
-        }
+        settings = self::settings(&self.set, settings)?;
         settings.batch = self.batch.unwrap_or(settings.batch);
         settings.learning_rate = self.learning_rate.unwrap_or(settings.learning_rate);
         settings.seed = self.seed.unwrap_or(settings.seed);
@@ -61,7 +67,10 @@ impl Training {
 
 /// Opens data, telling of every file that is left out.
 pub(super) fn open(source: &DataSource, seed: u64) -> Result<Split> {
-    let split = source.open(seed)?;
+    tell_skipped(source.open(seed)?)
+}
+
+fn tell_skipped(split: Split) -> Result<Split> {
     for skipped in &split.skipped {
         tracing::warn!("{} is left out: {}", skipped.path.display(), skipped.reason);
     }
@@ -82,11 +91,13 @@ pub(super) fn skipping(source: &DataSource, skip_bad: bool) -> DataSource {
 impl Data {
     /// The parts that are asked for, with their names.
     pub(super) fn parts(&self, part: Part) -> Result<Vec<(&'static str, Arc<dyn Dataset>)>> {
-        let split = open(&skipping(&self.data, self.skip_bad), 0)?;
+        let source = skipping(&self.data, self.skip_bad);
+        // One item is enough where all are asked for.
+        let split = if part == Part::All { tell_skipped(source.open_any(0)?)? } else { open(&source, 0)? };
         Ok(match part {
             Part::Train => vec![("train", split.train)],
             Part::Test => vec![("test", split.test)],
-            Part::All => vec![("train", split.train), ("test", split.test)],
+            Part::All => [("train", split.train), ("test", split.test)].into_iter().filter(|(_, data)| !data.is_empty()).collect(),
         })
     }
 }
@@ -96,6 +107,13 @@ impl Scoring {
     pub(super) fn options(&self) -> EvaluateOptions {
         EvaluateOptions { batch: self.batch, dequantisations: self.dequantisations, ..EvaluateOptions::default() }
     }
+}
+
+/// Checks that `count` of the model's events fit into memory; `option` is what asks for them.
+pub(super) fn fits(option: &str, count: usize, event: EventShape) -> Result<()> {
+    const MOST: usize = 1 << 31;
+    let most = MOST / event.len().max(1);
+    if count > most { Err(format!("{option}: expected at most {most} events of shape {event}, got {count}").into()) } else { Ok(()) }
 }
 
 /// Opens the model of a run or of a checkpoint.
