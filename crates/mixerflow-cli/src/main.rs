@@ -7,10 +7,12 @@ mod arguments;
 mod commands;
 mod interrupt;
 mod logging;
+mod output;
 
 use arguments::{Arguments, Command};
 use clap::Parser;
 use peak_alloc::PeakAlloc;
+use std::io::Write;
 use std::process::ExitCode;
 
 // The families that specs can name.
@@ -61,7 +63,8 @@ fn main() -> ExitCode {
         let mut io = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>());
         let broken_pipe = io.any(|e| e.kind() == std::io::ErrorKind::BrokenPipe);
         if !broken_pipe {
-            eprintln!("mixerflow: {error}");
+            // Where standard error fails too there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "mixerflow: {error}");
         }
         ExitCode::FAILURE
     })
