@@ -67,17 +67,17 @@ impl Training {
 
 /// Opens data, telling of every file that is left out.
 pub(super) fn open(source: &DataSource, seed: u64) -> Result<Split> {
-    tell_skipped(source.open(seed)?)
+    Ok(tell_skipped(source.open(seed)?))
 }
 
-fn tell_skipped(split: Split) -> Result<Split> {
+fn tell_skipped(split: Split) -> Split {
     for skipped in &split.skipped {
         tracing::warn!("{} is left out: {}", skipped.path.display(), skipped.reason);
     }
     if !split.skipped.is_empty() {
         tracing::warn!("{} files are left out", split.skipped.len());
     }
-    Ok(split)
+    split
 }
 
 /// `source` with broken pictures left out, if that is asked for.
@@ -93,7 +93,7 @@ impl Data {
     pub(super) fn parts(&self, part: Part) -> Result<Vec<(&'static str, Arc<dyn Dataset>)>> {
         let source = skipping(&self.data, self.skip_bad);
         // One item is enough where all are asked for.
-        let split = if part == Part::All { tell_skipped(source.open_any(0)?)? } else { open(&source, 0)? };
+        let split = if part == Part::All { tell_skipped(source.open_any(0)?) } else { open(&source, 0)? };
         Ok(match part {
             Part::Train => vec![("train", split.train)],
             Part::Test => vec![("test", split.test)],
