@@ -16,6 +16,7 @@ use flow_train::{Bar, EvaluateOptions, Observer, Settings};
 use mixerflow_toolkit::prelude::*;
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -63,7 +64,17 @@ fn read(path: &Path) -> Result<(String, Spec<dyn ModelSpec>), Box<dyn Error>> {
     Ok((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), spec))
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    run().map_or_else(
+        |error| {
+            eprintln!("compare_flows: {error}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     let paths = if arguments.spec.is_empty() { bundled()? } else { arguments.spec };
     let specs = paths.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
@@ -92,5 +103,5 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut observe = |name: &str| -> Box<dyn Observer<f32> + Send> { Box::new(Bar::new(name)) };
     let comparison = compare(&plan, &mut observe, &stop)?;
     println!("{comparison}\n{}", arguments.out.join("index.html").display());
-    if comparison.rows.is_empty() { Err("no spec could be trained".into()) } else { Ok(()) }
+    if comparison.failed.is_empty() { Ok(()) } else { Err(format!("{} of {} specs failed", comparison.failed.len(), specs.len()).into()) }
 }

@@ -88,13 +88,15 @@ pub struct Comparison {
 /// A spec that cannot be built or trained is listed with its reason, and the others go on. When `stop` is raised, the spec in training ends after its step, is tested as it is, and is the last.
 ///
 /// # Errors
-/// Settings out of range, and files that cannot be written.
+/// Settings and options out of range, and files that cannot be written.
 pub fn compare<E: SpecScalar>(
     plan: &Plan<'_>,
     observe: &mut dyn FnMut(&str) -> Box<dyn Observer<E> + Send>,
     stop: &AtomicBool,
 ) -> Result<Comparison> {
     plan.settings.check()?;
+    // Wrong options must not come to light after hours of training.
+    plan.evaluation.check()?;
     fs::create_dir_all(plan.folder).map_err(TrainError::io(plan.folder))?;
     let mut comparison = Comparison {
         data: plan.data.to_owned(),

@@ -32,7 +32,7 @@ impl Default for EvaluateOptions {
 }
 
 impl EvaluateOptions {
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         for (field, value) in [
             ("batch", self.batch as u64),
             ("dequantisations", self.dequantisations),

@@ -136,8 +136,11 @@ impl Events {
         if self.dequantiser.is_some() { "bits/dim" } else { "nats" }
     }
 
-    /// A data set has items of this kind.
-    pub(crate) fn check(&self, data: &dyn Dataset, model: EventShape) -> Result<()> {
+    /// Checks that the items of a data set are of this kind, and that a model takes it.
+    ///
+    /// # Errors
+    /// [`TrainError::Shape`].
+    pub fn check(&self, data: &dyn Dataset, model: EventShape) -> Result<()> {
         let kind = EventKind::of(data);
         let text = |kind: EventKind| kind.levels.map_or(kind.shape.to_string(), |levels| format!("{} in {levels} levels", kind.shape));
         if kind == self.kind && kind.shape == model {

@@ -113,6 +113,10 @@ impl<E: SpecScalar> Observer<E> for Bar {
 
     fn end(&mut self, _: Ending, _: &Trainer<E>) -> Result<()> {
         self.shown.abandon();
+        // What comes next begins a line.
+        if !self.shown.is_hidden() {
+            let _ = writeln!(std::io::stderr());
+        }
         Ok(())
     }
 }

@@ -22,6 +22,8 @@ pub fn save_grid(path: &Path, pixels: &[u8], shape: ItemShape, levels: u32, colu
     /// Side that small images are enlarged towards.
     const SIDE: usize = 64;
     const BORDER: usize = 2;
+    /// A grid is drawn in memory.
+    const MAX_PIXELS: u64 = 1 << 28;
     let failed = |reason: &dyn Display| picture_error(path, reason);
     let ItemShape::Image { channels, height, width } = shape else { return Err(failed(&"vectors are no images")) };
     let len = channels * height * width;
@@ -33,8 +35,12 @@ pub fn save_grid(path: &Path, pixels: &[u8], shape: ItemShape, levels: u32, colu
     let rows = count.div_ceil(columns);
     let scale = (SIDE / height.max(width)).max(1);
     let (cell_height, cell_width) = (height * scale + BORDER, width * scale + BORDER);
-    let size = |cells: usize, cell: usize| u32::try_from(cells * cell + BORDER).map_err(|e| failed(&e));
-    let mut grid = RgbImage::from_pixel(size(columns, cell_width)?, size(rows, cell_height)?, Rgb([128; 3]));
+    let size = |cells: usize, cell: usize| u32::try_from(cells.saturating_mul(cell).saturating_add(BORDER)).map_err(|e| failed(&e));
+    let (across, down) = (size(columns, cell_width)?, size(rows, cell_height)?);
+    if u64::from(across) * u64::from(down) > MAX_PIXELS {
+        return Err(failed(&format!("a grid of {across}×{down} pixels, where at most {MAX_PIXELS} can be drawn")));
+    }
+    let mut grid = RgbImage::from_pixel(across, down, Rgb([128; 3]));
     for (i, image) in pixels.chunks_exact(len).enumerate() {
         let (top, left) = (i / columns * cell_height + BORDER, i % columns * cell_width + BORDER);
         for y in 0..height * scale {
@@ -192,6 +198,9 @@ const COLORS: [RGBColor; 8] = [
     RGBColor(150, 150, 155),
 ];
 
+/// How the lines of runs differ besides their colours, so that more runs than there are colours can be told apart: length of dashes and of the gaps between them.
+const DASHES: [Option<(u32, u32)>; 3] = [None, Some((14, 7)), Some((4, 5))];
+
 /// Draws learning curves of one or several runs over optimiser steps: training loss, and thick, where there is one, validation loss. `unit` is that of the losses.
 ///
 /// # Errors
@@ -230,7 +239,9 @@ pub fn save_curves(path: &Path, runs: &[(&str, &[Report])], unit: &str, theme: T
         .configure_mesh()
         .x_desc("optimiser steps")
         .y_desc(if validated { format!("loss, {unit} (thick: validation)") } else { format!("training loss, {unit}") })
-        .x_label_formatter(&|step| format!("{step:.0}"))
+        // There is no half step.
+        .x_labels(usize::try_from(last).map_or(11, |last| last.saturating_add(1).min(11)))
+        .x_label_formatter(&|step| if (step - step.round()).abs() < 1e-6 { format!("{step:.0}") } else { String::new() })
         .y_label_formatter(&|loss| format!("{loss:.2}"))
         .label_style((FONT, 19).into_font().color(&ink))
         .axis_desc_style((FONT, 21).into_font().color(&ink))
@@ -241,12 +252,26 @@ pub fn save_curves(path: &Path, runs: &[(&str, &[Report])], unit: &str, theme: T
         .map_err(|e| failed(&e))?;
     for (i, (name, reports)) in runs.iter().enumerate() {
         let color = COLORS[i % COLORS.len()];
+        let dashes = DASHES[i / COLORS.len() % DASHES.len()];
         let train = within(reports.iter().map(|r| (r.step, r.train)), high);
-        chart.draw_series(LineSeries::new(train, color.stroke_width(2))).map_err(|e| failed(&e))?;
         let validation = within(reports.iter().filter_map(|r| Some((r.step, r.validation?))), high);
-        chart.draw_series(LineSeries::new(validation, color.stroke_width(4))).map_err(|e| failed(&e))?;
+        for (curve, width) in [(train, 2), (validation, 4)] {
+            let style = color.stroke_width(width);
+            if let [point] = curve[..] {
+                chart.draw_series([Circle::new(point, 2 + width, color.filled())]).map_err(|e| failed(&e))?;
+            } else if let Some((dash, gap)) = dashes {
+                chart.draw_series(DashedLineSeries::new(curve, dash, gap, style)).map_err(|e| failed(&e))?;
+            } else {
+                chart.draw_series(LineSeries::new(curve, style)).map_err(|e| failed(&e))?;
+            }
+        }
         let Ok(y) = i32::try_from(40 + 30 * i) else { break };
-        legend.draw(&PathElement::new([(0, y), (26, y)], color.stroke_width(4))).map_err(|e| failed(&e))?;
+        let line = [(0, y), (26, y)];
+        if let Some((dash, gap)) = dashes {
+            legend.draw(&plotters::element::DashedPathElement::new(line, dash, gap, color.stroke_width(4))).map_err(|e| failed(&e))?;
+        } else {
+            legend.draw(&PathElement::new(line, color.stroke_width(4))).map_err(|e| failed(&e))?;
+        }
         legend.draw(&Text::new(*name, (36, y - 9), (FONT, 19).into_font().color(&ink))).map_err(|e| failed(&e))?;
     }
     root.present().map_err(|e| failed(&e))
@@ -266,6 +291,8 @@ fn within(points: impl Iterator<Item = (u64, f64)>, high: f64) -> Vec<(f64, f64)
         }
         inside.push((x, y.min(high)));
     }
+    // A curve that never comes in ends at the edge.
+    inside.extend(above.map(|(x, _)| (x, high)));
     inside
 }
 
@@ -278,4 +305,41 @@ fn use_own_font() {
 
 fn picture_error(path: &Path, reason: &dyn Display) -> TrainError {
     TrainError::Picture { path: path.to_owned(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(step: u64, train: f64) -> Report {
+        let (seconds, seconds_per_step, gradient_norm, learning_rate) = (1.0, 1.0, 1.0, 1e-3);
+        Report { step, train, validation: None, seconds, seconds_per_step, gradient_norm, learning_rate }
+    }
+
+    fn drawn(runs: &[Vec<Report>]) -> RgbImage {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("curves.png");
+        let runs: Vec<_> = runs.iter().map(|reports| ("run", reports.as_slice())).collect();
+        save_curves(&path, &runs, "nats", Theme::Light).unwrap();
+        image::open(&path).unwrap().to_rgb8()
+    }
+
+    #[test]
+    fn a_dozen_runs_are_told_apart_and_one_report_is_a_point() {
+        let picture = drawn(&(0..12).map(|run| [1, 2, 3].map(|step| report(step, f64::from(run))).to_vec()).collect::<Vec<_>>());
+        // The legend's line of a run, as wide as the shortest name leaves it.
+        let left = 1130 - 60;
+        let line = |run: u32| (left..left + 27).map(|x| *picture.get_pixel(x, 40 + 30 * run)).collect::<Vec<_>>();
+        let lines: Vec<_> = (0..12).map(line).collect();
+        for (i, line) in lines.iter().enumerate() {
+            assert!(!lines[..i].contains(line), "run {i} looks like another");
+        }
+
+        // Two runs of one report, one far above the other.
+        let picture = drawn(&[vec![report(1, 1.0)], vec![report(1, 100.0)]]);
+        for color in [COLORS[0], COLORS[1]] {
+            let there = picture.enumerate_pixels().any(|(x, _, p)| x < left - 20 && p.0 == [color.0, color.1, color.2]);
+            assert!(there, "{color:?}");
+        }
+    }
 }

@@ -99,8 +99,11 @@ impl Settings {
         if let Some(ema) = self.ema {
             require("ema", "a decay between 0 and 1", ema, ema > 0.0 && ema < 1.0)?;
         }
+        if let Some(patience) = self.patience {
+            at_least_one("patience", patience.into())?;
+        }
         if let Some(threads) = self.threads {
-            at_least_one("threads", threads as u64)?;
+            require("threads", "1 to 1024", threads, (1..=1024).contains(&threads))?;
         }
         Ok(())
     }

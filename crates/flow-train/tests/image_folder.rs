@@ -151,7 +151,7 @@ fn files_that_do_not_fit_are_named_or_skipped() -> Test {
     split.train.batch(&all(&*split.train, 0))?;
 
     let empty = tempfile::tempdir()?;
-    assert!(matches!(ImageFolder::new(empty.path()).open(0), Err(DataError::Empty { .. })));
+    assert!(matches!(ImageFolder::new(empty.path()).open(0), Err(DataError::Missing { .. })));
     assert!(matches!(ImageFolder::new(empty.path().join("none")).open(0), Err(DataError::Io { .. })));
     for bad in [
         "&crops=2",

@@ -2,7 +2,6 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flow_train::data::DataSource;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Normalizing flows on images: train a density model, score, sample and embed with it
@@ -12,8 +11,8 @@ pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
     /// Threads; all of the machine's if not given. Results do not depend on it
-    #[arg(long, global = true, value_name = "N")]
-    pub(crate) threads: Option<NonZeroUsize>,
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), allow_negative_numbers = true)]
+    pub(crate) threads: Option<u16>,
     /// Log to standard error; twice for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -122,7 +121,7 @@ pub(crate) struct Inspect {
     #[arg(long, value_name = "C,H,W", value_delimiter = ',')]
     pub(crate) shape: Vec<usize>,
     /// Images in the batch whose memory is told
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, allow_negative_numbers = true)]
     pub(crate) batch: usize,
     /// Override a field of the spec, such as `layers=8` or `channel.AffineCoupling.hidden=64`
     #[arg(long, value_name = "PATH=VALUE")]
@@ -136,28 +135,28 @@ pub(crate) struct Inspect {
 #[derive(Args)]
 pub(crate) struct Training {
     /// Optimiser steps [default: 2000]
-    #[arg(long, conflicts_with = "epochs", value_name = "N")]
+    #[arg(long, conflicts_with = "epochs", value_name = "N", allow_negative_numbers = true)]
     pub(crate) steps: Option<u64>,
     /// Passes over the training items, in place of steps
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) epochs: Option<u64>,
     /// Items in a batch [default: 128]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) batch: Option<usize>,
     /// The largest learning rate [default: 0.001]
-    #[arg(long = "lr", value_name = "X")]
+    #[arg(long = "lr", value_name = "X", allow_negative_numbers = true)]
     pub(crate) learning_rate: Option<f64>,
     /// Seed of everything random [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) seed: Option<u64>,
     /// What a step keeps between its two sweeps [default: store]
     #[arg(long, value_enum)]
     pub(crate) memory: Option<Memory>,
     /// Share of the training items that is held out to validate on [default: 0.05]
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub(crate) validation: Option<f64>,
     /// Steps between two reports, each with validation, checkpoint and samples [default: a twentieth of all steps, at most 200]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) report_every: Option<u64>,
     /// Override a field of the spec, such as `layers=8` or `channel.AffineCoupling.hidden=64`, or of the settings, such as `settings.ema=0.999`
     #[arg(long, value_name = "PATH=VALUE")]
@@ -185,7 +184,7 @@ pub(crate) struct Train {
     #[arg(long)]
     pub(crate) resume: bool,
     /// Stop after this step, to go on later with --resume: the learning rate's schedule stays that of all steps
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) stop_at: Option<u64>,
 }
 
@@ -193,10 +192,10 @@ pub(crate) struct Train {
 #[derive(Args)]
 pub(crate) struct Scoring {
     /// Draws of dequantisation noise that each item's likelihood is averaged over
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
     pub(crate) dequantisations: u64,
     /// Items in a batch
-    #[arg(long, default_value_t = 128, value_name = "N")]
+    #[arg(long, default_value_t = 128, value_name = "N", allow_negative_numbers = true)]
     pub(crate) batch: usize,
 }
 
@@ -243,16 +242,16 @@ pub(crate) struct Sample {
     /// The run, or one of its checkpoints
     pub(crate) run: PathBuf,
     /// Samples
-    #[arg(long, default_value_t = 32, value_name = "N")]
+    #[arg(long, default_value_t = 32, value_name = "N", allow_negative_numbers = true)]
     pub(crate) count: usize,
     /// Scale of the latents' standard deviation: below 1, samples are more alike and cleaner
-    #[arg(long, default_value_t = 1.0, value_name = "T")]
+    #[arg(long, default_value_t = 1.0, value_name = "T", allow_negative_numbers = true)]
     pub(crate) temperature: f32,
     /// Seed of the latents
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
     pub(crate) seed: u64,
     /// Images in a row of the grid
-    #[arg(long, default_value_t = 8, value_name = "N")]
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
     pub(crate) columns: usize,
     /// A grid (.png), the numbers (.npy), or a folder for one PNG each
     #[arg(long, value_name = "FILE.png|FILE.npy|DIR")]
@@ -272,11 +271,21 @@ pub(crate) struct Interpolate {
     #[arg(long, value_name = "I,J", required = true, value_parser = pair)]
     pub(crate) pair: Vec<(usize, usize)>,
     /// Pictures in a row, both ends included
-    #[arg(long, default_value_t = 9, value_name = "N")]
+    #[arg(long, default_value_t = 9, value_name = "N", allow_negative_numbers = true)]
     pub(crate) steps: usize,
     /// The picture to write
-    #[arg(long, value_name = "FILE.png")]
+    #[arg(long, value_name = "FILE.png", value_parser = png)]
     pub(crate) out: PathBuf,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "expected at least 1".to_owned())
+}
+
+/// Pictures are written as PNG.
+fn png(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) { Ok(path) } else { Err("use .png".to_owned()) }
 }
 
 fn pair(text: &str) -> Result<(usize, usize), String> {
@@ -298,7 +307,7 @@ pub(crate) struct Embed {
     #[arg(long, value_name = "PATH")]
     pub(crate) layer: Option<String>,
     /// Items in a batch
-    #[arg(long, default_value_t = 128, value_name = "N")]
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
     pub(crate) batch: usize,
     /// The array to write: f32, one row an item
     #[arg(long, value_name = "FILE.npy")]
@@ -315,7 +324,7 @@ pub(crate) struct Compare {
     #[command(flatten)]
     pub(crate) training: Training,
     /// Draws of dequantisation noise that each test item's likelihood is averaged over
-    #[arg(long, default_value_t = 4, value_name = "N")]
+    #[arg(long, default_value_t = 4, value_name = "N", allow_negative_numbers = true)]
     pub(crate) dequantisations: u64,
     /// Folder for the table, curves, samples and a page that shows them
     #[arg(long, value_name = "DIR", default_value = "comparison")]
@@ -331,7 +340,7 @@ pub(crate) struct Plot {
     #[arg(required = true)]
     pub(crate) runs: Vec<PathBuf>,
     /// The picture to write
-    #[arg(long, value_name = "FILE.png")]
+    #[arg(long, value_name = "FILE.png", value_parser = png)]
     pub(crate) out: PathBuf,
     /// Bright on dark
     #[arg(long)]

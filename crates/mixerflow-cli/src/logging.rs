@@ -3,16 +3,19 @@
 use crate::Result;
 use jiff::Zoned;
 use std::fs::File;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
 use std::sync::OnceLock;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::layer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+/// The target of what the program itself tells the user: it goes to the log's file alone.
+pub(crate) const FILE_ALONE: &str = "file alone";
 
 /// Date and time of the machine's time zone.
 struct Clock;
@@ -41,9 +44,8 @@ impl Write for ToFile {
 /// Starts the log to standard error, at this verbosity.
 pub(crate) fn start(verbose: u8) -> Result<()> {
     let level = [LevelFilter::WARN, LevelFilter::INFO].get(usize::from(verbose)).copied().unwrap_or(LevelFilter::DEBUG);
-    // https://no-color.org: set and not empty.
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || !std::io::stderr().is_terminal();
-    let terminal = layer().with_writer(std::io::stderr).with_ansi(!plain).with_target(false).without_time().with_filter(level);
+    let level = level.and(filter_fn(|metadata| metadata.target() != FILE_ALONE));
+    let terminal = layer().with_writer(std::io::stderr).with_ansi(false).with_target(false).without_time().with_filter(level);
     let file = layer().with_writer(|| ToFile).with_ansi(false).with_target(false).with_timer(Clock).with_filter(LevelFilter::INFO);
     tracing_subscriber::registry().with(terminal).with(file).try_init()?;
     Ok(())

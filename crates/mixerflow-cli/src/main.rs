@@ -7,10 +7,12 @@ mod arguments;
 mod commands;
 mod interrupt;
 mod logging;
+mod output;
 
 use arguments::{Arguments, Command};
 use clap::Parser;
 use peak_alloc::PeakAlloc;
+use std::io::Write;
 use std::process::ExitCode;
 
 // The families that specs can name.
@@ -31,11 +33,14 @@ const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let Arguments { command, threads, verbose } = Arguments::parse();
+    let threads = threads.map(usize::from);
     let run = || -> Result<ExitCode> {
-        if let Some(threads) = threads {
-            rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global()?;
+        if matches!(command, Command::Train(_) | Command::Compare(_)) {
+            interrupt::take_termination()?;
         }
-        let threads = threads.map(std::num::NonZero::get);
+        if let Some(threads) = threads {
+            rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+        }
         logging::start(verbose)?;
         match command {
             Command::Train(arguments) => return commands::train::run(&arguments, threads),
@@ -59,7 +64,8 @@ fn main() -> ExitCode {
         let mut io = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>());
         let broken_pipe = io.any(|e| e.kind() == std::io::ErrorKind::BrokenPipe);
         if !broken_pipe {
-            eprintln!("mixerflow: {error}");
+            // Where standard error fails too there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "mixerflow: {error}");
         }
         ExitCode::FAILURE
     })

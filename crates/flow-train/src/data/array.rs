@@ -151,7 +151,7 @@ impl Array {
             }
             (Numbers::Floats(v), _) => (Values::Real(v), None),
             (Numbers::Integers(_), _) => {
-                return error("element type", "u8, f32 or f64", "another integer".to_owned());
+                return error("element type", TYPES, "another integer type".to_owned());
             }
         };
         let labels = labels.map(|l| l.labels(path)).transpose()?;
@@ -184,6 +184,9 @@ impl Array {
         Ok(labels)
     }
 }
+
+/// What items may consist of.
+pub(super) const TYPES: &str = "uint8, float32 or float64 (of labels any integer type); convert with .astype";
 
 /// Reorders pictures of `dims` values in place, from pixel by pixel (H, W, C) to channel by channel (C, H, W).
 pub(super) fn planes_apart<T: Copy + Default>(pictures: &mut [T], channels: usize, dims: usize) {

@@ -1,7 +1,7 @@
 //! The [`Dataset`] trait and what goes in and out of it.
 
 use std::fmt::{self, Debug};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{DataError, Result};
@@ -251,6 +251,14 @@ impl Split {
             return Err(DataError::PartsDiffer { train: kind(&*train), test: kind(&*test) });
         }
         Ok(Self { train, test, rule, skipped: Vec::new() })
+    }
+
+    /// The same, if neither part is empty; `name` stands in errors for where they came from.
+    pub(super) fn of_two(self, name: &Path) -> Result<Self> {
+        if self.train.is_empty() || self.test.is_empty() {
+            return Err(DataError::TooFew { path: name.to_owned(), got: self.train.len() + self.test.len() });
+        }
+        Ok(self)
     }
 }
 

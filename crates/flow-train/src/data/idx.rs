@@ -23,11 +23,16 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// As [`read_images`] and [`read_labels`], [`DataError::Io`], [`DataError::TooFew`] for a single picture without a test file, and
 /// [`DataError::PartsDiffer`] if train and test pictures differ in size or in classes.
 pub fn open(images: &Path, labels: Option<&Path>) -> Result<Split> {
+    parts(images, labels)?.of_two(images)
+}
+
+/// As [`open`], where the training part may be empty.
+pub(super) fn parts(images: &Path, labels: Option<&Path>) -> Result<Split> {
     let train = Part::read(images.to_owned(), labels.map(Path::to_owned))?;
     let Some(test_images) = test_sibling(images).filter(|p| p.exists()) else {
         let labels = train.labels.map(|l| Labels::numbered(images, &[l])).transpose()?;
         let set = in_memory(images, train.images, labels.map(|[l]| l))?;
-        return set.split(images, &SplitRule::LastTenth);
+        return set.parts(&SplitRule::LastTenth);
     };
     let test_labels = labels.map(|l| test_sibling(l).unwrap_or_else(|| l.to_owned()));
     let test = Part::read(test_images, test_labels)?;

@@ -77,9 +77,14 @@ impl ImageFolder {
     ///
     /// # Errors
     /// [`DataError::Setting`] for settings that contradict each other, a malformed pattern, or patterns that match no picture or
-    /// all; [`DataError::Empty`]; [`DataError::TooFew`] if a part would be empty; [`DataError::ImageSize`] for a picture that is too
+    /// all; [`DataError::Missing`] without pictures, [`DataError::Empty`] if all are left out; [`DataError::TooFew`] if a part would be empty; [`DataError::ImageSize`] for a picture that is too
     /// small or, without crops, not of the size of the first; [`DataError::Image`] for a broken one; [`DataError::Io`].
     pub fn open(&self, seed: u64) -> Result<Split> {
+        self.parts(seed)?.of_two(&self.dir)
+    }
+
+    /// As [`open`](Self::open), where a part may be empty.
+    pub(super) fn parts(&self, seed: u64) -> Result<Split> {
         self.check()?;
         let patterns = self.patterns()?;
         let prepare = Prepare { resize: self.size.filter(|_| self.resize), grey: self.grey };
@@ -105,12 +110,9 @@ impl ImageFolder {
             let part = if is_test(i, &path) { &mut test } else { &mut train };
             part.push(File { label: labels.as_ref().map(|l| l[i]), path, picture: OnceLock::new() });
         }
-        if train.is_empty() || test.is_empty() {
-            if let Some(patterns) = &self.test {
-                let expected = "patterns that match some of the pictures and not all";
-                return Err(DataError::Setting { what: "test", expected, got: patterns.clone() });
-            }
-            return Err(DataError::TooFew { path: self.dir.clone(), got: n });
+        if let Some(patterns) = self.test.as_ref().filter(|_| train.is_empty() || test.is_empty()) {
+            let expected = "patterns that match some of the pictures and not all";
+            return Err(DataError::Setting { what: "test", expected, got: patterns.clone() });
         }
         let cache = Arc::new(Cache { used: AtomicUsize::new(0), limit: self.cache.saturating_mul(1 << 20) });
         let part = |files, same_every_epoch| {
@@ -146,6 +148,9 @@ impl ImageFolder {
         }
         match first {
             Some(size) => Ok(Survey { kept, skipped, size }),
+            None if skipped.is_empty() => {
+                Err(DataError::Missing { path: self.dir.clone(), expected: "pictures: .png, .jpg, .jpeg or .webp files" })
+            }
             None => Err(DataError::Empty { path: self.dir.clone() }),
         }
     }

@@ -119,12 +119,19 @@ impl InMemory {
         self.split_where(name, |i| rule.is_test(i, n), rule.clone())
     }
 
+    /// As [`split`](Self::split), where a part may be empty.
+    pub(super) fn parts(self, rule: &SplitRule) -> Result<Split> {
+        let n = self.len;
+        self.parts_where(|i| rule.is_test(i, n), rule.clone())
+    }
+
     /// Splits off the items for which `is_test` says yes, with errors as [`split`](Self::split).
     pub(super) fn split_where(self, name: &Path, is_test: impl Fn(usize) -> bool, rule: SplitRule) -> Result<Split> {
+        self.parts_where(is_test, rule)?.of_two(name)
+    }
+
+    fn parts_where(self, is_test: impl Fn(usize) -> bool, rule: SplitRule) -> Result<Split> {
         let (test, train): (Vec<_>, Vec<_>) = (0..self.len).partition(|&i| is_test(i));
-        if train.is_empty() || test.is_empty() {
-            return Err(DataError::TooFew { path: name.to_owned(), got: self.len });
-        }
         let whole: Arc<dyn Dataset> = Arc::new(self);
         Split::new(Arc::new(Subset::new(whole.clone(), train)?), Arc::new(Subset::new(whole, test)?), rule)
     }

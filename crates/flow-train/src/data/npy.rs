@@ -7,7 +7,7 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::array::{Array, Element};
+use super::array::{self, Array, Element};
 use super::{DataError, Result};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
@@ -56,8 +56,7 @@ pub fn read(path: &Path, mut reader: impl Read) -> Result<Array> {
     if dict.fortran_order && dict.shape.len() > 1 {
         return Err(header("fortran_order", "False; save numpy.ascontiguousarray of it", "True".to_owned()));
     }
-    let (element, big_endian) =
-        element(dict.descr).ok_or_else(|| header("descr", "an integer type, f4 or f8", dict.descr.chars().take(120).collect()))?;
+    let (element, big_endian) = element(dict.descr).ok_or_else(|| header("descr", array::TYPES, dict.descr.chars().take(120).collect()))?;
     let bytes = Array::size(path, &dict.shape, element)?;
     let raw = take(bytes)?;
     match io::copy(&mut reader.take(1), &mut io::sink()) {
@@ -284,9 +283,21 @@ mod tests {
             ("missing key", npy("{'descr': '|u1', 'shape': (1,)}", &[1]), "a.npy: header: expected a dictionary"),
             ("key twice", npy("{'shape': (1,), 'shape': (1,)}", &[1]), "a.npy: header: expected a dictionary"),
             ("negative size", npy(&dict("|u1", "-1,"), &[]), "a.npy: header: expected a dictionary"),
-            ("object", npy(&dict("|O", "1,"), &[0]), "a.npy: descr: expected an integer type, f4 or f8, got |O"),
-            ("no byte order", npy(&dict("|f8", "1,"), &[0; 8]), "a.npy: descr: expected an integer type, f4 or f8, got |f8"),
-            ("not ascii", npy(&dict("é8", "1,"), &[0; 8]), "a.npy: descr: expected an integer type, f4 or f8, got é8"),
+            (
+                "object",
+                npy(&dict("|O", "1,"), &[0]),
+                "a.npy: descr: expected uint8, float32 or float64 (of labels any integer type); convert with .astype, got |O",
+            ),
+            (
+                "no byte order",
+                npy(&dict("|f8", "1,"), &[0; 8]),
+                "a.npy: descr: expected uint8, float32 or float64 (of labels any integer type); convert with .astype, got |f8",
+            ),
+            (
+                "not ascii",
+                npy(&dict("é8", "1,"), &[0; 8]),
+                "a.npy: descr: expected uint8, float32 or float64 (of labels any integer type); convert with .astype, got é8",
+            ),
             (
                 "fortran",
                 npy("{'descr': '|u1', 'fortran_order': True, 'shape': (1, 1)}", &[1]),

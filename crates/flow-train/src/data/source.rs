@@ -106,24 +106,42 @@ impl DataSource {
     /// # Errors
     /// Those of the reader that the table above names.
     pub fn open(&self, seed: u64) -> Result<Split> {
+        let split = self.open_any(seed)?;
+        match self {
+            Self::Digits | Self::Cifar10 { .. } | Self::Toy(_) => Ok(split),
+            Self::Images(ImageFolder { dir: path, .. })
+            | Self::Idx { images: path, .. }
+            | Self::Npy { file: path, .. }
+            | Self::Csv { file: path, .. }
+            | Self::Npz(Arrays { file: path, .. })
+            | Self::Safetensors(Arrays { file: path, .. }) => split.of_two(path),
+        }
+    }
+
+    /// As [`open`](Self::open) for what trains nothing: a single item will do. It is the test part, and the training part is empty.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for [`DataError::TooFew`].
+    pub fn open_any(&self, seed: u64) -> Result<Split> {
+        let every_tenth = SplitRule::EveryTenth;
         match self {
             Self::Digits => digits(),
-            Self::Idx { images, labels } => idx::open(images, labels.as_deref()),
+            Self::Idx { images, labels } => idx::parts(images, labels.as_deref()),
             Self::Cifar10 { dir } => cifar::open(dir),
-            Self::Images(folder) => folder.open(seed),
-            Self::Npy { file, layout } => npy::read(file, open(file)?)?.into_split(file, *layout, None),
+            Self::Images(folder) => folder.parts(seed),
+            Self::Npy { file, layout } => npy::read(file, open(file)?)?.into_dataset(file, *layout, None)?.parts(&every_tenth),
             Self::Npz(arrays) => {
                 let Arrays { file, x, y, layout } = arrays;
                 let labels = y.as_deref().map(|y| npz::read(file, open(file)?, y)).transpose()?;
-                npz::read(file, open(file)?, x)?.into_split(file, *layout, labels)
+                npz::read(file, open(file)?, x)?.into_dataset(file, *layout, labels)?.parts(&every_tenth)
             }
             Self::Safetensors(arrays) => {
                 let Arrays { file, x, y, layout } = arrays;
                 let bytes = fs::read(file).map_err(|source| DataError::Io { path: file.clone(), source })?;
                 let labels = y.as_deref().map(|y| tensors::read(file, &bytes, y)).transpose()?;
-                tensors::read(file, &bytes, x)?.into_split(file, *layout, labels)
+                tensors::read(file, &bytes, x)?.into_dataset(file, *layout, labels)?.parts(&every_tenth)
             }
-            Self::Csv { file, label, header } => table::read(file, open(file)?, *label, *header)?.split(file, &SplitRule::EveryTenth),
+            Self::Csv { file, label, header } => table::read(file, open(file)?, *label, *header)?.parts(&every_tenth),
             Self::Toy(toy) => toy.open(seed),
         }
     }
@@ -361,6 +379,28 @@ impl From<DataSource> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_item_can_be_scored_but_not_split() -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("one.csv"), "1,2,3")?;
+        let mut array = npy::Writer::new(File::create(at("one.npy"))?, &at("one.npy"), &[1, 3])?;
+        array.write(&[1.0, 2.0, 3.0])?;
+        array.finish()?;
+        image::GrayImage::new(4, 4).save(at("one.png"))?;
+        for source in [
+            format!("csv:{}", at("one.csv").display()),
+            format!("npy:{}", at("one.npy").display()),
+            format!("images:{}", folder.path().display()),
+        ] {
+            let source: DataSource = source.parse()?;
+            assert!(matches!(source.open(0), Err(DataError::TooFew { got: 1, .. })), "{source}");
+            let split = source.open_any(0)?;
+            assert_eq!((split.train.len(), split.test.len()), (0, 1), "{source}");
+        }
+        Ok(())
+    }
 
     #[test]
     fn a_source_prints_as_it_was_written() -> Result<()> {

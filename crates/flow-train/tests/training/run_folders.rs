@@ -155,13 +155,8 @@ fn settings_with_which_no_step_is_made_are_not_written_down() {
     let before = contents(&path);
     let resume = |change: fn(Settings) -> Settings| RunFolder::resume(&path, change)?.train::<f32>(&digits(), &mut Silent, &never());
     assert_eq!(text_of(resume(|s| Settings { steps: 5, ..s })), "steps: expected at least 8, which are made, got 5");
-    for (name, change, ending) in [
-        ("all steps are made", (|s| Settings { learning_rate: 0.5, ..s }) as fn(Settings) -> Settings, Ending::Finished),
-        ("no patience is left", |s| Settings { steps: 20, patience: Some(0), ..s }, Ending::Early),
-    ] {
-        assert_eq!(resume(change).unwrap(), ending, "{name}");
-        assert_eq!(contents(&path), before, "{name}");
-    }
+    assert_eq!(resume(|s| Settings { learning_rate: 0.5, ..s }).unwrap(), Ending::Finished);
+    assert_eq!(contents(&path), before);
     // What kills between two renames, and before the last report was written down, have left is put right even then.
     fs::rename(path.join("latest"), path.join(".latest.checkpoint-new")).unwrap();
     fs::create_dir(path.join(".latest.checkpoint-old")).unwrap();

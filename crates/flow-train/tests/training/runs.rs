@@ -259,7 +259,7 @@ fn settings_and_data_that_do_not_fit_are_refused() {
         (Settings { weight_decay: -0.1, ..of() }, "weight_decay: expected a finite number greater than 0 in f32, got -0.1"),
         (Settings { clip: Some(1e-60), ..of() }, "clip: expected a finite number greater than 0 in f32, got 1e-60"),
         (Settings { ema: Some(1.0), ..of() }, "ema: expected a decay between 0 and 1, got 1"),
-        (Settings { threads: Some(0), ..of() }, "threads: expected at least 1, got 0"),
+        (Settings { threads: Some(0), ..of() }, "threads: expected 1 to 1024, got 0"),
         (Settings { validation: 0.9, ..of() }, "validation: expected a share from 0 to 0.5, got 0.9"),
     ];
     for (settings, expected) in texts {

@@ -2,7 +2,7 @@
 
 use super::sources::{skipping, spec};
 use crate::arguments::Compare;
-use crate::{INTERRUPTED, Result, interrupt};
+use crate::{INTERRUPTED, Result, interrupt, output};
 use flow_train::compare::{Plan, compare};
 use flow_train::{Bar, EvaluateOptions, Observer};
 use std::process::ExitCode;
@@ -28,12 +28,15 @@ pub(crate) fn run(arguments: &Compare, threads: Option<usize>) -> Result<ExitCod
     let mut observe = |name: &str| -> Box<dyn Observer<f32> + Send> { Box::new(Bar::new(name)) };
     let comparison = compare(&plan, &mut observe, &stop)?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&comparison)?);
+        output::line(serde_json::to_string_pretty(&comparison)?)?;
     } else {
-        println!("{comparison}\n{}", arguments.out.join("index.html").display());
+        output::line(format_args!("{comparison}\n{}", arguments.out.join("index.html").display()))?;
     }
     if comparison.stopped {
         return Ok(ExitCode::from(INTERRUPTED));
     }
-    if comparison.rows.is_empty() { Err("no spec could be trained".into()) } else { Ok(ExitCode::SUCCESS) }
+    match comparison.failed.len() {
+        0 => Ok(ExitCode::SUCCESS),
+        failed => Err(format!("{failed} of {} specs failed", specs.len()).into()),
+    }
 }

@@ -1,11 +1,12 @@
 //! `mixerflow completions`.
 
-use crate::Result;
 use crate::arguments::{Arguments, Completions};
+use crate::{Result, output};
 use clap::CommandFactory;
 
-#[expect(clippy::unnecessary_wraps, reason = "the same signature as the other commands")]
 pub(crate) fn run(arguments: &Completions) -> Result<()> {
-    clap_complete::generate(arguments.shell, &mut Arguments::command(), "mixerflow", &mut std::io::stdout());
-    Ok(())
+    // What clap cannot write it panics about.
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Arguments::command(), "mixerflow", &mut script);
+    Ok(output::print(String::from_utf8(script)?)?)
 }

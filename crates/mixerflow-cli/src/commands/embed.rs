@@ -16,7 +16,7 @@ pub(crate) fn run(arguments: &Embed) -> Result<()> {
     write_whole(out, |file| {
         let mut array = Writer::new(file, out, &[items, opened.model.event().len()])?;
         for (_, data) in &parts {
-            embed(&opened.model, data.as_ref(), &opened.events, layer, arguments.batch.max(1), |rows| Ok(array.write(rows)?)).map_err(
+            embed(&opened.model, data.as_ref(), &opened.events, layer, arguments.batch, |rows| Ok(array.write(rows)?)).map_err(
                 |error| match error {
                     TrainError::Flow(FlowError::Unsupported { layer: path, operation: "activations", .. }) if path == layer => {
                         format!("--layer {layer}: the model has no such layer; `mixerflow inspect` shows them").into()

@@ -1,8 +1,8 @@
 //! `mixerflow eval`.
 
 use super::sources::model;
-use crate::Result;
 use crate::arguments::{Data, Eval, Part};
+use crate::{Result, output};
 use flow_train::{Evaluation, auroc, evaluate, score};
 
 pub(crate) fn run(arguments: &Eval) -> Result<()> {
@@ -12,8 +12,8 @@ pub(crate) fn run(arguments: &Eval) -> Result<()> {
     for (part, data) in arguments.data.parts(arguments.part, opened.settings.seed)? {
         let evaluation = evaluate(&opened.model, data.as_ref(), &opened.events, &options)?;
         if !arguments.json {
-            println!("{part}");
-            tell(&evaluation);
+            output::line(part)?;
+            tell(&evaluation)?;
         }
         found.insert(part.to_owned(), serde_json::to_value(&evaluation)?);
     }
@@ -31,19 +31,19 @@ pub(crate) fn run(arguments: &Eval) -> Result<()> {
             let other = Data { data: source.clone(), skip_bad: arguments.data.skip_bad };
             let area = auroc(&usual, &densities(&other, Part::All)?);
             if !arguments.json {
-                println!("AUROC {area:.4} against {source}");
+                output::line(format_args!("AUROC {area:.4} against {source}"))?;
             }
             areas.insert(source.to_string(), area.into());
         }
         found.insert("auroc".to_owned(), areas.into());
     }
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        output::line(serde_json::to_string_pretty(&found)?)?;
     }
     Ok(())
 }
 
-fn tell(found: &Evaluation) {
+fn tell(found: &Evaluation) -> Result<()> {
     let mut lines = vec![
         ("items", found.items.to_string()),
         (found.unit.as_str(), format!("{:.4} ± {:.4}", found.loss, found.standard_error)),
@@ -64,6 +64,7 @@ fn tell(found: &Evaluation) {
         lines.extend(inverse.failure.as_ref().map(|failure| ("the inverse failed", failure.clone())));
     }
     for (name, value) in lines {
-        println!("  {name:<18} {value}");
+        output::line(format_args!("  {name:<18} {value}"))?;
     }
+    Ok(())
 }

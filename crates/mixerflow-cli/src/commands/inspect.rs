@@ -1,13 +1,13 @@
 //! `mixerflow inspect`.
 
-use super::sources::spec;
+use super::sources::{settings, spec};
 use crate::arguments::Inspect;
-use crate::{MEMORY, Result};
-use flow_api::spec::{BuildScope, EventShape, Model, ModelSpec, Spec, SpecScalar};
+use crate::{MEMORY, Result, output};
+use flow_api::spec::{BuildScope, EventShape, Model, ModelSpec, Preprocessing, Spec, SpecScalar};
 use flow_api::{Context, Gradients, LayerInfo, Memory, Mode, parameter_count};
 use flow_kernels::{noise::Stream, workspace};
 use flow_train::text::Table;
-use flow_train::{Adam, Settings};
+use flow_train::{Adam, EventKind, Events, Settings};
 use serde_json::json;
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -15,6 +15,8 @@ const MIB: f64 = 1024.0 * 1024.0;
 pub(crate) fn run(arguments: &Inspect) -> Result<()> {
     let spec = spec(&arguments.spec, &arguments.set)?;
     let event = event(arguments, spec.0.event())?;
+    settings(&arguments.set, Settings::default())?.check()?;
+    preprocessing(spec.0.preprocessing(), event)?;
     let model = build(&spec, event)?;
     let table = model.describe()?;
     let parameters = parameter_count(&model);
@@ -32,13 +34,12 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
             "event": event.to_string(), "layers": layers, "parameters": parameters, "multiply_adds": multiply_adds,
             "batch": arguments.batch, "memory": memory,
         });
-        println!("{}", serde_json::to_string_pretty(&all)?);
-        return Ok(());
+        return Ok(output::line(serde_json::to_string_pretty(&all)?)?);
     }
     let heads = ["layer", "kind", "in → out", "log-det", "inverse", "parameters", "multiply-adds"].map(str::to_owned);
     let rows: Vec<_> = table.iter().map(layer_cells).collect();
-    println!("{}", Table { heads: &heads, rows: &rows, words: 5 });
-    println!("events of shape {event}: {parameters} parameters, {multiply_adds} multiply-adds an event forward\n");
+    output::line(Table { heads: &heads, rows: &rows, words: 5 })?;
+    output::line(format_args!("events of shape {event}: {parameters} parameters, {multiply_adds} multiply-adds an event forward\n"))?;
     let heads = ["training step", "MiB an image", "MiB besides", &format!("MiB at batch {}", arguments.batch)].map(str::to_owned);
     let mib = |bytes: f64| format!("{:.3}", bytes / MIB);
     let rows: Vec<_> = steps
@@ -48,8 +49,7 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
             vec![name, mib(step.an_image), mib(step.besides), mib(step.at(arguments.batch))]
         })
         .collect();
-    print!("{}", Table { heads: &heads, rows: &rows, words: 1 });
-    Ok(())
+    Ok(output::print(Table { heads: &heads, rows: &rows, words: 1 })?)
 }
 
 /// The shape on the command line, or the spec's own.
@@ -61,6 +61,15 @@ fn event(arguments: &Inspect, own: Option<EventShape>) -> Result<EventShape> {
         ([], None) => Err("--shape: the spec states no shape; give C,H,W of the images or D of the vectors".into()),
         (other, _) => Err(format!("--shape: expected C,H,W or D, got {} numbers", other.len()).into()),
     }
+}
+
+/// Checks what `train` checks, for data with as many levels as the spec states; where it states none, data have what suits it best.
+fn preprocessing(preprocessing: Preprocessing, shape: EventShape) -> Result<()> {
+    if preprocessing != Preprocessing::default() {
+        let kind = EventKind { shape, levels: preprocessing.levels.or(Some(256)) };
+        Events::of_kind(kind, preprocessing, 0)?;
+    }
+    Ok(())
 }
 
 fn build(spec: &Spec<dyn ModelSpec>, event: EventShape) -> Result<Model<f32>> {

@@ -1,18 +1,19 @@
 //! `mixerflow interpolate`.
 
-use super::sources::model;
+use super::sources::{fits, model};
 use crate::Result;
 use crate::arguments::Interpolate;
-use flow_train::data::{Draw, most_items};
+use flow_train::data::Draw;
 use flow_train::{draw_events, interpolate};
 
 pub(crate) fn run(arguments: &Interpolate) -> Result<()> {
     let opened = model(&arguments.run)?;
-    let most = most_items::<f32>(opened.model.event().len());
-    if arguments.steps > most {
-        return Err(format!("--steps: expected at most {most} of shape {}, got {}", opened.model.event(), arguments.steps).into());
-    }
     let parts = arguments.data.parts(arguments.part, opened.settings.seed)?;
+    let shape = opened.model.event();
+    for (_, data) in &parts {
+        opened.events.check(data.as_ref(), shape)?;
+    }
+    fits("--steps", arguments.steps.saturating_mul(arguments.pair.len()), shape)?;
     let events = opened.events.for_evaluation();
     let event = |index: usize| -> Result<Vec<f32>> {
         let mut at = index;

@@ -1,10 +1,10 @@
 //! `mixerflow sample`.
 
-use super::sources::model;
+use super::sources::{fits, model};
 use crate::Result;
 use crate::arguments::Sample;
 use flow_api::Context;
-use flow_train::data::{most_items, npy::Writer};
+use flow_train::data::npy::Writer;
 use flow_train::picture::save_image;
 use flow_train::{Drawing, draw_samples, write_whole};
 
@@ -13,13 +13,19 @@ pub(crate) fn run(arguments: &Sample) -> Result<()> {
     if *count == 0 {
         return Err("--count: expected at least 1, got 0".into());
     }
-    let opened = model(&arguments.run)?;
-    let most = most_items::<f32>(opened.model.event().len());
-    if *count > most {
-        return Err(format!("--count: expected at most {most} samples of shape {}, got {count}", opened.model.event()).into());
+    let is_file = |extension| out.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
+    // A folder that is not there yet has no ending, or a slash behind it.
+    let folder = out.is_dir() || out.extension().is_none() || out.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if !folder && !is_file("png") && !is_file("npy") {
+        return Err(format!(
+            "--out {}: expected FILE.png, FILE.npy or a folder; of a new folder with a dot end the name in /",
+            out.display()
+        )
+        .into());
     }
-    let is_file = |extension| out.extension().is_some_and(|e| e == extension);
-    if is_file("png") {
+    let opened = model(&arguments.run)?;
+    fits("--count", *count, opened.model.event())?;
+    if !folder && is_file("png") {
         let drawing =
             Drawing { count: Some(*count), columns: *columns, temperature: f64::from(*temperature), seed: *seed, half_side: None };
         if draw_samples(out, &opened.model, &opened.events, &drawing)? {
@@ -30,7 +36,7 @@ pub(crate) fn run(arguments: &Sample) -> Result<()> {
         );
     }
     let samples = opened.model.sample(*count, *temperature, &Context::new(*seed))?;
-    if is_file("npy") {
+    if !folder && is_file("npy") {
         return write_whole(out, |file| {
             let mut array = Writer::new(file, out, &[*count, opened.model.event().len()])?;
             array.write(&samples)?;

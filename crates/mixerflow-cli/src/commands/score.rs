@@ -1,10 +1,9 @@
 //! `mixerflow score`.
 
 use super::sources::model;
-use crate::Result;
 use crate::arguments::Score;
+use crate::{Result, output};
 use flow_train::score;
-use std::io::Write;
 
 /// A line of the table.
 struct Line {
@@ -45,21 +44,18 @@ pub(crate) fn run(arguments: &Score) -> Result<()> {
         lines.sort_by(|a, b| key(a).total_cmp(&key(b)));
     }
     let unit = if opened.events.levels().is_some() { "bits_per_dim" } else { "negative_log_likelihood" };
+    let table = table(unit, &lines)?;
     match &arguments.out {
-        Some(path) => {
-            let file = std::fs::File::create(path).map_err(|e| format!("{}: {e}", path.display()))?;
-            write(file, unit, &lines)
-        }
-        None => write(std::io::stdout().lock(), unit, &lines),
+        Some(path) => Ok(std::fs::write(path, table).map_err(|e| format!("{}: {e}", path.display()))?),
+        None => Ok(output::print(table)?),
     }
 }
 
-fn write(to: impl Write, unit: &str, lines: &[Line]) -> Result<()> {
-    let mut table = csv::Writer::from_writer(to);
+fn table(unit: &str, lines: &[Line]) -> Result<String> {
+    let mut table = csv::Writer::from_writer(Vec::new());
     table.write_record(["part", "index", "name", "label", "log_likelihood", unit])?;
     for Line { part, index, name, label, log_likelihood, loss } in lines {
         table.write_record([part, &*index.to_string(), name, label, &log_likelihood.to_string(), &loss.to_string()])?;
     }
-    table.flush()?;
-    Ok(())
+    Ok(String::from_utf8(table.into_inner()?)?)
 }

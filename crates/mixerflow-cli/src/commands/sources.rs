@@ -2,8 +2,8 @@
 
 use crate::Result;
 use crate::arguments::{Data, Part, Scoring, Training};
-use flow_api::spec::{ModelSpec, Spec, from_ron, set_field};
-use flow_train::data::{DataSource, Dataset, Split};
+use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron, set_field};
+use flow_train::data::{DataSource, Dataset, Split, most_items};
 use flow_train::{EvaluateOptions, Settings, checkpoint};
 use std::path::Path;
 use std::sync::Arc;
@@ -25,14 +25,20 @@ fn pairs(set: &[String]) -> Result<Vec<(&str, &str)>> {
     set.iter().map(|text| text.split_once('=').ok_or_else(|| format!("--set {text}: expected PATH=VALUE").into())).collect()
 }
 
+/// `settings` with the fields that are overridden.
+pub(super) fn settings(set: &[String], mut settings: Settings) -> Result<Settings> {
+    for (path, value) in pairs(set)? {
+        if let Some(field) = path.strip_prefix(SETTINGS) {
+            settings = set_field(&settings, field, value).map_err(|e| format!("--set settings: {e}"))?;
+        }
+    }
+    Ok(settings)
+}
+
 impl Training {
     /// `settings` with what the command line says, but for epochs, which take the data.
-    pub(super) fn apply(&self, mut settings: Settings, threads: Option<usize>) -> Result<Settings> {
-        for (path, value) in pairs(&self.set)? {
-            if let Some(field) = path.strip_prefix(SETTINGS) {
-                settings = set_field(&settings, field, value).map_err(|e| format!("--set settings: {e}"))?;
-            }
-        }
+    pub(super) fn apply(&self, settings: Settings, threads: Option<usize>) -> Result<Settings> {
+        let mut settings = self::settings(&self.set, settings)?;
         settings.batch = self.batch.unwrap_or(settings.batch);
         settings.learning_rate = self.learning_rate.unwrap_or(settings.learning_rate);
         settings.seed = self.seed.unwrap_or(settings.seed);
@@ -65,14 +71,17 @@ impl Training {
 
 /// Opens data, telling of every file that is left out.
 pub(super) fn open(source: &DataSource, seed: u64) -> Result<Split> {
-    let split = source.open(seed)?;
+    Ok(tell_skipped(source.open(seed)?))
+}
+
+fn tell_skipped(split: Split) -> Split {
     for skipped in &split.skipped {
         tracing::warn!("{} is left out: {}", skipped.path.display(), skipped.reason);
     }
     if !split.skipped.is_empty() {
         tracing::warn!("{} files are left out", split.skipped.len());
     }
-    Ok(split)
+    split
 }
 
 /// `source` with broken pictures left out, if that is asked for.
@@ -86,11 +95,13 @@ pub(super) fn skipping(source: &DataSource, skip_bad: bool) -> DataSource {
 impl Data {
     /// The parts that are asked for, with their names. With the seed of a run on this data, they are the items that it was trained and can be tested on.
     pub(super) fn parts(&self, part: Part, seed: u64) -> Result<Vec<(&'static str, Arc<dyn Dataset>)>> {
-        let split = open(&skipping(&self.data, self.skip_bad), seed)?;
+        let source = skipping(&self.data, self.skip_bad);
+        // One item is enough where all are asked for.
+        let split = if part == Part::All { tell_skipped(source.open_any(seed)?) } else { open(&source, seed)? };
         Ok(match part {
             Part::Train => vec![("train", split.train)],
             Part::Test => vec![("test", split.test)],
-            Part::All => vec![("train", split.train), ("test", split.test)],
+            Part::All => [("train", split.train), ("test", split.test)].into_iter().filter(|(_, data)| !data.is_empty()).collect(),
         })
     }
 }
@@ -100,6 +111,12 @@ impl Scoring {
     pub(super) fn options(&self) -> EvaluateOptions {
         EvaluateOptions { batch: self.batch, dequantisations: self.dequantisations, ..EvaluateOptions::default() }
     }
+}
+
+/// Checks that `count` of the model's events fit into memory; `option` is what asks for them.
+pub(super) fn fits(option: &str, count: usize, event: EventShape) -> Result<()> {
+    let most = most_items::<f32>(event.len());
+    if count > most { Err(format!("{option}: expected at most {most} events of shape {event}, got {count}").into()) } else { Ok(()) }
 }
 
 /// Opens the model of a run or of a checkpoint.

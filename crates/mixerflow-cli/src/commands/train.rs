@@ -2,7 +2,7 @@
 
 use super::sources::{open, skipping, spec};
 use crate::arguments::Train;
-use crate::{INTERRUPTED, Result, interrupt, logging};
+use crate::{INTERRUPTED, Result, interrupt, logging, output};
 use flow_api::spec::{BuildScope, SpecScalar, to_ron};
 use flow_train::data::Split;
 use flow_train::{Bar, Ending, EventKind, Events, Observer, Report, RunFolder, RunPlan, TrainError, Trainer};
@@ -28,8 +28,10 @@ pub(crate) fn run(arguments: &Train, threads: Option<usize>) -> Result<ExitCode>
         Box::new(Log),
         Box::new(Stop { at: arguments.stop_at, interrupted: interrupted.clone(), raised: stop.clone() }),
     ];
-    let ending = run.train::<f32>(&split.train, &mut observers, &stop).inspect_err(|error| tracing::error!("{error}"))?;
-    println!("{}", path.display());
+    let ending = run
+        .train::<f32>(&split.train, &mut observers, &stop)
+        .inspect_err(|error| tracing::error!(target: logging::FILE_ALONE, "{error}"))?;
+    output::line(path.display())?;
     let was_interrupted = ending == Ending::Stopped && interrupted.load(Ordering::Relaxed);
     Ok(if was_interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }

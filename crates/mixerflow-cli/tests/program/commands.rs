@@ -67,6 +67,14 @@ fn every_command_does_its_work() {
     let area = json["auroc"]["digits"].as_f64().unwrap();
     assert!((0.4..0.6).contains(&area), "{area}");
 
+    // One picture is enough.
+    place.run("sample run --count 1 --out one");
+    place.run("train tiny.ron --data images:samples?grey=1 --validation 0 --batch 2 --steps 2 --out photos");
+    let scores = place.run("score photos --data images:one?grey=1");
+    assert!(scores.lines().count() == 2 && scores.contains("\ntest,0,one/000000.png,"), "{scores}");
+    place.run("sample run --count 4 --out SAMPLES.PNG");
+    assert!(place.path("SAMPLES.PNG").is_file());
+
     place.run("plot run --out curves.png");
     fs::write(place.path("other.ron"), SPEC.replace("layers: 2", "layers: 1")).unwrap();
     let comparison = place.run("compare tiny.ron other.ron --data digits --steps 4 --batch 32");

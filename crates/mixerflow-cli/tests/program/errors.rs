@@ -21,6 +21,12 @@ fn wrong_usage_is_2_and_what_cannot_be_done_is_1() {
         ("train tiny.ron --data images:x?sise=3 --out x", 2, "sise"),
         ("eval run --data digits --part some", 2, "possible values: train, test, all"),
         ("interpolate run --data digits --pair 3 --out x.png", 2, "two numbers with a comma"),
+        ("interpolate run --data digits --pair 3,4 --out x.gif", 2, "use .png"),
+        ("plot run --out x.svg", 2, "use .png"),
+        ("sample run --columns 0 --out x.png", 2, "expected at least 1"),
+        ("embed run --data digits --batch 0 --out x.npy", 2, "expected at least 1"),
+        ("inspect tiny.ron --shape 1,8,8 --threads 0", 2, "0 is not in 1..=1024"),
+        ("inspect tiny.ron --shape 1,8,8 --threads 20000", 2, "20000 is not in 1..=1024"),
         ("train none.ron --data digits --out x", 1, "none.ron: No such file"),
         ("train broken.ron --data digits --out x", 1, "broken.ron:2:10-2:11: Expected integer"),
         ("train tiny.ron --data digits --set layer=3 --out x", 1, "--set: no `layer` in the spec; there are: patch, layers, channel"),
@@ -34,6 +40,8 @@ fn wrong_usage_is_2_and_what_cannot_be_done_is_1() {
         ),
         ("train tiny.ron --data digits --set preprocessing.bit=4 --out x", 1, "no `bit` in `preprocessing`"),
         ("train tiny.ron --data digits --set settings.ema=2 --out x", 1, "ema: expected a decay between 0 and 1, got 2"),
+        ("train tiny.ron --data digits --set settings.patience=0 --out x", 1, "patience: expected at least 1, got 0"),
+        ("train tiny.ron --data digits --lr -1 --out x", 1, "learning_rate: expected a finite number greater than 0 in f32, got -1"),
         ("train tiny.ron --data digits --set patch=3 --out x", 1, "8 is not divisible by patch 3"),
         ("train tiny.ron --data digits --out run", 1, "run: there is a run already"),
         ("train tiny.ron --data digits --out full", 1, "full: no empty folder: `letter.txt` is in it"),
@@ -51,22 +59,29 @@ fn wrong_usage_is_2_and_what_cannot_be_done_is_1() {
         // The beginning of a layer's path that is no layer.
         ("embed run --data digits --layer bijector.layers --out kept.npy", 1, "--layer bijector.layers: the model has no such layer"),
         ("embed run --data digits --out /proc/z.npy", 1, "/proc/z.npy: No such file"),
+        (
+            "interpolate run --data toy:two-moons --pair 0,1 --out x.png",
+            1,
+            "the model is for events of shape (1, 8, 8) in 17 levels, the data has (2)",
+        ),
+        ("interpolate run --data digits --pair 0,1 --steps 99999999 --out x.png", 1, "--steps: expected at most 67108864 events"),
+        ("sample run --count 99999999999 --out x.npy", 1, "--count: expected at most 67108864 events"),
+        ("sample run --out x.jpg", 1, "--out x.jpg: expected FILE.png, FILE.npy or a folder"),
         ("interpolate run --data digits --pair 0,999 --out x.png", 1, "--pair: there is no item 999"),
         ("interpolate run --data digits --pair 0,1 --steps 1 --out x.png", 1, "steps: expected at least 2, got 1"),
         ("sample run --count 0 --out x.png", 1, "--count: expected at least 1, got 0"),
-        (
-            "sample run --count 18446744073709551615 --out x.png",
-            1,
-            "--count: expected at most 67108864 samples of shape (1, 8, 8), got 184",
-        ),
         (
             "train tiny.ron --data digits --batch 18446744073709551615 --out x",
             1,
             "batch: expected at most 67108864 events of shape (1, 8, 8)",
         ),
-        ("interpolate run --data digits --pair 0,1 --steps 18446744073709551615 --out x.png", 1, "--steps: expected at most 67108864"),
         ("sample run --temperature=-1 --out x.png", 1, "temperature"),
         ("sample run --out /proc/samples.png", 1, "/proc/samples.png"),
+        ("inspect tiny.ron --shape 1,8,8 --set preprocessing.logit=-1.0", 1, "preprocessing.logit: expected 0 ≤ α < 0.5, got -1"),
+        ("inspect tiny.ron --shape 1,8,8 --set preprocessing.levels=0", 1, "levels: expected 2 to 256, got 0"),
+        ("inspect tiny.ron --shape 1,8,8 --set settings.clip=-1", 1, "clip: expected a finite number greater than 0 in f32, got -1"),
+        ("inspect tiny.ron --shape 1,8,8 --set settings.foo=3", 1, "no `foo`"),
+        ("compare tiny.ron --data digits --dequantisations 0 --out x", 1, "dequantisations: expected at least 1, got 0"),
         ("inspect tiny.ron", 1, "--shape: the spec states no shape"),
         ("inspect tiny.ron --shape 1,2", 1, "--shape: expected C,H,W or D, got 2 numbers"),
         ("import tiny.ron --out x", 1, "tiny.ron: "),
@@ -128,4 +143,48 @@ fn bad_pictures_are_named_or_left_out() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("zz.jpg is left out") && text.contains("1 files are left out"), "{text}");
     assert_eq!(place.read("photos/data.txt").trim(), "images:pictures?skip-bad=1");
+}
+
+/// A comparison of which a spec fails has the others' results, and fails.
+#[test]
+fn a_failed_spec_fails_the_comparison() {
+    let place = Place::new();
+    fs::write(place.path("vectors.ron"), "VectorFlow(flows: [LuLinear()])").unwrap();
+    let output = place.program("compare tiny.ron vectors.ron --data digits --steps 2 --batch 32").output().unwrap();
+    let (table, text) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.status.code(), text.as_ref()), (Some(1), "mixerflow: 1 of 2 specs failed\n"));
+    assert!(table.contains("\ntiny ") && table.contains("vectors: failed: "), "{table}");
+}
+
+#[test]
+fn a_failed_step_is_told_once() {
+    let place = Place::new();
+    let (code, text) = place.fail(&train("run", "--steps 50 --lr 1e30 --set settings.warm_up=1"));
+    assert!(code == 1 && text.starts_with("mixerflow: step ") && text.lines().count() == 1, "{text}");
+    assert!(place.read("run/log").contains("ERROR step "));
+}
+
+/// Nobody reads any more: silence. A full disk: one line.
+#[cfg(target_os = "linux")]
+#[test]
+fn results_that_cannot_be_written_are_no_panic() {
+    let place = Place::new();
+    place.run(&train("run", "--steps 2"));
+    for command in [
+        "eval run --data digits",
+        "score run --data digits",
+        "inspect tiny.ron --shape 1,8,8",
+        "completions bash",
+        "train --resume --out run",
+    ] {
+        let (reader, closed) = std::io::pipe().unwrap();
+        drop(reader);
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let message = "mixerflow: standard output: No space left on device (os error 28)\n";
+        for (to, expected) in [(std::process::Stdio::from(closed), ""), (full.into(), message)] {
+            let mut program = std::process::Command::new(assert_cmd::cargo::cargo_bin("mixerflow"));
+            let output = program.current_dir(place.path("")).args(command.split_whitespace()).stdout(to).output().unwrap();
+            assert_eq!((String::from_utf8_lossy(&output.stderr).as_ref(), output.status.code()), (expected, Some(1)), "{command}");
+        }
+    }
 }

@@ -105,6 +105,13 @@ fn a_kill_at_any_moment_loses_nothing() {
 #[cfg(unix)]
 #[test]
 fn an_interrupt_finishes_the_step_and_a_second_process_is_refused() {
+    for signal in ["-INT", "-TERM"] {
+        is_stopped_by(signal);
+    }
+}
+
+#[cfg(unix)]
+fn is_stopped_by(signal: &str) {
     let place = Place::new();
     let arguments = train("run", "--steps 1000000 --report-every 100000");
     let mut child = started(&place, &arguments);
@@ -116,11 +123,11 @@ fn an_interrupt_finishes_the_step_and_a_second_process_is_refused() {
     let (code, text) = place.fail("train --resume --out run");
     assert!(code == 1 && text.contains("run: another process is training here"), "{text}");
 
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{text}");
-    assert!(text.contains("stopping after this step"), "{text}");
+    assert!(text.contains("stopping after this step"), "{signal}: {text}");
     place.run("train --resume --out run --stop-at 1");
     place.run("eval run --data digits");
 }

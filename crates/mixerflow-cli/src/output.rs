@@ -1,0 +1,16 @@
+//! Results to standard output: unlike `println!`, a pipe that is closed or a disk that is full is an error and no panic.
+
+use std::fmt::Display;
+use std::io::{Error, Result, Write};
+
+/// Writes a text as it is.
+pub(crate) fn print(text: impl Display) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    // The kind stays: `main` is silent about a broken pipe.
+    write!(out, "{text}").and_then(|()| out.flush()).map_err(|e| Error::new(e.kind(), format!("standard output: {e}")))
+}
+
+/// Writes a line.
+pub(crate) fn line(text: impl Display) -> Result<()> {
+    print(format_args!("{text}\n"))
+}
