@@ -87,7 +87,7 @@ fn a_kill_at_any_moment_loses_nothing() {
     for kill in 0..KILLS {
         let mut child = started(&place, &arguments);
         moment = moment.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        std::thread::sleep(Duration::from_millis(5 + (moment >> 33) % 120));
+        std::thread::sleep(Duration::from_millis(5 + (moment >> 33) % 240));
         let finished = child.try_wait().unwrap();
         child.kill().unwrap();
         let output = child.wait_with_output().unwrap();
