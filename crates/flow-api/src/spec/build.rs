@@ -78,14 +78,14 @@ pub struct BuildScope<D> {
     path: String,
     /// How many flows stand before this one in its list, counted over layers: couplings alternate by it.
     index: usize,
-    /// Parameters of the flows that were built so far in the whole model.
-    parameters: Arc<AtomicUsize>,
+    /// Parameters of the flows that were built so far, while a whole model is built.
+    parameters: Option<Arc<AtomicUsize>>,
 }
 
 impl<D: Clone> BuildScope<D> {
     /// The root of a model.
     pub fn new(device: D, seed: u64) -> Self {
-        Self { device, seed, path: String::new(), index: 0, parameters: Arc::default() }
+        Self { device, seed, path: String::new(), index: 0, parameters: None }
     }
 
     /// The scope of a part.
@@ -143,6 +143,11 @@ impl<D: Clone> BuildScope<D> {
         if (1..=MAX_LAYERS).contains(&value) { Ok(value) } else { Err(self.field_error(field, format!("1 to {MAX_LAYERS}"), value)) }
     }
 
+    /// The same for another model, whose parameters are counted for themselves.
+    fn of_model(&self) -> Self {
+        Self { parameters: Some(Arc::default()), ..self.clone() }
+    }
+
     /// Builds a flow and counts its parameters, those of its parts once.
     fn counted<E: Scalar>(
         &self,
@@ -151,10 +156,13 @@ impl<D: Clone> BuildScope<D> {
     where
         D: FlowDevice<E>,
     {
-        let before = self.parameters.load(Ordering::Relaxed);
+        let so_far = self.parameters.as_deref();
+        let before = so_far.map_or(0, |so_far| so_far.load(Ordering::Relaxed));
         let flow = build()?;
         let all = before.saturating_add(parameter_count(&flow));
-        self.parameters.store(all, Ordering::Relaxed);
+        if let Some(so_far) = so_far {
+            so_far.store(all, Ordering::Relaxed);
+        }
         if all <= MAX_PARAMETERS { Ok(flow) } else { Err(self.field_error("parameters", format!("at most {MAX_PARAMETERS} in all"), all)) }
     }
 
@@ -201,7 +209,7 @@ macro_rules! spec_scalar {
                 if event.len() > MAX_EVENT {
                     return Err(SpecError::Event { path: spec.kind().to_owned(), expected: "at most 67,108,864 numbers", got: event.to_string() });
                 }
-                let mut model = spec.$model(event, scope)?;
+                let mut model = spec.$model(event, &scope.of_model())?;
                 model.preprocessing = spec.preprocessing();
                 Ok(model)
             }
@@ -501,15 +509,18 @@ mod tests {
 
     #[test]
     fn parameters_are_counted_over_the_model() {
-        let scope = BuildScope::new(DefaultDevice::default(), 1);
-        let build = |text: &str| {
-            let spec: FlowSpec = from_ron(text).unwrap();
-            f32::row_flow(spec.0.as_ref(), 4, &scope.child("flow")).map(|flow| parameter_count(&flow))
-        };
-        let one = build("LuLinear()").unwrap();
-        assert_eq!(build("LuLinear()").unwrap(), one);
-        assert_eq!(scope.parameters.load(Ordering::Relaxed), 2 * one);
-        scope.parameters.store(MAX_PARAMETERS - one + 1, Ordering::Relaxed);
-        assert_eq!(build("LuLinear()").unwrap_err().to_string(), "flow: parameters: expected at most 536870912 in all, got 536870913");
+        let spec: FlowSpec = from_ron("LuLinear()").unwrap();
+        let root = BuildScope::new(DefaultDevice::default(), 1);
+        let scope = root.of_model();
+        let build =
+            |scope: &BuildScope<DefaultDevice>| f32::row_flow(spec.0.as_ref(), 4, &scope.child("flow")).map(|flow| parameter_count(&flow));
+        let one = build(&scope).unwrap();
+        assert_eq!(build(&scope).unwrap(), one);
+        let count = scope.parameters.as_deref().unwrap();
+        assert_eq!(count.load(Ordering::Relaxed), 2 * one);
+        count.store(MAX_PARAMETERS - one + 1, Ordering::Relaxed);
+        assert_eq!(build(&scope).unwrap_err().to_string(), "flow: parameters: expected at most 536870912 in all, got 536870913");
+        // Others, of the same scope too, begin at nothing.
+        assert!(build(&scope.of_model()).is_ok() && build(&root).is_ok());
     }
 }

@@ -238,15 +238,12 @@ impl<'a, E: Scalar> FactoredKernel<'a, E> {
         }
     }
 
-    /// y → x\[π\] in place, and U x\[π\].
-    fn solve(&self, values: &mut [E], lanes: usize) -> Buffer<E> {
+    /// y → U x\[π\] in place.
+    fn solve_lower(&self, values: &mut [E], lanes: usize) {
         for (values, &b) in values.chunks_exact_mut(lanes).zip(self.bias) {
             values.iter_mut().for_each(|y| *y -= b);
         }
         self.lower.solve(values, lanes);
-        let u = Buffer::copy_of(values);
-        self.upper.solve(values, lanes);
-        u
     }
 
     /// With u = U x\[π\]: ∂L/∂L = ∂L/∂y uᵀ, ∂L/∂u = Lᵀ ∂L/∂y, ∂L/∂U = ∂L/∂u x\[π\]ᵀ and ∂L/∂x\[π\] = Uᵀ ∂L/∂u.
@@ -284,7 +281,8 @@ impl<E: Scalar> RowKernel<E> for FactoredKernel<'_, E> {
     }
 
     fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {
-        self.solve(values, lanes.lanes);
+        self.solve_lower(values, lanes.lanes);
+        self.upper.solve(values, lanes.lanes);
         let x = Buffer::copy_of(values);
         self.put_back(&x, lanes.lanes, values);
         lanes.log_det.iter_mut().for_each(|l| *l -= self.log_det);
@@ -299,7 +297,9 @@ impl<E: Scalar> RowKernel<E> for FactoredKernel<'_, E> {
     }
 
     fn pullback_inverting(&self, values: &mut [E], cotangent: &mut [E], pull: &Pull<'_, E>, sums: &mut [E]) -> Result<()> {
-        let u = self.solve(values, pull.lanes);
+        self.solve_lower(values, pull.lanes);
+        let u = Buffer::copy_of(values);
+        self.upper.solve(values, pull.lanes);
         let x = Buffer::copy_of(values);
         self.pull(&x, &u, cotangent, pull.lanes, sums);
         self.put_back(&x, pull.lanes, values);
