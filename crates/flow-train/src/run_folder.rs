@@ -157,7 +157,7 @@ impl RunFolder {
         let mut trainer = self.trainer::<E>(data.clone())?;
         // A report that a kill cut off is made good in any case.
         let metrics = Metrics::new(self.path.join(METRICS));
-        let mut files: Vec<Box<dyn Observer<E> + Send>> = if is_done(&trainer) {
+        let mut files: Vec<Box<dyn Observer<E> + Send>> = if trainer.is_done() {
             // With these settings nothing was trained: the checkpoint keeps its own.
             settle(&self.path.join(LATEST), is_checkpoint)?;
             vec![Box::new(metrics)]
@@ -281,12 +281,6 @@ fn check_checkpoint(path: &Path, plan: &RunPlan) -> Result<()> {
         return Err(TrainError::Setting { field: "steps", expected: format!("at least {made}, which are made"), got: steps.to_string() });
     }
     Ok(())
-}
-
-/// Whether the run ends before its next step.
-fn is_done<E: SpecScalar>(trainer: &Trainer<E>) -> bool {
-    let (Progress { step, stale, .. }, settings) = (trainer.progress(), trainer.settings());
-    step >= settings.steps || settings.patience.is_some_and(|patience| stale >= patience)
 }
 
 /// Refuses a folder that holds anything besides what is left of the same beginning, cut off: its lock, which is empty, and files of the same plan.

@@ -265,13 +265,22 @@ impl<E: SpecScalar> Trainer<E> {
         Ok(self.model)
     }
 
+    /// Whether the run ends before its next step.
+    pub(crate) fn is_done(&self) -> bool {
+        self.optimiser.steps() >= self.settings.steps || self.is_stale()
+    }
+
+    fn is_stale(&self) -> bool {
+        self.settings.patience.is_some_and(|patience| self.stale >= patience)
+    }
+
     fn steps(&mut self, observer: &mut (dyn Observer<E> + Send), stop: &AtomicBool) -> Result<Ending> {
         let mut order = TrainOrder::new(Shuffle { seed: self.settings.seed }, self.train.len(), self.settings.batch)?;
         order.seek(self.optimiser.steps());
         let mut batches = Loader::new(self.train.clone(), order, READ_AHEAD)?;
         let mut gradients = Gradients::zeros(&self.model);
         while self.optimiser.steps() < self.settings.steps {
-            if self.settings.patience.is_some_and(|patience| self.stale >= patience) {
+            if self.is_stale() {
                 return Ok(Ending::Early);
             }
             if stop.load(Ordering::Relaxed) {

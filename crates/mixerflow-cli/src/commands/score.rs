@@ -3,7 +3,8 @@
 use super::sources::model;
 use crate::arguments::Score;
 use crate::{Result, output};
-use flow_train::score;
+use flow_train::{score, write_whole};
+use std::io::Write;
 
 /// A line of the table.
 struct Line {
@@ -46,7 +47,7 @@ pub(crate) fn run(arguments: &Score) -> Result<()> {
     let unit = if opened.events.levels().is_some() { "bits_per_dim" } else { "negative_log_likelihood" };
     let table = table(unit, &lines)?;
     match &arguments.out {
-        Some(path) => Ok(std::fs::write(path, table).map_err(|e| format!("{}: {e}", path.display()))?),
+        Some(path) => write_whole(path, |file| Ok(file.write_all(table.as_bytes()).map_err(|e| format!("{}: {e}", path.display()))?)),
         None => Ok(output::print(table)?),
     }
 }
