@@ -43,7 +43,7 @@ fn sides(criterion: &mut Criterion) {
         .expect("parameters");
         let x = normal(dim * rows, "x", 1.0);
         flow.initialise(&x, rows, &Context::new(0)).expect("rows that vary");
-        let kernel = flow.prepare(&Context::new(0)).expect("a kernel");
+        let kernel = flow.prepare(rows, &Context::new(0)).expect("a kernel");
         let view = RowView::single(dim);
         let pass = RowPass { view: &view, kernel: kernel.as_ref(), path: "", condition: None, spread: false };
         let log_det = vec![1.0 / rows as f32; rows];

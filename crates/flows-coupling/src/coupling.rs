@@ -143,8 +143,8 @@ impl<T: Transformer<E>, E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for Coupling<
         self.partition.dim()
     }
 
-    fn prepare<'a>(&'a self, _: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
-        Ok(Box::new(Kernel { partition: self.partition, net: self.net.kernel(), transformer: &self.transformer }))
+    fn prepare<'a>(&'a self, rows: usize, _: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+        Ok(Box::new(Kernel { partition: self.partition, net: self.net.kernel(rows), transformer: &self.transformer }))
     }
 
     fn plain(&self) -> Option<&dyn PlainRows<E, D>> {

@@ -253,7 +253,7 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ContinuousFlow<E, D> {
         self.field.net().input()
     }
 
-    fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+    fn prepare<'a>(&'a self, _: usize, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         let end = self.end_time();
         if !end.is_finite() {
             return Err(setting("sqrt_end_time", "a finite number", end.sqrt()));

@@ -139,7 +139,7 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ResidualFlow<E, D> {
         self.g.net().input()
     }
 
-    fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+    fn prepare<'a>(&'a self, _: usize, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         Ok(Box::new(ResidualKernel {
             chain_rule: self.g.chain_rule(),
             mlp: self.g.kernel()?,

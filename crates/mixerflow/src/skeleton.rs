@@ -34,8 +34,14 @@ impl<E: Scalar, D: FlowDevice<E>> Side<E, D> {
         })
     }
 
-    fn run<R>(&self, condition: Option<&HostCondition<E>>, cx: &Context<E, D>, f: impl FnOnce(&RowPass<'_, E>) -> Result<R>) -> Result<R> {
-        let kernel = self.flow.prepare(cx)?;
+    fn run<R>(
+        &self,
+        batch: usize,
+        condition: Option<&HostCondition<E>>,
+        cx: &Context<E, D>,
+        f: impl FnOnce(&RowPass<'_, E>) -> Result<R>,
+    ) -> Result<R> {
+        let kernel = self.flow.prepare(batch * self.view.rows(), cx)?;
         f(&RowPass { view: &self.view, kernel: kernel.as_ref(), path: cx.path(), condition, spread: false })
     }
 }
@@ -185,13 +191,13 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
         self.layers.iter().flatten().map(move |(path, side)| (side, cx.child(path)))
     }
 
-    /// The kernels of a layer, with what passes in a direction need if there will be any.
-    fn prepare(&self, layer: usize, direction: Option<Direction>, cx: &Context<E, D>) -> Result<Vec<ReadySide<'_, E>>> {
+    /// The kernels of a layer for a batch, with what passes in a direction need if there will be any.
+    fn prepare(&self, layer: usize, batch: usize, direction: Option<Direction>, cx: &Context<E, D>) -> Result<Vec<ReadySide<'_, E>>> {
         let sides = self.layers.get(layer).into_iter().flatten();
         sides
             .map(|(path, Recorded(side))| {
                 let cx = cx.child(path);
-                let kernel = side.flow.prepare(&cx)?;
+                let kernel = side.flow.prepare(batch * side.view.rows(), &cx)?;
                 if let Some(direction) = direction {
                     kernel.prepare_for(direction);
                 }
@@ -259,7 +265,7 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
         schedule(
             self.layers.len(),
             count,
-            |step| self.prepare(layer(step), Some(direction), cx),
+            |step| self.prepare(layer(step), batch, Some(direction), cx),
             |step, group, sides| {
                 let passes: Vec<_> = sides.iter().map(|side| side.pass(condition.as_ref(), count)).collect();
                 let (samples, results) = &mut *groups[group].lock().unwrap_or_else(PoisonError::into_inner);
@@ -356,13 +362,13 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
         let mut values = to_host(&x);
         for (Recorded(side), cx) in self.sides(cx) {
             if leads_to(cx.path(), layer) {
-                let Some(kernel) = side.flow.prepare_until(layer, &cx)? else { return Ok(None) };
+                let Some(kernel) = side.flow.prepare_until(layer, batch * side.view.rows(), &cx)? else { return Ok(None) };
                 let pass =
                     RowPass { view: &side.view, kernel: kernel.as_ref(), path: cx.path(), condition: condition.as_ref(), spread: false };
                 pass.forward(&mut values, false)?;
                 return Ok(Some(values));
             }
-            side.run(condition.as_ref(), &cx, |pass| pass.forward(&mut values, false))?;
+            side.run(batch, condition.as_ref(), &cx, |pass| pass.forward(&mut values, false))?;
         }
         Ok((cx.path() == layer).then_some(values))
     }
@@ -480,7 +486,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
             let mut matrix = vec![E::zero(); rows * side.view.dim()];
             side.view.gather(&values, 0, rows, &mut matrix);
             side.flow.initialise(&matrix, rows, &cx)?;
-            side.run(condition.as_ref(), &cx, |pass| pass.forward(&mut values, false))?;
+            side.run(batch, condition.as_ref(), &cx, |pass| pass.forward(&mut values, false))?;
         }
         Ok(x.device().tensor_from_vec(values, shape))
     }
@@ -547,7 +553,7 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
             count,
             |step| {
                 let layer = layers - 1 - step;
-                self.prepare(layer, directions.get(layer).copied().flatten(), cx)
+                self.prepare(layer, batch, directions.get(layer).copied().flatten(), cx)
             },
             |_, group, sides| {
                 let passes: Vec<_> = sides.iter().map(|side| side.pass(condition.as_ref(), count)).collect();

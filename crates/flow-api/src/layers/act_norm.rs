@@ -91,7 +91,7 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ActNorm<E, D> {
         self.shift.values().len()
     }
 
-    fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+    fn prepare<'a>(&'a self, _: usize, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         let part = AffinePart { map: Box::new(self.map(cx)?), parameters: parameter_count(self) };
         Ok(Box::new(AffineKernel::new(part, Vec::new())))
     }

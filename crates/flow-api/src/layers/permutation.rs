@@ -112,7 +112,7 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for Permutation<D> {
         self.indices.len()
     }
 
-    fn prepare<'a>(&'a self, _: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+    fn prepare<'a>(&'a self, _: usize, _: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         let part = AffinePart { map: Box::new(Map(&self.indices)), parameters: 0 };
         Ok(Box::new(AffineKernel::new(part, Vec::new())))
     }

@@ -147,7 +147,7 @@ impl<E: Scalar, D: FlowDevice<E> + Send + Sync, B: Bijector<(usize, usize), E, D
         self.dim
     }
 
-    fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+    fn prepare<'a>(&'a self, _: usize, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         Ok(Box::new(BlockedKernel {
             inner: &self.inner,
             device: &self.device,

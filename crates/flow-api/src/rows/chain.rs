@@ -130,7 +130,7 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for RowChain<E, D> {
         self.dim
     }
 
-    fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+    fn prepare<'a>(&'a self, rows: usize, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         let mut links: Vec<Link<'a, E>> = Vec::with_capacity(self.flows.len());
         let mut at = 0;
         while let Some(flow) = self.flows.get(at) {
@@ -149,27 +149,27 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for RowChain<E, D> {
                 links.push(Link { path, parameters, kernel: Box::new(AffineKernel::new(part, parts.collect())) });
             } else {
                 at += 1;
-                let kernel = flow.prepare(&first).map_err(|e| e.in_layer(&path))?;
+                let kernel = flow.prepare(rows, &first).map_err(|e| e.in_layer(&path))?;
                 links.push(Link { path, parameters: parameter_count(flow), kernel });
             }
         }
         Ok(Box::new(ChainKernel(links)))
     }
 
-    fn prepare_until<'a>(&'a self, layer: &str, cx: &Context<E, D>) -> Result<Option<Box<dyn RowKernel<E> + 'a>>> {
+    fn prepare_until<'a>(&'a self, layer: &str, rows: usize, cx: &Context<E, D>) -> Result<Option<Box<dyn RowKernel<E> + 'a>>> {
         if cx.path() == layer {
-            return self.prepare(cx).map(Some);
+            return self.prepare(rows, cx).map(Some);
         }
         let mut links = Vec::new();
         for (i, flow) in self.flows.iter().enumerate() {
             let cx = cx.child(i);
             let (path, parameters) = (cx.path().to_owned(), parameter_count(flow));
             if leads_to(cx.path(), layer) {
-                let last = flow.prepare_until(layer, &cx).map_err(|e| e.in_layer(cx.path()))?;
+                let last = flow.prepare_until(layer, rows, &cx).map_err(|e| e.in_layer(cx.path()))?;
                 links.extend(last.map(|kernel| Link { path, parameters, kernel }));
                 return Ok((links.len() > i).then(|| Box::new(ChainKernel(links)) as Box<dyn RowKernel<E> + 'a>));
             }
-            let kernel = flow.prepare(&cx).map_err(|e| e.in_layer(cx.path()))?;
+            let kernel = flow.prepare(rows, &cx).map_err(|e| e.in_layer(cx.path()))?;
             links.push(Link { path, parameters, kernel });
         }
         Ok(None)
@@ -188,7 +188,8 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for RowChain<E, D> {
         for (i, flow) in self.flows.iter_mut().enumerate() {
             let cx = cx.child(i);
             flow.initialise(&so_far, rows, &cx).map_err(|e| e.in_layer(cx.path()))?;
-            forward_in_blocks(flow.prepare(&cx)?.as_ref(), &mut so_far, rows, condition.as_ref()).map_err(|e| e.in_layer(cx.path()))?;
+            forward_in_blocks(flow.prepare(rows, &cx)?.as_ref(), &mut so_far, rows, condition.as_ref())
+                .map_err(|e| e.in_layer(cx.path()))?;
         }
         Ok(())
     }

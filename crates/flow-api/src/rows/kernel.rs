@@ -182,18 +182,19 @@ pub trait RowFlow<E: Scalar, D: FlowDevice<E>>: Module<E> {
     /// d.
     fn dim(&self) -> usize;
 
-    /// Makes the kernel for one call: reads the context's mode and noise and this flow's path from it.
+    /// Makes the kernel for one call: reads the context's mode and noise and this flow's path from it. `rows` is how many the call has in all, so that work on the weights is done where it
+    /// spares work on the rows; passes that belong together are prepared with the same number.
     ///
     /// # Errors
     /// Use before initialisation; parameters that admit no bijection.
-    fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>>;
+    fn prepare<'a>(&'a self, rows: usize, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>>;
 
     /// As [`RowFlow::prepare`], up to and with the part with this dotted path; none if there is no such part here. The context's path is this flow's own.
     ///
     /// # Errors
     /// As [`RowFlow::prepare`].
-    fn prepare_until<'a>(&'a self, layer: &str, cx: &Context<E, D>) -> Result<Option<Box<dyn RowKernel<E> + 'a>>> {
-        if cx.path() == layer { self.prepare(cx).map(Some) } else { Ok(None) }
+    fn prepare_until<'a>(&'a self, layer: &str, rows: usize, cx: &Context<E, D>) -> Result<Option<Box<dyn RowKernel<E> + 'a>>> {
+        if cx.path() == layer { self.prepare(rows, cx).map(Some) } else { Ok(None) }
     }
 
     /// This flow as an affine map, if it is one: neighbours in a [`RowChain`](crate::RowChain) are then multiplied together.

@@ -70,7 +70,7 @@ fn with_pass<E: Scalar, D: FlowDevice<E>, F: RowFlow<E, D> + ?Sized, R>(
     let view = RowView::single(flow.dim());
     let condition = HostCondition::of(cx, flow.condition_width(), batch)?;
     let path = cx.layer(flow.kind());
-    let kernel: Box<dyn RowKernel<E> + '_> = flow.prepare(cx).map_err(|e| e.in_layer(path))?;
+    let kernel: Box<dyn RowKernel<E> + '_> = flow.prepare(batch, cx).map_err(|e| e.in_layer(path))?;
     f(&RowPass { view: &view, kernel: kernel.as_ref(), path, condition: condition.as_ref(), spread: false })
 }
 
@@ -141,7 +141,7 @@ impl<N: Dim, E: Scalar, D: FlowDevice<E>, F: RowFlow<E, D>> Bijector<(usize, N),
         let (batch, _) = check(&self.0, x.shape(), "forward", cx)?;
         let condition = HostCondition::of(cx, self.0.condition_width(), batch)?;
         let path = cx.layer(self.0.kind());
-        let Some(kernel) = self.0.prepare_until(layer, cx).map_err(|e| e.in_layer(path))? else { return Ok(None) };
+        let Some(kernel) = self.0.prepare_until(layer, batch, cx).map_err(|e| e.in_layer(path))? else { return Ok(None) };
         let view = RowView::single(self.0.dim());
         let mut values = to_host(&x);
         RowPass { view: &view, kernel: kernel.as_ref(), path, condition: condition.as_ref(), spread: false }.forward(&mut values, false)?;

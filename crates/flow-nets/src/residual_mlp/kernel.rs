@@ -3,12 +3,14 @@
 use super::ResidualMlpConfig;
 use super::activation::{Activation, Gelu, Nonlinear, Relu, Silu, Tanh};
 use super::epilogue::{Activated, ActivatedBeside, Pulled, PulledOntoSkip, Shifted, Summed};
+use super::folded::Folded;
+use super::linear::{Affine, Sums, Weight, rows};
 use flow_api::{FlowError, Result, RowTape, Scalar};
 use flow_kernels::matmul::{Accumulate, Bias, Epilogue, Operand, matmul, matmul_with, transpose};
-use flow_kernels::simd::{add, add_lanes, axpy};
-use flow_kernels::workspace::{Buffer, fetch};
+use flow_kernels::simd::{add, add_lanes};
+use flow_kernels::workspace::Buffer;
 use std::marker::PhantomData;
-use std::sync::OnceLock;
+use std::ops::Deref;
 
 /// Features so few that they would leave half of a register empty.
 const FEW: usize = 8;
@@ -16,81 +18,10 @@ const FEW: usize = 8;
 /// Inputs so few that what follows from them alone is sooner computed again than written to memory and read back.
 const FEW_INPUTS: usize = 32;
 
-/// y = W x + b with W (outputs × inputs) row-major.
-#[derive(Debug)]
-pub(super) struct Affine<'a, E: Scalar> {
-    weight: &'a [E],
-    bias: &'a [E],
-    /// Wᵀ, row-major, from the first forward pass on.
-    turned: OnceLock<Buffer<E>>,
-}
-
-impl<'a, E: Scalar> Affine<'a, E> {
-    pub(super) fn new(weight: &'a [E], bias: &'a [E]) -> Self {
-        Self { weight, bias, turned: OnceLock::new() }
-    }
-
-    fn outputs(&self) -> usize {
-        self.bias.len()
-    }
-
-    fn inputs(&self) -> usize {
-        self.weight.len() / self.bias.len()
-    }
-
-    fn weight(&self) -> Operand<'_, E> {
-        Operand::new(self.weight, self.outputs(), self.inputs())
-    }
-
-    /// Wᵀ as rows: turned once, not by every block's product.
-    fn turned(&self) -> Operand<'_, E> {
-        let turned = self.turned.get_or_init(|| {
-            let mut turned = Buffer::take(self.weight.len());
-            fetch(self.weight);
-            transpose(&mut turned, self.weight());
-            turned
-        });
-        Operand::new(turned, self.inputs(), self.outputs())
-    }
-
-    /// Takes this layer's sums, those of the weight and of the bias, off the end of `sums`; those in front of them.
-    fn take_sums<'s>(&self, sums: &'s mut [E]) -> (Sums<'s, E>, &'s mut [E]) {
-        let (before, own) = sums.split_at_mut(sums.len() - self.weight.len() - self.bias.len());
-        let (weight, bias) = own.split_at_mut(self.weight.len());
-        (Sums { weight, bias }, before)
-    }
-}
-
-/// A layer between hidden units, whose values are row-major: the features of a lane side by side.
-impl<E: Scalar> Affine<'_, E> {
-    /// X Wᵀ; the epilogue adds the bias.
-    fn product(&self, x: &[E], accumulate: Accumulate, y: &mut [E], epilogue: &mut impl Epilogue<E>) {
-        matmul_with(y, accumulate, rows(x, self.inputs()), self.turned(), epilogue);
-    }
-
-    /// G W.
-    fn pull(&self, cotangent: &[E], epilogue: &mut impl Epilogue<E>) -> Buffer<E> {
-        let cotangent = rows(cotangent, self.outputs());
-        let mut pulled = Buffer::take(cotangent.rows() * self.inputs());
-        matmul_with(&mut pulled, Accumulate::Replace, cotangent, self.weight(), epilogue);
-        pulled
-    }
-
-    /// Adds Gᵀ X to the weight's sums.
-    fn add_outer(&self, cotangent: &[E], x: &[E], weight: &mut [E]) {
-        matmul(weight, Accumulate::Add, rows(cotangent, self.outputs()).transposed(), rows(x, self.inputs()));
-    }
-}
-
-/// Hidden values: one row a lane.
-fn rows<E>(x: &[E], features: usize) -> Operand<'_, E> {
-    Operand::new(x, x.len() / features, features)
-}
-
-/// Gradients of an affine map, to be added to.
-struct Sums<'s, E> {
-    weight: &'s mut [E],
-    bias: &'s mut [E],
+/// The cotangent of the hidden values in front of a block, so far as it came through later blocks or the last layer, and the sums of what added to them last.
+struct Hidden<'s, E: Scalar> {
+    cotangent: Buffer<E>,
+    sums: Sums<'s, E>,
 }
 
 /// A [`ResidualMlp`](super::ResidualMlp) made ready for one call: its weights, borrowed.
@@ -103,6 +34,8 @@ pub struct ResidualMlpKernel<'a, E: Scalar> {
     pub(super) initial: Affine<'a, E>,
     pub(super) blocks: Vec<[Affine<'a, E>; 2]>,
     pub(super) last: Affine<'a, E>,
+    /// In place of the last layer and the last block's second, where that is less work.
+    folded: Option<Folded<E>>,
 }
 
 /// Compiles a call for the activation that the config names.
@@ -117,60 +50,73 @@ macro_rules! for_activation {
     };
 }
 
-impl<E: Scalar> ResidualMlpKernel<'_, E> {
+impl<'a, E: Scalar> ResidualMlpKernel<'a, E> {
+    pub(super) fn new(
+        config: &'a ResidualMlpConfig,
+        initial: Affine<'a, E>,
+        blocks: Vec<[Affine<'a, E>; 2]>,
+        last: Affine<'a, E>,
+        rows: usize,
+    ) -> Self {
+        let folded = config.folds(rows).then(|| Folded::new(&initial, &blocks, &last));
+        Self { config, initial, blocks, last, folded }
+    }
+
     fn parameters(&self) -> usize {
-        let len = |layer: &Affine<'_, E>| layer.weight.len() + layer.bias.len();
-        len(&self.initial) + self.blocks.iter().flatten().map(len).sum::<usize>() + len(&self.last)
+        self.initial.len() + self.blocks.iter().flatten().map(Affine::len).sum::<usize>() + self.last.len()
     }
 
-    /// Length of the sums of [`ResidualMlpKernel::pullback`]: one a parameter, in the order of the module's visit, and more where those of the last weight are spread.
-    ///
-    /// That is so where inputs are few and outputs no more than hidden values: what the last layer saw, h = W₀ x + b₀ + Σ (W₁ v + b₁) over the blocks with v = φ(…), is not kept then,
-    /// and its weight's gradient G hᵀ is put together of G xᵀ and one G vᵀ a block, summed over all rows. G vᵀ of the last block lies where the weight's own sums would, those of the other
-    /// blocks and G xᵀ behind all parameters.
+    /// The parameters whose gradients are sums over rows as they stand: all, or those in front of the last block's second layer.
+    fn direct_len(&self) -> usize {
+        let folded = self.folded.as_ref().and(self.blocks.last()).map_or(0, |[_, second]| second.len() + self.last.len());
+        self.parameters() - folded
+    }
+
+    /// Length of the sums of [`ResidualMlpKernel::pullback`]: one a parameter, in the order of the module's visit, and where layers are multiplied together the sums for their products in
+    /// place of the last parameters.
     pub fn sums_len(&self) -> usize {
-        self.parameters() + if self.keeps_exit() { 0 } else { self.of_blocks_len() + self.config.outputs * self.initial.inputs() }
-    }
-
-    fn of_blocks_len(&self) -> usize {
-        (self.blocks.len() - 1) * self.last.weight.len()
+        self.direct_len() + self.folded.as_ref().map_or(0, Folded::sums_len)
     }
 
     /// Adds to the parameters' gradients what the sums over all rows make.
     pub fn finish(&self, sums: &[E], gradients: &mut [E]) {
-        if self.keeps_exit() {
-            return add(gradients, sums);
-        }
-        let (own, behind) = sums.split_at(self.parameters());
-        let (own, last) = own.split_at(own.len() - self.last.weight.len() - self.last.bias.len());
-        let (of_last_block, bias) = last.split_at(self.last.weight.len());
-        let (gradients, last) = gradients.split_at_mut(own.len());
-        let (weight, for_bias) = last.split_at_mut(self.last.weight.len());
-        add(gradients, own);
-        add(for_bias, bias);
-        let (of_blocks, of_input) = behind.split_at(self.of_blocks_len());
-        let of_blocks = of_blocks.chunks_exact(weight.len()).chain([of_last_block]);
-        let parts = of_blocks.zip(self.blocks.iter().map(|[_, second]| second)).chain([(of_input, &self.initial)]);
-        for (part, layer) in parts {
-            matmul(weight, Accumulate::Add, rows(part, layer.inputs()), layer.weight().transposed());
-            for (weight, &g) in weight.chunks_exact_mut(self.config.hidden).zip(bias) {
-                axpy(weight, g, layer.bias);
-            }
+        let (direct, behind) = sums.split_at(self.direct_len());
+        add(&mut gradients[..direct.len()], direct);
+        if let Some(folded) = &self.folded {
+            let blocks = self.blocks.iter().scan(self.initial.len(), |at, [first, second]| {
+                let start = *at + first.len();
+                *at = start + second.len();
+                Some((second, start))
+            });
+            folded.finish(behind, std::iter::once((&self.initial, 0)).chain(blocks), &self.last, gradients);
         }
     }
 
     /// Turns the weights for [`ResidualMlpKernel::forward`], which else does it when it first needs them.
     pub fn prepare_forward(&self) {
-        let last = self.turns_output().then_some(&self.last);
-        for layer in std::iter::once(&self.initial).chain(self.blocks.iter().flatten()).chain(last) {
-            layer.turned();
+        self.initial.weight.turned();
+        self.blocks.iter().for_each(|[first, _]| {
+            first.weight.turned();
+        });
+        self.blocks[..self.blocks_onto_hidden()].iter().for_each(|[_, second]| {
+            second.weight.turned();
+        });
+        if self.turns_output() {
+            match &self.folded {
+                None => {
+                    self.last.weight.turned();
+                }
+                Some(folded) => std::iter::once(&folded.input).chain(&folded.blocks).for_each(|weight| {
+                    weight.turned();
+                }),
+            }
         }
     }
 
     /// The output (outputs × lanes) for an input (inputs × lanes) and a condition (condition × lanes).
     ///
     /// Leaves on the tape: the input with the condition, per block what either activation needs (its output for `Relu` and `Tanh`, its input for the
-    /// others; not for the very first one if inputs are few), and what `final` saw, unless outputs are few too.
+    /// others; not for the very first one if inputs are few), and what `final` saw, unless it is multiplied together with what is in front of it.
     ///
     /// # Errors
     /// [`FlowError::Condition`] if a condition is missing or has another width.
@@ -192,21 +138,35 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
     fn run<N: Nonlinear>(&self, _: N, x: Buffer<E>, lanes: usize, tape: &mut RowTape<E>) -> Buffer<E> {
         let len = self.config.hidden * lanes;
         let activation = PhantomData::<N>;
-        // Whatever writes h leaves φ(h) beside it for the block that comes next.
-        let (mut h, mut u) = (Buffer::take(len), Buffer::take(len));
-        self.enter(&x, lanes, &mut h, &mut ActivatedBeside { activation, bias: self.initial.bias, activated: &mut u });
+        // Whatever writes h leaves φ(h) beside it for the block that comes next. A single folded block adds to no h.
+        let (bias, mut u) = (self.initial.bias, Buffer::take(len));
+        let mut h = Buffer::take(if N::KEEPS_OUTPUT && self.blocks_onto_hidden() == 0 { 0 } else { len });
+        if h.is_empty() {
+            self.enter(&x, lanes, &mut u, &mut Activated { activation, bias });
+        } else {
+            self.enter(&x, lanes, &mut h, &mut ActivatedBeside { activation, bias, activated: &mut u });
+        }
+        let mut output = Buffer::take(self.config.outputs * lanes);
+        if let Some(folded) = &self.folded {
+            let input = Operand::new(&x, folded.input.inputs(), lanes);
+            if self.turns_output() {
+                matmul_with(&mut output, Accumulate::Replace, input.transposed(), folded.input.turned(), &mut Shifted(&folded.offset));
+            } else {
+                matmul_with(&mut output, Accumulate::Replace, folded.input.operand(), input, &mut Bias(&folded.offset));
+            }
+        }
         tape.push(x);
         let mut blocks = self.blocks.iter().enumerate().peekable();
         while let Some((i, [first, second])) = blocks.next() {
             let mut v = Buffer::take(len);
             let keeps = self.keeps_entry(i);
             let activated = if N::KEEPS_OUTPUT {
-                first.product(&u, Accumulate::Replace, &mut v, &mut Activated { activation, bias: first.bias });
+                first.weight.product(&u, Accumulate::Replace, &mut v, &mut Activated { activation, bias: first.bias });
                 None
             } else {
                 let mut activated = Buffer::take(len);
                 let mut beside = ActivatedBeside { activation, bias: first.bias, activated: &mut activated };
-                first.product(&u, Accumulate::Replace, &mut v, &mut beside);
+                first.weight.product(&u, Accumulate::Replace, &mut v, &mut beside);
                 if keeps && tape.is_recording() {
                     u.copy_from_slice(&h);
                 }
@@ -219,24 +179,24 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
             let inner = activated.as_ref().unwrap_or(&v);
             if blocks.peek().is_some() {
                 let mut beside = ActivatedBeside { activation, bias: second.bias, activated: &mut u };
-                second.product(inner, Accumulate::Add, &mut h, &mut beside);
-            } else {
-                second.product(inner, Accumulate::Add, &mut h, &mut Shifted(second.bias));
+                second.weight.product(inner, Accumulate::Add, &mut h, &mut beside);
+            } else if i < self.blocks_onto_hidden() {
+                second.weight.product(inner, Accumulate::Add, &mut h, &mut Shifted(second.bias));
+            }
+            if let Some(folded) = &self.folded {
+                self.leave(&folded.blocks[i], inner, Accumulate::Add, &mut output, &mut (), &mut ());
             }
             tape.push(v);
         }
-        let outputs = self.config.outputs;
-        let mut output = Buffer::take(outputs * lanes);
-        if self.turns_output() {
-            let mut product = Buffer::take(output.len());
-            self.last.product(&h, Accumulate::Replace, &mut product, &mut Shifted(self.last.bias));
-            transpose(&mut output, rows(&product, outputs));
-        } else {
-            let hidden = rows(&h, self.config.hidden).transposed();
-            matmul_with(&mut output, Accumulate::Replace, self.last.weight(), hidden, &mut Bias(self.last.bias));
-        }
-        if self.keeps_exit() {
+        if self.folded.is_none() {
+            let bias = self.last.bias;
+            self.leave(&self.last.weight, &h, Accumulate::Replace, &mut output, &mut Shifted(bias), &mut Bias(bias));
             tape.push(h);
+        }
+        if self.turns_output() {
+            let turned = output;
+            output = Buffer::take(turned.len());
+            transpose(&mut output, rows(&turned, self.config.outputs));
         }
         output
     }
@@ -252,22 +212,28 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
 
     fn pull<N: Nonlinear>(&self, _: N, output: &[E], lanes: usize, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<Buffer<E>> {
         let activation = PhantomData::<N>;
-        let (sums, behind) = sums.split_at_mut(self.parameters());
-        let (last, rest) = self.last.take_sums(sums);
-        let cotangent = Operand::new(output, self.last.outputs(), lanes);
-        add_lanes(last.bias, output, lanes);
-        let (mut of_blocks, mut of_input) = (Vec::new(), None);
-        if self.keeps_exit() {
-            matmul(last.weight, Accumulate::Add, cotangent, rows(&tape.pop()?, self.config.hidden));
-        } else {
-            let (blocks, input) = behind.split_at_mut(self.of_blocks_len());
-            of_blocks.extend(blocks.chunks_exact_mut(last.weight.len()).chain([last.weight]));
-            of_input = Some(input);
-        }
+        let cotangent = Operand::new(output, self.last.bias.len(), lanes);
+        let (mut rest, behind) = sums.split_at_mut(self.direct_len());
         // The sums of a bias are made by whatever finishes the cotangent of the values that it was added to.
-        let (mut into_h, mut rest) = self.skip_source(self.blocks.len()).take_sums(rest);
-        let mut h = Buffer::take(self.config.hidden * lanes);
-        matmul_with(&mut h, Accumulate::Replace, cotangent.transposed(), self.last.weight(), &mut Summed { sums: into_h.bias });
+        let (mut hidden, mut of_blocks) = (None, Vec::new());
+        let mut of_input = None;
+        if let Some(folded) = &self.folded {
+            let (bias, weights) = behind.split_at_mut(folded.offset.len());
+            add_lanes(bias, output, lanes);
+            let (input, blocks) = weights.split_at_mut(folded.input.len());
+            of_input = Some(input);
+            of_blocks.extend(blocks.chunks_exact_mut(cotangent.rows() * self.config.hidden));
+        } else {
+            let (last, before) = self.last.take_sums(rest);
+            add_lanes(last.bias, output, lanes);
+            matmul(last.weight, Accumulate::Add, cotangent, rows(&tape.pop()?, self.config.hidden));
+            let (sums, before) = self.skip_source(self.blocks.len()).take_sums(before);
+            let mut into_hidden = Buffer::take(self.config.hidden * lanes);
+            let back = self.last.weight.operand();
+            matmul_with(&mut into_hidden, Accumulate::Replace, cotangent.transposed(), back, &mut Summed { sums: sums.bias });
+            hidden = Some(Hidden { cotangent: into_hidden, sums });
+            rest = before;
+        }
         let mut x = Buffer::take(0);
         for (i, [first, second]) in self.blocks.iter().enumerate().rev() {
             let mut inner = tape.pop()?;
@@ -277,49 +243,88 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
             }
             let mut outer = kept.unwrap_or_else(|| self.first_kept::<N>(&x, lanes));
             let (into_v, before) = first.take_sums(rest);
-            let v = second.pull(&h, &mut Pulled { activation, kept: &mut inner, sums: into_v.bias });
-            second.add_outer(&h, &inner, into_h.weight);
+            let mut v = Buffer::take(self.config.hidden * lanes);
+            let past_hidden = self.folded.as_ref().map(|folded| (cotangent.transposed(), folded.blocks[i].operand()));
+            let through_hidden = hidden.as_ref().map(|h: &Hidden<'_, E>| (rows(&h.cotangent, self.config.hidden), second.weight.operand()));
+            let mut pulled = Pulled { activation, kept: &mut inner, sums: into_v.bias };
+            sum_of_products(&mut v, past_hidden.into_iter().chain(through_hidden), &mut pulled);
+            if let Some(hidden) = &mut hidden {
+                second.weight.add_outer(&hidden.cotangent, &inner, hidden.sums.weight);
+            }
             if let Some(of_block) = of_blocks.pop() {
                 matmul(of_block, Accumulate::Add, cotangent, rows(&inner, self.config.hidden));
             }
-            (into_h, rest) = self.skip_source(i).take_sums(before);
-            first.pull(&v, &mut PulledOntoSkip { activation, kept: &mut outer, skip: &mut h, sums: into_h.bias });
-            first.add_outer(&v, &outer, into_v.weight);
+            let (sums, before) = self.skip_source(i).take_sums(before);
+            rest = before;
+            let back = (rows(&v, self.config.hidden), first.weight.operand());
+            let into_hidden = match hidden.take() {
+                None => {
+                    let mut into_hidden = Buffer::take(v.len());
+                    sum_of_products(&mut into_hidden, [back], &mut Pulled { activation, kept: &mut outer, sums: sums.bias });
+                    into_hidden
+                }
+                Some(Hidden { cotangent: mut skip, .. }) => {
+                    let mut through = Buffer::take(v.len());
+                    let mut pulled = PulledOntoSkip { activation, kept: &mut outer, skip: &mut skip, sums: sums.bias };
+                    sum_of_products(&mut through, [back], &mut pulled);
+                    skip
+                }
+            };
+            hidden = Some(Hidden { cotangent: into_hidden, sums });
+            first.weight.add_outer(&v, &outer, into_v.weight);
         }
-        let h = rows(&h, self.config.hidden).transposed();
-        let input = Operand::new(&x, self.initial.inputs(), lanes).transposed();
-        matmul(into_h.weight, Accumulate::Add, h, input);
+        let input = Operand::new(&x, self.initial.weight.inputs(), lanes).transposed();
         if let Some(of_input) = of_input {
             matmul(of_input, Accumulate::Add, cotangent, input);
         }
+        let past_hidden = self.folded.as_ref().map(|folded| (folded.input.operand().transposed(), cotangent));
+        let through_hidden = hidden.as_mut().map(|Hidden { cotangent, sums }| {
+            let h = rows(cotangent, self.config.hidden).transposed();
+            matmul(sums.weight, Accumulate::Add, h, input);
+            let few = self.initial.weight.inputs() <= FEW;
+            (if few { self.initial.weight.turned() } else { self.initial.weight.operand().transposed() }, h)
+        });
         let mut pulled = x;
-        if self.initial.inputs() > FEW {
-            matmul(&mut pulled, Accumulate::Replace, self.initial.weight().transposed(), h);
-        } else {
-            matmul(&mut pulled, Accumulate::Replace, self.initial.turned(), h);
-        }
+        sum_of_products(&mut pulled, past_hidden.into_iter().chain(through_hidden), &mut ());
         Ok(pulled)
     }
 
     /// X₀ᵀ W₀ᵀ of the input, features × lanes.
     fn enter(&self, x: &[E], lanes: usize, h: &mut [E], epilogue: &mut impl Epilogue<E>) {
-        let input = Operand::new(x, self.initial.inputs(), lanes);
-        matmul_with(h, Accumulate::Replace, input.transposed(), self.initial.turned(), epilogue);
+        let input = Operand::new(x, self.initial.weight.inputs(), lanes);
+        matmul_with(h, Accumulate::Replace, input.transposed(), self.initial.weight.turned(), epilogue);
+    }
+
+    /// Hidden values times a weight, as rows that are to be turned or, if not [`turns_output`](Self::turns_output), outputs × lanes; each way has an epilogue of its own.
+    fn leave<W: Deref<Target = [E]>>(
+        &self,
+        weight: &Weight<E, W>,
+        values: &[E],
+        accumulate: Accumulate,
+        output: &mut [E],
+        of_rows: &mut impl Epilogue<E>,
+        of_outputs: &mut impl Epilogue<E>,
+    ) {
+        if self.turns_output() {
+            weight.product(values, accumulate, output, of_rows);
+        } else {
+            matmul_with(output, accumulate, weight.operand(), rows(values, self.config.hidden).transposed(), of_outputs);
+        }
+    }
+
+    /// How many blocks, from the first on, add to the hidden values: the last one does so only for a last layer that is not folded.
+    fn blocks_onto_hidden(&self) -> usize {
+        self.blocks.len() - usize::from(self.folded.is_some())
     }
 
     /// The tape has what the first activation of this block needs; the very first one's is computed from few inputs again.
     fn keeps_entry(&self, block: usize) -> bool {
-        block > 0 || self.initial.inputs() > FEW_INPUTS
+        block > 0 || self.initial.weight.inputs() > FEW_INPUTS
     }
 
     /// The output is computed row by row and turned, since it is smaller than what the last layer saw; the product of few is by dots, without turning anything.
     fn turns_output(&self) -> bool {
         (FEW + 1..=self.config.hidden).contains(&self.config.outputs)
-    }
-
-    /// The tape has what the last layer saw; for few inputs and outputs [`ResidualMlpKernel::finish`] does without.
-    fn keeps_exit(&self) -> bool {
-        self.initial.inputs() > FEW_INPUTS || self.config.outputs > self.config.hidden
     }
 
     /// What the very first activation needs.
@@ -337,5 +342,21 @@ impl<E: Scalar> ResidualMlpKernel<'_, E> {
     /// What adds to the skip connection in front of a block: the block before it, or the initial map.
     fn skip_source(&self, block: usize) -> &Affine<'_, E> {
         block.checked_sub(1).map_or(&self.initial, |before| &self.blocks[before][1])
+    }
+}
+
+/// Σ A B, and what the epilogue makes of it.
+fn sum_of_products<'x, E: Scalar>(
+    sum: &mut [E],
+    products: impl IntoIterator<Item = (Operand<'x, E>, Operand<'x, E>)>,
+    epilogue: &mut impl Epilogue<E>,
+) {
+    let (mut products, mut accumulate) = (products.into_iter().peekable(), Accumulate::Replace);
+    while let Some((a, b)) = products.next() {
+        match products.peek() {
+            Some(_) => matmul(sum, accumulate, a, b),
+            None => matmul_with(sum, accumulate, a, b, epilogue),
+        }
+        accumulate = Accumulate::Add;
     }
 }

@@ -2,7 +2,9 @@
 
 mod activation;
 mod epilogue;
+mod folded;
 mod kernel;
+mod linear;
 mod plain;
 
 pub use activation::Activation;
@@ -10,7 +12,7 @@ pub use kernel::ResidualMlpKernel;
 
 use flow_api::spec::{MAX_SIZE, MAX_WEIGHTS, size_range};
 use flow_api::{FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut, module_fields};
-use kernel::Affine;
+use linear::Affine;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -51,7 +53,7 @@ pub struct ResidualMlpConfig {
 /// let net = ResidualMlp::<f32, Cpu>::new(config, 7, &Cpu::default())?;
 /// assert_eq!(parameter_count(&net), (2 + 1) * 8 + 2 * (8 + 1) * 8 + (8 + 1) * 3);
 /// // Four rows, feature-major.
-/// let output = net.kernel().forward(&[0.5; 8], None, 4, &mut RowTape::idle())?;
+/// let output = net.kernel(4).forward(&[0.5; 8], None, 4, &mut RowTape::idle())?;
 /// assert_eq!(output[..], [0.0; 12]);
 /// # Ok::<(), flow_api::FlowError>(())
 /// ```
@@ -131,14 +133,10 @@ impl<E: Scalar, D: FlowDevice<E>> ResidualMlp<E, D> {
         (hidden * (inputs + condition + 2 * blocks * hidden + outputs)) as u64
     }
 
-    /// The kernel for one call.
-    pub fn kernel(&self) -> ResidualMlpKernel<'_, E> {
-        ResidualMlpKernel {
-            config: &self.config,
-            initial: self.initial.affine(),
-            blocks: self.blocks.iter().map(|[first, second]| [first.affine(), second.affine()]).collect(),
-            last: self.last.affine(),
-        }
+    /// The kernel for one call with so many rows in all: for many it multiplies once what each row would be multiplied by in turn.
+    pub fn kernel(&self, rows: usize) -> ResidualMlpKernel<'_, E> {
+        let blocks = self.blocks.iter().map(|[first, second]| [first.affine(), second.affine()]);
+        ResidualMlpKernel::new(&self.config, self.initial.affine(), blocks.collect(), self.last.affine(), rows)
     }
 }
 

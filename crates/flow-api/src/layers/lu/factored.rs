@@ -424,6 +424,6 @@ mod tests {
         let cx = Context::new(0);
         let (narrow, wide) = (flow(FACTORED_FROM - 1, true), flow(FACTORED_FROM + 8, true));
         assert!(narrow.affine(&cx).unwrap().is_some() && wide.affine(&cx).unwrap().is_none());
-        check(wide.dim(), &wide, wide.prepare(&cx).unwrap().as_ref(), "wide");
+        check(wide.dim(), &wide, wide.prepare(ROWS, &cx).unwrap().as_ref(), "wide");
     }
 }

@@ -146,7 +146,7 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for LuLinear<E, D> {
         self.bias.values().len()
     }
 
-    fn prepare<'a>(&'a self, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+    fn prepare<'a>(&'a self, _: usize, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         if self.dim() >= FACTORED_FROM {
             return Ok(Box::new(self.factored(PANEL, cx)?));
         }

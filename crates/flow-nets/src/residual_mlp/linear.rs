@@ -1,0 +1,91 @@
+//! Linear maps between the features of a lane, and hidden values as rows of a matrix.
+
+use flow_api::Scalar;
+use flow_kernels::matmul::{Accumulate, Epilogue, Operand, matmul, matmul_with, transpose};
+use flow_kernels::workspace::{Buffer, fetch};
+use std::ops::Deref;
+use std::sync::OnceLock;
+
+/// Hidden values: one row a lane.
+pub(super) fn rows<E>(x: &[E], features: usize) -> Operand<'_, E> {
+    Operand::new(x, x.len() / features, features)
+}
+
+/// W (outputs × inputs), row-major: borrowed from a module, or made for one call.
+#[derive(Debug)]
+pub(super) struct Weight<E: Scalar, W> {
+    values: W,
+    outputs: usize,
+    /// Wᵀ, row-major, from the first forward pass on.
+    turned: OnceLock<Buffer<E>>,
+}
+
+impl<E: Scalar, W: Deref<Target = [E]>> Weight<E, W> {
+    pub(super) fn new(values: W, outputs: usize) -> Self {
+        Self { values, outputs, turned: OnceLock::new() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    pub(super) fn inputs(&self) -> usize {
+        self.values.len() / self.outputs
+    }
+
+    pub(super) fn operand(&self) -> Operand<'_, E> {
+        Operand::new(&self.values, self.outputs, self.inputs())
+    }
+
+    /// Wᵀ as rows: turned once, not by every block's product.
+    pub(super) fn turned(&self) -> Operand<'_, E> {
+        let turned = self.turned.get_or_init(|| {
+            let mut turned = Buffer::take(self.values.len());
+            fetch(&self.values);
+            transpose(&mut turned, self.operand());
+            turned
+        });
+        Operand::new(turned, self.inputs(), self.outputs)
+    }
+
+    /// X Wᵀ for rows X.
+    pub(super) fn product(&self, x: &[E], accumulate: Accumulate, y: &mut [E], epilogue: &mut impl Epilogue<E>) {
+        matmul_with(y, accumulate, rows(x, self.inputs()), self.turned(), epilogue);
+    }
+
+    /// Adds Gᵀ X to `sums`, for rows G and X.
+    pub(super) fn add_outer(&self, cotangent: &[E], x: &[E], sums: &mut [E]) {
+        matmul(sums, Accumulate::Add, rows(cotangent, self.outputs).transposed(), rows(x, self.inputs()));
+    }
+}
+
+/// y = W x + b of a module.
+#[derive(Debug)]
+pub(super) struct Affine<'a, E: Scalar> {
+    pub(super) weight: Weight<E, &'a [E]>,
+    pub(super) bias: &'a [E],
+}
+
+impl<'a, E: Scalar> Affine<'a, E> {
+    pub(super) fn new(weight: &'a [E], bias: &'a [E]) -> Self {
+        Self { weight: Weight::new(weight, bias.len()), bias }
+    }
+
+    /// Number of parameters.
+    pub(super) fn len(&self) -> usize {
+        self.weight.len() + self.bias.len()
+    }
+
+    /// Takes this layer's sums, those of the weight and of the bias, off the end of `sums`; those in front of them.
+    pub(super) fn take_sums<'s>(&self, sums: &'s mut [E]) -> (Sums<'s, E>, &'s mut [E]) {
+        let (before, own) = sums.split_at_mut(sums.len() - self.len());
+        let (weight, bias) = own.split_at_mut(self.weight.len());
+        (Sums { weight, bias }, before)
+    }
+}
+
+/// Gradients of an affine map, to be added to.
+pub(super) struct Sums<'s, E> {
+    pub(super) weight: &'s mut [E],
+    pub(super) bias: &'s mut [E],
+}
