@@ -235,7 +235,8 @@ pub trait Bijector<X: Shape, E: Scalar, D: FlowDevice<E>>: Module<E> {
         cx: &Context<E, D>,
     ) -> Result<Pulled<X, E, D>>;
 
-    /// Data-dependent initialisation: layers that need it read their statistics off `x`, in order, each seeing what the ones before it make of the batch. Returns f(x).
+    /// Data-dependent initialisation: layers that need it read their statistics off `x`, in order, each seeing what the ones before it make of the batch; those that are initialised
+    /// stay as they are. Returns f(x).
     ///
     /// # Errors
     /// As [`Bijector::forward`], and those of the layers' initialisation.

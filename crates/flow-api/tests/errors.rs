@@ -40,6 +40,10 @@ fn act_norm_initialisation() {
         let std = (feature.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 500.0).sqrt();
         assert!(mean.abs() < 1e-12 && (std - 1.0).abs() < 1e-12, "{mean} {std}");
     }
+    // What is initialised, and may be trained, stays as it is.
+    let before = save(&norm);
+    norm.initialise(batch(500, 2, |i| 7.0 * varied(i)), &cx).unwrap();
+    assert_eq!(save(&norm), before);
 }
 
 #[test]

@@ -157,7 +157,7 @@ pub struct Trainer<E: SpecScalar> {
 }
 
 impl<E: SpecScalar> Trainer<E> {
-    /// A new run: holds out validation items and initialises the model from its first batch.
+    /// A new run: holds out validation items and initialises the model from its first batch. Layers that are initialised, such as those of a trained model, stay as they are.
     ///
     /// # Errors
     /// Settings out of range, data that does not fit the model, and the errors of data-dependent initialisation.

@@ -12,8 +12,8 @@ use num_traits::Float;
 ///
 /// # Initialisation
 /// Data-dependent and explicit ([`Bijector::initialise`](crate::Bijector::initialise)): s = −ln std(x), t = −mean(x)/std(x), so that every feature leaves with mean 0 and standard deviation 1 over the batch (rows of all
-/// samples). Used before that, it is an error ([`FlowError::NotInitialised`]), as are one row and a constant feature. Source: Kingma & Dhariwal, "Glow",
-/// section 3.1 (arXiv:1807.03039). Whether it is initialised is state, saved with the parameters.
+/// samples). Used before that, it is an error ([`FlowError::NotInitialised`]), as are one row and a constant feature. A layer that is initialised stays as it is: what was trained is not lost when
+/// training goes on with other data. Source: Kingma & Dhariwal, "Glow", section 3.1 (arXiv:1807.03039). Whether it is initialised is state, saved with the parameters.
 #[derive(Debug, Clone)]
 pub struct ActNorm<E: Scalar, D: FlowDevice<E>> {
     log_scale: Parameter<E, D>,
@@ -108,6 +108,9 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ActNorm<E, D> {
         let layer = || cx.path().to_owned();
         if values.len() != rows * self.dim() {
             return Err(crate::shape_error(cx.path(), "initialise", (self.dim(), rows), values.len()));
+        }
+        if self.initialised {
+            return Ok(());
         }
         if rows < 2 {
             return Err(FlowError::BatchTooSmall { layer: layer(), got: rows });

@@ -117,6 +117,18 @@ fn a_loss_that_is_no_number_names_step_layer_and_item_and_keeps_the_run() {
     assert_eq!(trainer.optimiser().steps(), 0);
 }
 
+#[test]
+fn a_trained_model_goes_on_with_other_data_as_it_was_trained() {
+    let normalised = build::<f64>("VectorFlow(flows: [ActNorm(), LuLinear()])", EventShape::Vector(2), 1);
+    let varied = |scale: f64| vectors((0..64).map(|i| scale * f64::from(i).sin()).collect(), 2);
+    let settings = Settings { steps: 3, batch: 8, ..Settings::default() };
+    let mut trainer = Trainer::new(normalised, varied(1.0), settings.clone()).unwrap();
+    trainer.run(&mut Silent, &never()).unwrap();
+    let trained = trainer.finish().unwrap();
+    let before = flow_api::save(&trained);
+    assert_eq!(flow_api::save(Trainer::new(trained, varied(9.0), settings).unwrap().model()), before);
+}
+
 /// x + shift, which no weight above 2.5 can be put into.
 struct Fragile<E: Scalar, D: FlowDevice<E>> {
     shift: Parameter<E, D>,
