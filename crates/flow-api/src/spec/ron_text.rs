@@ -177,12 +177,12 @@ fn options() -> ron::Options {
     ron::Options::default().with_default_extension(Extensions::UNWRAP_VARIANT_NEWTYPES | Extensions::IMPLICIT_SOME)
 }
 
-/// Reads a value from RON text.
+/// Reads a value from RON text, which may begin with a byte-order mark.
 ///
 /// # Errors
 /// [`SpecError::Text`] with line, column and what was expected.
 pub fn from_ron<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, SpecError> {
-    options().from_str(text).map_err(|e| SpecError::Text(e.to_string()))
+    options().from_str(text.strip_prefix('\u{feff}').unwrap_or(text)).map_err(|e| SpecError::Text(e.to_string()))
 }
 
 /// Writes a value as RON text that [`from_ron`] reads back.
