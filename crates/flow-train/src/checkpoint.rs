@@ -7,7 +7,7 @@
 //! | `data.ron` | the [`EventKind`] of the data |
 //! | `model.safetensors` | parameters and all other state, keyed by path |
 //! | `optimiser.safetensors` | Adam's moments `first` and `second`, and the weights' `average` if there is one, each flat in the order of the parameters |
-//! | `best.safetensors` | the model of the best validation, if there was one |
+//! | `best.safetensors` | the model of the best validation, if one was finite |
 //! | `progress.ron` | step, number of items in the data, reports, sums since the last report |
 //!
 //! A folder with the model alone has the first four. [`export`] writes those as one file for other programs, [`import`] reads it.
@@ -99,7 +99,7 @@ pub fn open<E: SpecScalar>(folder: &Path) -> Result<Opened<E>> {
     let folder = find(folder)?;
     let mut opened = build::<E>(&folder)?;
     let best = folder.join(BEST);
-    if best.exists() {
+    if best.exists() && read_ron::<Progress>(&folder, PROGRESS)?.finite_best().is_some() {
         load_state(&best, &mut opened.model)?;
         return Ok(opened);
     }
@@ -260,7 +260,7 @@ fn read_run<E: SpecScalar>(folder: &Path, opened: &Opened<E>) -> Result<Run<E>> 
         second: take(SECOND).unwrap_or_default(),
         average: take(AVERAGE),
     };
-    let best = match progress.best {
+    let best = match progress.finite_best() {
         Some((value, step)) => Some(Best { value, step, state: state_file::read(&folder.join(BEST), &save(&opened.model))? }),
         None => None,
     };

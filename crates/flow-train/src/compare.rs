@@ -267,6 +267,9 @@ impl Comparison {
                 let why = if row.ending == Ending::Early { "validation no longer improved" } else { "stopped" };
                 notes.push(format!("{}: {why} after {} of {} steps", row.spec, row.steps, self.settings.steps));
             }
+            if Report::none_is_valid(&row.history) {
+                notes.push(format!("{}: no validation was finite: tested with the last weights", row.spec));
+            }
             if test.non_finite > 0.0 {
                 notes.push(format!("{}: {:.2} % of likelihoods are not finite and are left out", row.spec, 100.0 * test.non_finite));
             }

@@ -42,6 +42,14 @@ pub struct Report {
     pub learning_rate: f64,
 }
 
+impl Report {
+    /// Whether there were validations and none of them finite: the run has no best model then.
+    pub fn none_is_valid(history: &[Self]) -> bool {
+        let mut losses = history.iter().filter_map(|report| report.validation).peekable();
+        losses.peek().is_some() && !losses.any(f64::is_finite)
+    }
+}
+
 /// JSON has no number for what is not finite: it is null there.
 fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
@@ -61,7 +69,7 @@ pub enum Ending {
 /// The best validation so far, with its model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Best<E> {
-    /// Validation loss.
+    /// Validation loss, which is finite.
     pub value: f64,
     /// Steps made then.
     pub step: u64,
@@ -88,6 +96,13 @@ pub struct Progress {
     pub since: Since,
     /// All reports.
     pub history: Vec<Report>,
+}
+
+impl Progress {
+    /// Value and step of the best validation; versions that took infinity for the best had others.
+    pub(crate) fn finite_best(&self) -> Option<(f64, u64)> {
+        self.best.filter(|(value, _)| value.is_finite())
+    }
 }
 
 /// Sums since the last report.
@@ -252,7 +267,8 @@ impl<E: SpecScalar> Trainer<E> {
         })?
     }
 
-    /// The model to use: that of the best validation where items are held out, else with averaged weights if there are any, else as the last step left it.
+    /// The model to use: that of the best validation, else with averaged weights if there are any, else as the last step left it. Without items held out there is no best validation, nor where no
+    /// validation was finite.
     ///
     /// # Errors
     /// Those of [`flow_api::Module::refresh`].
@@ -390,7 +406,8 @@ impl<E: SpecScalar> Trainer<E> {
             if found.non_finite > 0.0 { f64::INFINITY } else { found.loss }
         });
         if let Ok(value) = value {
-            if self.best.as_ref().is_none_or(|best| value < best.value) {
+            // Where no loss is finite the first model, the least trained, is not the best.
+            if value.is_finite() && self.best.as_ref().is_none_or(|best| value < best.value) {
                 self.best = Some(Best { value, step: self.optimiser.steps(), state: save(&self.model) });
                 self.stale = 0;
             } else {

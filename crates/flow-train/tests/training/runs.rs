@@ -7,7 +7,7 @@ use flow_api::{
     Context, DefaultDevice, EntryMut, FlowDevice, FlowError, Mapped, Memory, Module, Parameter, Recorded, Scalar, StandardNormal, Taped,
     TapedBijector, module_fields, update,
 };
-use flow_train::data::{Dataset, Draw, ItemShape};
+use flow_train::data::{Dataset, Draw, ItemShape, Shuffle};
 use flow_train::{
     Checkpoints, Ending, Item, Metrics, Observer, Progress, Report, Run, Settings, Silent, TrainError, Trainer, checkpoint, flat_weights,
 };
@@ -72,6 +72,28 @@ fn early_stopping_returns_the_best_model_and_a_resumed_run_stays_stopped() {
     assert!(trainer.history().iter().filter_map(|r| r.validation).all(|v| best.value <= v));
     assert_ne!(flow_api::save(trainer.model()), best.state);
     assert_eq!(flow_api::save(&trainer.finish().unwrap()), best.state);
+}
+
+/// With an item that no model can score, no validation is finite: the model to use is the last one and not the first.
+#[test]
+fn a_validation_that_is_not_finite_is_never_the_best() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "VectorFlow(flows: [LuLinear()])";
+    for ema in [None, Some(0.5)] {
+        let settings = Settings { steps: 4, batch: 4, report_every: 2, validation: 0.5, ema, ..Settings::default() };
+        let mut values: Vec<f64> = (0..32).map(|i| f64::from(i).sin()).collect();
+        // One of those that are held out.
+        values[2 * Shuffle { seed: 0 }.permutation(u64::MAX, 16)[0]] = 1e200;
+        let mut trainer = Trainer::new(build::<f64>(text, EventShape::Vector(2), 1), vectors(values, 2), settings).unwrap();
+        trainer.run(&mut Silent, &never()).unwrap();
+        assert!(trainer.history().iter().all(|report| report.validation == Some(f64::INFINITY)));
+        assert!(Report::none_is_valid(trainer.history()) && trainer.best().is_none());
+        let expected = trainer.optimiser().average().map_or_else(|| flat_weights(trainer.model()), <[f64]>::to_vec);
+        let path = folder.path().join(format!("{ema:?}"));
+        checkpoint::write(&path, &from_ron(text).unwrap(), &trainer).unwrap();
+        assert_eq!(flat_weights(&checkpoint::open::<f64>(&path).unwrap().model), expected);
+        assert_eq!(flat_weights(&trainer.finish().unwrap()), expected);
+    }
 }
 
 #[test]

@@ -102,6 +102,9 @@ impl Observer<f32> for Log {
             Ending::Stopped => "stopped",
         };
         tracing::info!("step {}: {why}", trainer.optimiser().steps());
+        if Report::none_is_valid(trainer.history()) {
+            tracing::warn!("no validation was finite: the model is that of the last step");
+        }
         Ok(())
     }
 }
