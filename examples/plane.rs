@@ -105,7 +105,7 @@ fn train(
     let or_dash = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.3}"));
     let row = vec![
         name,
-        format!("{:.3} ± {:.3}", test.loss, test.standard_error),
+        test.loss_text(3),
         or_dash(floor),
         or_dash(floor.map(|floor| test.loss - floor)),
         progress.step.to_string(),

@@ -1,7 +1,7 @@
 //! Compares architectures: trains each spec with the same data, seed, steps and batch, and sets what came of them side by side.
 
 use crate::data::{Dataset, Draw, ItemShape, Split, Values, each_once};
-use crate::evaluate::{EvaluateOptions, Evaluation, Inverse, evaluate};
+use crate::evaluate::{DASH, EvaluateOptions, Evaluation, Inverse, evaluate};
 use crate::events::{EventKind, Events};
 use crate::observe::Observer;
 use crate::samples::{CLOUD, Drawing, GRID, GRID_COLUMNS, try_draw_samples};
@@ -218,7 +218,7 @@ impl Row {
     }
 
     fn cells(&self) -> Vec<String> {
-        let Evaluation { loss, standard_error, scored_per_second, inverse, .. } = &self.test;
+        let Evaluation { scored_per_second, inverse, .. } = &self.test;
         let or_dash = |value: f64, text: String| if value.is_nan() { DASH.to_owned() } else { text };
         let of_inverse = |get: fn(&Inverse) -> f64| inverse.as_ref().map_or(f64::NAN, get);
         let (error, sampled) = (of_inverse(|i| i.error), of_inverse(|i| i.sampled_per_second));
@@ -226,7 +226,7 @@ impl Row {
             self.spec.clone(),
             self.flows.clone(),
             self.parameters.to_string(),
-            format!("{loss:.3} ± {standard_error:.3}"),
+            self.test.loss_text(3),
             format!("{:.4}", self.seconds_per_step),
             format!("{scored_per_second:.0}"),
             or_dash(sampled, format!("{sampled:.0}")),
@@ -234,9 +234,6 @@ impl Row {
         ]
     }
 }
-
-/// Stands where there is no number.
-const DASH: &str = "–";
 
 impl Comparison {
     /// The unit of losses.

@@ -2,6 +2,7 @@
 
 use crate::data::{Dataset, each_once};
 use crate::events::Events;
+use crate::training::number_or_null;
 use crate::{Result, TrainError};
 use flow_api::spec::{Model, SpecScalar};
 use flow_api::{Bijector, Context, FlowError, LogProb, to_host};
@@ -60,10 +61,13 @@ pub struct Evaluation {
     /// Unit of `loss` and `standard_error`: bits/dim for discrete data, nats for continuous data.
     pub unit: String,
     /// Mean over the items of the mean over dequantisations, of those that are finite; NaN if none is.
+    #[serde(deserialize_with = "number_or_null")]
     pub loss: f64,
-    /// Standard error of that mean over items.
+    /// Standard error of that mean over items; NaN of a single one.
+    #[serde(deserialize_with = "number_or_null")]
     pub standard_error: f64,
     /// Mean log-likelihood of an item in nats, preprocessing included: of the discrete value for discrete data, whose bits per dimension `loss` is.
+    #[serde(deserialize_with = "number_or_null")]
     pub log_likelihood: f64,
     /// Root mean square over items of the log-det estimate's own standard error in nats; none where log-dets are exact.
     pub log_det_standard_error: Option<f64>,
@@ -79,14 +83,28 @@ pub struct Evaluation {
     pub inverse: Option<Inverse>,
 }
 
+impl Evaluation {
+    /// `loss ± standard error` with this many decimals, and `–` for a standard error that is unknown.
+    pub fn loss_text(&self, decimals: usize) -> String {
+        let Self { loss, standard_error, .. } = self;
+        let error = if standard_error.is_nan() { DASH.to_owned() } else { format!("{standard_error:.decimals$}") };
+        format!("{loss:.decimals$} ± {error}")
+    }
+}
+
+/// Stands where there is no number.
+pub(crate) const DASH: &str = "–";
+
 /// How the inverse of a model did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Inverse {
     /// Largest |f⁻¹(f(x)) − x| over items and dimensions.
+    #[serde(deserialize_with = "number_or_null")]
     pub error: f64,
     /// Evaluations in an inverse pass, counted like [`Evaluation::evaluations`].
     pub evaluations: usize,
     /// Samples drawn a second.
+    #[serde(deserialize_with = "number_or_null")]
     pub sampled_per_second: f64,
     /// Why a figure is NaN, if one is: the layer's own words.
     pub failure: Option<String>,
@@ -231,7 +249,7 @@ pub fn evaluate<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Ev
     let finite: Vec<f64> = scores.log_likelihood.iter().copied().filter(|l| l.is_finite()).collect();
     let count = finite.len() as f64;
     let mean = finite.iter().sum::<f64>() / count;
-    let variance = finite.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
+    let variance = finite.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / (count - 1.0);
     let unit_of_nats = events.report(0.0) - events.report(1.0);
     let draws = data.len() as f64 * options.draws(events) as f64;
     Ok(Evaluation {

@@ -105,6 +105,17 @@ fn means_over_items_and_over_draws_of_noise_have_their_standard_errors() {
 }
 
 #[test]
+fn one_item_has_no_standard_error() {
+    let evaluation = found(&standard_normal::<f64>(3), vectors(vec![0.0; 3], 3).as_ref(), EvaluateOptions::default());
+    assert!(evaluation.standard_error.is_nan());
+    assert_eq!(evaluation.loss_text(3), "2.757 ± –");
+    let json = serde_json::to_string(&evaluation).unwrap();
+    assert!(json.contains("\"standard_error\":null"), "{json}");
+    let back: Evaluation = serde_json::from_str(&json).unwrap();
+    assert!(back.standard_error.is_nan() && (back.loss - evaluation.loss).abs() < 1e-12);
+}
+
+#[test]
 fn an_uninitialised_model_and_foreign_data_are_errors() {
     let options = EvaluateOptions::default();
     let set = vectors(normal_values(3, 10), 3);

@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Eval) -> Result<()> {
 fn tell(found: &Evaluation) -> Result<()> {
     let mut lines = vec![
         ("items", found.items.to_string()),
-        (found.unit.as_str(), format!("{:.4} ± {:.4}", found.loss, found.standard_error)),
+        (found.unit.as_str(), found.loss_text(4)),
         ("log-likelihood", format!("{:.3} nats an item", found.log_likelihood)),
         ("not finite", format!("{:.2} %", 100.0 * found.non_finite)),
         ("largest |z|", format!("{:.2}", found.largest_latent)),
