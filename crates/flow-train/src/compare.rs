@@ -268,7 +268,8 @@ impl Comparison {
                 notes.push(format!("{}: no validation was finite: tested with the last weights", row.spec));
             }
             if test.non_finite > 0.0 {
-                notes.push(format!("{}: {:.2} % of likelihoods are not finite and are left out", row.spec, 100.0 * test.non_finite));
+                let why = test.failure.as_ref().map_or(String::new(), |failure| format!(": {failure}"));
+                notes.push(format!("{}: {:.2} % of likelihoods are not finite and are left out{why}", row.spec, 100.0 * test.non_finite));
             }
             if let Some(error) = test.log_det_standard_error {
                 notes.push(format!("{}: log-determinants are estimates with a standard error of {error:.2} nats an item", row.spec));

@@ -1,6 +1,7 @@
 //! How good a model is, how fast, and how exactly it inverts.
 
 use crate::data::{Dataset, each_once};
+use crate::error::Item;
 use crate::events::Events;
 use crate::training::number_or_null;
 use crate::{Result, TrainError};
@@ -14,7 +15,7 @@ use std::time::Instant;
 pub struct EvaluateOptions {
     /// Items in a batch.
     pub batch: usize,
-    /// Draws of dequantisation noise that an item's likelihood is averaged over.
+    /// Draws of dequantisation noise that an item's log-likelihood is averaged over: more of them steady the bound ([`Evaluation::loss`]) but do not tighten it.
     pub dequantisations: u64,
     /// Seed of estimators' noise and of samples.
     pub seed: u64,
@@ -60,19 +61,23 @@ pub struct Evaluation {
     pub items: usize,
     /// Unit of `loss` and `standard_error`: bits/dim for discrete data, nats for continuous data.
     pub unit: String,
-    /// Mean over the items of the mean over dequantisations, of those that are finite; NaN if none is.
+    /// Mean over the items of the mean over dequantisations, of those that are finite; NaN if none is. Noise is uniform, so that of discrete data it is in expectation an upper bound on the
+    /// discrete code length, however many draws there are: log-likelihoods are averaged, not importance-weighted ([`bits_per_dim`](crate::data::bits_per_dim)).
     #[serde(deserialize_with = "number_or_null")]
     pub loss: f64,
     /// Standard error of that mean over items; NaN of a single one.
     #[serde(deserialize_with = "number_or_null")]
     pub standard_error: f64,
-    /// Mean log-likelihood of an item in nats, preprocessing included: of the discrete value for discrete data, whose bits per dimension `loss` is.
+    /// Mean log-likelihood of an item in nats, preprocessing included: of discrete data the lower bound on that of the value, whose bits per dimension `loss` is.
     #[serde(deserialize_with = "number_or_null")]
     pub log_likelihood: f64,
     /// Root mean square over items of the log-det estimate's own standard error in nats; none where log-dets are exact.
     pub log_det_standard_error: Option<f64>,
-    /// Share of item draws whose likelihood is not finite.
+    /// Share of item draws whose likelihood is not finite, or that a layer failed on.
     pub non_finite: f64,
+    /// The first item that a layer failed on, with the layer's own words.
+    #[serde(default)]
+    pub failure: Option<String>,
     /// Largest |z|.
     pub largest_latent: f64,
     /// Evaluations of residual branches and vector fields in a forward pass, the most that any block took, summed over layers; 0 for closed forms.
@@ -121,6 +126,8 @@ pub struct Scores {
     pub labels: Option<Vec<u32>>,
     /// Draws that gave no finite number.
     pub non_finite: u64,
+    /// The first item that a layer failed on, with the layer's own words.
+    pub failure: Option<String>,
     /// Largest |z|.
     pub largest_latent: f64,
     /// Most evaluations in a batch.
@@ -134,17 +141,17 @@ impl Scores {
     fn add<E: SpecScalar>(&mut self, sums: &mut [Sum], items: &[usize], preprocessing: &[E], part: &LogProb<E>) {
         self.largest_latent = self.largest_latent.max(part.largest_latent.as_f64());
         self.evaluations = self.evaluations.max(part.report.evaluations);
+        if part.standard_error.is_some() {
+            self.log_det_variance.get_or_insert_default();
+        }
         for (i, (&item, log_prob)) in items.iter().zip(&part.value).enumerate() {
             let total = log_prob.as_f64() + preprocessing[i].as_f64();
             if total.is_finite() {
                 sums[item].total += total;
                 sums[item].count += 1.0;
+                sums[item].variance += part.standard_error.as_ref().map_or(0.0, |errors| errors[i].as_f64().powi(2));
             } else {
                 self.non_finite += 1;
-            }
-            if let Some(errors) = &part.standard_error {
-                sums[item].variance += errors[i].as_f64().powi(2);
-                self.log_det_variance.get_or_insert_default();
             }
         }
     }
@@ -184,10 +191,16 @@ fn context<E: SpecScalar>(options: &EvaluateOptions) -> Context<E, E::Device> {
     Context::new(options.seed).child("evaluation").rooted(0)
 }
 
-/// Scores every item of a data set.
+/// Whether an error is due to the values of one item: numbers that are not finite, or a solve that fails.
+fn is_of_an_item(error: &FlowError) -> bool {
+    use FlowError::{NotConverged, NotFinite, StepUnderflow, TooManyEvaluations};
+    matches!(error, NotFinite { .. } | NotConverged { .. } | StepUnderflow { .. } | TooManyEvaluations { .. })
+}
+
+/// Scores every item of a data set. One whose numbers are not finite, or for which a solve fails, is counted and has no likelihood.
 ///
 /// # Errors
-/// Data that cannot be read or does not fit; failures of layers other than non-finite numbers, which are counted.
+/// Data that cannot be read or does not fit; other failures of layers.
 pub fn score<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Events, options: &EvaluateOptions) -> Result<Scores> {
     options.check()?;
     events.check(data, model.event())?;
@@ -199,6 +212,7 @@ pub fn score<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Event
         log_det_variance: None,
         labels: None,
         non_finite: 0,
+        failure: None,
         largest_latent: 0.0,
         evaluations: 0,
         seconds: 0.0,
@@ -220,12 +234,16 @@ pub fn score<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Event
         scores.seconds += began.elapsed().as_secs_f64();
         match whole {
             Ok(part) => scores.add(&mut sums, &items, &preprocessing, &part),
-            // One item that is not a number must not hide the others: each is scored alone.
-            Err(FlowError::NotFinite { .. }) => {
+            // One item that cannot be scored must not hide the others: each is scored alone, with noise of its own.
+            Err(error) if is_of_an_item(&error) => {
                 for (i, event) in values.chunks_exact(dim).enumerate() {
-                    match model.log_prob(event.to_vec(), &cx) {
+                    match model.log_prob(event.to_vec(), &cx.rooted(i as u64)) {
                         Ok(part) => scores.add(&mut sums, &items[i..=i], &preprocessing[i..=i], &part),
-                        Err(FlowError::NotFinite { .. }) => scores.non_finite += 1,
+                        Err(error) if is_of_an_item(&error) => {
+                            scores.non_finite += 1;
+                            let item = Item { index: items[i], name: data.item_name(items[i]) };
+                            scores.failure.get_or_insert_with(|| format!("{item}: {error}"));
+                        }
                         Err(other) => return Err(other.into()),
                     }
                 }
@@ -263,6 +281,7 @@ pub fn evaluate<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Ev
             (finite.iter().sum::<f64>() / finite.len() as f64).sqrt()
         }),
         non_finite: scores.non_finite as f64 / draws.max(1.0),
+        failure: scores.failure,
         largest_latent: scores.largest_latent,
         evaluations: scores.evaluations,
         scored_per_second: draws / scores.seconds,

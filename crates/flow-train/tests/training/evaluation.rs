@@ -1,11 +1,11 @@
 //! Evaluations of densities whose likelihood is known.
 
 use crate::{build, digits, model, never, text_of, vectors};
-use dfdx::prelude::{HasShape, Tensor};
+use dfdx::prelude::{HasShape, Tensor, TensorFromVec, ZerosTensor};
 use flow_api::spec::{EventShape, Model, Preprocessing, SpecScalar};
 use flow_api::{
-    Context, DefaultDevice, EntryMut, FlowDevice, FlowError, Mapped, Mode, Module, Recorded, Scalar, StandardNormal, Taped, TapedBijector,
-    module_fields, update,
+    Bijector, Context, Cotangent, DefaultDevice, EntryMut, FlowDevice, FlowError, Gradients, Mapped, Mode, Module, Point, Pulled, Recorded,
+    Scalar, StandardNormal, Taped, TapedBijector, module_fields, update,
 };
 use flow_train::data::{Dataset, InMemory, ItemShape, Values};
 use flow_train::{EvaluateOptions, Evaluation, Events, Settings, Silent, Trainer, evaluate, score};
@@ -154,6 +154,92 @@ impl<E: Scalar, D: FlowDevice<E>> TapedBijector<(usize, usize), E, D> for Hopele
     fn inverse(&self, _: Tensor<(usize, usize), E, D>, _: &Context<E, D>) -> Result<Mapped<(usize, usize), E, D>, FlowError> {
         Err(FlowError::NotConverged { layer: "Hopeless".to_owned(), iterations: 9, residual: 1.0, tolerance: 1e-6, row: 0 })
     }
+}
+
+/// The identity with an estimate for a log-det, of which half are not finite by chance, and which a 7 in the batch fails.
+struct Fussy(FlowError);
+impl Module<f64> for Fussy {
+    module_fields!(f64;);
+}
+type Plane = Tensor<(usize, usize), f64, DefaultDevice>;
+type Cx = Context<f64, DefaultDevice>;
+impl Bijector<(usize, usize), f64, DefaultDevice> for Fussy {
+    type Out = (usize, usize);
+    fn kind(&self) -> &'static str {
+        "Fussy"
+    }
+    fn output_shape(&self, input: &(usize, usize)) -> Result<(usize, usize), FlowError> {
+        Ok(*input)
+    }
+    fn forward(&self, x: Plane, cx: &Cx) -> Result<Mapped<(usize, usize), f64, DefaultDevice>, FlowError> {
+        if x.as_vec().contains(&7.0) {
+            return Err(self.0.clone());
+        }
+        let (rows, device) = (x.shape().0, x.device().clone());
+        let noise = (0..rows).map(|row| cx.noise().row(row as u64).next_u64());
+        let noise = noise.map(|noise| if noise.is_multiple_of(2) { (noise >> 11) as f64 } else { f64::INFINITY }).collect();
+        let mut mapped = Mapped::exact(x, device.tensor_from_vec(noise, (rows,)));
+        mapped.log_det.standard_error = Some(device.tensor_from_vec(vec![1.0; rows], (rows,)));
+        Ok(mapped)
+    }
+    fn inverse(&self, y: Plane, _: &Cx) -> Result<Mapped<(usize, usize), f64, DefaultDevice>, FlowError> {
+        let log_det = y.device().zeros_like(&(y.shape().0,));
+        Ok(Mapped::exact(y, log_det))
+    }
+    fn pullback(
+        &self,
+        _: Point<(usize, usize), (usize, usize), f64, DefaultDevice>,
+        _: Cotangent<(usize, usize), f64, DefaultDevice>,
+        _: &mut Gradients<f64>,
+        _: &Cx,
+    ) -> Result<Pulled<(usize, usize), f64, DefaultDevice>, FlowError> {
+        Err(self.0.clone())
+    }
+}
+
+fn fussy(dim: usize, error: FlowError) -> Model<f64> {
+    let base = Box::new(StandardNormal::new(dim));
+    Model::new(Box::new(Fussy(error)), base, EventShape::Vector(dim), DefaultDevice::default()).unwrap()
+}
+
+fn not_finite() -> FlowError {
+    FlowError::NotFinite { layer: "Fussy".to_owned(), what: "the output", row: 0 }
+}
+
+/// The other items of the batch are scored, each with noise of its own.
+#[test]
+fn an_item_that_a_layer_fails_on_is_counted_and_named() {
+    let layer = || "Fussy".to_owned();
+    for error in [
+        not_finite(),
+        FlowError::NotConverged { layer: layer(), iterations: 9, residual: 1.0, tolerance: 1e-6, row: 0 },
+        FlowError::StepUnderflow { layer: layer(), t: 0.5, dt: 1e-20, nfe: 9 },
+        FlowError::TooManyEvaluations { layer: layer(), t: 0.5, nfe: 9, limit: 8 },
+    ] {
+        let mut values = vec![0.0; 60];
+        values[2 * 4] = 7.0;
+        let (set, model) = (vectors(values, 2), fussy(2, error.clone()));
+        let events = Events::new(set.as_ref(), Preprocessing::default(), 1).unwrap();
+        let scores = score(&model, set.as_ref(), &events, &EvaluateOptions::default()).unwrap();
+        assert_eq!(scores.failure, Some(format!("item 4: {error}")));
+        let finite: HashSet<u64> = scores.log_likelihood.iter().filter(|l| l.is_finite()).map(|l| l.to_bits()).collect();
+        assert!(finite.len() > 5 && finite.len() as u64 + scores.non_finite == 30, "{scores:?}");
+    }
+    let other = FlowError::Unsupported { layer: layer(), operation: "forward", reason: "of 7".to_owned() };
+    let set = vectors(vec![7.0; 4], 2);
+    let events = Events::new(set.as_ref(), Preprocessing::default(), 1).unwrap();
+    assert!(score(&fussy(2, other), set.as_ref(), &events, &EvaluateOptions::default()).is_err());
+}
+
+/// An average over n finite draws with an error of 1 each has a variance of 1/n, however many others there are.
+#[test]
+fn draws_that_are_not_finite_have_no_part_in_the_error_of_the_average() {
+    let data = InMemory::new(Path::new("noise"), Values::Levels(vec![1; 40]), ItemShape::Vector { dims: 2 }, Some(4), None).unwrap();
+    let events = Events::new(&data, Preprocessing::default(), 1).unwrap();
+    let options = EvaluateOptions { dequantisations: 16, ..EvaluateOptions::default() };
+    let scores = score(&fussy(2, not_finite()), &data, &events, &options).unwrap();
+    let finite: f64 = scores.log_det_variance.unwrap().iter().map(|variance| variance.recip()).sum();
+    assert!(scores.non_finite > 100 && (finite + scores.non_finite as f64 - 320.0).abs() < 1e-9, "{finite} {}", scores.non_finite);
 }
 
 /// The identity, which writes down whether a pass is to train and the noise that it is given.

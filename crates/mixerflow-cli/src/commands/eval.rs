@@ -52,6 +52,7 @@ fn tell(found: &Evaluation) -> Result<()> {
         ("largest |z|", format!("{:.2}", found.largest_latent)),
         ("scored", format!("{:.0} items/s", found.scored_per_second)),
     ];
+    lines.extend(found.failure.as_ref().map(|failure| ("a layer failed on", failure.clone())));
     if let Some(error) = found.log_det_standard_error {
         lines.push(("log-det estimate", format!("± {error:.3} nats an item")));
     }
