@@ -132,7 +132,8 @@ impl<E: Scalar> Adam<E> {
         self.average.as_deref()
     }
 
-    /// One step down the gradient; the norm of the scaled gradient before clipping. If that is not finite, nothing has changed.
+    /// One step down the gradient; the norm of the scaled gradient before clipping. If that is not finite, nothing has changed: a norm counts as infinite where its square, after clipping,
+    /// overflows the number type, as the second moments would.
     ///
     /// # Errors
     /// [`FlowError::Shape`] for a model, or gradients of one, that this optimiser was not made for: nothing has changed. [`TrainError::Update`] with an error of [`Module::refresh`]: the
@@ -142,6 +143,10 @@ impl<E: Scalar> Adam<E> {
         let norm = gradients.norm() * gradient_scale;
         if !norm.is_finite() {
             return Ok(norm);
+        }
+        let clipped = clip.map_or(norm, |clip| norm.min(clip));
+        if !num_traits::Float::is_finite(E::of(clipped * clipped)) {
+            return Ok(f64::INFINITY);
         }
         // Zipped slices of other lengths would leave parameters out in silence.
         self.check("gradients", gradients.values().len())?;

@@ -355,12 +355,13 @@ impl<E: SpecScalar> Trainer<E> {
 
     /// The error for a gradient that is not finite: its parameter, and the first item whose gradient alone is not.
     fn bad_gradient(&self, gradients: &Gradients<E>, events: &[E], draws: &[Draw]) -> TrainError {
-        let layer =
-            gradients.iter().find(|(_, g)| g.iter().any(|g| !num_traits::Float::is_finite(*g))).map_or("all parameters", |(path, _)| path);
+        // The optimiser squares them.
+        let is_bad = |g: &[E]| g.iter().any(|g| !num_traits::Float::is_finite(*g * *g));
+        let layer = gradients.iter().find(|(_, g)| is_bad(g)).map_or("all parameters", |(path, _)| path);
         let mut alone = Gradients::zeros(&self.model);
         let item = draws.iter().zip(events.chunks_exact(self.model.event().len().max(1))).find(|(_, event)| {
             alone.clear();
-            self.loss(event.to_vec(), &mut alone).is_err() || !alone.norm().is_finite()
+            self.loss(event.to_vec(), &mut alone).is_err() || is_bad(alone.values())
         });
         TrainError::NotFinite {
             step: self.optimiser.steps() + 1,

@@ -85,6 +85,20 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
 }
 
 #[test]
+fn a_gradient_whose_square_overflows_changes_nothing_unless_it_is_clipped() {
+    for (clip, moves) in [(None, false), (Some(1e25), false), (Some(1.0), true)] {
+        let mut flow = build::<f32>(LINEAR, EventShape::Vector(3), 1);
+        let mut adam = Adam::new(&flow, AdamConfig { clip, ..AdamConfig::default() });
+        let (weights, before) = (flat_weights(&flow), adam.clone());
+        let mut gradients = Gradients::zeros(&flow);
+        gradients.values_mut()[2] = 1e20;
+        assert_eq!(adam.step(&mut flow, &gradients, 0.1).unwrap().is_finite(), moves);
+        assert_eq!((flat_weights(&flow) != weights, adam != before), (moves, moves), "{clip:?}");
+        assert!(flat_weights(&flow).iter().all(|w| w.is_finite()));
+    }
+}
+
+#[test]
 fn another_model_or_its_gradients_are_refused() {
     let [mut three, mut four] = [3, 4].map(|dim| build::<f64>(LINEAR, EventShape::Vector(dim), 1));
     let mut adam = Adam::new(&three, AdamConfig::default());
