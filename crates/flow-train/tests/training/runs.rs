@@ -295,6 +295,7 @@ fn settings_and_data_that_do_not_fit_are_refused() {
         (Settings { ema: Some(1.0), ..of() }, "ema: expected a decay between 0 and 1, got 1"),
         (Settings { threads: Some(0), ..of() }, "threads: expected 1 to 1024, got 0"),
         (Settings { validation: 0.9, ..of() }, "validation: expected a share from 0 to 0.5, got 0.9"),
+        (Settings { patience: Some(3), ..of() }, "patience: expected none where `validation` is 0, got 3"),
     ];
     for (settings, expected) in texts {
         assert_eq!(text_of(settings.check()), expected);
@@ -314,4 +315,8 @@ fn epochs_are_counted_in_steps_over_the_items_that_are_kept() {
     let settings = Settings { batch: 100, validation: 0.1, ..Settings::default() };
     assert_eq!((settings.held_out(1500), settings.steps_of_epochs(1, 1500), settings.steps_of_epochs(3, 1500)), (150, 14, 41));
     assert_eq!(Settings { batch: 1, validation: 0.0, ..settings }.steps_of_epochs(2, 7), 14);
+    // A small share of few items is one, unless no other is left.
+    let held_out = |validation, items| Settings { validation, ..Settings::default() }.held_out(items);
+    let cases = [(0.05, 19, 1), (0.05, 2, 1), (0.5, 1, 0), (0.5, 0, 0), (0.0, 19, 0), (0.5, 3, 1)];
+    assert!(cases.iter().all(|&(validation, items, expected)| held_out(validation, items) == expected));
 }

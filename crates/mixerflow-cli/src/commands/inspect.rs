@@ -1,6 +1,6 @@
 //! `mixerflow inspect`.
 
-use super::sources::{settings, spec};
+use super::sources::{default_settings, settings, spec};
 use crate::arguments::Inspect;
 use crate::{MEMORY, Result, output};
 use flow_api::spec::{BuildScope, EventShape, Model, ModelSpec, Preprocessing, Spec, SpecScalar};
@@ -15,7 +15,7 @@ const MIB: f64 = 1024.0 * 1024.0;
 pub(crate) fn run(arguments: &Inspect) -> Result<()> {
     let spec = spec(&arguments.spec, &arguments.set)?;
     let event = event(arguments, spec.0.event())?;
-    settings(&arguments.set, Settings::default())?.check()?;
+    settings(&arguments.set, default_settings())?.check()?;
     preprocessing(spec.0.preprocessing(), event)?;
     let model = build(&spec, event)?;
     let table = model.describe()?;

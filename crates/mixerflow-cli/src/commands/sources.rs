@@ -25,6 +25,11 @@ fn pairs(set: &[String]) -> Result<Vec<(&str, &str)>> {
     set.iter().map(|text| text.split_once('=').ok_or_else(|| format!("--set {text}: expected PATH=VALUE").into())).collect()
 }
 
+/// The settings of a run that nothing else is said of.
+pub(super) fn default_settings() -> Settings {
+    Settings { validation: 0.05, ..Settings::default() }
+}
+
 /// `settings` with the fields that are overridden.
 pub(super) fn settings(set: &[String], mut settings: Settings) -> Result<Settings> {
     for (path, value) in pairs(set)? {
@@ -58,8 +63,8 @@ impl Training {
     pub(super) fn begin(&self, data: &DataSource, threads: Option<usize>) -> Result<(Settings, Split)> {
         /// What most of a run's time should not go into.
         const REPORTS: u64 = 20;
-        let default = Settings::default();
-        let mut settings = self.apply(Settings { validation: 0.05, ..default.clone() }, threads)?;
+        let default = default_settings();
+        let mut settings = self.apply(default.clone(), threads)?;
         let split = open(data, settings.seed)?;
         settings.steps = self.steps(&settings, split.train.len());
         let by_length = (settings.steps / REPORTS).clamp(1, default.report_every);

@@ -41,6 +41,7 @@ fn wrong_usage_is_2_and_what_cannot_be_done_is_1() {
         ("train tiny.ron --data digits --set preprocessing.bit=4 --out x", 1, "no `bit` in `preprocessing`"),
         ("train tiny.ron --data digits --set settings.ema=2 --out x", 1, "ema: expected a decay between 0 and 1, got 2"),
         ("train tiny.ron --data digits --set settings.patience=0 --out x", 1, "patience: expected at least 1, got 0"),
+        ("train tiny.ron --data digits --set settings.patience=3 --validation 0 --out x", 1, "patience: expected none where `validation` is 0, got 3"),
         ("train tiny.ron --data digits --lr -1 --out x", 1, "learning_rate: expected a finite number greater than 0 in f32, got -1"),
         ("train tiny.ron --data digits --set patch=3 --out x", 1, "8 is not divisible by patch 3"),
         ("train tiny.ron --data digits --out run", 1, "run: there is a run already"),
