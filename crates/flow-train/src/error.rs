@@ -68,6 +68,12 @@ pub enum TrainError {
         /// The data's.
         data: String,
     },
+    /// The model takes a condition, which items of a data set do not have.
+    #[error("the model takes a condition of {width} numbers: conditional models cannot be trained from a data set yet, only from Rust with `Flow::nll` and `Context::with_condition`")]
+    Conditional {
+        /// Width of the condition.
+        width: usize,
+    },
     /// A run cannot go on: the data has more or fewer items than it was begun with.
     #[error("the data has {got} items, where the run was begun with {expected}")]
     DataChanged {

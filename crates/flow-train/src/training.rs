@@ -8,7 +8,7 @@ use crate::observe::Observer;
 use crate::optimiser::{Adam, AdamState, set_flat_weights};
 use crate::{Result, Settings, TrainError};
 use flow_api::spec::{Model, SpecScalar};
-use flow_api::{Context, FlowError, Gradients, Loss, Mode, State, load, save};
+use flow_api::{Bijector, Context, FlowError, Gradients, Loss, Mode, State, load, save};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -175,7 +175,7 @@ impl<E: SpecScalar> Trainer<E> {
     /// A new run: holds out validation items and initialises the model from its first batch. Layers that are initialised, such as those of a trained model, stay as they are.
     ///
     /// # Errors
-    /// Settings out of range, data that does not fit the model, and the errors of data-dependent initialisation.
+    /// Settings out of range, data that does not fit the model, those of [`Trainer::check_model`], and the errors of data-dependent initialisation.
     pub fn new(model: Model<E>, data: Arc<dyn Dataset>, settings: Settings) -> Result<Self> {
         let mut trainer = Self::uninitialised(model, data, settings)?;
         trainer.in_pool(Self::initialise)??;
@@ -223,8 +223,17 @@ impl<E: SpecScalar> Trainer<E> {
         Ok(Self { model, optimiser, settings, events, train, validation, items, kept, history, best, stale, seconds, since })
     }
 
+    /// Checks that a model can be trained from a data set.
+    ///
+    /// # Errors
+    /// [`TrainError::Conditional`].
+    pub fn check_model(model: &Model<E>) -> Result<()> {
+        model.flow().bijector().condition_width().map_or(Ok(()), |width| Err(TrainError::Conditional { width }))
+    }
+
     fn initialise(&mut self) -> Result<()> {
         let count = self.settings.initial_batch.min(self.train.len());
+        Self::check_model(&model)?;
         let order = Shuffle { seed: self.settings.seed }.permutation(0, self.train.len());
         let draws: Vec<Draw> = order.into_iter().take(count).map(|index| Draw { epoch: 0, index }).collect();
         let (events, _) = self.events.of::<E>(&self.train.batch(&draws)?)?;

@@ -303,6 +303,9 @@ fn settings_and_data_that_do_not_fit_are_refused() {
     let flow = || build::<f64>("VectorFlow(flows: [LuLinear()])", EventShape::Vector(3), 1);
     let wrong = Trainer::new(flow(), vectors(vec![0.0; 8], 2), Settings::default());
     assert_eq!(text_of(wrong), "the model is for events of shape (3), the data has (2)");
+    let conditional = build::<f64>("VectorFlow(flows: [AffineCoupling(hidden: 4, condition: 2)])", EventShape::Vector(3), 1);
+    let conditional = Trainer::new(conditional, vectors(vec![0.0; 9], 3), of());
+    assert!(text_of(conditional).starts_with("the model takes a condition of 2 numbers: conditional models cannot be trained"));
     let large = Trainer::new(flow(), vectors(vec![0.0; 9], 3), Settings { batch: usize::MAX, ..of() });
     assert_eq!(text_of(large), "batch: expected at most 100000000 events of shape (3), got 18446744073709551615");
     let normalised = || build::<f32>("VectorFlow(flows: [ActNorm()])", EventShape::Vector(2), 1);

@@ -7,7 +7,7 @@ use flow_api::spec::{BuildScope, EventShape, Model, ModelSpec, Preprocessing, Sp
 use flow_api::{Context, Gradients, LayerInfo, Memory, Mode, parameter_count};
 use flow_kernels::{noise::Stream, workspace};
 use flow_train::text::Table;
-use flow_train::{Adam, EventKind, Events, Settings};
+use flow_train::{Adam, EventKind, Events, Settings, Trainer};
 use serde_json::json;
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -17,7 +17,8 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
     let event = event(arguments, spec.0.event())?;
     settings(&arguments.set, default_settings())?.check()?;
     preprocessing(spec.0.preprocessing(), event)?;
-    let model = build(&spec, event)?;
+    let model = build(&spec, event).map_err(|e| format!("{}: {e}", arguments.spec.display()))?;
+    Trainer::check_model(&model)?;
     let table = model.describe()?;
     let parameters = parameter_count(&model);
     drop(model);
