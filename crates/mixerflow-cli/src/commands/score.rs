@@ -14,6 +14,8 @@ struct Line {
     label: String,
     log_likelihood: f64,
     loss: f64,
+    /// Of an estimated log-likelihood, in nats.
+    standard_error: Option<f64>,
 }
 
 pub(crate) fn run(arguments: &Score) -> Result<()> {
@@ -36,6 +38,7 @@ pub(crate) fn run(arguments: &Score) -> Result<()> {
                 label: label(index).unwrap_or_default(),
                 log_likelihood: -loss / unit_of_nats,
                 loss,
+                standard_error: scores.log_det_variance.as_ref().map(|variance| variance[index].sqrt()),
             }
         }));
     }
@@ -54,9 +57,14 @@ pub(crate) fn run(arguments: &Score) -> Result<()> {
 
 fn table(unit: &str, lines: &[Line]) -> Result<String> {
     let mut table = csv::Writer::from_writer(Vec::new());
-    table.write_record(["part", "index", "name", "label", "log_likelihood", unit])?;
-    for Line { part, index, name, label, log_likelihood, loss } in lines {
-        table.write_record([part, &*index.to_string(), name, label, &log_likelihood.to_string(), &loss.to_string()])?;
+    // Exact log-likelihoods have no such column.
+    let estimates = lines.iter().any(|line| line.standard_error.is_some());
+    let heads = ["part", "index", "name", "label", "log_likelihood", unit];
+    table.write_record(heads.into_iter().chain(estimates.then_some("standard_error")))?;
+    for Line { part, index, name, label, log_likelihood, loss, standard_error } in lines {
+        let cells = [part, &*index.to_string(), name, label, &log_likelihood.to_string(), &loss.to_string()];
+        let error = estimates.then(|| standard_error.unwrap_or(f64::NAN).to_string());
+        table.write_record(cells.into_iter().chain(error.as_deref()))?;
     }
     Ok(String::from_utf8(table.into_inner()?)?)
 }

@@ -138,6 +138,14 @@ fn points_of_the_plane_and_tables_are_data_too() {
     let header = place.run("score moons --data toy:two-moons?n=400");
     assert!(header.starts_with("part,index,name,label,log_likelihood,negative_log_likelihood\n"), "{header}");
 
+    // Of an estimated density the error of every item is told.
+    fs::write(place.path("residual.ron"), "VectorFlow(flows: [ActNorm(), Residual(hidden: 8, evaluation: Roulette())])").unwrap();
+    place.run("train residual.ron --data toy:two-moons?n=400 --batch 64 --steps 2 --validation 0 --out residual");
+    let scores = place.run("score residual --data toy:two-moons?n=400");
+    assert!(scores.starts_with("part,index,name,label,log_likelihood,negative_log_likelihood,standard_error\n"), "{scores:.99}");
+    let error = |line: &str| line.rsplit(',').next().unwrap().parse::<f64>().unwrap();
+    assert!(scores.lines().skip(1).all(|line| (0.0..5.0).contains(&error(line))), "{scores}");
+
     let rows: Vec<String> = (0..60).map(|i| format!("{i},{},{}", i * i % 7, ["a", "b"][i % 2])).collect();
     fs::write(place.path("table.csv"), rows.join("\n")).unwrap();
     place.run("train plane.ron --data csv:table.csv?label=last --batch 16 --steps 4 --out table --validation 0");
