@@ -8,7 +8,7 @@
 //! | `model.safetensors` | parameters and all other state, keyed by path |
 //! | `optimiser.safetensors` | Adam's moments `first` and `second`, and the weights' `average` if there is one, each flat in the order of the parameters |
 //! | `best.safetensors` | the model of the best validation, if one was finite |
-//! | `progress.ron` | step, number of items in the data, reports, sums since the last report |
+//! | `progress.ron` | step, number of items in the data and a hash of some of them, reports, sums since the last report |
 //!
 //! A folder with the model alone has the first four. [`export`] writes those as one file for other programs, [`import`] reads it.
 

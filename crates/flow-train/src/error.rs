@@ -74,8 +74,8 @@ pub enum TrainError {
         /// Width of the condition.
         width: usize,
     },
-    /// A run cannot go on: the data has more or fewer items than it was begun with.
-    #[error("the data has {got} items, where the run was begun with {expected}")]
+    /// A run cannot go on: the data has more or fewer items than it was begun with, or as many others.
+    #[error("the data has {got} items, where the run was begun with {expected}{}", if got == expected { " others" } else { "" })]
     DataChanged {
         /// Items that the run was begun with.
         expected: usize,

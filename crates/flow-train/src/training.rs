@@ -1,6 +1,6 @@
 //! The training loop.
 
-use crate::data::{Batch, Dataset, Draw, Loader, Shuffle, Subset, TrainOrder};
+use crate::data::{Batch, Dataset, Draw, Loader, Shuffle, Subset, TrainOrder, Values};
 use crate::error::Item;
 use crate::evaluate::{EvaluateOptions, evaluate};
 use crate::events::Events;
@@ -86,6 +86,9 @@ pub struct Progress {
     /// Items of the data set, those for validation among them; none in checkpoints of versions that did not count them.
     #[serde(default)]
     pub items: Option<usize>,
+    /// Hash of some of the data; none in checkpoints of versions that did not take it.
+    #[serde(default)]
+    pub fingerprint: Option<u64>,
     /// Reports since the best one.
     pub stale: u32,
     /// Value and step of the best validation.
@@ -161,6 +164,7 @@ pub struct Trainer<E: SpecScalar> {
     validation: Option<Arc<dyn Dataset>>,
     /// Of both together.
     items: usize,
+    fingerprint: u64,
     /// Numbers of the training items in the data set that was given, where some are held out.
     kept: Option<Vec<usize>>,
     history: Vec<Report>,
@@ -169,6 +173,20 @@ pub struct Trainer<E: SpecScalar> {
     stale: u32,
     seconds: f64,
     since: Since,
+}
+
+/// A hash of a few items spread over a data set: FNV-1a of their values, item by item, as one may be large.
+fn fingerprint(data: &dyn Dataset) -> Result<u64> {
+    const ITEMS: usize = 16;
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for index in (0..data.len()).step_by(data.len().div_ceil(ITEMS).max(1)) {
+        let mut add = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        match data.batch(&[Draw { epoch: 0, index }])?.values {
+            Values::Levels(levels) => levels.into_iter().for_each(&mut add),
+            Values::Real(values) => values.into_iter().flat_map(f64::to_le_bytes).for_each(&mut add),
+        }
+    }
+    Ok(hash)
 }
 
 impl<E: SpecScalar> Trainer<E> {
@@ -196,18 +214,30 @@ impl<E: SpecScalar> Trainer<E> {
             return Err(TrainError::DataChanged { expected, got });
         }
         let mut trainer = Self::uninitialised(model, data, settings)?;
+        if progress.fingerprint.is_some_and(|begun| begun != trainer.fingerprint) {
+            return Err(TrainError::DataChanged { expected: got, got });
+        }
         trainer.optimiser.restore(optimiser)?;
         (trainer.history, trainer.stale, trainer.best) = (progress.history, progress.stale, best);
         (trainer.seconds, trainer.since) = (progress.seconds, progress.since);
         Ok(trainer)
     }
 
+    /// Checks that a model can be trained from a data set.
+    ///
+    /// # Errors
+    /// [`TrainError::Conditional`].
+    pub fn check_model(model: &Model<E>) -> Result<()> {
+        model.flow().bijector().condition_width().map_or(Ok(()), |width| Err(TrainError::Conditional { width }))
+    }
+
     fn uninitialised(model: Model<E>, data: Arc<dyn Dataset>, settings: Settings) -> Result<Self> {
         settings.check()?;
+        Self::check_model(&model)?;
         let events = Events::new(data.as_ref(), model.preprocessing(), settings.seed)?;
         events.check(data.as_ref(), model.event())?;
         settings.check_batch::<E>(model.event())?;
-        let items = data.len();
+        let (items, fingerprint) = (data.len(), fingerprint(data.as_ref())?);
         let held_out = settings.held_out(items);
         let (train, validation, kept) = if held_out == 0 {
             (data, None, None)
@@ -220,20 +250,11 @@ impl<E: SpecScalar> Trainer<E> {
         };
         let optimiser = Adam::new(&model, settings.adam(model.event().len()));
         let (history, best, stale, seconds, since) = (Vec::new(), None, 0, 0.0, Since::default());
-        Ok(Self { model, optimiser, settings, events, train, validation, items, kept, history, best, stale, seconds, since })
-    }
-
-    /// Checks that a model can be trained from a data set.
-    ///
-    /// # Errors
-    /// [`TrainError::Conditional`].
-    pub fn check_model(model: &Model<E>) -> Result<()> {
-        model.flow().bijector().condition_width().map_or(Ok(()), |width| Err(TrainError::Conditional { width }))
+        Ok(Self { model, optimiser, settings, events, train, validation, items, fingerprint, kept, history, best, stale, seconds, since })
     }
 
     fn initialise(&mut self) -> Result<()> {
         let count = self.settings.initial_batch.min(self.train.len());
-        Self::check_model(&model)?;
         let order = Shuffle { seed: self.settings.seed }.permutation(0, self.train.len());
         let draws: Vec<Draw> = order.into_iter().take(count).map(|index| Draw { epoch: 0, index }).collect();
         let (events, _) = self.events.of::<E>(&self.train.batch(&draws)?)?;
@@ -465,6 +486,7 @@ impl<E: SpecScalar> Trainer<E> {
         Progress {
             step: self.optimiser.steps(),
             items: Some(self.items),
+            fingerprint: Some(self.fingerprint),
             stale: self.stale,
             best: self.best.as_ref().map(|best| (best.value, best.step)),
             seconds: self.seconds,

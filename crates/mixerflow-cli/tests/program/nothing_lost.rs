@@ -61,15 +61,17 @@ fn a_stopped_run_goes_on_with_its_data() {
     assert_eq!(taken_up(&place, "parts"), [0, 4]);
     assert_eq!(essence(&place, "parts"), essence(&place, "whole"));
     // A table that has grown has other items under the numbers that were held out.
-    let table = |rows: usize| {
-        let rows: Vec<String> = (0..rows).map(|i| format!("{i},{}", i * i % 7)).collect();
+    let table = |rows: usize, modulus: usize| {
+        let rows: Vec<String> = (0..rows).map(|i| format!("{i},{}", i * i % modulus)).collect();
         fs::write(place.path("t.csv"), rows.join("\n")).unwrap();
     };
-    table(200);
+    table(200, 7);
     place.run("train plane.ron --data csv:t.csv --batch 16 --steps 4 --stop-at 2 --out table");
-    table(250);
-    let (code, text) = place.fail("train --resume --out table");
-    assert!(code == 1 && text.contains("the data has 225 items, where the run was begun with 180"), "{text}");
+    for (rows, modulus, message) in [(250, 7, "the data has 225 items, where the run was begun with 180"), (200, 11, "begun with 180 others")] {
+        table(rows, modulus);
+        let (code, text) = place.fail("train --resume --out table");
+        assert!(code == 1 && text.contains(message), "{text}");
+    }
     let compared = |seed: &str| {
         place.run(&format!("compare plane.ron --data toy:two-moons?n=200 --batch 16 --steps 2 {seed}"));
         fs::read(place.path("comparison/items.png")).unwrap()
