@@ -30,7 +30,7 @@ pub use events::{EventKind, Events};
 pub use observe::{Bar, Checkpoints, Metrics, Observer, SampleGrids, Silent};
 pub use optimiser::{Adam, AdamConfig, AdamState, flat_weights, set_flat_weights};
 pub use replace::write_whole;
-pub use run_folder::{RunFolder, RunPlan};
+pub use run_folder::{RunFolder, RunPlan, check_empty};
 pub use samples::{Drawing, draw_events, draw_samples};
 pub use settings::Settings;
 pub use training::{Best, Ending, Progress, Report, Run, Since, Trainer};

@@ -285,10 +285,6 @@ fn check_checkpoint(path: &Path, plan: &RunPlan) -> Result<()> {
 
 /// Refuses a folder that holds anything besides what is left of the same beginning, cut off: its lock, which is empty, and files of the same plan.
 fn check_free(path: &Path, plan: &[(&str, String)]) -> Result<()> {
-    let entries = match fs::read_dir(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(TrainError::io(path))?,
-    };
     let locked = fs::metadata(path.join(LOCK)).is_ok_and(|lock| lock.is_file() && lock.len() == 0);
     let left = |found: &Path| {
         let of_plan = |(name, text): &(&str, String)| {
@@ -299,7 +295,24 @@ fn check_free(path: &Path, plan: &[(&str, String)]) -> Result<()> {
     };
     match entries.iter().find(|entry| !left(&entry.path())) {
         None => Ok(()),
-        Some(entry) => Err(broken(path, format!("no empty folder: `{}` is in it", entry.file_name().to_string_lossy()))),
+    check_holds(path, left)
+}
+
+/// Refuses a folder that holds anything.
+///
+/// # Errors
+/// [`TrainError::Checkpoint`] naming what is in it, and [`TrainError::Io`].
+pub fn check_empty(path: &Path) -> Result<()> {
+    check_holds(path, |_| false)
+}
+
+/// Refuses a folder that holds anything besides what `left` says may be there.
+fn check_holds(path: &Path, left: impl Fn(&Path) -> bool) -> Result<()> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(TrainError::io(path))?,
+    };
+        Some(entry) => Err(broken(path, format!("the folder is not empty: it contains `{}`", entry.file_name().to_string_lossy()))),
     }
 }
 

@@ -47,7 +47,7 @@ fn a_folder_with_something_in_it_is_refused_every_time_and_stays_as_it_was() {
         let before = contents(folder.path());
         for _ in 0..2 {
             let error = text_of(RunFolder::create(folder.path(), plan(settings(2))));
-            assert!(error.contains("no empty folder: `"), "{files:?}: {error}");
+            assert!(error.contains("the folder is not empty: it contains `"), "{files:?}: {error}");
             assert_eq!(contents(folder.path()), before, "{files:?}");
         }
     }

@@ -4,11 +4,12 @@ use super::sources::{skipping, spec};
 use crate::arguments::Compare;
 use crate::{INTERRUPTED, Result, interrupt, output};
 use flow_train::compare::{Plan, compare};
-use flow_train::{Bar, EvaluateOptions, Observer};
+use flow_train::{Bar, EvaluateOptions, Observer, check_empty};
 use std::process::ExitCode;
 
 pub(crate) fn run(arguments: &Compare, threads: Option<usize>) -> Result<ExitCode> {
     let Compare { training, data, .. } = arguments;
+    check_empty(&arguments.out)?;
     let specs = arguments
         .specs
         .iter()

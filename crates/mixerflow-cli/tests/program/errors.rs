@@ -86,6 +86,7 @@ fn wrong_usage_is_2_and_what_cannot_be_done_is_1() {
         ("inspect tiny.ron --shape 1,8,8 --set settings.clip=-1", 1, "clip: expected a finite number greater than 0 in f32, got -1"),
         ("inspect tiny.ron --shape 1,8,8 --set settings.foo=3", 1, "no `foo`"),
         ("compare tiny.ron --data digits --dequantisations 0 --out x", 1, "dequantisations: expected at least 1, got 0"),
+        ("compare tiny.ron --data digits --out full", 1, "full: the folder is not empty: it contains `letter.txt`"),
         ("inspect tiny.ron", 1, "--shape: the spec states no shape"),
         ("inspect tiny.ron --shape 1,2", 1, "--shape: expected C,H,W or D, got 2 numbers"),
         ("import tiny.ron --out x", 1, "tiny.ron: "),

@@ -73,8 +73,10 @@ fn a_stopped_run_goes_on_with_its_data() {
         assert!(code == 1 && text.contains(message), "{text}");
     }
     let compared = |seed: &str| {
-        place.run(&format!("compare plane.ron --data toy:two-moons?n=200 --batch 16 --steps 2 {seed}"));
-        fs::read(place.path("comparison/items.png")).unwrap()
+        place.run(&format!("compare plane.ron --data toy:two-moons?n=200 --batch 16 --steps 2 {seed} --out comparison"));
+        let items = fs::read(place.path("comparison/items.png")).unwrap();
+        fs::remove_dir_all(place.path("comparison")).unwrap();
+        items
     };
     assert_eq!(compared("--set settings.seed=5"), compared("--seed 5"));
 }
