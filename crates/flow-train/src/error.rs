@@ -69,7 +69,9 @@ pub enum TrainError {
         data: String,
     },
     /// The model takes a condition, which items of a data set do not have.
-    #[error("the model takes a condition of {width} numbers: conditional models cannot be trained from a data set yet, only from Rust with `Flow::nll` and `Context::with_condition`")]
+    #[error(
+        "the model takes a condition of {width} numbers: conditional models cannot be trained from a data set yet, only from Rust with `Flow::nll` and `Context::with_condition`"
+    )]
     Conditional {
         /// Width of the condition.
         width: usize,

@@ -74,7 +74,7 @@ impl RunFolder {
         plan.settings.check()?;
         if Self::exists(path) {
             check_plan(path)?;
-            return Err(broken(path, "there is a run already: it can be resumed, or another folder be taken"));
+            return Err(broken(path, "already holds a run: continue it with --resume, or choose another folder"));
         }
         let texts = plan.texts()?;
         // Before the lock, so that what is refused stays as it was, and again behind it, where no other process can begin.
@@ -95,7 +95,9 @@ impl RunFolder {
     /// As [`RunFolder::create`]; [`TrainError::Checkpoint`] if there is no run.
     pub fn resume(path: &Path, change: impl FnOnce(Settings) -> Settings) -> Result<Self> {
         if !Self::exists(path) {
-            return Err(broken(path, "no run: there is no `spec.ron` with `settings.ron` and `data.txt` in it"));
+            let missing = missing(path);
+            let are = if missing.len() == 1 { "is" } else { "are" };
+            return Err(broken(path, format!("not a run folder: `{}` {are} missing", missing.join("`, `"))));
         }
         check_plan(path)?;
         let lock = lock(path)?;
@@ -278,7 +280,11 @@ fn check_checkpoint(path: &Path, plan: &RunPlan) -> Result<()> {
     fixed(&read_ron(&latest, SETTINGS)?, &plan.settings)?;
     let (made, steps) = (read_ron::<Progress>(&latest, PROGRESS)?.step, plan.settings.steps);
     if steps < made {
-        return Err(TrainError::Setting { field: "steps", expected: format!("at least {made}, which are made"), got: steps.to_string() });
+        return Err(TrainError::Setting {
+            field: "steps",
+            expected: format!("at least {made}: the run has already made that many steps"),
+            got: steps.to_string(),
+        });
     }
     Ok(())
 }
@@ -293,8 +299,6 @@ fn check_free(path: &Path, plan: &[(&str, String)]) -> Result<()> {
         };
         locked && (found == path.join(LOCK) || plan.iter().any(of_plan))
     };
-    match entries.iter().find(|entry| !left(&entry.path())) {
-        None => Ok(()),
     check_holds(path, left)
 }
 
@@ -312,6 +316,8 @@ fn check_holds(path: &Path, left: impl Fn(&Path) -> bool) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(TrainError::io(path))?,
     };
+    match entries.iter().find(|entry| !left(&entry.path())) {
+        None => Ok(()),
         Some(entry) => Err(broken(path, format!("the folder is not empty: it contains `{}`", entry.file_name().to_string_lossy()))),
     }
 }

@@ -1,19 +1,19 @@
-//! What the program is told.
+//! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flow_train::data::DataSource;
 use std::path::PathBuf;
 
-/// Normalizing flows on images: train a density model, score, sample and embed with it
+/// Normalizing flows on images and vectors: train a density model, then score, sample and embed with it
 #[derive(Parser)]
 #[command(name = "mixerflow", version, after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Threads; all of the machine's if not given. Results do not depend on it
+    /// Number of threads [default: all of the machine's]. Results do not depend on it
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), allow_negative_numbers = true)]
     pub(crate) threads: Option<u16>,
-    /// Log to standard error; twice for more
+    /// Log to standard error; give it twice for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
@@ -45,27 +45,27 @@ Data sources:
 pub(crate) enum Command {
     /// Show a spec's layers, parameters and memory
     Inspect(Inspect),
-    /// Train a model, or go on with a run
+    /// Train a model, or resume a run
     Train(Train),
-    /// Say how good a model is: bits/dim with its standard error, the inverse's error
+    /// Evaluate a model: bits/dim (nats for real-valued data) with standard error, and the error of the inverse
     Eval(Eval),
-    /// Score items one by one, to find the unusual ones
+    /// Score items one by one, to find unusual ones
     Score(Score),
     /// Draw samples
     Sample(Sample),
-    /// Draw the way between two items in latent space
+    /// Interpolate between two items in latent space
     Interpolate(Interpolate),
-    /// Write latents, or activations of a layer, as an array
+    /// Write latents, or activations of a layer, to an array file
     Embed(Embed),
     /// Train several specs on the same data and compare them
     Compare(Compare),
-    /// Draw the learning curves of runs
+    /// Plot the learning curves of runs
     Plot(Plot),
-    /// Write a model as one safetensors file
+    /// Export a model as a single safetensors file
     Export(Export),
-    /// Make a run of an exported model
+    /// Turn an exported file back into a run folder
     Import(Import),
-    /// Print completions for a shell
+    /// Print shell completions
     Completions(Completions),
 }
 
@@ -73,10 +73,10 @@ pub(crate) enum Command {
 #[derive(Args)]
 #[command(after_help = DATA)]
 pub(crate) struct Data {
-    /// Data, such as `digits` or `images:DIR?size=32&crop=random`; all kinds stand below
+    /// Data, such as `digits` or `images:DIR?size=32&crop=random`; see the list below
     #[arg(long, value_name = "DATA")]
     pub(crate) data: DataSource,
-    /// Leave out pictures that cannot be read, and count them
+    /// Skip pictures that cannot be read, and report how many there were
     #[arg(long)]
     pub(crate) skip_bad: bool,
 }
@@ -92,12 +92,12 @@ pub(crate) enum Part {
     All,
 }
 
-/// What a training step keeps between its two sweeps.
+/// What a training step keeps between forward and backward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Memory {
     /// All activations: fastest.
     Store,
-    /// Each layer's input.
+    /// Each layer's input; the rest is computed again.
     Recompute,
     /// Nothing: layers are inverted on the way back.
     Invert,
@@ -117,10 +117,10 @@ impl From<Memory> for flow_api::Memory {
 pub(crate) struct Inspect {
     /// The spec, a RON file
     pub(crate) spec: PathBuf,
-    /// Shape of an item: C,H,W of images, D of vectors; the spec's own if it states one
+    /// Shape of an item: C,H,W for images, D for vectors [default: the spec's own, if it states one]
     #[arg(long, value_name = "C,H,W", value_delimiter = ',')]
     pub(crate) shape: Vec<usize>,
-    /// Images in the batch whose memory is told
+    /// Batch size to report memory for
     #[arg(long, default_value_t = 128, allow_negative_numbers = true)]
     pub(crate) batch: usize,
     /// Override a field of the spec, such as `layers=8` or `channel.AffineCoupling.hidden=64`
@@ -137,25 +137,25 @@ pub(crate) struct Training {
     /// Optimiser steps [default: 2000]
     #[arg(long, conflicts_with = "epochs", value_name = "N", allow_negative_numbers = true)]
     pub(crate) steps: Option<u64>,
-    /// Passes over the training items, in place of steps
+    /// Passes over the training items, instead of --steps
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) epochs: Option<u64>,
-    /// Items in a batch [default: 128]
+    /// Items per batch [default: 128]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) batch: Option<usize>,
-    /// The largest learning rate [default: 0.001]
+    /// Peak learning rate [default: 0.001]
     #[arg(long = "lr", value_name = "X", allow_negative_numbers = true)]
     pub(crate) learning_rate: Option<f64>,
     /// Seed of everything random [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) seed: Option<u64>,
-    /// What a step keeps between its two sweeps [default: store]
+    /// What a step keeps between forward and backward pass [default: store]
     #[arg(long, value_enum)]
     pub(crate) memory: Option<Memory>,
-    /// Share of the training items that is held out to validate on [default: 0.05]
+    /// Share of the training items to hold out for validation [default: 0.05]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub(crate) validation: Option<f64>,
-    /// Steps between two reports, each with validation, checkpoint and samples [default: a twentieth of all steps, at most 200]
+    /// Steps between reports, each with validation, a checkpoint and samples [default: a twentieth of all steps, at most 200]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) report_every: Option<u64>,
     /// Override a field of the spec, such as `layers=8` or `channel.AffineCoupling.hidden=64`, or of the settings, such as `settings.ema=0.999`
@@ -166,24 +166,24 @@ pub(crate) struct Training {
 #[derive(Args)]
 #[command(after_help = DATA)]
 pub(crate) struct Train {
-    /// The spec, a RON file; with --resume the run's own
+    /// The spec, a RON file; with --resume, the run's own
     #[arg(required_unless_present = "resume")]
     pub(crate) spec: Option<PathBuf>,
-    /// Data, such as `digits` or `images:DIR?size=32&crop=random`; all kinds stand below. With --resume the run's own
+    /// Data, such as `digits` or `images:DIR?size=32&crop=random`; see the list below; with --resume, the run's own
     #[arg(long, value_name = "DATA", required_unless_present = "resume")]
     pub(crate) data: Option<DataSource>,
-    /// Leave out pictures that cannot be read, and count them
+    /// Skip pictures that cannot be read, and report how many there were
     #[arg(long)]
     pub(crate) skip_bad: bool,
-    /// Folder of the run [default: runs/SPEC-TIME]
+    /// Folder of the run, new or empty unless it is resumed [default: runs/SPEC-TIME]
     #[arg(long, value_name = "RUN", required_if_eq("resume", "true"))]
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) training: Training,
-    /// Go on with the run in --out from its last checkpoint; begin it if there is none
+    /// Resume the run in --out from its last checkpoint; start it if there is none
     #[arg(long)]
     pub(crate) resume: bool,
-    /// Stop after this step, to go on later with --resume: the learning rate's schedule stays that of all steps
+    /// Stop after this step, to continue later with --resume; the learning-rate schedule remains that of all steps
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) stop_at: Option<u64>,
 }
@@ -191,24 +191,24 @@ pub(crate) struct Train {
 /// How items are scored.
 #[derive(Args)]
 pub(crate) struct Scoring {
-    /// Draws of dequantisation noise that each item's likelihood is averaged over
+    /// Draws of dequantisation noise to average each item's log-likelihood over
     #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
     pub(crate) dequantisations: u64,
-    /// Items in a batch
+    /// Items per batch
     #[arg(long, default_value_t = 128, value_name = "N", allow_negative_numbers = true)]
     pub(crate) batch: usize,
 }
 
 #[derive(Args)]
 pub(crate) struct Eval {
-    /// The run, or one of its checkpoints
+    /// The run folder, or one of its checkpoints
     pub(crate) run: PathBuf,
     #[command(flatten)]
     pub(crate) data: Data,
-    /// Which items
+    /// Part of the data to use
     #[arg(long, value_enum, default_value_t = Part::Test)]
     pub(crate) part: Part,
-    /// Other data, of which all items are taken to be unusual: tells how well they are told from --data (AUROC)
+    /// Other data, all of whose items count as unusual: reports how well the model separates them from --data (AUROC)
     #[arg(long, value_name = "DATA")]
     pub(crate) against: Vec<DataSource>,
     #[command(flatten)]
@@ -220,57 +220,57 @@ pub(crate) struct Eval {
 
 #[derive(Args)]
 pub(crate) struct Score {
-    /// The run, or one of its checkpoints
+    /// The run folder, or one of its checkpoints
     pub(crate) run: PathBuf,
     #[command(flatten)]
     pub(crate) data: Data,
-    /// Which items
+    /// Part of the data to use
     #[arg(long, value_enum, default_value_t = Part::All)]
     pub(crate) part: Part,
     #[command(flatten)]
     pub(crate) scoring: Scoring,
-    /// The least likely items first
+    /// Put the least likely items first
     #[arg(long)]
     pub(crate) sort: bool,
-    /// The CSV file to write; standard output if not given
+    /// The CSV file to write [default: standard output]. Where log-dets are estimates it has a column `standard_error`, in nats
     #[arg(long, value_name = "FILE.csv")]
     pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(Args)]
 pub(crate) struct Sample {
-    /// The run, or one of its checkpoints
+    /// The run folder, or one of its checkpoints
     pub(crate) run: PathBuf,
-    /// Samples
+    /// Number of samples
     #[arg(long, default_value_t = 32, value_name = "N", allow_negative_numbers = true)]
     pub(crate) count: usize,
-    /// Scale of the latents' standard deviation: below 1, samples are more alike and cleaner
+    /// Scale of the latents' standard deviation: below 1, samples are cleaner but less varied
     #[arg(long, default_value_t = 1.0, value_name = "T", allow_negative_numbers = true)]
     pub(crate) temperature: f32,
     /// Seed of the latents
     #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
     pub(crate) seed: u64,
-    /// Images in a row of the grid
+    /// Images per row of the grid
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
     pub(crate) columns: usize,
-    /// A grid (.png), the numbers (.npy), or a folder for one PNG each
+    /// What to write: a grid (.png), the numbers (.npy), or a folder with one PNG per sample
     #[arg(long, value_name = "FILE.png|FILE.npy|DIR")]
     pub(crate) out: PathBuf,
 }
 
 #[derive(Args)]
 pub(crate) struct Interpolate {
-    /// The run, or one of its checkpoints
+    /// The run folder, or one of its checkpoints
     pub(crate) run: PathBuf,
     #[command(flatten)]
     pub(crate) data: Data,
-    /// Which items the numbers count
+    /// Part of the data that item numbers refer to
     #[arg(long, value_enum, default_value_t = Part::Test)]
     pub(crate) part: Part,
-    /// The two items, by number from 0; several pairs make several rows
+    /// The two items, numbered from 0; repeat the option for several rows
     #[arg(long, value_name = "I,J", required = true, value_parser = pair)]
     pub(crate) pair: Vec<(usize, usize)>,
-    /// Pictures in a row, both ends included
+    /// Pictures per row, both ends included
     #[arg(long, default_value_t = 9, value_name = "N", allow_negative_numbers = true)]
     pub(crate) steps: usize,
     /// The picture to write
@@ -296,20 +296,20 @@ fn pair(text: &str) -> Result<(usize, usize), String> {
 
 #[derive(Args)]
 pub(crate) struct Embed {
-    /// The run, or one of its checkpoints
+    /// The run folder, or one of its checkpoints
     pub(crate) run: PathBuf,
     #[command(flatten)]
     pub(crate) data: Data,
-    /// Which items
+    /// Part of the data to use
     #[arg(long, value_enum, default_value_t = Part::All)]
     pub(crate) part: Part,
-    /// A layer of `mixerflow inspect`, such as `bijector.layers.3.channel`, whose activations are written [default: the latents]
+    /// The layer whose activations to write, as listed by `mixerflow inspect`, such as `bijector.layers.3.channel` [default: the latents]
     #[arg(long, value_name = "PATH")]
     pub(crate) layer: Option<String>,
-    /// Items in a batch
+    /// Items per batch
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
     pub(crate) batch: usize,
-    /// The array to write: f32, one row an item
+    /// The array to write: f32, one row per item
     #[arg(long, value_name = "FILE.npy")]
     pub(crate) out: PathBuf,
 }
@@ -323,10 +323,10 @@ pub(crate) struct Compare {
     pub(crate) data: Data,
     #[command(flatten)]
     pub(crate) training: Training,
-    /// Draws of dequantisation noise that each test item's likelihood is averaged over
+    /// Draws of dequantisation noise to average each test item's log-likelihood over
     #[arg(long, default_value_t = 4, value_name = "N", allow_negative_numbers = true)]
     pub(crate) dequantisations: u64,
-    /// Folder for the table, curves, samples and a page that shows them
+    /// New or empty folder for the table, curves, samples and a page that shows them
     #[arg(long, value_name = "DIR", default_value = "comparison")]
     pub(crate) out: PathBuf,
     /// Print JSON
@@ -336,20 +336,20 @@ pub(crate) struct Compare {
 
 #[derive(Args)]
 pub(crate) struct Plot {
-    /// The runs
+    /// The run folders
     #[arg(required = true)]
     pub(crate) runs: Vec<PathBuf>,
     /// The picture to write
     #[arg(long, value_name = "FILE.png", value_parser = png)]
     pub(crate) out: PathBuf,
-    /// Bright on dark
+    /// Light on a dark background
     #[arg(long)]
     pub(crate) dark: bool,
 }
 
 #[derive(Args)]
 pub(crate) struct Export {
-    /// The run, or one of its checkpoints
+    /// The run folder, or one of its checkpoints
     pub(crate) run: PathBuf,
     /// The file to write
     #[arg(long, value_name = "FILE.safetensors")]
@@ -358,9 +358,9 @@ pub(crate) struct Export {
 
 #[derive(Args)]
 pub(crate) struct Import {
-    /// What `mixerflow export` wrote
+    /// A file written by `mixerflow export`
     pub(crate) file: PathBuf,
-    /// Folder of the model
+    /// Folder to write the model to
     #[arg(long, value_name = "RUN")]
     pub(crate) out: PathBuf,
 }

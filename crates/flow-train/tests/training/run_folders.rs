@@ -70,7 +70,9 @@ fn the_same_run_begins_where_its_beginning_was_cut_off() {
 
 #[test]
 fn a_run_that_lost_a_file_of_its_plan_is_not_begun_again() {
-    let (_folder, path) = trained(2);
+    let (folder, path) = trained(2);
+    let error = text_of(RunFolder::resume(folder.path(), |s| s));
+    assert!(error.ends_with(": not a run folder: `spec.ron`, `settings.ron`, `data.txt` are missing"), "{error}");
     for (lost, expected) in [
         (&["spec.ron"][..], "run: this run has lost `spec.ron`; `latest/spec.ron` is a copy"),
         (&["data.txt"], "run: this run has lost `data.txt`"),
@@ -154,7 +156,10 @@ fn settings_with_which_no_step_is_made_are_not_written_down() {
     let (folder, path) = trained(8);
     let before = contents(&path);
     let resume = |change: fn(Settings) -> Settings| RunFolder::resume(&path, change)?.train::<f32>(&digits(), &mut Silent, &never());
-    assert_eq!(text_of(resume(|s| Settings { steps: 5, ..s })), "steps: expected at least 8, which are made, got 5");
+    assert_eq!(
+        text_of(resume(|s| Settings { steps: 5, ..s })),
+        "steps: expected at least 8: the run has already made that many steps, got 5"
+    );
     assert_eq!(resume(|s| Settings { learning_rate: 0.5, ..s }).unwrap(), Ending::Finished);
     assert_eq!(contents(&path), before);
     // What kills between two renames, and before the last report was written down, have left is put right even then.

@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Train, threads: Option<usize>) -> Result<ExitCode>
 
 fn begin(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(RunFolder, Split)> {
     let (Some(file), Some(source)) = (&arguments.spec, &arguments.data) else {
-        return Err(format!("{}: there is no run to go on with: SPEC and --data begin one", path.display()).into());
+        return Err(format!("{}: no run to resume here; to start one, give SPEC and --data", path.display()).into());
     };
     let training = &arguments.training;
     let (spec, data) = (spec(file, &training.set)?, skipping(source, arguments.skip_bad));
@@ -62,7 +62,7 @@ fn resume(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(Run
             return Err(format!("{}: the run was begun with another spec than {}", path.display(), file.display()).into());
         }
     } else if let Some(set) = training.set.iter().find(|set| !set.starts_with("settings.")) {
-        return Err(format!("--set {set}: the spec of a run stays what it is").into());
+        return Err(format!("--set {set}: the spec of an existing run cannot be changed").into());
     }
     if let Some(given) = arguments.data.as_ref().map(|source| skipping(source, arguments.skip_bad)).filter(|given| *given != begun.data) {
         return Err(format!("{}: the run was begun on {}, not on {given}", path.display(), begun.data).into());
@@ -105,7 +105,7 @@ impl Observer<f32> for Log {
         };
         tracing::info!("step {}: {why}", trainer.optimiser().steps());
         if Report::none_is_valid(trainer.history()) {
-            tracing::warn!("no validation was finite: the model is that of the last step");
+            tracing::warn!("no validation was finite: there is no best model, and the last one is used");
         }
         Ok(())
     }

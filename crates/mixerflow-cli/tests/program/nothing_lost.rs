@@ -67,7 +67,9 @@ fn a_stopped_run_goes_on_with_its_data() {
     };
     table(200, 7);
     place.run("train plane.ron --data csv:t.csv --batch 16 --steps 4 --stop-at 2 --out table");
-    for (rows, modulus, message) in [(250, 7, "the data has 225 items, where the run was begun with 180"), (200, 11, "begun with 180 others")] {
+    for (rows, modulus, message) in
+        [(250, 7, "the data has 225 items, where the run was begun with 180"), (200, 11, "begun with 180 others")]
+    {
         table(rows, modulus);
         let (code, text) = place.fail("train --resume --out table");
         assert!(code == 1 && text.contains(message), "{text}");
