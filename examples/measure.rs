@@ -163,7 +163,7 @@ fn mixerflow(case: &Mixer, steps: usize) -> Result<serde_json::Value> {
     let spec: Spec<dyn ModelSpec> =
         from_ron(&format!("MixerFlow(patch: {patch}, layers: {layers}, shift: (every: {shift_every}), channel: {side}, patches: {side})"))?;
     let event = EventShape::Image { channels: *channels, height: *size, width: *size };
-    let mut model = f32::model(spec.0.as_ref(), event, &BuildScope::new(Cpu::default(), 7))?;
+    let mut model = spec.build::<f32>(event, 7)?;
     let cx = Context::new(1);
     let batch = if case.cold { 2 } else { *batch };
     let images: Vec<f32> = gaussian(batch * event.len()).iter().map(|x| 0.25 * x).collect();

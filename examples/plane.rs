@@ -89,8 +89,7 @@ fn train(
     // Averaged weights: the last steps of a run scatter around what they average to.
     let settings =
         Settings { steps, batch, seed, learning_rate: lr, ema: Some(0.995), report_every: (steps / 20).max(1), ..Settings::default() };
-    let scope = BuildScope::new(DefaultDevice::default(), seed);
-    let model = f32::model(spec.0.as_ref(), EventShape::Vector(2), &scope)?;
+    let model = spec.build::<f32>(EventShape::Vector(2), seed)?;
     let mut trainer = Trainer::new(model, split.train, settings)?;
     let name = source.to_string();
     let ending = trainer.run(&mut Bar::new(&name), stop)?;

@@ -139,14 +139,14 @@ pub struct Run<E> {
 /// that is resumed for N more, bit for bit and at any number of threads.
 ///
 /// ```
-/// use flow_api::spec::{from_ron, BuildScope, EventShape, ModelSpec, Spec, SpecScalar};
+/// use flow_api::spec::{from_ron, EventShape, ModelSpec, Spec};
 /// use flow_train::{data, Ending, Settings, Silent, Trainer};
 /// use std::sync::atomic::AtomicBool;
 ///
 /// let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [ActNorm(), LuLinear()])")?;
 /// let toy: data::DataSource = "toy:two-moons?n=500".parse()?;
 /// let split = toy.open(1)?;
-/// let model = f64::model(spec.0.as_ref(), EventShape::Vector(2), &BuildScope::new(Default::default(), 1))?;
+/// let model = spec.build::<f64>(EventShape::Vector(2), 1)?;
 /// let settings = Settings { steps: 20, batch: 32, ..Settings::default() };
 /// let mut trainer = Trainer::new(model, split.train, settings)?;
 /// assert_eq!(trainer.run(&mut Silent, &AtomicBool::new(false))?, Ending::Finished);

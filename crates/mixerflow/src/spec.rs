@@ -23,13 +23,13 @@ pub struct Shift {
 /// Hidden sizes, the order of parts within a side and the frame's width are not fixed by what could be read of the paper: they are settings here, and the defaults are ours.
 ///
 /// ```
-/// use flow_api::spec::{from_ron, BuildScope, EventShape, ModelSpec, Spec, SpecScalar};
+/// use flow_api::spec::{from_ron, EventShape, ModelSpec, Spec};
 /// use mixerflow as _;
 /// let spec: Spec<dyn ModelSpec> = from_ron(
 ///     "MixerFlow(patch: 2, layers: 4, channel: [ActNorm(), LuLinear()], patches: [ActNorm(), LuLinear()])",
 /// )?;
 /// let digits = EventShape::Image { channels: 1, height: 8, width: 8 };
-/// let model = f32::model(spec.0.as_ref(), digits, &BuildScope::new(Default::default(), 7))?;
+/// let model = spec.build::<f32>(digits, 7)?;
 /// let table = model.describe()?;
 /// assert_eq!(table[1].input, [16, 4]); // 16 patches of 4 numbers
 /// assert_eq!(table.last().map(|layer| layer.input.clone()), Some(vec![4, 9])); // the fourth layer has 9 shifted patches

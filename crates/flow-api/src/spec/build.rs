@@ -1,7 +1,7 @@
 //! From specs to models.
 
-use super::SpecError;
 use super::preprocessing::Preprocessing;
+use super::{Spec, SpecError};
 use crate::{
     BaseDensity, Bijector, BoxBijector, Context, DefaultDevice, Flow, FlowDevice, LayerInfo, LogProb, Module, Result, RowFlow, Scalar,
     Visitor, VisitorMut, parameter_count,
@@ -222,6 +222,40 @@ spec_scalar! {
 }
 
 /// What the author of a row flow's spec writes; [`register_row_flow!`](crate::register_row_flow) makes a [`RowFlowSpec`] of it.
+///
+/// The spec's fields are those of the RON text, so its type has serde's derives, and `typetag` is among the crate's dependencies:
+///
+/// ```
+/// use flow_api::spec::{BuildRowFlow, BuildScope, EventShape, ModelSpec, Spec, SpecError, SpecScalar, from_ron};
+/// use flow_api::{RowFlow, layers, register_row_flow};
+/// use serde::{Deserialize, Serialize};
+///
+/// /// Features turned round in a ring by some places.
+/// #[derive(Clone, Debug, Serialize, Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct Ring {
+///     /// Places.
+///     by: usize,
+/// }
+/// register_row_flow!(Ring);
+///
+/// impl BuildRowFlow for Ring {
+///     fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError> {
+///         if self.by >= dim {
+///             return Err(scope.field_error("by", format!("less than {dim}"), self.by));
+///         }
+///         let order = (0..dim).map(|feature| (feature + self.by) % dim).collect();
+///         Ok(Box::new(layers::Permutation::new(order, scope.device().clone())?))
+///     }
+/// }
+///
+/// # fn main() -> Result<(), SpecError> {
+/// let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [Ring(by: 1)])")?;
+/// assert_eq!(spec.build::<f64>(EventShape::Vector(3), 7)?.describe()?[0].kind, "Permutation");
+/// assert_eq!(spec.build::<f64>(EventShape::Vector(1), 7).unwrap_err().to_string(), "bijector.0: by: expected less than 1, got 1");
+/// # Ok(())
+/// # }
+/// ```
 pub trait BuildRowFlow {
     /// Builds the flow on R^dim with its initial parameters.
     ///
@@ -327,6 +361,29 @@ pub trait ModelSpec: erased_serde::Serialize + std::fmt::Debug + Send + Sync {
     fn boxed_clone(&self) -> Box<dyn ModelSpec>;
 }
 
+impl Spec<dyn ModelSpec> {
+    /// Builds the model for events of this shape in `f32` or `f64`, on the number type's own device, with initial parameters drawn from `seed`.
+    ///
+    /// [`SpecScalar::model`] does the same in a scope of one's own, for another device.
+    ///
+    /// # Errors
+    /// As [`BuildModel::build`].
+    ///
+    /// ```
+    /// use flow_api::Context;
+    /// use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron};
+    /// let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [LuLinear()])")?;
+    /// let model = spec.build::<f64>(EventShape::Vector(2), 7)?;
+    /// // The linear map starts as the identity, so this is the standard normal at its mode: −ln 2π.
+    /// let density = model.log_prob(vec![0.0, 0.0], &Context::new(0))?;
+    /// assert!((density.value[0] + (2.0 * std::f64::consts::PI).ln()).abs() < 1e-12);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn build<E: SpecScalar>(&self, event: EventShape, seed: u64) -> Result<Model<E>, SpecError> {
+        E::model(self.0.as_ref(), event, &BuildScope::new(E::Device::default(), seed))
+    }
+}
+
 /// Registers a spec type, which implements [`BuildModel`](crate::spec::BuildModel), serde's traits, `Clone` and `Debug`, under its own name.
 ///
 /// The calling crate needs `typetag` among its dependencies.
@@ -372,6 +429,31 @@ pub type EventBijector<E> = BoxBijector<(usize, usize), (usize, usize), E, <E as
 pub type EventFlow<E> = Flow<EventBijector<E>, Box<dyn BaseDensity<E>>>;
 
 /// A built model: the flow with the shape of its events.
+///
+/// [`Spec::build`] makes one of a spec, [`Model::new`] of parts composed in Rust:
+///
+/// ```
+/// use flow_api::layers::{ActNorm, LuLinear};
+/// use flow_api::spec::{EventShape, Model};
+/// use flow_api::{Context, DefaultDevice, RowChain, Rows, StandardNormal};
+/// let device = DefaultDevice::default();
+/// let chain = RowChain::new(2, vec![Box::new(ActNorm::new(2, &device)), Box::new(LuLinear::new(2, &device))])?;
+/// let base = Box::new(StandardNormal::new(2));
+/// let mut model = Model::<f64>::new(Box::new(Rows(chain)), base, EventShape::Vector(2), device)?;
+/// assert_eq!(model.describe()?[0].path, "bijector.0");
+///
+/// // Three points of the plane. `ActNorm` takes its scale and shift from them.
+/// let points = vec![4.0, 9.0, 5.0, 11.0, 6.0, 13.0];
+/// let cx = Context::new(1);
+/// let batch = model.batch(points.clone())?;
+/// model.flow_mut().initialise(batch, &cx)?;
+/// let density = model.log_prob(points, &cx)?.value;
+/// assert!(density[1] > density[0] && (density[0] - density[2]).abs() < 1e-12);
+/// // Equal contexts give equal samples.
+/// assert_eq!(model.sample(3, 1.0, &cx)?, model.sample(3, 1.0, &cx)?);
+/// assert_ne!(model.sample(3, 1.0, &cx)?, model.sample(3, 1.0, &cx.clone().at_step(1))?);
+/// # Ok::<(), flow_api::FlowError>(())
+/// ```
 pub struct Model<E: SpecScalar> {
     flow: EventFlow<E>,
     event: EventShape,
@@ -380,7 +462,11 @@ pub struct Model<E: SpecScalar> {
 }
 
 impl<E: SpecScalar> Model<E> {
-    /// A model on events of this shape.
+    /// A model on events of this shape, composed in Rust. Data go into it as a spec's do by default: levels are mapped to (−½, ½), real numbers stay as they are
+    /// ([`Model::with_preprocessing`] says otherwise).
+    ///
+    /// It can be trained, scored and sampled as any other. Checkpoints and run folders hold the text of a spec, from which the model is built again: for them implement [`BuildModel`], and
+    /// [`register_model!`](crate::register_model).
     ///
     /// # Errors
     /// [`FlowError::Shape`](crate::FlowError::Shape) if the bijector does not take flattened events of this shape, the base density has another size, or an event holds no number.
@@ -393,6 +479,14 @@ impl<E: SpecScalar> Model<E> {
             return Err(crate::shape_error("base", "build", ("batch", latent.1), ("batch", base.dim())));
         }
         Ok(Self { flow: Flow::new(bijector, base), event, preprocessing: Preprocessing::default(), device })
+    }
+
+    /// The same with other preprocessing of data, for a model composed in Rust; a spec's models have the spec's own ([`BuildModel::preprocessing`]). Its ranges are checked where data meet
+    /// the model: when training begins.
+    #[must_use]
+    pub fn with_preprocessing(mut self, preprocessing: Preprocessing) -> Self {
+        self.preprocessing = preprocessing;
+        self
     }
 
     /// The flow, on events flattened to (batch, d).
@@ -460,7 +554,9 @@ impl<E: SpecScalar> Model<E> {
         })
     }
 
-    /// `count` samples, flattened.
+    /// `count` samples, flattened: (count, d). Temperature scales the base density's spread; 1 samples the model.
+    ///
+    /// Equal contexts give equal samples: for more, use [`cx.at_step(n)`](Context::at_step).
     ///
     /// # Errors
     /// As [`Flow::sample`].

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 /// A density on R^d: `flows`, repeated `repeat` times, and a base. For tabular data and 2-D sets.
 ///
 /// ```
-/// use flow_api::spec::{from_ron, EventShape, ModelSpec, Spec, SpecScalar, BuildScope};
+/// use flow_api::spec::{from_ron, EventShape, ModelSpec, Spec};
 /// let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(repeat: 3, flows: [ActNorm(), LuLinear(permutation: Reverse)])")?;
-/// let model = f64::model(spec.0.as_ref(), EventShape::Vector(2), &BuildScope::new(Default::default(), 7))?;
+/// let model = spec.build::<f64>(EventShape::Vector(2), 7)?;
 /// assert_eq!(model.describe()?.len(), 6);
 /// # Ok::<(), flow_api::spec::SpecError>(())
 /// ```
