@@ -128,15 +128,16 @@ impl<B, P> Flow<B, P> {
         Ok(value)
     }
 
-    /// `shape.0` samples x = f⁻¹(z) with their log p(x) (at temperature 1, whatever temperature z was drawn at).
+    /// As many samples x = f⁻¹(z) as `latent_shape` has rows, with their log p(x) (at temperature 1, whatever temperature z was drawn at).
     ///
-    /// The noise of sample i is a function of the context's seed, step and path, and of i.
+    /// `latent_shape` is (batch, …) as the bijector gives it. The noise of sample i is a function of the context's seed, step and path, and of i.
+    /// Equal contexts give equal samples: for more, use [`cx.at_step(n)`](Context::at_step).
     ///
     /// # Errors
     /// Those of [`Bijector::inverse`], [`FlowError::Setting`] for a negative temperature, and [`FlowError::Shape`] for latents of another size than the base density's.
     pub fn sample_and_log_prob<X: Shape, E: Scalar, D: FlowDevice<E>>(
         &self,
-        latent: B::Out,
+        latent_shape: B::Out,
         temperature: E,
         device: &D,
         cx: &Context<E, D>,
@@ -146,25 +147,39 @@ impl<B, P> Flow<B, P> {
         P: BaseDensity<E>,
     {
         check_temperature(temperature)?;
-        let batch = latent.concrete().into_iter().next().unwrap_or(1);
-        self.check_base(latent.num_elements(), batch, cx)?;
+        let batch = latent_shape.concrete().into_iter().next().unwrap_or(1);
+        self.check_base(latent_shape.num_elements(), batch, cx)?;
         let z = self.base.sample(batch, temperature, &cx.child("base").noise());
         let largest_latent = z.iter().fold(E::zero(), |largest, z| largest.max(Float::abs(*z)));
         let mut value = vec![E::zero(); batch];
         self.base.log_prob(&z, &mut value);
-        let mapped = self.bijector.inverse(device.tensor_from_vec(z, latent), &cx.child("bijector"))?;
+        let mapped = self.bijector.inverse(device.tensor_from_vec(z, latent_shape), &cx.child("bijector"))?;
         value.iter_mut().zip(to_host(&mapped.log_det.value)).for_each(|(value, l)| *value -= l);
         let standard_error = mapped.log_det.standard_error.as_ref().map(to_host);
         Ok((mapped.value, LogProb { value, standard_error, largest_latent, report: mapped.report }))
     }
 
-    /// Samples x = f⁻¹(z), as many as `latent` has rows.
+    /// Samples x = f⁻¹(z), as many as `latent_shape` has rows.
+    ///
+    /// Equal contexts give equal samples: for more, use [`cx.at_step(n)`](Context::at_step).
+    ///
+    /// ```
+    /// use dfdx::prelude::*;
+    /// use flow_api::{Context, Flow, Rows, StandardNormal, layers::LuLinear, to_host};
+    /// let device = Cpu::default();
+    /// let flow = Flow::new(Rows(LuLinear::<f64, Cpu>::new(2, &device)), StandardNormal::new(2));
+    /// let draw = |step| flow.sample::<(usize, usize), _, _>((5, 2), 1.0, &device, &Context::new(7).at_step(step)).map(|x| to_host(&x));
+    /// assert_eq!(draw(0)?.len(), 5 * 2);
+    /// assert_eq!(draw(0)?, draw(0)?);
+    /// assert_ne!(draw(0)?, draw(1)?);
+    /// # Ok::<(), flow_api::FlowError>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Flow::sample_and_log_prob`].
     pub fn sample<X: Shape, E: Scalar, D: FlowDevice<E>>(
         &self,
-        latent: B::Out,
+        latent_shape: B::Out,
         temperature: E,
         device: &D,
         cx: &Context<E, D>,
@@ -173,7 +188,7 @@ impl<B, P> Flow<B, P> {
         B: Bijector<X, E, D>,
         P: BaseDensity<E>,
     {
-        self.sample_and_log_prob(latent, temperature, device, &cx.clone().without_log_det()).map(|(x, _)| x)
+        self.sample_and_log_prob(latent_shape, temperature, device, &cx.clone().without_log_det()).map(|(x, _)| x)
     }
 
     /// The mean negative log-likelihood of a batch, with its gradients added to `gradients`.
