@@ -1,14 +1,17 @@
 //! A flow of one's own, defined outside the toolkit's crates, named in a RON spec and trained inside `MixerFlow`.
 //!
+//! A crate with such a flow depends on `mixerflow-toolkit`, `serde` (with its `derive`) and `typetag`; dfdx comes with the toolkit.
+//!
 //! It should print that the flow conforms, the layer table with `Householder` lines, and a negative log-likelihood that falls over 60 steps from about 83 to 72 nats an image:
 //!
 //! ```sh
 //! cargo run --release --example custom_flow
 //! ```
 
-use dfdx::prelude::*;
-use flow_api::spec::BuildRowFlow;
-use flow_api::{BlockedRows, Gradients, Mapped, Module, Taped, module_fields, register_row_flow, shape_error};
+use mixerflow_toolkit::api::testkit::{Subject, check};
+use mixerflow_toolkit::api::{EntryMut, Gradients, Module, update};
+use mixerflow_toolkit::dfdx::prelude::*;
+use mixerflow_toolkit::noise::Stream;
 use mixerflow_toolkit::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +72,7 @@ impl BuildRowFlow for Householder {
     fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError> {
         let device = scope.device().clone();
         let mut direction = vec![E::zero(); dim];
-        flow_kernels::noise::Stream::new(scope.seed(), 0, "direction").row(0).gaussian(&mut direction);
+        Stream::new(scope.seed(), 0, "direction").row(0).gaussian(&mut direction);
         let reflection = Reflection { direction: Parameter::new(device.clone(), &[dim], direction) };
         Ok(Box::new(BlockedRows::new(Recorded(reflection), dim, device)?))
     }
@@ -77,10 +80,9 @@ impl BuildRowFlow for Householder {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // One call: log-dets against a Jacobian, gradients against differences, round trips, state, threads.
-    let subject = flow_api::testkit::Subject::new("Householder", 4);
-    flow_api::testkit::check(&subject, |seed, device: &Cpu| {
+    check(&Subject::new("Householder", 4), |seed, device: &Cpu| {
         let mut direction = vec![0.0; 4];
-        flow_kernels::noise::Stream::new(seed, 0, "direction").row(0).gaussian(&mut direction);
+        Stream::new(seed, 0, "direction").row(0).gaussian(&mut direction);
         Ok(Recorded(Reflection { direction: Parameter::<f64, Cpu>::new(device.clone(), &[4], direction) }))
     })?;
     println!("Householder conforms");
@@ -95,14 +97,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         )",
     )?;
     let digits = EventShape::Image { channels: 1, height: 8, width: 8 };
-    let mut model = f32::model(spec.0.as_ref(), digits, &BuildScope::new(DefaultDevice::default(), 7))?;
+    let mut model = spec.build::<f32>(digits, 7)?;
     for layer in model.describe()? {
         println!("{:28} {:16} {:?} → {:?}, {} parameters", layer.path, layer.kind, layer.input, layer.output, layer.parameters);
     }
 
     // Correlated data: neighbouring numbers of an image differ little.
     let mut images = vec![0.0_f32; 128 * 64];
-    flow_kernels::noise::Stream::new(1, 0, "images").row(0).gaussian(&mut images);
+    Stream::new(1, 0, "images").row(0).gaussian(&mut images);
     for image in images.chunks_exact_mut(64) {
         for at in 1..64 {
             image[at] = 0.8 * image[at - 1] + 0.6 * image[at];
@@ -117,8 +119,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if step % 10 == 0 {
             println!("step {step:2}: {:.2} nats an image", loss.nll);
         }
-        flow_api::update(&mut model, |path, entry| {
-            if let (flow_api::EntryMut::Parameter { values, .. }, Ok(gradient)) = (entry, gradients.get(path)) {
+        update(&mut model, |path, entry| {
+            if let (EntryMut::Parameter { values, .. }, Ok(gradient)) = (entry, gradients.get(path)) {
                 values.iter_mut().zip(gradient).for_each(|(value, gradient)| *value -= 2e-3 * gradient);
             }
         })?;

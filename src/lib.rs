@@ -13,7 +13,7 @@
 //!     patches: [ActNorm(), LuLinear(), SplineCoupling(hidden: 32)],
 //! )")?;
 //! let digits = EventShape::Image { channels: 1, height: 8, width: 8 };
-//! let mut model = f32::model(spec.0.as_ref(), digits, &BuildScope::new(DefaultDevice::default(), 7))?;
+//! let mut model = spec.build::<f32>(digits, 7)?;
 //!
 //! let images = vec![0.0, 0.1, 0.2, -0.3].repeat(64); // four images of 64 numbers
 //! # let images: Vec<f32> = images.iter().enumerate().map(|(i, x)| x + (i as f32 * 0.7).sin()).collect();
@@ -28,18 +28,26 @@
 //! ```
 
 pub use flow_api as api;
+pub use flow_api::{dfdx, noise};
 pub use flow_train as train;
 pub use flows_coupling as coupling;
 pub use flows_ffjord as ffjord;
 pub use flows_lipschitz as lipschitz;
 pub use mixerflow;
 
-/// What most programs need.
+/// What most programs need: to read specs, to compose flows in Rust, and to write flows and models of one's own.
+///
+/// dfdx's prelude has a `Module` and `Gradients` too: a file that takes both preludes whole names these two, `use mixerflow_toolkit::api::{Gradients, Module}`.
 pub mod prelude {
-    pub use flow_api::spec::{BuildScope, EventShape, Model, ModelSpec, RowFlowSpec, Spec, SpecError, SpecScalar, from_ron, to_ron};
+    pub use flow_api::spec::{
+        BaseSpec, BuildModel, BuildRowFlow, BuildScope, EventBijector, EventShape, FlowSpec, Model, ModelSpec, Preprocessing, RowFlowSpec,
+        Spec, SpecError, SpecScalar, from_ron, to_ron,
+    };
     pub use flow_api::{
-        Bijector, BoxBijector, Chain, Context, DefaultDevice, Flow, FlowDevice, FlowError, Gradients, InverseOf, LogDet, Mapped, Memory,
-        Mode, Module, Parameter, Recorded, RowChain, RowFlow, Rows, Scalar, TapedBijector, Then,
+        BaseDensity, Bijector, BlockedRows, BoxBijector, Chain, Context, DefaultDevice, DiagonalNormal, Flow, FlowDevice, FlowError,
+        Gradients, InverseOf, Kernels, LogDet, LogProb, Mapped, Memory, Mode, Module, Parameter, PlainRows, Recorded, RowChain, RowFlow,
+        RowKernel, RowView, Rows, Scalar, StandardNormal, Taped, TapedBijector, TapedRows, Then, layers, module_fields, parameter_count,
+        register_model, register_row_flow, shape_error, to_host,
     };
 }
 

@@ -26,6 +26,13 @@ pub mod spec;
 pub mod testkit;
 mod threads;
 
+/// The tensor library, in the version that the public types are of.
+pub use dfdx;
+/// Random numbers of a context, a function of seed, step, path and row: [`Context::noise`] and [`BaseDensity::sample`] speak of them.
+pub use flow_kernels::noise;
+/// Scratch memory of kernels, which a [`RowTape`] keeps.
+pub use flow_kernels::workspace::Buffer;
+
 pub use base::{BaseDensity, DiagonalNormal, StandardNormal};
 pub use bijector::{
     Bijector, BoxBijector, Cotangent, InverseKind, Kept, LayerInfo, Mapped, Point, Pulled, foreign_point, leads_to, shape_error,

@@ -10,6 +10,9 @@ mod spline;
 mod split;
 mod transformer;
 
+/// The nonlinearity of a [`Conditioner`].
+pub use flow_nets::Activation;
+
 pub use affine::{Additive, Affine};
 pub use coupling::{Conditioner, Coupling};
 pub use spline::RationalQuadratic;
