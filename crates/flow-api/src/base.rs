@@ -9,6 +9,19 @@ use num_traits::Float;
 ///
 /// Latents are rows of d numbers in host memory. Temperature scales the spread of samples around the mean (1 leaves the density as it is, 0 gives the mean);
 /// it does not enter [`BaseDensity::log_prob`].
+///
+/// ```
+/// use flow_api::{BaseDensity, StandardNormal, noise::Stream};
+/// let base: Box<dyn BaseDensity<f64>> = Box::new(StandardNormal::new(2));
+/// let mut density = [0.0; 2];
+/// base.log_prob(&[0.0, 0.0, 3.0, 4.0], &mut density); // two rows
+/// assert!((density[0] + (2.0 * std::f64::consts::PI).ln()).abs() < 1e-12);
+/// assert!((density[0] - density[1] - 12.5).abs() < 1e-12); // ½‖z‖²
+///
+/// let noise = Stream::new(7, 0, "base");
+/// assert_eq!(base.sample(3, 1.0, &noise).len(), 3 * 2);
+/// assert_eq!(base.sample(1, 0.0, &noise), [0.0, 0.0]); // the mean
+/// ```
 pub trait BaseDensity<E: Scalar>: Module<E> {
     /// Name of the density, as in specs.
     fn kind(&self) -> &'static str;

@@ -7,7 +7,7 @@ use crate::observe::Observer;
 use crate::samples::{CLOUD, Drawing, GRID, GRID_COLUMNS, try_draw_samples};
 use crate::training::{Ending, Report, Trainer};
 use crate::{Result, Settings, TrainError, page, picture, text};
-use flow_api::spec::{BuildScope, Model, ModelSpec, Spec, SpecScalar, to_ron};
+use flow_api::spec::{Model, ModelSpec, Spec, SpecScalar, to_ron};
 use flow_api::{LayerInfo, parameter_count};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -87,6 +87,32 @@ pub struct Comparison {
 ///
 /// A spec that cannot be built or trained is listed with its reason, and the others go on. When `stop` is raised, the spec in training ends after its step, is tested as it is, and is the last.
 ///
+/// ```
+/// use flow_api::spec::from_ron;
+/// use flow_train::compare::{Plan, compare};
+/// use flow_train::data::DataSource;
+/// use flow_train::{EvaluateOptions, Observer, Settings, Silent};
+/// use std::sync::atomic::AtomicBool;
+/// let source: DataSource = "toy:two-moons?n=500".parse()?;
+/// let folder = tempfile::tempdir()?;
+/// let plan = Plan {
+///     specs: &[
+///         ("scale".to_owned(), from_ron("VectorFlow(flows: [ActNorm()])")?),
+///         ("linear".to_owned(), from_ron("VectorFlow(flows: [ActNorm(), LuLinear()])")?),
+///     ],
+///     data: "two moons",
+///     split: &source.open(1)?,
+///     settings: &Settings { steps: 3, ..Settings::default() },
+///     evaluation: EvaluateOptions::default(),
+///     folder: folder.path(),
+/// };
+/// let comparison = compare::<f32>(&plan, &mut |_| Box::new(Silent), &AtomicBool::new(false))?;
+/// assert_eq!(comparison.rows.len(), 2);
+/// println!("{comparison}");
+/// assert!(folder.path().join("index.html").exists());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// Settings and options out of range, and files that cannot be written.
 pub fn compare<E: SpecScalar>(
@@ -125,7 +151,7 @@ fn train_one<E: SpecScalar>(plan: &Plan<'_>, number: usize, observer: &mut (dyn 
     let (name, spec) = &plan.specs[number];
     let settings = plan.settings;
     let kind = EventKind::of(plan.split.train.as_ref());
-    let model = E::model(spec.0.as_ref(), kind.shape, &BuildScope::new(E::Device::default(), settings.seed))?;
+    let model = spec.build::<E>(kind.shape, settings.seed)?;
     let flows = flow_kinds(&model.describe()?);
     let mut trainer = Trainer::new(model, plan.split.train.clone(), settings.clone())?;
     let ending = trainer.run(observer, stop)?;

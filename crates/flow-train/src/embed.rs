@@ -9,6 +9,24 @@ use flow_api::{Bijector, Context, to_host};
 /// Maps every item of a data set to its activations behind a layer of the model's table, such as `bijector.layers.3.channel`; `bijector` gives the latents. `each` gets them batch by
 /// batch, in order, one row an item.
 ///
+/// ```
+/// use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron};
+/// use flow_train::data::DataSource;
+/// use flow_train::{Events, embed};
+/// let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [LuLinear()])")?; // the identity, until it is trained
+/// let model = spec.build::<f64>(EventShape::Vector(2), 7)?;
+/// let source: DataSource = "toy:two-moons?n=500".parse()?;
+/// let test = source.open(1)?.test;
+/// let events = Events::new(test.as_ref(), model.preprocessing(), 0)?;
+/// let mut latents = Vec::new();
+/// embed(&model, test.as_ref(), &events, "bijector", 128, |batch| {
+///     latents.extend_from_slice(batch);
+///     Ok(())
+/// })?;
+/// assert_eq!(latents.len(), test.len() * 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// Data that cannot be read or does not fit, [`flow_api::FlowError::Unsupported`] for a layer that is not there, failures of layers, and those of `each`.
 pub fn embed<E: SpecScalar>(
@@ -29,6 +47,15 @@ pub fn embed<E: SpecScalar>(
 }
 
 /// `steps` events from `a` to `b`, both included, that lie at equal distances on the straight line between their latents.
+///
+/// ```
+/// use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron};
+/// use flow_train::interpolate;
+/// let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [LuLinear()])")?; // the identity, until it is trained
+/// let model = spec.build::<f64>(EventShape::Vector(2), 7)?;
+/// assert_eq!(interpolate(&model, &[0.0, 0.0], &[2.0, 4.0], 3)?, [0.0, 0.0, 1.0, 2.0, 2.0, 4.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// Events of another shape than the model's, fewer than two steps, failures of layers.

@@ -197,7 +197,22 @@ fn is_of_an_item(error: &FlowError) -> bool {
     matches!(error, NotFinite { .. } | NotConverged { .. } | StepUnderflow { .. } | TooManyEvaluations { .. })
 }
 
-/// Scores every item of a data set. One whose numbers are not finite, or for which a solve fails, is counted and has no likelihood.
+/// Scores every item of a data set: its log-likelihood in nats, preprocessing included. One whose numbers are not finite, or for which a solve fails, is counted and has no likelihood.
+///
+/// ```
+/// use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron};
+/// use flow_train::data::DataSource;
+/// use flow_train::{EvaluateOptions, Events, score};
+/// let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [LuLinear()])")?; // the identity, until it is trained
+/// let model = spec.build::<f64>(EventShape::Vector(2), 7)?;
+/// let source: DataSource = "toy:two-moons?n=500".parse()?;
+/// let test = source.open(1)?.test;
+/// let events = Events::new(test.as_ref(), model.preprocessing(), 0)?;
+/// let scores = score(&model, test.as_ref(), &events, &EvaluateOptions::default())?;
+/// assert_eq!(scores.log_likelihood.len(), test.len());
+/// assert_eq!(scores.non_finite, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// Data that cannot be read or does not fit; other failures of layers.
@@ -258,7 +273,23 @@ pub fn score<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Event
     Ok(scores)
 }
 
-/// Evaluates a model on a data set.
+/// Evaluates a model on a data set: its loss, how exactly it inverts, and how fast it scores and samples.
+///
+/// ```
+/// use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron};
+/// use flow_train::data::DataSource;
+/// use flow_train::{EvaluateOptions, Events, evaluate};
+/// let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [LuLinear()])")?; // the identity, until it is trained
+/// let model = spec.build::<f64>(EventShape::Vector(2), 7)?;
+/// let source: DataSource = "toy:two-moons?n=500".parse()?;
+/// let test = source.open(1)?.test;
+/// let events = Events::new(test.as_ref(), model.preprocessing(), 0)?;
+/// let found = evaluate(&model, test.as_ref(), &events, &EvaluateOptions::default())?;
+/// assert_eq!((found.items, found.unit.as_str()), (test.len(), "nats"));
+/// println!("{:.3} ± {:.3} {}", found.loss, found.standard_error, found.unit);
+/// assert!(found.inverse.is_some_and(|inverse| inverse.error < 1e-12));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// As [`score`]. An inverse that fails is told in [`Inverse::failure`].

@@ -11,7 +11,7 @@ use flow_api::{
 use flow_kernels::workspace::Buffer;
 use std::sync::{Mutex, PoisonError};
 
-/// One side of a layer: a flow on R^d that is shared by all rows of a view.
+/// One side of a layer: a flow on R^d that is shared by all rows of a view. [`Skeleton`] has an example.
 pub struct Side<E: Scalar, D: FlowDevice<E>> {
     view: RowView,
     flow: RowChain<E, D>,
@@ -156,6 +156,30 @@ type Layer<E, D> = Vec<(String, Recorded<Side<E, D>>)>;
 /// every side's activations, every layer's input, or nothing but the output (and the inputs of layers whose inverse is iterative).
 ///
 /// It is a bijector of tensors of any shape whose samples have as many numbers as the views' events. Paths are those given to the sides, with the flows' own behind.
+///
+/// Events of 6 numbers as a matrix of 2 × 3: one layer transforms its rows, then its columns.
+///
+/// ```
+/// use flow_api::dfdx::prelude::*;
+/// use flow_api::layers::LuLinear;
+/// use flow_api::{Bijector, Context, RowChain, RowView, parameter_count, to_host};
+/// use mixerflow::{Side, Skeleton};
+/// let device = Cpu::default();
+/// let side = |name: &str, view: RowView| {
+///     let flow = RowChain::<f64, Cpu>::new(view.dim(), vec![Box::new(LuLinear::new(view.dim(), &device))])?;
+///     Ok::<_, flow_api::FlowError>((name.to_owned(), Side::new(view, flow)?))
+/// };
+/// // Element (i, j) lies at 3i + j.
+/// let rows = side("layers.0.rows", RowView::new(6, vec![0, 3], vec![0, 1, 2])?)?;
+/// let columns = side("layers.0.columns", RowView::new(6, vec![0, 1, 2], vec![0, 3])?)?;
+/// let mixer = Skeleton::new("Mixer", 6, vec![vec![rows, columns]])?;
+/// assert_eq!(parameter_count(&mixer), (3 + 3 + 3 + 3) + (1 + 1 + 2 + 2)); // of 3 × 3 and of 2 × 2, with offsets
+///
+/// let x = device.tensor_from_vec((0..12).map(f64::from).collect(), (2, 6)); // two events
+/// let mapped = mixer.forward(x.clone(), &Context::new(0))?;
+/// assert_eq!(to_host(&mapped.value), to_host(&x)); // both maps start as the identity
+/// # Ok::<(), flow_api::FlowError>(())
+/// ```
 pub struct Skeleton<E: Scalar, D: FlowDevice<E>> {
     kind: &'static str,
     event: usize,

@@ -15,6 +15,25 @@ use dfdx::prelude::{HasShape, Shape, Tensor};
 ///
 /// What a training pass keeps between its two sweeps is the context's [`Memory`]: everything that layers want, their inputs, or nothing but the
 /// output of the chain and the inputs of layers whose inverse is iterative.
+///
+/// ```
+/// use flow_api::dfdx::prelude::*;
+/// use flow_api::layers::{LuLinear, Permutation};
+/// use flow_api::{Bijector, BoxBijector, Chain, Context, Rows, to_host};
+/// type Layer = BoxBijector<(usize, usize), (usize, usize), f64, Cpu>;
+/// let device = Cpu::default();
+/// let layers: Vec<Layer> = vec![
+///     Box::new(Rows(Permutation::new(vec![1, 2, 0], device.clone())?)),
+///     Box::new(Rows(LuLinear::new(3, &device))),
+///     Box::new(Rows(Permutation::new(vec![1, 2, 0], device.clone())?)),
+/// ];
+/// let chain = Chain::new(layers, &(1, 3))?;
+/// let x = device.tensor_from_vec(vec![1.0, 2.0, 3.0], (1, 3));
+/// let y = chain.forward(x, &Context::new(0))?.value;
+/// assert_eq!(to_host(&y), [3.0, 1.0, 2.0]);
+/// assert_eq!(to_host(&chain.inverse(y, &Context::new(0))?.value), [1.0, 2.0, 3.0]);
+/// # Ok::<(), flow_api::FlowError>(())
+/// ```
 pub struct Chain<X: Shape, E: Scalar, D: FlowDevice<E>> {
     layers: Vec<BoxBijector<X, X, E, D>>,
 }

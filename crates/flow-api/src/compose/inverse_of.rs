@@ -13,6 +13,18 @@ use faer::{Conj, Mat};
 /// With u = f⁻¹(y), a cotangent ū of u and ℓ of log|det ∂u/∂y| = −log|det ∂f/∂u|, its pullback is
 /// ȳ = Jᵀ⁻¹(ū − ℓ ∂log|det J|/∂u) with J = ∂f/∂u. J comes row by row from the inner pullback and is factorised for every sample, so
 /// a pullback costs d + 2 inner ones: use it where samples are small, or where no gradient is needed.
+///
+/// ```
+/// use flow_api::dfdx::prelude::*;
+/// use flow_api::layers::Permutation;
+/// use flow_api::{Bijector, Context, InverseOf, Rows, to_host};
+/// let device = Cpu::default();
+/// let back = InverseOf::new(Rows(Permutation::new(vec![1, 2, 0], device.clone())?));
+/// let y = device.tensor_from_vec(vec![2.0, 3.0, 1.0], (1, 3));
+/// let x = back.forward(y, &Context::<f64, Cpu>::new(0))?.value;
+/// assert_eq!(to_host(&x), [1.0, 2.0, 3.0]);
+/// # Ok::<(), flow_api::FlowError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct InverseOf<B> {
     inner: B,

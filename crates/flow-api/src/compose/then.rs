@@ -12,6 +12,23 @@ use dfdx::prelude::{Shape, Tensor};
 /// First `A`, then `B`: a bijection only where `A::Out` is the shape that `B` takes.
 ///
 /// log|det J| = log|det `J_A`| + log|det `J_B`|. Parameter paths are `first.…` and `second.…`.
+///
+/// ```
+/// use flow_api::dfdx::prelude::*;
+/// use flow_api::layers::{LuLinear, Permutation};
+/// use flow_api::{Bijector, Context, Rows, Then, parameter_count, to_host};
+/// let device = Cpu::default();
+/// let linear = Rows(LuLinear::<f64, Cpu>::new(3, &device)); // starts as the identity
+/// let both = Then::new(linear, Rows(Permutation::reverse(3, device.clone())), &(1, 3))?;
+/// let x = device.tensor_from_vec(vec![1.0, 2.0, 3.0], (1, 3));
+/// assert_eq!(to_host(&both.forward(x, &Context::new(0))?.value), [3.0, 2.0, 1.0]);
+/// assert_eq!(parameter_count(&both), 3 + 3 + 3 + 3);
+///
+/// // Two sizes that do not meet are an error that names both layers.
+/// let narrow = Rows(Permutation::reverse(2, device));
+/// assert!(Then::new(both, narrow, &(1, 3)).unwrap_err().to_string().contains("Permutation"));
+/// # Ok::<(), flow_api::FlowError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Then<A, B> {
     first: A,

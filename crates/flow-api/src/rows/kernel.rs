@@ -171,6 +171,92 @@ pub trait RowKernel<E: Scalar>: Send + Sync {
 ///
 /// [`Rows`](crate::Rows) makes a [`Bijector`](crate::Bijector) of it. It has fused row-block kernels for host memory
 /// ([`RowFlow::prepare`]) and may have a plain dfdx form for other devices ([`RowFlow::plain`]); without one, its host kernels serve every device.
+///
+/// An element-wise scale, held against finite differences by the testkit:
+///
+/// ```
+/// use flow_api::dfdx::prelude::Cpu;
+/// use flow_api::testkit::{Subject, check};
+/// use flow_api::{
+///     Buffer, Context, FlowDevice, Lanes, Module, Parameter, Pull, Result, RowFlow, RowKernel, RowTape, Rows, Scalar, module_fields,
+/// };
+///
+/// /// y = e^s ⊙ x with a log-scale s for every feature; log|det J| = Σⱼ sⱼ.
+/// struct Scale<E: Scalar, D: FlowDevice<E>> {
+///     log_scale: Parameter<E, D>,
+/// }
+///
+/// impl<E: Scalar, D: FlowDevice<E>> Module<E> for Scale<E, D> {
+///     module_fields!(E; parameter log_scale);
+/// }
+///
+/// /// e^s and Σⱼ sⱼ for one call.
+/// struct Ready<E> {
+///     scale: Vec<E>,
+///     log_det: E,
+/// }
+///
+/// impl<E: Scalar> RowKernel<E> for Ready<E> {
+///     fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
+///         for (x, &scale) in values.chunks_exact_mut(lanes.lanes).zip(&self.scale) {
+///             x.iter_mut().for_each(|x| *x *= scale);
+///         }
+///         lanes.log_det.iter_mut().for_each(|l| *l += self.log_det);
+///         tape.push(Buffer::copy_of(values)); // y, for the pullback
+///         Ok(())
+///     }
+///
+///     fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {
+///         for (y, &scale) in values.chunks_exact_mut(lanes.lanes).zip(&self.scale) {
+///             y.iter_mut().for_each(|y| *y /= scale);
+///         }
+///         lanes.log_det.iter_mut().for_each(|l| *l -= self.log_det);
+///         Ok(())
+///     }
+///
+///     /// ∂L/∂x = e^s ⊙ ∂L/∂y, and Σ yⱼ ∂L/∂yⱼ over the rows for ∂L/∂sⱼ.
+///     fn pullback(&self, cotangent: &mut [E], pull: &Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
+///         let y = tape.pop()?;
+///         let features = cotangent.chunks_exact_mut(pull.lanes).zip(y.chunks_exact(pull.lanes));
+///         for ((g, y), (&scale, sum)) in features.zip(self.scale.iter().zip(sums)) {
+///             *sum += g.iter().zip(y).map(|(&g, &y)| g * y).sum::<E>();
+///             g.iter_mut().for_each(|g| *g *= scale);
+///         }
+///         Ok(())
+///     }
+///
+///     fn sums_len(&self) -> usize {
+///         self.scale.len()
+///     }
+///
+///     /// The log-det's share is the same for every row, so it is added once.
+///     fn finish(&self, sums: &[E], log_det: E, gradients: &mut [E]) -> Result<()> {
+///         gradients.iter_mut().zip(sums).for_each(|(gradient, &sum)| *gradient += sum + log_det);
+///         Ok(())
+///     }
+/// }
+///
+/// impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for Scale<E, D> {
+///     fn kind(&self) -> &'static str {
+///         "Scale"
+///     }
+///     fn dim(&self) -> usize {
+///         self.log_scale.values().len()
+///     }
+///     fn prepare<'a>(&'a self, _: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+///         let s = self.log_scale.values();
+///         Ok(Box::new(Ready { scale: s.iter().map(|s| s.exp()).collect(), log_det: s.iter().copied().sum() }))
+///     }
+///     fn multiply_adds(&self) -> u64 {
+///         0
+///     }
+/// }
+///
+/// check(&Subject::new("Scale", 3), |_, device: &Cpu| {
+///     Ok(Rows(Scale::<f64, Cpu> { log_scale: Parameter::new(device.clone(), &[3], vec![0.3, -0.2, 0.5]) }))
+/// })?;
+/// # Ok::<(), flow_api::testkit::Failure>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a flow on rows of R^d",
     note = "implement `RowFlow`; or implement `TapedBijector` on shape `(usize, usize)` and wrap it in `BlockedRows(Recorded(flow))`"
