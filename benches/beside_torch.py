@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Runs this toolkit and PyTorch in turn on one machine and prints medians, ratios and goals as a table in Markdown.
 
-  python3 benches/beside_torch.py --peers FOLDER --python PYTHON_WITH_TORCH [--runs 5] [--only NAME ...] [--compile] [--json FILE] [--chart FILE.svg]
+  python3 benches/beside_torch.py --python .peers/bin/python [--runs 5] [--only NAME ...] [--compile] [--json FILE] [--chart FILE.svg] [--peers FOLDER]
 
-FOLDER has `torch_mixerflow.py` (`bench --channels … --layers …`) and `torch_families.py` (`residual`, `ffjord`), each of which prints one JSON line; PEERS and
-PEER_PYTHON in the environment do as well. Needs `cargo`; run it on an idle machine. A ratio is PyTorch's median over ours: above 1, we are faster.
+The other side is `benches/peers` (whose README says how to set up Python) or another FOLDER with `torch_mixerflow.py` (`bench --channels … --layers …`) and
+`torch_families.py` (`residual`, `ffjord`), each of which prints one JSON line; PEERS and PEER_PYTHON in the environment do as well. Needs `cargo`; run it on an idle machine. A ratio is PyTorch's median over ours: above 1, we are faster.
 """
 import argparse, json, os, pathlib, platform, statistics, subprocess, sys, time
 
@@ -103,7 +103,7 @@ def chart(rows, path):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("--peers", default=os.environ.get("PEERS"))
+    ap.add_argument("--peers", default=os.environ.get("PEERS", ROOT / "benches/peers"), help="folder of the PyTorch scripts")
     ap.add_argument("--python", default=os.environ.get("PEER_PYTHON", sys.executable))
     ap.add_argument("--runs", type=int, default=5)
     ap.add_argument("--steps", type=int, default=5)
@@ -112,8 +112,6 @@ def main():
     ap.add_argument("--json")
     ap.add_argument("--chart")
     a = ap.parse_args()
-    if not a.peers:
-        ap.error("--peers or PEERS has to name the folder of the PyTorch scripts")
     wanted = lambda name: not a.only or any(part in name for part in a.only)
     subprocess.run(["cargo", "build", "--release", "--example", "measure"], cwd=ROOT, check=True)
     ours = str(pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "release/examples/measure")

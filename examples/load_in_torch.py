@@ -3,12 +3,12 @@
 
   mixerflow export RUN --out model.safetensors
   mixerflow score RUN --data 'npy:events.npy?layout=chw' --out scores.csv
-  python3 examples/load_in_torch.py --peers FOLDER model.safetensors events.npy scores.csv
+  python3 examples/load_in_torch.py model.safetensors events.npy scores.csv
 
-FOLDER has `torch_mixerflow.py`, MixerFlow in PyTorch from nflows parts. The model has affine couplings on both sides, and real-valued images (float npy, N×C×H×W),
+The other side is `benches/peers/torch_mixerflow.py`, MixerFlow in PyTorch from nflows parts. The model has affine couplings on both sides, and real-valued images (float npy, N×C×H×W),
 so that both sides see the same numbers. Needs: pip install torch nflows numpy safetensors. Fails unless every log p agrees to 1e-4, relative to the largest.
 """
-import argparse, csv, re, sys
+import argparse, csv, pathlib, re, sys
 import numpy as np
 import torch
 from safetensors import safe_open
@@ -46,11 +46,11 @@ def number(text, field):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("--peers", required=True)
+    ap.add_argument("--peers", default=pathlib.Path(__file__).resolve().parent.parent / "benches/peers", help="folder of torch_mixerflow.py")
     for name in ("model", "events", "scores"):
         ap.add_argument(name)
     a = ap.parse_args()
-    sys.path.insert(0, a.peers)
+    sys.path.insert(0, str(a.peers))
     import torch_mixerflow as peer
 
     file = safe_open(a.model, "pt")

@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""Writes golden cases computed by independent implementations (PyTorch, nflows, torchdiffeq).
+
+Needs: pip install torch nflows torchdiffeq numpy safetensors
+  python make_golden.py OUT_DIR [--seed 0] [--size 16 --channels 3 --patch 4 --layers 5 --dim 6]
+
+Every file's metadata has "kind" and "meta" (JSON). Tensor names and meanings: tests/golden/README.md.
+"""
+import argparse, json, math, os
+import torch
+from safetensors.torch import save_file
+from nflows.transforms.splines.rational_quadratic import unconstrained_rational_quadratic_spline as rqs
+from torchdiffeq import odeint
+from torch_mixerflow import MixerFlow
+
+F64 = torch.float64
+
+
+def save(path, kind, tensors, **meta):
+    save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, path, {"kind": kind, "meta": json.dumps(meta)})
+    print(path, kind, meta)
+
+
+def lu(m):
+    lower, upper = m._create_lower_upper()
+    return {"lower": lower, "upper": upper, "bias": m.bias}
+
+
+def row_flow(prefix, f):
+    act, lin, cpl = f.parts
+    out = {"actnorm.log_scale": act.log_scale, "actnorm.shift": act.shift}
+    out |= {f"lu.{k}": v for k, v in lu(lin).items()}
+    net = cpl.net
+    for name, layer in (("initial", net.initial_layer), ("final", net.final_layer)):
+        out |= {f"coupling.net.{name}.weight": layer.weight, f"coupling.net.{name}.bias": layer.bias}
+    for k, block in enumerate(net.blocks):
+        for j, layer in enumerate(block.linear_layers):
+            out |= {f"coupling.net.blocks.{k}.{j}.weight": layer.weight, f"coupling.net.blocks.{k}.{j}.bias": layer.bias}
+    return {f"{prefix}.{k}": v for k, v in out.items()}
+
+
+def mixerflow(path, a):
+    model = MixerFlow(a.channels, a.size, a.patch, a.layers, hidden=32, blocks=2, shift_every=2)
+    x = torch.rand(3, a.channels, a.size, a.size) - 0.5
+    with torch.no_grad():
+        model(x)
+        for p in model.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    model.eval()
+    lp = model.log_prob(x)
+    names = {f"conv.{k}": v for k, v in lu(model.conv).items()}
+    names["conv.permutation"] = model.conv.permutation._permutation
+    grad_of = {}
+    for i, layer in enumerate(model.layers):
+        names |= row_flow(f"layers.{i}.channel", layer.channel) | row_flow(f"layers.{i}.patch", layer.patch)
+    # gradients of the mean negative log-likelihood, for the parameters that are tensors of the model itself
+    (-lp.mean()).backward()
+    for k, v in names.items():
+        if v.grad_fn is None and getattr(v, "grad", None) is not None:
+            grad_of["grad." + k] = v.grad
+    z, ld = model(x)
+    save(path, "mixerflow", names | grad_of | {"x": x, "z": z, "logdet": ld, "log_prob": lp}, channels=a.channels, size=a.size,
+         patch=a.patch, layers=a.layers, hidden=32, blocks=2, shift_every=2,
+         coupling="halves; odd layers keep the second half; s = 2 tanh(r/2); y_b = x_b exp(s) + t")
+
+
+def spline(path, a):
+    n, d, k, bound = 64, a.dim, 8, 3.0
+    x = 2.5 * torch.randn(n, d, dtype=F64)
+    w, h, dv = (torch.randn(n, d, j, dtype=F64) * 1.5 for j in (k, k, k - 1))
+    for t in (x, w, h, dv):
+        t.requires_grad_()
+    y, ld = rqs(x, w, h, dv, inverse=False, tails="linear", tail_bound=bound)
+    g = torch.autograd.grad((y * torch.linspace(-1, 1, n * d, dtype=F64).reshape(n, d)).sum() + ld.sum(), (x, w, h, dv))
+    back, _ = rqs(y, w, h, dv, inverse=True, tails="linear", tail_bound=bound)
+    print("  spline round trip", (back - x).abs().max().item())
+    save(path, "rq_spline", {"x": x, "widths": w, "heights": h, "derivatives": dv, "y": y, "logdet": ld, "grad.x": g[0],
+         "grad.widths": g[1], "grad.heights": g[2], "grad.derivatives": g[3]}, bins=k, tail_bound=bound, min_bin_width=1e-3,
+         min_bin_height=1e-3, min_derivative=1e-3, grad_of="sum(y * linspace(-1,1,n*d)) + sum(logdet)")
+
+
+def mlp(d_in, h, d_out):
+    return [torch.randn(o, i, dtype=F64) / math.sqrt(i) for i, o in ((d_in, h), (h, h), (h, d_out))], \
+           [0.3 * torch.randn(o, dtype=F64) for o in (h, h, d_out)]
+
+
+def residual(path, a):
+    d, h, coeff = a.dim, 24, 0.9
+    ws, bs = mlp(d, h, d)
+    ws = [w * (coeff / torch.linalg.matrix_norm(w, 2)) for w in ws]
+    beta = torch.tensor(0.5, dtype=F64)
+    ps = [p.requires_grad_() for p in ws + bs]
+    act = lambda v: v * torch.sigmoid(torch.nn.functional.softplus(beta) * v) / 1.1
+
+    def g(x):
+        for i in range(3):
+            x = torch.nn.functional.linear(x, ws[i], bs[i])
+            x = act(x) if i < 2 else x
+        return x
+    x = torch.randn(16, d, dtype=F64)
+    jac = torch.func.vmap(torch.func.jacrev(g))(x)
+    ld = torch.linalg.slogdet(torch.eye(d, dtype=F64) + jac)[1]
+    grads = torch.autograd.grad(ld.sum(), ps, materialize_grads=True)  # the output bias does not enter
+    names = ["w1", "w2", "w3", "b1", "b2", "b3"]
+    save(path, "residual", dict(zip(names, ps)) | {"x": x, "y": x + g(x), "logdet": ld} |
+         {"grad_logdet." + n: v for n, v in zip(names, grads)}, lipschitz_per_layer=coeff, beta_raw=0.5,
+         activation="LipSwish: x sigmoid(softplus(beta_raw) x) / 1.1", grad_of="sum(logdet), exact")
+
+
+def ffjord(path, a):
+    d, h = a.dim, 24
+    ws, bs = mlp(d + 1, h, d)
+    ps = [p.requires_grad_() for p in ws + bs]
+
+    def f(z, t):
+        v = torch.cat([z, t.expand(1)])
+        for i in range(3):
+            v = torch.nn.functional.linear(v, ws[i], bs[i])
+            v = torch.tanh(v) if i < 2 else v
+        return v
+
+    def field(t, state):
+        z, _ = state
+        dz = torch.func.vmap(lambda v: f(v, t))(z)
+        tr = torch.func.vmap(lambda v: torch.trace(torch.func.jacrev(lambda q: f(q, t))(v)))(z)
+        return dz, tr
+    x = torch.randn(8, d, dtype=F64, requires_grad=True)
+    z, ld = odeint(field, (x, torch.zeros(8, dtype=F64)), torch.tensor([0.0, 1.0], dtype=F64), rtol=1e-10, atol=1e-10, method="dopri5")
+    z, ld = z[-1], ld[-1]
+    lp = -0.5 * (z * z).sum(1) - 0.5 * d * math.log(2 * math.pi) + ld
+    grads = torch.autograd.grad(lp.mean(), ps + [x], materialize_grads=True)
+    names = ["w1", "w2", "w3", "b1", "b2", "b3"]
+    save(path, "ffjord", dict(zip(names, ps)) | {"x": x, "z": z, "logdet": ld, "log_prob": lp} |
+         {"grad." + n: v for n, v in zip(names + ["x"], grads)}, t0=0.0, t1=1.0, rtol=1e-10, atol=1e-10,
+         field="W3 tanh(W2 tanh(W1 [z, t] + b1) + b2) + b3, t is the last input", grad_of="mean(log_prob)", trace="exact")
+
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument("out")
+    for flag, default in dict(seed=0, size=16, channels=3, patch=4, layers=5, dim=6).items():
+        ap.add_argument(f"--{flag}", type=int, default=default)
+    a = ap.parse_args()
+    os.makedirs(a.out, exist_ok=True)
+    torch.manual_seed(a.seed)
+    for make in (mixerflow, spline, residual, ffjord):
+        make(os.path.join(a.out, make.__name__ + ".safetensors"), a)
+
+
+if __name__ == "__main__":
+    main()
