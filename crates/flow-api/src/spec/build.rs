@@ -287,7 +287,7 @@ pub trait RowFlowSpec: erased_serde::Serialize + std::fmt::Debug + Send + Sync {
 
 /// Registers a spec type, which implements [`BuildRowFlow`](crate::spec::BuildRowFlow), serde's traits, `Clone` and `Debug`, under its own name.
 ///
-/// The calling crate needs `typetag` among its dependencies.
+/// The calling crate needs `typetag` among its dependencies. [`BuildRowFlow`](crate::spec::BuildRowFlow) has an example.
 #[macro_export]
 macro_rules! register_row_flow {
     ($spec:ident) => {
@@ -483,6 +483,17 @@ impl<E: SpecScalar> Model<E> {
 
     /// The same with other preprocessing of data, for a model composed in Rust; a spec's models have the spec's own ([`BuildModel::preprocessing`]). Its ranges are checked where data meet
     /// the model: when training begins.
+    ///
+    /// ```
+    /// use flow_api::spec::{EventShape, Model, Preprocessing};
+    /// use flow_api::{DefaultDevice, Rows, StandardNormal, layers::LuLinear};
+    /// let (event, device) = (EventShape::Image { channels: 3, height: 2, width: 2 }, DefaultDevice::default());
+    /// let flow = Rows(LuLinear::<f32, _>::new(event.len(), &device));
+    /// let model = Model::<f32>::new(Box::new(flow), Box::new(StandardNormal::new(event.len())), event, device)?;
+    /// let model = model.with_preprocessing(Preprocessing { bits: Some(5), flip: true, ..Preprocessing::default() });
+    /// assert_eq!(model.preprocessing().bits, Some(5));
+    /// # Ok::<(), flow_api::FlowError>(())
+    /// ```
     #[must_use]
     pub fn with_preprocessing(mut self, preprocessing: Preprocessing) -> Self {
         self.preprocessing = preprocessing;
