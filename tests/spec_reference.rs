@@ -28,8 +28,16 @@ fn tables() -> Vec<Table> {
 }
 
 /// Values of fields that have no default.
-const REQUIRED: [(&str, &str); 7] =
-    [("patch", "2"), ("layers", "2"), ("channel", "[]"), ("patches", "[]"), ("flows", "[ActNorm()]"), ("order", "Reverse"), ("steps", "3")];
+const REQUIRED: [(&str, &str); 8] = [
+    ("patch", "2"),
+    ("layers", "2"),
+    ("channel", "[]"),
+    ("patches", "[]"),
+    ("flows", "[ActNorm()]"),
+    ("every", "4"),
+    ("order", "Reverse"),
+    ("steps", "3"),
+];
 
 /// The text with all fields that `place` takes, as the code writes it.
 fn written(place: &str, fields: &str) -> Result<String, SpecError> {
@@ -75,8 +83,8 @@ fn every_field_stands_there_with_its_default() {
             _ => place,
         };
         let value = |field: &str| {
-            let found = REQUIRED.iter().chain(&[("every", "4")]).find(|(name, _)| *name == field);
-            found.map(|(_, value)| format!("{field}: {value}, ")).unwrap_or_else(|| panic!("{place}: a value for `{field}`"))
+            let found = REQUIRED.iter().find(|(name, _)| *name == field);
+            found.map_or_else(|| panic!("{place}: a value for `{field}`"), |(_, value)| format!("{field}: {value}, "))
         };
         let required = |but: &str| -> String {
             rows.iter().filter(|(field, default)| default.is_none() && field != but).map(|(field, _)| value(field)).collect()
