@@ -243,7 +243,7 @@ pub trait RowKernel<E: Scalar>: Send + Sync {
 ///     fn dim(&self) -> usize {
 ///         self.log_scale.values().len()
 ///     }
-///     fn prepare<'a>(&'a self, _: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+///     fn prepare<'a>(&'a self, _: usize, _: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
 ///         let s = self.log_scale.values();
 ///         Ok(Box::new(Ready { scale: s.iter().map(|s| s.exp()).collect(), log_det: s.iter().copied().sum() }))
 ///     }
