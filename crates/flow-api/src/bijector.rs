@@ -93,9 +93,10 @@ pub fn leads_to(part: &str, layer: &str) -> bool {
     layer.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// The error for a size that a layer was not built for.
+/// The error for a size that a layer was not built for. Shapes are shown as by `Debug`, words in them without quotes: `("batch", 5)` as (batch, 5).
 pub fn shape_error(layer: &str, operation: &'static str, expected: impl std::fmt::Debug, got: impl std::fmt::Debug) -> FlowError {
-    FlowError::Shape { layer: layer.to_owned(), operation, expected: format!("{expected:?}"), got: format!("{got:?}") }
+    let words = |shape: String| shape.replace('"', "");
+    FlowError::Shape { layer: layer.to_owned(), operation, expected: words(format!("{expected:?}")), got: words(format!("{got:?}")) }
 }
 
 /// Checks that all conditional parts of a composition, given with their names, take conditions of one width.

@@ -7,6 +7,7 @@ use crate::{
     Scalar, Visitor, VisitorMut, module,
 };
 use dfdx::prelude::*;
+use std::any::Any;
 
 /// What the author of a new bijection writes: a forward pass in dfdx operations and an inverse. [`Recorded`] makes a [`Bijector`] of it.
 ///
@@ -24,6 +25,17 @@ pub trait TapedBijector<X: Shape, E: Scalar, D: FlowDevice<E>>: Module<E> {
     /// [`FlowError::Shape`] if this bijection was built for another size.
     fn output_shape(&self, input: &X) -> Result<Self::Out>;
 
+    /// Checks the shape of what goes into the inverse: by default that [`TapedBijector::output_shape`] leaves it as it is, where X and Out are of one type.
+    /// A bijection that gives another shape than it takes says here which ones it gives.
+    ///
+    /// # Errors
+    /// As [`TapedBijector::output_shape`].
+    fn check_output(&self, output: &Self::Out) -> Result<()> {
+        let Some(input) = (output as &dyn Any).downcast_ref::<X>() else { return Ok(()) };
+        let expected = self.output_shape(input)?;
+        if expected == *output { Ok(()) } else { Err(shape_error(self.kind(), "inverse", expected, output)) }
+    }
+
     /// y and log|det J| per sample, both recorded: y continues the tape of `x`.
     ///
     /// # Errors
@@ -33,7 +45,7 @@ pub trait TapedBijector<X: Shape, E: Scalar, D: FlowDevice<E>>: Module<E> {
     /// x and log|det J⁻¹| per sample.
     ///
     /// # Errors
-    /// Whatever can go wrong. The shape of `y` is as the caller gave it: an author whose operations cannot take any checks it first.
+    /// Whatever can go wrong; shapes have been checked.
     fn inverse(&self, y: Tensor<Self::Out, E, D>, cx: &Context<E, D>) -> Result<Mapped<X, E, D>>;
 
     /// In closed form or by iteration.
@@ -51,7 +63,7 @@ pub trait TapedBijector<X: Shape, E: Scalar, D: FlowDevice<E>>: Module<E> {
 ///
 /// ```
 /// use dfdx::prelude::*;
-/// use flow_api::{module_fields, Bijector, Context, FlowDevice, Mapped, Module, Parameter, Recorded, Result, Scalar, Taped, TapedBijector};
+/// use flow_api::{module_fields, shape_error, Bijector, Context, FlowDevice, Mapped, Module, Parameter, Recorded, Result, Scalar, Taped, TapedBijector};
 ///
 /// /// y = e^s x.
 /// struct Scale<E: Scalar, D: FlowDevice<E>> { s: Parameter<E, D> }
@@ -59,7 +71,10 @@ pub trait TapedBijector<X: Shape, E: Scalar, D: FlowDevice<E>>: Module<E> {
 /// impl<E: Scalar, D: FlowDevice<E>> TapedBijector<(usize, usize), E, D> for Scale<E, D> {
 ///     type Out = (usize, usize);
 ///     fn kind(&self) -> &'static str { "Scale" }
-///     fn output_shape(&self, input: &(usize, usize)) -> Result<(usize, usize)> { Ok(*input) }
+///     fn output_shape(&self, input: &(usize, usize)) -> Result<(usize, usize)> {
+///         let dim = self.s.values().len();
+///         if input.1 == dim { Ok(*input) } else { Err(shape_error("Scale", "build", ("batch", dim), input)) }
+///     }
 ///     fn forward_taped(&self, x: Taped<(usize, usize), E, D>, _: &Context<E, D>) -> Result<(Taped<(usize, usize), E, D>, Taped<(usize,), E, D>)> {
 ///         let shape = *x.shape();
 ///         let s = self.s.tensor().retaped::<OwnedTape<E, D>>().broadcast_like::<_, Axis<0>>(&shape);
@@ -77,6 +92,8 @@ pub trait TapedBijector<X: Shape, E: Scalar, D: FlowDevice<E>>: Module<E> {
 /// let x: Tensor<(usize, usize), f64, Cpu> = device.sample_normal_like(&(2, 3));
 /// let y = flow.forward(x, &Context::new(0))?;
 /// assert!((y.log_det.value.as_vec()[0] - 0.25).abs() < 1e-12);
+/// let wide: Tensor<(usize, usize), f64, Cpu> = device.zeros_like(&(2, 4));
+/// assert_eq!(flow.inverse(wide, &Context::new(0)).unwrap_err().to_string(), "Scale: build: expected shape (batch, 3), got (2, 4)");
 /// # Ok::<(), flow_api::FlowError>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -114,6 +131,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: TapedBijector<X, E, D>> Bijector<
     }
 
     fn inverse(&self, y: Tensor<B::Out, E, D>, cx: &Context<E, D>) -> Result<Mapped<X, E, D>> {
+        self.0.check_output(y.shape()).map_err(|e| e.in_layer(cx.path()))?;
         check_condition::<E, D>(self.0.condition_width(), batch(y.shape()), cx)?;
         let mapped = self.0.inverse(y, cx)?;
         check_log_det(&mapped.log_det.value).map_err(|e| e.in_layer(cx.layer(self.0.kind())))?;
@@ -128,11 +146,9 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: TapedBijector<X, E, D>> Bijector<
         cx: &Context<E, D>,
     ) -> Result<Pulled<X, E, D>> {
         let x = at.input(self, cx)?;
-        check_condition::<E, D>(self.0.condition_width(), batch(x.shape()), cx)?;
         let expected = self.0.output_shape(x.shape()).map_err(|e| e.in_layer(cx.path()))?;
-        if expected != *cotangent.value.shape() {
-            return Err(shape_error(cx.path(), "pullback", expected, cotangent.value.shape()));
-        }
+        check_cotangent(&expected, &cotangent, cx.layer(self.0.kind()))?;
+        check_condition::<E, D>(self.0.condition_width(), batch(x.shape()), cx)?;
         let pulled = pull_through_tape(self, &x, cotangent, gradients, cx, |x| self.0.forward_taped(x, cx))?;
         Ok(Pulled { input: Some(x), cotangent: pulled })
     }
@@ -146,8 +162,19 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: TapedBijector<X, E, D>> Bijector<
     }
 }
 
-fn batch<S: Shape>(shape: &S) -> usize {
+/// Samples in a batch.
+pub(crate) fn batch<S: Shape>(shape: &S) -> usize {
     shape.concrete().into_iter().next().unwrap_or(1)
+}
+
+/// The cotangents are those of outputs of this shape.
+pub(crate) fn check_cotangent<Y: Shape, E: Scalar, D: FlowDevice<E>>(
+    expected: &Y,
+    cotangent: &Cotangent<Y, E, D>,
+    layer: &str,
+) -> Result<()> {
+    let (expected, got) = ((expected, batch(expected)), (cotangent.value.shape(), cotangent.log_det.shape().0));
+    if expected == got { Ok(()) } else { Err(shape_error(layer, "pullback", expected, got)) }
 }
 
 /// A condition of width `width` for every sample, if one is needed.

@@ -58,7 +58,7 @@ fn compositions_name_both_layers() {
         Box::new(Rows(LuLinear::<f64, Cpu>::new(d, &device()))) as flow_api::BoxBijector<(usize, usize), (usize, usize), f64, Cpu>
     };
     let error = Chain::new(vec![boxed(3), boxed(5)], &(1, 3)).unwrap_err().to_string();
-    assert_eq!(error, "LuLinear takes shape (\"batch\", 5), but 0 (LuLinear) before it gives (\"batch\", 3)");
+    assert_eq!(error, "LuLinear takes shape (batch, 5), but 0 (LuLinear) before it gives (batch, 3)");
     assert_eq!(
         Permutation::new(vec![0, 2, 2], device()).unwrap_err().to_string(),
         "Permutation: indices: expected each of 0..3 once, got [0, 2, 2]"

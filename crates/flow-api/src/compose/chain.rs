@@ -7,6 +7,7 @@ use crate::{
     Pulled, Result, Scalar, SolveReport,
     bijector::{foreign_point, leads_to, one_condition},
     log_det::LogDet,
+    recorded::check_cotangent,
 };
 use crate::{Module, Visitor, VisitorMut};
 use dfdx::prelude::{HasShape, Shape, Tensor};
@@ -162,6 +163,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Chain<X, E, D>
             Point::Input(x) => *self.forward_keeping(x, cx)?.1.downcast().map_err(|_| foreign_point(cx.path()))?,
             Point::Output(output) => ChainTrace { layers: self.layers.iter().map(|_| Trace::Nothing).collect(), output },
         };
+        check_cotangent(output.shape(), &cotangent, cx.layer(self.kind()))?;
         let log_det = cotangent.log_det.clone();
         let mut pulled = Pulled { input: Some(output), cotangent: cotangent.value };
         for ((i, layer), trace) in self.layers.iter().enumerate().zip(traces).rev() {

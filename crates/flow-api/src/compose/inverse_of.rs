@@ -1,5 +1,6 @@
 //! A bijection run backwards.
 
+use crate::recorded::{batch, check_cotangent};
 use crate::{
     Bijector, Context, Cotangent, FlowDevice, FlowError, Gradients, InverseKind, LogDetKind, Mapped, Module, Point, Pulled, Result, Scalar,
     module_fields, to_host,
@@ -77,7 +78,8 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: Bijector<X, E, D, Out = X>> Bijec
         let u = self.inner.inverse(y.clone(), &inner)?.value;
         let shape = *u.shape();
         let device = u.device();
-        let batch = shape.concrete()[0];
+        let batch = batch(&shape);
+        check_cotangent(&self.output_shape(y.shape())?, &cotangent, cx.layer(self.kind()))?;
         let dim = shape.num_elements() / batch.max(1);
         let pull = |value, log_det, gradients: &mut Gradients<E>| {
             let cotangent = Cotangent { value, log_det };

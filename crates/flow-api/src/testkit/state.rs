@@ -93,24 +93,37 @@ pub(super) fn threads<B: Flat + Send + Sync>(bench: &Bench<'_, B>, item: Item) -
     Ok(None)
 }
 
-/// A sample of another size is a typed error.
+/// A sample of another size is a typed error, and so is a pullback of which any part is of another size or batch.
 pub(super) fn wrong_shapes<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
-    let shape = (BATCH, bench.subject.dim + 1);
-    let wrong = bench.device.tensor_from_vec(vec![0.1; shape.0 * shape.1], shape);
+    let [right, wide, more] = [(0, 0), (0, 1), (1, 0)].map(|(rows, numbers)| (BATCH + rows, bench.subject.dim + numbers));
+    let tensor = |shape: (usize, usize)| bench.device.tensor_from_vec(vec![0.1; shape.0 * shape.1], shape);
     let cx = bench.context(BATCH);
-    let mut gradients = Gradients::zeros(&bench.bijector);
-    let cotangent = Cotangent { value: wrong.clone(), log_det: bench.device.tensor_from_vec(vec![0.1; BATCH], (BATCH,)) };
-    let calls = [
-        ("output_shape", bench.bijector.output_shape(&shape).err()),
-        ("forward", bench.bijector.forward(wrong.clone(), &cx).err()),
-        ("inverse", bench.bijector.inverse(wrong.clone(), &cx).err()),
-        ("pullback", bench.bijector.pullback(Point::Input(wrong), cotangent, &mut gradients, &cx).err()),
+    let mut calls = vec![
+        ("output_shape", bench.bijector.output_shape(&wide).err()),
+        ("forward", bench.bijector.forward(tensor(wide), &cx).err()),
+        ("inverse", bench.bijector.inverse(tensor(wide), &cx).err()),
     ];
+    let mut gradients = Gradients::zeros(&bench.bijector);
+    for point in [Point::Input, Point::Output] {
+        for (what, x, value, samples) in [
+            ("pullback of wide samples", wide, wide, BATCH),
+            ("pullback at wide samples", wide, right, BATCH),
+            ("pullback of wide ∂L/∂y", right, wide, BATCH),
+            ("pullback at samples of another batch", more, right, BATCH),
+            ("pullback of ∂L/∂y of another batch", right, more, BATCH),
+            ("pullback of ∂L/∂log|det J| of another batch", right, right, BATCH + 1),
+        ] {
+            let cotangent = Cotangent { value: tensor(value), log_det: bench.device.tensor_from_vec(vec![0.1; samples], (samples,)) };
+            calls.push((what, bench.bijector.pullback(point(tensor(x)), cotangent, &mut gradients, &cx).err()));
+        }
+    }
     for (call, error) in calls {
         match error {
             Some(FlowError::Shape { .. } | FlowError::Composition { .. }) => {}
+            // The condition is that of the right batch.
+            Some(FlowError::Condition { .. }) if bench.subject.condition.is_some() => {}
             Some(other) => return Err(bench.failure(item, format!("{call}: expected a shape error, got: {other}"))),
-            None => return Err(bench.failure(item, format!("{call} takes samples of {} numbers", shape.1))),
+            None => return Err(bench.failure(item, format!("{call}: taken without an error"))),
         }
     }
     Ok(None)
