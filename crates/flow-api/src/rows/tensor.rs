@@ -5,8 +5,8 @@ use super::run::{HostCondition, PassResult, RowPass, RowPoint, RowTapes};
 use super::view::RowView;
 use crate::bijector::{foreign_point, shape_error};
 use crate::{
-    Bijector, Context, Cotangent, FlowDevice, FlowError, Gradients, InverseKind, Kept, LayerInfo, LogDet, LogDetKind, Mapped, Module,
-    Point, Pulled, Result, Scalar, Visitor, VisitorMut, recorded,
+    Bijector, Context, Cotangent, FlowDevice, FlowError, Gradients, InverseKind, Kept, LayerInfo, LogDet, LogDetKind, Mapped, Memory,
+    Module, Point, Pulled, Result, Scalar, Visitor, VisitorMut, recorded,
 };
 use dfdx::prelude::{Dim, HasShape, ReshapeTo, Shape, Tensor, Trace};
 
@@ -150,7 +150,7 @@ impl<N: Dim, E: Scalar, D: FlowDevice<E>, F: RowFlow<E, D>> Bijector<(usize, N),
 
     fn forward_keeping(&self, x: Tensor<(usize, N), E, D>, cx: &Context<E, D>) -> Result<(Mapped<(usize, N), E, D>, Kept)> {
         let shape = check(&self.0, x.shape(), "forward", cx)?;
-        if plain(&self.0, shape.0, cx).is_some() {
+        if cx.memory() != Memory::Store || plain(&self.0, shape.0, cx).is_some() {
             return Ok((self.forward(x.clone(), cx)?, Box::new(x)));
         }
         let device = x.device().clone();
@@ -170,6 +170,11 @@ impl<N: Dim, E: Scalar, D: FlowDevice<E>, F: RowFlow<E, D>> Bijector<(usize, N),
         cx: &Context<E, D>,
     ) -> Result<Pulled<(usize, N), E, D>> {
         let shape = check(&self.0, cotangent.value.shape(), "pullback", cx)?;
+        // Where no tapes were kept, the input was.
+        let at = match at {
+            Point::Kept(kept) => kept.downcast::<Tensor<(usize, N), E, D>>().map_or_else(Point::Kept, |x| Point::Input(*x)),
+            given => given,
+        };
         let given = match &at {
             Point::Kept(_) => shape,
             Point::Input(x) => *x.shape(),
