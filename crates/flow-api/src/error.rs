@@ -219,11 +219,39 @@ impl FlowError {
     /// The same error with the layer named, where the place that raised it did not know its path.
     #[must_use]
     pub fn in_layer(mut self, path: &str) -> Self {
+        if let Some(layer) = self.layer_mut().filter(|layer| layer.is_empty()) {
+            path.clone_into(layer);
+        }
+        self
+    }
+
+    /// The same error with its row counted in samples of `rows` rows.
+    #[must_use]
+    pub fn by_sample(mut self, rows: usize) -> Self {
+        if let FlowError::NotFinite { row, .. } | FlowError::NotConverged { row, .. } = &mut self {
+            *row /= rows.max(1);
+        }
+        self
+    }
+
+    /// The same error from a layer of this path and kind that ran as a root of its own on rows from `first_row` on: its parts named within the path, its row counted from the call's first.
+    pub(crate) fn of_block(mut self, path: &str, kind: &str, first_row: u64) -> Self {
+        if let Some(layer) = self.layer_mut() {
+            let part = if layer == kind { "" } else { layer.as_str() };
+            *layer = [path, part].into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>().join(".");
+        }
+        if let FlowError::NotFinite { row, .. } | FlowError::NotConverged { row, .. } = &mut self {
+            *row = row.saturating_add(usize::try_from(first_row).unwrap_or(usize::MAX));
+        }
+        self
+    }
+
+    fn layer_mut(&mut self) -> Option<&mut String> {
         use FlowError::{
             BatchTooSmall, Condition, ConstantFeature, Device, NotConverged, NotFinite, NotInitialised, Setting, Shape, Singular,
             StepUnderflow, TooManyEvaluations, Unsupported,
         };
-        match &mut self {
+        match self {
             Shape { layer, .. }
             | Setting { layer, .. }
             | Condition { layer, .. }
@@ -236,13 +264,8 @@ impl FlowError {
             | StepUnderflow { layer, .. }
             | TooManyEvaluations { layer, .. }
             | Unsupported { layer, .. }
-            | Device { layer, .. } => {
-                if layer.is_empty() {
-                    path.clone_into(layer);
-                }
-            }
-            FlowError::Composition { .. } | FlowError::UnknownPath { .. } | FlowError::State(_) => {}
+            | Device { layer, .. } => Some(layer),
+            FlowError::Composition { .. } | FlowError::UnknownPath { .. } | FlowError::State(_) => None,
         }
-        self
     }
 }

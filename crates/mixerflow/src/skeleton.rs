@@ -509,7 +509,7 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>> Bijector<X, E, D> for Skeleton<E, D>
             let rows = batch * side.view.rows();
             let mut matrix = vec![E::zero(); rows * side.view.dim()];
             side.view.gather(&values, 0, rows, &mut matrix);
-            side.flow.initialise(&matrix, rows, &cx)?;
+            side.flow.initialise(&matrix, rows, &cx).map_err(|e| e.by_sample(side.view.rows()))?;
             side.run(batch, condition.as_ref(), &cx, |pass| pass.forward(&mut values, false))?;
         }
         Ok(x.device().tensor_from_vec(values, shape))

@@ -5,8 +5,8 @@ use super::run::HostCondition;
 use super::tensor::to_host;
 use super::view::RowView;
 use crate::{
-    Bijector, Context, Cotangent, FlowDevice, Gradients, InverseKind, LogDetKind, Mapped, Module, Point, Result, Scalar, Threaded, Visitor,
-    VisitorMut,
+    Bijector, Context, Cotangent, FlowDevice, FlowError, Gradients, InverseKind, LogDetKind, Mapped, Module, Point, Result, Scalar,
+    Threaded, Visitor, VisitorMut,
 };
 use dfdx::prelude::Tensor;
 use flow_kernels::workspace::Buffer;
@@ -51,6 +51,7 @@ impl<E: Scalar, B: Module<E>, D: Threaded> Module<E> for BlockedRows<B, D> {
 
 struct BlockedKernel<'a, B, E: Scalar, D: FlowDevice<E>> {
     inner: &'a B,
+    kind: &'static str,
     device: &'a D,
     view: RowView,
     /// Gradients below the root: the block's own parameters alone.
@@ -81,6 +82,11 @@ impl<B, E: Scalar, D: FlowDevice<E>> BlockedKernel<'_, B, E, D> {
         }
     }
 
+    /// An error of a block as one of the whole call.
+    fn located(&self, error: FlowError, first_row: u64) -> FlowError {
+        error.of_block(self.cx.path(), self.kind, first_row)
+    }
+
     fn write(&self, mapped: &Mapped<(usize, usize), E, D>, values: &mut [E], lanes: &mut Lanes<'_, E>) {
         self.write_block(&mapped.value, lanes.lanes, values);
         for (sum, l) in lanes.log_det.iter_mut().zip(to_host(&mapped.log_det.value)) {
@@ -102,14 +108,16 @@ where
             tape.push(Buffer::copy_of(values));
         }
         let x = self.to_tensor(values, lanes.lanes);
-        let mapped = self.inner.forward(x, &self.context(lanes.condition, lanes.first_row, lanes.lanes))?;
+        let cx = self.context(lanes.condition, lanes.first_row, lanes.lanes);
+        let mapped = self.inner.forward(x, &cx).map_err(|e| self.located(e, lanes.first_row))?;
         self.write(&mapped, values, lanes);
         Ok(())
     }
 
     fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {
         let y = self.to_tensor(values, lanes.lanes);
-        let mapped = self.inner.inverse(y, &self.context(lanes.condition, lanes.first_row, lanes.lanes))?;
+        let cx = self.context(lanes.condition, lanes.first_row, lanes.lanes);
+        let mapped = self.inner.inverse(y, &cx).map_err(|e| self.located(e, lanes.first_row))?;
         self.write(&mapped, values, lanes);
         Ok(())
     }
@@ -121,8 +129,8 @@ where
             value: self.to_tensor(cotangent, pull.lanes),
             log_det: self.device.tensor_from_vec(pull.log_det.to_vec(), (pull.lanes,)),
         };
-        let pulled =
-            self.inner.pullback(Point::Input(x), out, &mut gradients, &self.context(pull.condition, pull.first_row, pull.lanes))?;
+        let cx = self.context(pull.condition, pull.first_row, pull.lanes);
+        let pulled = self.inner.pullback(Point::Input(x), out, &mut gradients, &cx).map_err(|e| self.located(e, pull.first_row))?;
         for (sum, &gradient) in sums.iter_mut().zip(gradients.values()) {
             *sum += gradient;
         }
@@ -150,6 +158,7 @@ impl<E: Scalar, D: FlowDevice<E> + Send + Sync, B: Bijector<(usize, usize), E, D
     fn prepare<'a>(&'a self, _: usize, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         Ok(Box::new(BlockedKernel {
             inner: &self.inner,
+            kind: self.inner.kind(),
             device: &self.device,
             view: RowView::single(self.dim),
             gradients: Gradients::zeros(&self.inner),

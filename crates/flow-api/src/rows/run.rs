@@ -177,14 +177,7 @@ impl<'a, E: Scalar> RowPass<'a, E> {
 
     /// An error with its layer named and its row counted in samples, as the caller counts.
     fn located(&self, error: FlowError) -> FlowError {
-        let rows = self.view.rows().max(1);
-        match error.in_layer(self.path) {
-            FlowError::NotFinite { layer, what, row } => FlowError::NotFinite { layer, what, row: row / rows },
-            FlowError::NotConverged { layer, iterations, residual, tolerance, row } => {
-                FlowError::NotConverged { layer, iterations, residual, tolerance, row: row / rows }
-            }
-            other => other,
-        }
+        error.in_layer(self.path).by_sample(self.view.rows())
     }
 
     /// A group of `samples` samples, whose `lens` numbers have to be theirs and whose condition has to be there.
