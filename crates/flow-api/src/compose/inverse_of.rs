@@ -15,6 +15,10 @@ use faer::{Conj, Mat};
 /// ȳ = Jᵀ⁻¹(ū − ℓ ∂log|det J|/∂u) with J = ∂f/∂u. J comes row by row from the inner pullback and is factorised for every sample, so
 /// a pullback costs d + 2 inner ones: use it where samples are small, or where no gradient is needed.
 ///
+/// # Initialisation
+/// A bijection that needs data-dependent initialisation gets it before it is turned round, or its state is loaded: without, `initialise` is
+/// [`FlowError::Unsupported`], since the batch holds none of the inner bijection's inputs.
+///
 /// ```
 /// use flow_api::dfdx::prelude::*;
 /// use flow_api::layers::Permutation;
@@ -75,11 +79,11 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: Bijector<X, E, D, Out = X>> Bijec
     ) -> Result<Pulled<X, E, D>> {
         let inner = cx.child("inner");
         let y = at.input(self, cx)?;
+        check_cotangent(&self.output_shape(y.shape())?, &cotangent, cx.layer(self.kind()))?;
         let u = self.inner.inverse(y.clone(), &inner)?.value;
         let shape = *u.shape();
         let device = u.device();
         let batch = batch(&shape);
-        check_cotangent(&self.output_shape(y.shape())?, &cotangent, cx.layer(self.kind()))?;
         let dim = shape.num_elements() / batch.max(1);
         let pull = |value, log_det, gradients: &mut Gradients<E>| {
             let cotangent = Cotangent { value, log_det };
@@ -112,6 +116,18 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: Bijector<X, E, D, Out = X>> Bijec
         let negated = solution.iter().map(|&v| -v).collect();
         pull(device.tensor_from_vec(negated, shape), device.zeros_like(&(batch,)), gradients)?;
         Ok(Pulled { input: Some(y), cotangent: device.tensor_from_vec(solution, shape) })
+    }
+
+    fn initialise(&mut self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<Tensor<X, E, D>> {
+        match self.forward(x, cx) {
+            Err(FlowError::NotInitialised { layer }) => Err(FlowError::Unsupported {
+                layer,
+                operation: "initialise",
+                reason: "it runs backwards, so the batch is none of its inputs; initialise the bijection before it is turned round"
+                    .to_owned(),
+            }),
+            forward => Ok(forward?.value),
+        }
     }
 
     fn log_det_kind(&self) -> LogDetKind {
