@@ -143,26 +143,22 @@ impl<D: Clone> BuildScope<D> {
         if (1..=MAX_LAYERS).contains(&value) { Ok(value) } else { Err(self.field_error(field, format!("1 to {MAX_LAYERS}"), value)) }
     }
 
-    /// The same for another model, whose parameters are counted for themselves.
+    /// The same with a count of parameters of its own.
     fn of_model(&self) -> Self {
         Self { parameters: Some(Arc::default()), ..self.clone() }
     }
 
-    /// Builds a flow and counts its parameters, those of its parts once.
+    /// Builds a flow and counts its parameters. Its parts are built in a scope that counts for itself, so that nothing is counted twice, however many threads build flows.
     fn counted<E: Scalar>(
         &self,
-        build: impl FnOnce() -> Result<Box<dyn RowFlow<E, D>>, SpecError>,
+        build: impl FnOnce(&Self) -> Result<Box<dyn RowFlow<E, D>>, SpecError>,
     ) -> Result<Box<dyn RowFlow<E, D>>, SpecError>
     where
         D: FlowDevice<E>,
     {
-        let so_far = self.parameters.as_deref();
-        let before = so_far.map_or(0, |so_far| so_far.load(Ordering::Relaxed));
-        let flow = build()?;
-        let all = before.saturating_add(parameter_count(&flow));
-        if let Some(so_far) = so_far {
-            so_far.store(all, Ordering::Relaxed);
-        }
+        let flow = build(&self.of_model())?;
+        let own = parameter_count(&flow);
+        let all = own + self.parameters.as_deref().map_or(0, |so_far| so_far.fetch_add(own, Ordering::Relaxed));
         if all <= MAX_PARAMETERS { Ok(flow) } else { Err(self.field_error("parameters", format!("at most {MAX_PARAMETERS} in all"), all)) }
     }
 
@@ -203,7 +199,7 @@ macro_rules! spec_scalar {
             type Device = DefaultDevice;
 
             fn row_flow(spec: &dyn RowFlowSpec, dim: usize, scope: &BuildScope<DefaultDevice>) -> Result<Box<dyn RowFlow<Self, DefaultDevice>>, SpecError> {
-                scope.counted(|| spec.$row_flow(dim, scope))
+                scope.counted(|parts| spec.$row_flow(dim, parts))
             }
             fn model(spec: &dyn ModelSpec, event: EventShape, scope: &BuildScope<DefaultDevice>) -> Result<Model<Self>, SpecError> {
                 if event.len() > MAX_EVENT {
@@ -627,6 +623,17 @@ mod tests {
         assert_eq!(count.load(Ordering::Relaxed), 2 * one);
         count.store(MAX_PARAMETERS - one + 1, Ordering::Relaxed);
         assert_eq!(build(&scope).unwrap_err().to_string(), "flow: parameters: expected at most 536870912 in all, got 536870913");
+        // None is lost where two are built at the same time.
+        let (scope, both) = (root.of_model(), std::sync::Barrier::new(2));
+        let wait_and_build = || {
+            let build = |parts: &BuildScope<DefaultDevice>| {
+                both.wait();
+                spec.0.row_flow_f32(4, parts)
+            };
+            drop(scope.counted(build));
+        };
+        std::thread::scope(|threads| [0, 1].map(|_| drop(threads.spawn(wait_and_build))));
+        assert_eq!(scope.parameters.as_deref().unwrap().load(Ordering::Relaxed), 2 * one);
         // Others, of the same scope too, begin at nothing.
         assert!(build(&scope.of_model()).is_ok() && build(&root).is_ok());
     }
