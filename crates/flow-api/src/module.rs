@@ -29,12 +29,23 @@ pub struct Parameter<E: Scalar, D: FlowDevice<E>> {
 }
 
 impl<E: Scalar, D: FlowDevice<E>> Parameter<E, D> {
-    /// A parameter of this shape, row-major. A buffer of another length is cut or filled with zeros.
-    pub fn new(device: D, shape: &[usize], mut values: Vec<E>) -> Self {
-        let len = shape.iter().product();
-        debug_assert_eq!(values.len(), len, "a parameter's buffer has the length of its shape");
-        values.resize(len, E::zero());
-        Self { device, shape: shape.to_vec(), values, mirror: OnceLock::new() }
+    /// A parameter of this shape, row-major.
+    ///
+    /// # Panics
+    /// If the buffer is not as long as its shape says; [`Parameter::try_new`] is for buffers from outside.
+    pub fn new(device: D, shape: &[usize], values: Vec<E>) -> Self {
+        Self::try_new(device, shape, values).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// As [`Parameter::new`], for a buffer that may have another length.
+    ///
+    /// # Errors
+    /// [`FlowError::Shape`].
+    pub fn try_new(device: D, shape: &[usize], values: Vec<E>) -> Result<Self> {
+        if shape.iter().try_fold(1, |len: usize, &size| len.checked_mul(size)) != Some(values.len()) {
+            return Err(crate::shape_error("parameter", "build", shape, values.len()));
+        }
+        Ok(Self { device, shape: shape.to_vec(), values, mirror: OnceLock::new() })
     }
 
     /// Its shape.

@@ -3,7 +3,10 @@
 use dfdx::prelude::*;
 use flow_api::layers::{ActNorm, LuLinear, Permutation};
 use flow_api::spec::{BuildScope, EventShape, FlowSpec, ModelSpec, Spec, SpecScalar, from_ron, to_ron};
-use flow_api::{Bijector, Chain, Context, EntryMut, Flow, FlowError, Kernels, RowChain, Rows, StandardNormal, load, save, to_host, update};
+use flow_api::{
+    Bijector, BlockedRows, Chain, Context, EntryMut, Flow, FlowDevice, FlowError, InverseOf, Kernels, Mapped, Memory, Module, Parameter,
+    Recorded, RowChain, RowView, Rows, Scalar, StandardNormal, Taped, TapedBijector, load, module_fields, save, to_host, update,
+};
 
 fn device() -> Cpu {
     Cpu::seed_from_u64(1)
@@ -155,5 +158,85 @@ fn nothing_goes_through_as_nothing_and_what_is_no_number_is_told() {
         })
         .unwrap();
         assert!(flow.forward(rows(vec![1.0; 4], (2, 2)), &cx).is_err() && flow.inverse(rows(vec![1.0; 4], (2, 2)), &cx).is_err());
+    }
+}
+
+/// y = ln x, defined where x > 0 alone.
+#[derive(Clone)]
+struct Logarithm;
+
+impl<E: Scalar> Module<E> for Logarithm {
+    module_fields!(E;);
+}
+
+impl<E: Scalar, D: FlowDevice<E>> TapedBijector<(usize, usize), E, D> for Logarithm {
+    type Out = (usize, usize);
+
+    fn kind(&self) -> &'static str {
+        "Logarithm"
+    }
+
+    fn output_shape(&self, input: &(usize, usize)) -> flow_api::Result<(usize, usize)> {
+        Ok(*input)
+    }
+
+    fn forward_taped(
+        &self,
+        x: Taped<(usize, usize), E, D>,
+        _: &Context<E, D>,
+    ) -> flow_api::Result<(Taped<(usize, usize), E, D>, Taped<(usize,), E, D>)> {
+        let y = x.ln();
+        Ok((y.with_empty_tape(), y.negate().sum::<(usize,), Axis<1>>()))
+    }
+
+    fn inverse(&self, y: Tensor<(usize, usize), E, D>, _: &Context<E, D>) -> flow_api::Result<Mapped<(usize, usize), E, D>> {
+        Ok(Mapped::exact(y.clone().exp(), y.sum::<(usize,), Axis<1>>()))
+    }
+}
+
+#[test]
+fn errors_within_blocks_name_the_layer_and_the_row_of_the_whole_batch() {
+    let rows = |wrong: f64| batch(500, 2, |i| if i / 2 == 300 { wrong } else { 1.0 });
+    let alone = BlockedRows::new::<f64>(Recorded(Logarithm), 2, device()).unwrap();
+    let parts: Vec<flow_api::BoxBijector<_, _, f64, Cpu>> = vec![Box::new(Recorded(Logarithm))];
+    let chain = BlockedRows::new::<f64>(Chain::new(parts, &(1, 2)).unwrap(), 2, device()).unwrap();
+    let cx = Context::new(0).child("layers.3");
+    let expected = |layer: &str| format!("{layer}: the log-det is not finite in row 300");
+    assert_eq!(Rows(alone.clone()).forward(rows(-1.0), &cx).unwrap_err().to_string(), expected("layers.3"));
+    assert_eq!(Rows(alone.clone()).inverse(rows(f64::NAN), &cx).unwrap_err().to_string(), expected("layers.3"));
+    assert_eq!(Rows(alone).forward(rows(-1.0), &Context::new(0)).unwrap_err().to_string(), expected("Logarithm"));
+    assert_eq!(Rows(chain).forward(rows(-1.0), &cx).unwrap_err().to_string(), expected("layers.3.0"));
+}
+
+#[test]
+fn what_is_turned_round_is_initialised_before() {
+    let varied = batch(8, 2, |i| (i as f64).sin());
+    let mut norm = Rows(ActNorm::<f64, Cpu>::new(2, &device()));
+    let error = InverseOf::new(norm.clone()).initialise(varied.clone(), &Context::new(0)).unwrap_err().to_string();
+    assert!(error.starts_with("inner: initialise is not supported: it runs backwards"), "{error}");
+    norm.initialise(varied.clone(), &Context::new(0)).unwrap();
+    InverseOf::new(norm).initialise(varied, &Context::new(0)).unwrap();
+}
+
+#[test]
+fn buffers_and_offsets_that_do_not_fit() {
+    let error = Parameter::<f32, Cpu>::try_new(device(), &[2, 3], vec![0.0; 5]).unwrap_err().to_string();
+    assert_eq!(error, "parameter: build: expected shape [2, 3], got 5");
+    assert!(Parameter::<f32, Cpu>::try_new(device(), &[usize::MAX, 2], Vec::new()).is_err());
+    for (rows, columns, place) in
+        [(vec![0, 1], vec![0, 1], "1 twice"), (vec![4], vec![0], "4 + 0"), (vec![usize::MAX], vec![1], "18446744073709551615 + 1")]
+    {
+        let error = RowView::new(4, rows, columns).unwrap_err().to_string();
+        assert_eq!(error, format!("RowView: offsets: expected each place of 0..4 at most once, got {place}"));
+    }
+}
+
+#[test]
+fn rows_keep_what_the_memory_setting_says() {
+    let flow = Rows(LuLinear::<f64, Cpu>::new(2, &device()));
+    for (memory, input_alone) in [(Memory::Store, false), (Memory::Recompute, true), (Memory::Invert, true)] {
+        let cx = Context::new(0).with_memory(memory);
+        let (_, kept) = flow.forward_keeping(batch(3, 2, |i| i as f64), &cx).unwrap();
+        assert_eq!(kept.is::<Tensor<(usize, usize), f64, Cpu>>(), input_alone, "{memory:?}");
     }
 }

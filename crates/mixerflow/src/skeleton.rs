@@ -190,8 +190,11 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
     /// Layers on events of `event` numbers, each a list of sides with their paths; `kind` names the whole in tables.
     ///
     /// # Errors
-    /// [`FlowError::Composition`] for a side on events of another size.
+    /// [`FlowError::Composition`] for a side on events of another size, [`FlowError::Shape`] for events of no numbers.
     pub fn new(kind: &'static str, event: usize, layers: Vec<Vec<(String, Side<E, D>)>>) -> Result<Self> {
+        if event == 0 {
+            return Err(shape_error(kind, "build", "events of at least one number", event));
+        }
         let mut before = "the input";
         for (path, side) in layers.iter().flatten() {
             let expected = side.view.sample_len();

@@ -1,7 +1,7 @@
 //! What the skeleton promises: permutations bit for bit, weight sharing, an untouched frame, and specs that say what is wrong with them.
 
 use dfdx::prelude::*;
-use flow_api::layers::LuLinear;
+use flow_api::layers::{ActNorm, LuLinear};
 use flow_api::spec::{BuildScope, EventShape, ModelSpec, Spec, SpecScalar, from_ron, to_ron};
 use flow_api::{Bijector, Context, Cotangent, EntryMut, FlowError, Gradients, Kernels, Memory, Point, RowChain, to_host, update};
 use flow_kernels::noise::Stream;
@@ -263,4 +263,23 @@ fn a_pullback_refuses_what_does_not_belong_together() {
         let error = skeleton.pullback(Point::Input(tensor(2)), cotangent(2, 2), &mut Gradients::zeros(&other), &cx).unwrap_err();
         assert!(matches!(error, FlowError::Shape { operation: "gradient", .. }), "{error}");
     }
+}
+
+#[test]
+fn a_row_that_cannot_be_initialised_is_told_as_its_sample() {
+    let patches = Patches::new(IMAGE, 2, 0, "test").unwrap();
+    let chain = RowChain::new(8, vec![Box::new(ActNorm::<f64, Cpu>::new(8, &device()))]).unwrap();
+    let side = Side::new(patches.channel_view().unwrap(), chain).unwrap();
+    let mut skeleton = Skeleton::new("OneSide", IMAGE.len(), vec![vec![("side".to_owned(), side)]]).unwrap();
+    let mut images = noise(5 * IMAGE.len(), 2);
+    images[3 * IMAGE.len() + 50] = f64::NAN;
+    let x = device().tensor_from_vec(images, (5, IMAGE.len()));
+    let error = skeleton.initialise(x, &Context::new(0)).unwrap_err().to_string();
+    assert_eq!(error, "side.0: the initialisation batch is not finite in row 3");
+}
+
+#[test]
+fn events_hold_numbers() {
+    let error = Skeleton::<f64, Cpu>::new("Nothing", 0, Vec::new()).unwrap_err().to_string();
+    assert_eq!(error, "Nothing: build: expected shape events of at least one number, got 0");
 }

@@ -28,10 +28,10 @@ impl RowView {
         let mut seen = vec![false; sample];
         for &row in &rows {
             for &column in &columns {
-                match seen.get_mut(row + column) {
+                match row.checked_add(column).and_then(|place| seen.get_mut(place)) {
                     Some(seen @ false) => *seen = true,
                     Some(_) => return Err(wrong(format!("{} twice", row + column))),
-                    None => return Err(wrong(format!("{}", row + column))),
+                    None => return Err(wrong(format!("{row} + {column}"))),
                 }
             }
         }
