@@ -65,8 +65,14 @@ fn standard_noise<E: Real>(dim: usize, rows: usize, noise: &Stream) -> Vec<E> {
     values
 }
 
-fn half_log_two_pi<E: Real>() -> E {
-    E::of(0.5 * (2.0 * std::f64::consts::PI).ln())
+/// ½ ln 2π.
+fn half_log_two_pi() -> f64 {
+    0.5 * (2.0 * std::f64::consts::PI).ln()
+}
+
+/// Σ uⱼ², in f64: with as many numbers as an image has, sums in f32 are off by some nats.
+fn sum_of_squares<E: Real>(u: impl Iterator<Item = E>) -> f64 {
+    u.map(|u| u.as_f64() * u.as_f64()).sum()
 }
 
 /// N(0, I): log p(z) = −½‖z‖² − (d/2) ln 2π.
@@ -97,9 +103,9 @@ impl<E: Scalar> BaseDensity<E> for StandardNormal {
     }
 
     fn log_prob(&self, z: &[E], out: &mut [E]) {
-        let constant = half_log_two_pi::<E>() * E::of(self.dim as f64);
+        let constant = half_log_two_pi() * self.dim as f64;
         for (row, out) in z.chunks_exact(self.dim.max(1)).zip(out) {
-            *out = -(row.iter().map(|&z| z * z).sum::<E>() * E::of(0.5)) - constant;
+            *out = E::of(-(sum_of_squares(row.iter().copied()) * 0.5) - constant);
         }
     }
 
@@ -147,10 +153,10 @@ impl<E: Scalar, D: FlowDevice<E>> BaseDensity<E> for DiagonalNormal<E, D> {
 
     fn log_prob(&self, z: &[E], out: &mut [E]) {
         let (mean, log_scale) = (self.mean.values(), self.log_scale.values());
-        let constant = log_scale.iter().copied().sum::<E>() + half_log_two_pi::<E>() * E::of(mean.len() as f64);
+        let constant = log_scale.iter().map(|s| s.as_f64()).sum::<f64>() + half_log_two_pi() * mean.len() as f64;
         for (row, out) in z.chunks_exact(mean.len().max(1)).zip(out) {
-            let squares = row.iter().zip(mean).zip(log_scale).map(|((&z, &m), &s)| ((z - m) * Float::exp(-s)).powi(2)).sum::<E>();
-            *out = -(squares * E::of(0.5)) - constant;
+            let squares = sum_of_squares(row.iter().zip(mean).zip(log_scale).map(|((&z, &m), &s)| (z - m) * Float::exp(-s)));
+            *out = E::of(-(squares * 0.5) - constant);
         }
     }
 

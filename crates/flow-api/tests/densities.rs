@@ -176,3 +176,22 @@ fn move_parameter<M: Module<f64>>(module: &mut M, at: usize, by: f64) {
     })
     .unwrap();
 }
+
+/// A sum of so many squares in f32 alone is off by some nats.
+#[test]
+fn densities_of_large_events_are_those_of_f64() {
+    const DIM: usize = 196_608;
+    let device = device();
+    let mut z = vec![0.0_f32; DIM];
+    Stream::new(3, 0, "large").row(0).gaussian(&mut z);
+    let exact: Vec<f64> = z.iter().copied().map(f64::from).collect();
+    let value = |density: &dyn BaseDensity<f32>, exact_density: &dyn BaseDensity<f64>| {
+        let (mut own, mut expected) = ([0.0], [0.0]);
+        density.log_prob(&z, &mut own);
+        exact_density.log_prob(&exact, &mut expected);
+        // Half a unit in the last place of the result is 1/64.
+        assert!((f64::from(own[0]) - expected[0]).abs() < 0.016, "{} {}", own[0], expected[0]);
+    };
+    value(&StandardNormal::new(DIM), &StandardNormal::new(DIM));
+    value(&DiagonalNormal::<f32, Cpu>::new(DIM, &device), &DiagonalNormal::<f64, Cpu>::new(DIM, &device));
+}
