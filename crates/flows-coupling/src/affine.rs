@@ -111,6 +111,7 @@ fn features<'a, E: Real>(
     let (r, t) = numbers.split_at_mut(values.len());
     values.chunks_exact_mut(lanes).zip(r.chunks_exact_mut(lanes)).zip(t.chunks_exact_mut(lanes))
 }
+    let lanes = lanes.max(1);
 
 vectorized! {
     /// x → y, r → s, t → x e^s.

@@ -82,6 +82,9 @@ vectorized! {
     /// Maps a block (features × lanes); of the numbers of every feature, those of widths and heights become their softmax.
     pub(super) fn map<E: Real, W: Way>(way: W, spline: &RationalQuadratic<E>, values: &mut [E], numbers: &mut [E], log_det: &mut [E]) {
         let lanes = log_det.len();
+        if lanes == 0 {
+            return;
+        }
         for (values, numbers) in values.chunks_exact_mut(lanes).zip(numbers.chunks_exact_mut(spline.rows() * lanes)) {
             let whole = lanes / WIDTH * WIDTH;
             for from in (0..whole).step_by(WIDTH) {
@@ -96,6 +99,9 @@ vectorized! {
     /// ∂L/∂y → ∂L/∂x, and what [`map`] left of the numbers → ∂L/∂numbers.
     pub(super) fn pull<E: Real>(spline: &RationalQuadratic<E>, x: &[E], numbers: &mut [E], cotangent: &mut [E], log_det: &[E]) {
         let lanes = log_det.len();
+        if lanes == 0 {
+            return;
+        }
         let features = x.chunks_exact(lanes).zip(numbers.chunks_exact_mut(spline.rows() * lanes));
         for ((x, numbers), cotangent) in features.zip(cotangent.chunks_exact_mut(lanes)) {
             let whole = lanes / WIDTH * WIDTH;

@@ -3,7 +3,7 @@
 use super::common::normal;
 use flow_api::{Real, RowTape, Scalar};
 use flow_kernels::workspace::Buffer;
-use flows_coupling::{RationalQuadratic, Transformer};
+use flows_coupling::{Additive, Affine, RationalQuadratic, Transformer};
 use num_traits::Float;
 
 const BINS: usize = 8;
@@ -192,4 +192,17 @@ fn refused_sizes() {
         let error = RationalQuadratic::new(bins, bound).unwrap_err();
         assert!(matches!(&error, flow_api::FlowError::Setting { field: f, .. } if *f == field), "{error}");
     }
+}
+
+#[test]
+fn of_no_lanes_nothing_is_made() {
+    fn check<T: Transformer<f32>>(transformer: &T) {
+        let mut tape = RowTape::recording();
+        transformer.forward(&mut [], Buffer::take(0), &mut [], &mut tape);
+        assert!(transformer.pullback(&mut [], &[], &mut tape).unwrap().is_empty());
+        transformer.inverse(&mut [], Buffer::take(0), &mut [], &mut RowTape::idle());
+    }
+    check(&Additive);
+    check(&Affine::new(2.0_f32).unwrap());
+    check(&RationalQuadratic::new(4, 3.0_f32).unwrap());
 }
