@@ -21,11 +21,11 @@ pub use transformer::{MappedRows, PlainTransformer, Transformer};
 
 use flow_api::{FlowError, Result, Scalar};
 
-/// Checks that a setting is a finite number above 0.
-fn positive<E: Scalar>(kind: &str, field: &'static str, value: E) -> Result<E> {
-    if value > E::zero() && num_traits::Float::is_finite(value) {
+/// Checks that a setting, rounded to E, is within a range.
+fn within<E: Scalar>(kind: &str, field: &'static str, value: E, [least, most]: [E; 2]) -> Result<E> {
+    if least <= value && value <= most {
         return Ok(value);
     }
-    let expected = "a finite number greater than 0".to_owned();
+    let expected = format!("a number from {:.1e} to {:.1e} in {}", least.as_f64(), most.as_f64(), std::any::type_name::<E>());
     Err(FlowError::Setting { layer: kind.to_owned(), field, expected, got: value.to_string() })
 }

@@ -106,7 +106,7 @@ impl<E: Scalar, D: FlowDevice<E>> ContinuousFlow<E, D> {
     /// # Errors
     /// [`FlowError::Setting`] for settings that no flow can be built with.
     pub fn new(spec: &Ffjord, dim: usize, seed: u64, device: &D) -> Result<Self> {
-        spec.check()?;
+        spec.check_in::<E>()?;
         if dim == 0 {
             return Err(setting("dim", "at least 1", dim));
         }

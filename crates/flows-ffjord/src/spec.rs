@@ -16,7 +16,7 @@ use crate::objective::Regularisation;
 use crate::ode::{OdeError, Solver, Steps};
 use crate::trace::{Hutchinson, Trace};
 use flow_api::spec::{BuildRowFlow, BuildScope, MAX_SIZE, SpecError, SpecScalar, size_range};
-use flow_api::{FlowError, Result, RowFlow, register_row_flow};
+use flow_api::{FlowError, Result, RowFlow, Scalar, register_row_flow};
 use serde::{Deserialize, Serialize};
 
 /// The time T at which a path ends.
@@ -95,7 +95,31 @@ impl Trace {
     }
 }
 
+/// The error for a setting of the solver.
+fn solver_setting(error: OdeError) -> FlowError {
+    match error {
+        OdeError::Setting { field, expected, got } => setting(field, expected, got),
+        other => setting("solver", "valid settings", other),
+    }
+}
+
 impl Ffjord {
+    /// Checks all settings for a flow in numbers of type E, to which some of them are rounded.
+    ///
+    /// # Errors
+    /// As [`Ffjord::check`], and [`FlowError::Setting`] for tolerances as of [`Solver::check_in`] and a learned end time whose square root E does not hold at full precision.
+    pub fn check_in<E: Scalar>(&self) -> Result<()> {
+        self.check()?;
+        self.solver.check_in::<E>().map_err(solver_setting)?;
+        match self.end_time {
+            EndTime::Learned(end) if !E::of(end.sqrt()).is_normal() => {
+                let expected = format!("a number whose square root {} holds at full precision", std::any::type_name::<E>());
+                Err(setting("end_time", &expected, format!("{end:e}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Checks all settings.
     ///
     /// # Errors
@@ -115,10 +139,7 @@ impl Ffjord {
         {
             return Err(setting("steps", &size_range(1), steps));
         }
-        self.solver.check().map_err(|e| match e {
-            OdeError::Setting { field, expected, got } => setting(field, expected, got),
-            other => setting("solver", "valid settings", other),
-        })?;
+        self.solver.check().map_err(solver_setting)?;
         self.trace.check()?;
         self.evaluation_trace.check()?;
         for (field, weight) in [("kinetic", self.regularisation.kinetic), ("jacobian", self.regularisation.jacobian)] {

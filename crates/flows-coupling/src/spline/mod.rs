@@ -53,14 +53,17 @@ impl<E: Scalar> RationalQuadratic<E> {
     /// A spline of `bins` bins on ±`tail_bound`.
     ///
     /// # Errors
-    /// [`FlowError::Setting`] for less than 2 or more than 999 bins, and for a bound whose double is not a finite number above 0.
+    /// [`FlowError::Setting`] for less than 2 or more than 999 bins, and for a bound that is not a number above 0, or with which the size of a bin or its reciprocal would not
+    /// be of E's full precision.
     pub fn new(bins: usize, tail_bound: E) -> Result<Self> {
         if !(2..1000).contains(&bins) {
             let expected = "between 2 and 999".to_owned();
             return Err(FlowError::Setting { layer: "SplineCoupling".to_owned(), field: "bins", expected, got: bins.to_string() });
         }
-        let bound = crate::positive("SplineCoupling", "tail_bound", tail_bound)?;
-        let interval = crate::positive("SplineCoupling", "tail_bound", bound + bound)?;
+        let least = E::min_positive_value();
+        let range = [least * E::of(1.0 / LEAST), E::of(LEAST) / least];
+        let bound = crate::within("SplineCoupling", "tail_bound", tail_bound, range)?;
+        let interval = bound + bound;
         let offset = E::of(((1.0 - LEAST).exp() - 1.0).ln());
         let least_slope = E::one() - scalar::softplus(offset);
         let scale = interval * E::of(1.0 - LEAST * bins as f64);

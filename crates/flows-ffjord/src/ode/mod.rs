@@ -201,14 +201,31 @@ impl Solver {
         }
     }
 
+    /// Checks the settings for numbers of type E: tolerances are rounded to it.
+    ///
+    /// # Errors
+    /// As [`Solver::check`], and [`OdeError::Setting`] for an absolute tolerance that E does not hold at full precision, or a relative one that is infinite in it.
+    pub fn check_in<E: Real>(&self) -> Result<(), OdeError> {
+        self.check()?;
+        let Steps::Adaptive(Adaptive { rtol, atol, .. }) = self.parts().1 else { return Ok(()) };
+        let numbers = [
+            ("rtol", rtol, "a number that is finite in the state's type", Float::is_finite(E::of(rtol))),
+            ("atol", atol, "a number that the state's type holds at full precision", Float::is_normal(E::of(atol))),
+        ];
+        match numbers.into_iter().find(|(.., valid)| !valid) {
+            Some((field, got, expected, _)) => Err(OdeError::Setting { field, expected, got: format!("{got:e}") }),
+            None => Ok(()),
+        }
+    }
+
     /// Solves from time `from` to time `to`, which may be the earlier one; `y` is the state at `from`, and then the one at `to`.
     ///
     /// Where both times are the same nothing is evaluated and `y` stays as it is.
     ///
     /// # Errors
-    /// [`OdeError`]: bad settings, a vanishing step, too many evaluations, numbers that are not finite. `y` is then unspecified.
+    /// [`OdeError`]: settings that [`Solver::check_in`] refuses, a vanishing step, too many evaluations, numbers that are not finite. `y` is then unspecified.
     pub fn solve<E: Real, S: System<E> + ?Sized>(&self, system: &mut S, from: f64, to: f64, y: &mut [E]) -> Result<Work, OdeError> {
-        self.check()?;
+        self.check_in::<E>()?;
         finite("the initial state", y)?;
         if !(to - from).is_finite() {
             return Err(OdeError::NotFinite { what: "the time interval", index: 0 });

@@ -61,3 +61,21 @@ fn bad_settings_are_refused() {
         assert!(matches!(error, SpecError::Text(_)) && error.to_string().contains(expected), "{ron}: {error}");
     }
 }
+
+/// Settings that are numbers in f64, and none or another one in f32.
+#[test]
+fn settings_that_f32_does_not_hold_are_refused() {
+    for (ron, expected) in [
+        ("Ffjord(solver: Dopri5(atol: 1e-50))", "atol: expected a number that the state's type holds at full precision, got 1e-50"),
+        ("Ffjord(solver: Bosh3(atol: 1e50))", "atol: expected a number that the state's type holds at full precision, got 1e50"),
+        ("Ffjord(solver: Dopri5(rtol: 1e50))", "rtol: expected a number that is finite in the state's type, got 1e50"),
+        ("Ffjord(end_time: Learned(1e-100))", "end_time: expected a number whose square root f32 holds at full precision, got 1e-100"),
+        ("Ffjord(end_time: Learned(1e100))", "end_time: expected a number whose square root f32 holds at full precision, got 1e100"),
+    ] {
+        assert!(build(ron).is_ok(), "{ron} in f64");
+        let spec: FlowSpec = from_ron(ron).unwrap();
+        let scope = BuildScope::new(Cpu::default(), 1);
+        let error = f32::row_flow(spec.0.as_ref(), 4, &scope).err().unwrap_or_else(|| panic!("{ron} was accepted"));
+        assert_eq!(error.to_string(), format!("Ffjord: {expected}"));
+    }
+}
