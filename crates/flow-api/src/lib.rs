@@ -42,7 +42,7 @@ pub use context::{Context, Kernels, Memory, Mode};
 pub use error::{FlowError, Result, StateMismatch};
 pub use flow::{Flow, LogProb, Loss};
 pub use gradients::Gradients;
-pub use log_det::{LogDet, LogDetKind, SolveReport};
+pub use log_det::{LogDet, LogDetKind, Probe, SolveReport};
 pub use module::{
     Entry, EntryMut, Module, Parameter, Saved, State, Visitor, VisitorMut, load, parameter_count, save, update, update_parameters, visit,
 };

@@ -1,7 +1,8 @@
 //! Log-determinants that know whether they are exact, and reports of what a solve cost.
 
-use crate::{FlowDevice, Scalar};
+use crate::{FlowDevice, Real, Scalar};
 use dfdx::prelude::*;
+use flow_kernels::noise::RowNoise;
 
 /// Whether a layer's log-det is computed or estimated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +27,26 @@ impl std::fmt::Display for LogDetKind {
             Self::Exact => "exact",
             Self::Estimate => "estimate",
         })
+    }
+}
+
+/// The distribution of the numbers of a probe v of Hutchinson's trace estimator, tr A ≈ vᵀAv: of mean 0 and variance 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Probe {
+    /// ±1 with equal probability: the least variance, 2 Σ_{i≠j} S²ᵢⱼ with S the symmetric part of A; exact where A is diagonal.
+    #[default]
+    Rademacher,
+    /// Standard normal: variance 2 ‖S‖² (Frobenius).
+    Gaussian,
+}
+
+impl Probe {
+    /// Draws a probe.
+    pub fn draw<E: Real>(self, noise: &mut RowNoise, probe: &mut [E]) {
+        match self {
+            Self::Rademacher => noise.rademacher(probe),
+            Self::Gaussian => noise.gaussian(probe),
+        }
     }
 }
 

@@ -37,6 +37,7 @@ mod trace;
 pub use adjoint::Adjoint;
 pub use field::{Activation, Field, TimeInput};
 pub use flow::{ContinuousFlow, Penalty};
+pub use flow_api::Probe;
 pub use objective::Regularisation;
 pub use spec::{EndTime, Ffjord, Gradient};
-pub use trace::{Hutchinson, Probe, Trace};
+pub use trace::{Hutchinson, Trace};

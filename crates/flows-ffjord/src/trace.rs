@@ -1,6 +1,7 @@
 //! The trace of the field's Jacobian, along unit vectors or random probes.
 
 use crate::field::{Evaluation, FieldKernel};
+use flow_api::Probe;
 use flow_kernels::noise::Stream;
 use flow_kernels::workspace::Buffer;
 use flow_kernels::{Real, vectorized};
@@ -42,16 +43,6 @@ impl Default for Hutchinson {
     }
 }
 
-/// The distribution of a probe's numbers, of mean 0 and variance 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum Probe {
-    /// ±1 with equal probability: the least variance, 2 Σ_{i≠j} S²ᵢⱼ with S the symmetric part of J; exact where J is diagonal.
-    #[default]
-    Rademacher,
-    /// Standard normal: variance 2 ‖S‖² (Frobenius).
-    Gaussian,
-}
-
 /// Most columns (directions × lanes) that go through the network at once, so that a layer of some dozen units stays in the L2 cache.
 const COLUMNS: usize = 512;
 
@@ -83,10 +74,7 @@ impl<E: Real> Directions<E> {
             for values in &mut groups {
                 let size = values.len() / (dim * lanes);
                 for t in 0..size {
-                    match distribution {
-                        Probe::Rademacher => row.rademacher(&mut probe),
-                        Probe::Gaussian => row.gaussian(&mut probe),
-                    }
+                    distribution.draw(&mut row, &mut probe);
                     probe.iter().enumerate().for_each(|(j, &e)| values[(j * size + t) * lanes + lane] = e);
                 }
             }

@@ -2,7 +2,7 @@
 
 use crate::flow::setting;
 use flow_api::spec::{MAX_SIZE, size_range};
-use flow_api::{LogDetKind, Result};
+use flow_api::{LogDetKind, Probe, Result};
 use serde::{Deserialize, Serialize};
 
 /// How log|det(I + J)| and its gradient are found, J = ∂g/∂x.
@@ -86,16 +86,6 @@ pub enum Length {
     Geometric(f64),
     /// N = 0, 1, … with P(N ≥ j) = 1 − e^{−λ} Σ_{i<j} λⁱ/i!; λ in (0, 100].
     Poisson(f64),
-}
-
-/// The distribution of a probe's numbers, of mean 0 and variance 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum Probe {
-    /// ±1 with equal probability: vᵀAv has variance 2 Σ_{i≠j} S²ᵢⱼ with S the symmetric part of A.
-    #[default]
-    Rademacher,
-    /// Standard normal: variance `2 ‖S‖²_F`.
-    Gaussian,
 }
 
 impl Estimator {

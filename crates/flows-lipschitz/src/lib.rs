@@ -18,8 +18,9 @@ mod series;
 mod spec;
 mod spectral;
 
-pub use estimator::{Estimator, Length, Probe, Roulette, Truncated};
+pub use estimator::{Estimator, Length, Roulette, Truncated};
 pub use flow::ResidualFlow;
+pub use flow_api::Probe;
 pub use inverse::FixedPoint;
 pub use network::{Activation, LipschitzMlp};
 pub use spec::Residual;

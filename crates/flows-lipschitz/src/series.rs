@@ -1,7 +1,7 @@
 //! Series of random length: how long, and with which weights.
 
-use crate::estimator::{Estimator, Length, Probe, Roulette, Truncated};
-use flow_kernels::Real;
+use crate::estimator::{Estimator, Length, Roulette, Truncated};
+use flow_api::Probe;
 use flow_kernels::noise::RowNoise;
 
 /// The weighted series Σ_{k=1}^{K} aₖ wₖ tr Jᵏ of an estimator, with aₖ = (−1)^{k+1}/k.
@@ -75,15 +75,6 @@ pub(crate) fn coefficient(k: usize) -> f64 {
 /// (−1)ᵏ.
 pub(crate) fn alternating(k: usize) -> f64 {
     if k.is_multiple_of(2) { 1.0 } else { -1.0 }
-}
-
-impl Probe {
-    pub(crate) fn draw<E: Real>(self, noise: &mut RowNoise, out: &mut [E]) {
-        match self {
-            Self::Rademacher => noise.rademacher(out),
-            Self::Gaussian => noise.gaussian(out),
-        }
-    }
 }
 
 impl Length {
