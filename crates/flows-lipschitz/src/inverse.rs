@@ -4,7 +4,6 @@ use crate::lanes;
 use flow_api::{FlowError, Result, SolveReport};
 use flow_kernels::workspace::Buffer;
 use flow_kernels::{Real, vectorized};
-use num_traits::Float;
 use serde::{Deserialize, Serialize};
 
 /// How the inverse is found and when it is good enough.
@@ -20,7 +19,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FixedPoint {
-    /// The largest residual; but no smaller than 4 units in the last place of ‖y‖, which is what rounding leaves. Default: 1e-5 in f32 and 1e-10 in f64.
+    /// The largest residual; but no smaller than 4 units in the last place of the larger of ‖y‖ and ‖g(x)‖, which is what rounding leaves. Default: 1e-5 in f32 and 1e-10 in f64.
     pub tolerance: Option<f64>,
     /// Evaluations of g that a row gets. Default 1000.
     pub max_iterations: usize,
@@ -38,9 +37,9 @@ impl Default for FixedPoint {
 pub(crate) const MAX_DEPTH: usize = 8;
 
 impl FixedPoint {
-    /// The tolerance in numbers of type E.
-    pub(crate) fn tolerance<E: Real>(&self) -> E {
-        E::of(self.tolerance.unwrap_or(if size_of::<E>() == 4 { 1e-5 } else { 1e-10 }))
+    /// The tolerance for numbers of type E.
+    pub(crate) fn tolerance<E: Real>(&self) -> f64 {
+        self.tolerance.unwrap_or(if size_of::<E>() == 4 { 1e-5 } else { 1e-10 })
     }
 
     /// y → x in place, for `lanes` rows; `g` writes g(x) for a block of any number of rows.
@@ -54,7 +53,7 @@ impl FixedPoint {
         first_row: u64,
         mut g: impl FnMut(&[E], usize, &mut [E]),
     ) -> Result<SolveReport> {
-        let mut state = State::new(values, lanes, self.anderson, self.tolerance());
+        let mut state = State::new(values, lanes, self.anderson, self.tolerance::<E>());
         let mut report = SolveReport::default();
         while state.lanes() > 0 {
             if report.iterations == self.max_iterations || state.diverged() {
@@ -62,14 +61,14 @@ impl FixedPoint {
                 return Err(FlowError::NotConverged {
                     layer: String::new(),
                     iterations: report.iterations,
-                    residual: residual.as_f64(),
-                    tolerance: self.tolerance::<E>().as_f64(),
+                    residual,
+                    tolerance: self.tolerance::<E>(),
                     row: usize::try_from(first_row).unwrap_or(usize::MAX).saturating_add(row),
                 });
             }
             report.iterations += 1;
             state.evaluate(&mut g);
-            report.residual = report.residual.max(state.finish(values, lanes).as_f64());
+            report.residual = report.residual.max(state.finish(values, lanes));
             state.step();
         }
         report.evaluations = report.iterations;
@@ -85,7 +84,8 @@ struct State<E: Real> {
     dim: usize,
     depth: usize,
     rows: Buffer<E>,
-    lanes: Vec<Lane<E>>,
+    lanes: Vec<Lane>,
+    tolerance: f64,
     iteration: usize,
 }
 
@@ -95,33 +95,33 @@ const R: usize = 2;
 const BEST_X: usize = 3;
 const HISTORY: usize = 5;
 
-/// What is known of one row.
+/// What is known of one row. Squares are added up in f64, where those of f32 do not overflow.
 #[derive(Clone, Copy)]
-struct Lane<E> {
+struct Lane {
     /// Its place in the block.
     index: usize,
-    tolerance: E,
+    /// ‖y‖².
+    size: f64,
+    /// The residual that will do.
+    tolerance: f64,
     /// ‖r‖ of the trial x.
-    residual: E,
+    residual: f64,
     /// ‖r‖ of the best x.
-    best: E,
+    best: f64,
     /// The trial x is the result of a combination of steps.
     accelerated: bool,
 }
 
 impl<E: Real> State<E> {
-    fn new(y: &[E], lanes: usize, depth: usize, tolerance: E) -> Self {
+    fn new(y: &[E], lanes: usize, depth: usize, tolerance: f64) -> Self {
         let dim = y.len() / lanes.max(1);
         let mut rows = Buffer::zeroed((HISTORY + 2 * depth) * y.len());
         rows[..y.len()].copy_from_slice(y);
         rows[X * y.len()..][..y.len()].copy_from_slice(y);
-        let mut sizes = vec![E::zero(); lanes];
-        lanes::add_products(&mut sizes, y, y);
-        let lane = |(index, &square): (usize, &E)| {
-            let tolerance = Float::max(tolerance, E::of(4.0) * E::epsilon() * Float::sqrt(square));
-            Lane { index, tolerance, residual: E::infinity(), best: E::infinity(), accelerated: false }
-        };
-        Self { dim, depth, rows, lanes: sizes.iter().enumerate().map(lane).collect(), iteration: 0 }
+        let mut sizes = vec![0.0; lanes];
+        add_squares(&mut sizes, y);
+        let lane = |(index, size)| Lane { index, size, tolerance, residual: f64::INFINITY, best: f64::INFINITY, accelerated: false };
+        Self { dim, depth, rows, lanes: sizes.into_iter().enumerate().map(lane).collect(), tolerance, iteration: 0 }
     }
 
     fn lanes(&self) -> usize {
@@ -135,43 +135,48 @@ impl<E: Real> State<E> {
 
     /// Some row's best residual has overflowed: there is no way back.
     fn diverged(&self) -> bool {
-        self.iteration > 0 && self.lanes.iter().any(|lane| !Float::is_finite(lane.best))
+        self.iteration > 0 && self.lanes.iter().any(|lane| !lane.best.is_finite())
     }
 
     /// The largest residual, and the row that it is in.
-    fn worst(&self) -> (E, usize) {
-        let worst = |(residual, row), lane: &Lane<E>| {
+    fn worst(&self) -> (f64, usize) {
+        let worst = |(residual, row), lane: &Lane| {
             // NaN is the worst of all.
             if lane.best <= residual { (residual, row) } else { (lane.best, lane.index) }
         };
-        self.lanes.iter().fold((-E::one(), 0), worst)
+        self.lanes.iter().fold((-1.0, 0), worst)
     }
 
-    /// r = y − x − g(x) and its norms.
+    /// r = y − x − g(x), its norms, and what of them is rounding.
     fn evaluate(&mut self, g: &mut impl FnMut(&[E], usize, &mut [E])) {
         let (section, lanes) = (self.section(), self.lanes());
         let (before, behind) = self.rows.split_at_mut(R * section);
         let (y, x) = before.split_at(section);
         let r = &mut behind[..section];
         g(x, lanes, r);
-        let mut squares = vec![E::zero(); lanes];
-        residual(r, y, x, &mut squares);
-        for (lane, square) in self.lanes.iter_mut().zip(squares) {
-            lane.residual = Float::sqrt(square);
+        let (mut sizes, mut squares) = (vec![0.0; lanes], vec![0.0; lanes]);
+        add_squares(&mut sizes, r);
+        residual(r, y, x);
+        add_squares(&mut squares, r);
+        for (lane, (size, square)) in self.lanes.iter_mut().zip(sizes.into_iter().zip(squares)) {
+            lane.residual = square.sqrt();
+            // An infinite size excuses no residual.
+            let rounding = 4.0 * E::epsilon().as_f64() * lane.size.max(size).min(f64::MAX).sqrt();
+            lane.tolerance = self.tolerance.max(rounding);
         }
     }
 
     /// Writes the rows that are done to `values` and lets them leave; the largest of their residuals.
-    fn finish(&mut self, values: &mut [E], block_lanes: usize) -> E {
+    fn finish(&mut self, values: &mut [E], block_lanes: usize) -> f64 {
         let lanes = self.lanes();
-        let is_done = |lane: &Lane<E>| lane.residual <= lane.tolerance;
+        let is_done = |lane: &Lane| lane.residual <= lane.tolerance;
         let x = &self.rows[X * self.section()..];
-        let mut largest = E::zero();
+        let mut largest = 0.0;
         for (at, lane) in self.lanes.iter().enumerate().filter(|(_, lane)| is_done(lane)) {
             for j in 0..self.dim {
                 values[j * block_lanes + lane.index] = x[j * lanes + at];
             }
-            largest = Float::max(largest, lane.residual);
+            largest = f64::max(largest, lane.residual);
         }
         let kept: Vec<usize> = (0..lanes).filter(|&at| !is_done(&self.lanes[at])).collect();
         if kept.len() < lanes {
@@ -282,14 +287,19 @@ fn solve_normal(n: usize, at: impl Fn(usize, usize) -> f64, epsilon: f64) -> [f6
 }
 
 vectorized! {
-    /// g(x) → y − x − g(x) in place, and the squares of every lane added up.
-    fn residual<E: Real>(r: &mut [E], y: &[E], x: &[E], squares: &mut [E]) {
-        let lanes = squares.len();
-        let features = r.chunks_exact_mut(lanes).zip(y.chunks_exact(lanes)).zip(x.chunks_exact(lanes));
-        for ((r, y), x) in features {
-            for (((r, &y), &x), square) in r.iter_mut().zip(y).zip(x).zip(&mut *squares) {
-                *r = (y - x) - *r;
-                *square += *r * *r;
+    /// g(x) → y − x − g(x) in place.
+    fn residual<E: Real>(r: &mut [E], y: &[E], x: &[E]) {
+        for ((r, &y), &x) in r.iter_mut().zip(y).zip(x) {
+            *r = (y - x) - *r;
+        }
+    }
+
+    /// `out[r] += Σ_j x[j, r]²`.
+    fn add_squares<E: Real>(out: &mut [f64], x: &[E]) {
+        for x in x.chunks_exact(out.len().max(1)) {
+            for (out, &x) in out.iter_mut().zip(x) {
+                let x = x.as_f64();
+                *out += x * x;
             }
         }
     }

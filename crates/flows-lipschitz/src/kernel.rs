@@ -141,6 +141,7 @@ impl<E: Scalar> RowKernel<E> for ResidualKernel<'_, E> {
         let x = Buffer::copy_of(values);
         let mut g = Buffer::take(values.len());
         let trace = self.trace(&x, lanes.lanes, &mut g);
+        lanes.report.evaluations += 1;
         add(values, &g);
         let block = Block { mlp: &self.mlp, x: &x, trace: &trace, lanes: lanes.lanes };
         let log_dets = self.log_dets(&block, lanes.first_row, tape.is_recording());

@@ -21,6 +21,7 @@ fn default_tolerances_are_reached() {
         let largest = (0..40).map(residual).fold(0.0, f64::max);
         assert!(largest <= 1e-10 && x.report.residual <= 1e-10 && (x.report.residual - largest).abs() < 1e-12);
         assert!(x.report.iterations > 1 && x.report.evaluations == x.report.iterations);
+        assert_eq!((again.report.evaluations, again.report.iterations), (1, 0));
         for (there, back) in x.log_det.iter().zip(&again.log_det) {
             assert!((there + back).abs() < 1e-12);
         }
@@ -37,6 +38,32 @@ fn default_tolerances_are_reached() {
         .map(|(a, b)| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt())
         .fold(0.0, f32::max);
     assert!(largest <= 2e-5 && x.report.residual <= 1e-5, "{largest}, {:?}", x.report);
+}
+
+/// What is found is as good as its report says where squares overflow, and where rounding is that of a g(x) much larger than y.
+#[test]
+fn sizes_that_are_out_of_the_ordinary() {
+    let solved = |what: &str, bias: f32, size: f32, inverse: FixedPoint| {
+        let spec = Residual { hidden: 64, inverse, ..Residual::default() };
+        let mut flow = Rows(ResidualFlow::<f32, Cpu>::new(&spec, 48, 3, &Cpu::default()).unwrap());
+        update(&mut flow, |path, entry| {
+            if let (EntryMut::Parameter { values, .. }, "net.layers.2.bias") = (entry, path) {
+                values.fill(bias);
+            }
+        })
+        .unwrap();
+        let y = Cpu::default().tensor_from_vec(vec![size; 2 * 48], (2, 48));
+        let report = flow.inverse(y, &Context::new(0)).unwrap_or_else(|error| panic!("{what}: {error}")).report;
+        let rounding = 4.0 * f64::from(f32::EPSILON * size.max(bias)) * 8.0;
+        assert!(report.residual <= rounding.max(1e-5), "{what}: {report:?}");
+    };
+    solved("large y", 0.0, 1e20, FixedPoint::default());
+    solved("large g(x)", 1e4, 0.1, FixedPoint::default());
+    // No number of f32, and so what any residual that is one keeps to.
+    let generous = FixedPoint { tolerance: Some(1e39), ..FixedPoint::default() };
+    let flow = Rows(ResidualFlow::<f32, Cpu>::new(&Residual { inverse: generous, ..Residual::default() }, 2, 3, &Cpu::default()).unwrap());
+    let x = flow.inverse(Cpu::default().tensor_from_vec(vec![1e30, -1e30], (1, 2)), &Context::new(0)).unwrap();
+    assert!(x.report.residual.is_finite() && x.report.iterations == 1, "{:?}", x.report);
 }
 
 /// Weights that have outgrown what is known of their norms: the flow is no contraction, and says so with the layer, the row and what was reached.
