@@ -96,16 +96,16 @@ impl<E: Real> SpectralNorm<E> {
             }
             let image = &images[..rows];
             let sigma = Float::sqrt(dot(image, image));
-            self.u.copy_from_slice(image);
             // A weight of zeros has no direction: any v will do.
             if sigma > E::zero() {
-                scale(&mut self.u, E::one() / sigma);
+                scale(&mut images, E::one() / sigma);
             }
+            self.u.copy_from_slice(&images[..rows]);
             matmul(&mut next, Accumulate::Replace, Operand::new(&images, vectors, rows), weights);
-            // next₁ = WᵀW v₁ = σ Wᵀu.
+            // next₁ = WᵀW v₁ / σ = Wᵀu.
             let mut residual = next[..cols].to_vec();
-            axpy(&mut residual, -sigma * sigma, &self.v[..cols]);
-            let converged = Float::sqrt(dot(&residual, &residual)) <= tolerance * sigma * sigma;
+            axpy(&mut residual, -sigma, &self.v[..cols]);
+            let converged = Float::sqrt(dot(&residual, &residual)) <= tolerance * sigma;
             if iteration >= settings.iterations.max(1) || (iteration >= 1 && converged) {
                 break;
             }

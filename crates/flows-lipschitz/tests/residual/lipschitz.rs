@@ -72,6 +72,15 @@ fn weights_that_are_hard_for_power_iterations() {
     }
 }
 
+/// Their squares are numbers, the squares of those are not.
+#[test]
+fn weights_of_great_size() {
+    let spec = Residual { layers: 1, ..Residual::default() };
+    let mut flow: Flow = Rows(ResidualFlow::new(&spec, 12, 9, &Cpu::default()).unwrap());
+    crate::common::set(&mut flow, "net.layers.0.weight", &normal(144, 2).iter().map(|w| w * 1e90).collect::<Vec<_>>());
+    assert_bounded("1e90", flow.0.g());
+}
+
 /// A weight without a norm is named.
 #[test]
 fn weights_without_a_norm_are_errors() {
