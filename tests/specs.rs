@@ -162,3 +162,16 @@ fn conditional_models_agree_on_both_kernels() {
     }
     assert_ne!(plain, other);
 }
+
+/// A truncated series in one dimension tells no spread, but stays an estimate.
+#[test]
+fn a_model_whose_training_estimates_says_so() {
+    let text = "MixerFlow(patch: 1, layers: 1, shift: None, channel: [Residual(hidden: 4, log_det: Truncated())], patches: [])";
+    let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
+    let event = EventShape::Image { channels: 1, height: 2, width: 2 };
+    let model = f32::model(spec.0.as_ref(), event, &BuildScope::new(DefaultDevice::default(), 1)).unwrap();
+    for (mode, estimated) in [(Mode::Train, true), (Mode::Evaluate, false)] {
+        let scored = model.log_prob(vec![0.1, 0.2, -0.3, 0.4], &Context::new(0).in_mode(mode)).unwrap();
+        assert_eq!(scored.standard_error.is_some(), estimated, "{mode:?}");
+    }
+}

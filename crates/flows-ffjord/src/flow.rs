@@ -411,6 +411,10 @@ impl<E: Scalar> RowKernel<E> for Kernel<'_, E> {
         Ok(())
     }
 
+    fn estimates(&self) -> bool {
+        self.trace != Trace::Exact
+    }
+
     fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {
         let y = Buffer::copy_of(values);
         let work = self.solve_back(values, lanes)?;

@@ -157,6 +157,10 @@ impl<E: Scalar> RowKernel<E> for ResidualKernel<'_, E> {
         Ok(())
     }
 
+    fn estimates(&self) -> bool {
+        self.series.is_some()
+    }
+
     fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {
         check_finite("the input of the inverse", values, lanes)?;
         let report = self.inverse.solve(values, lanes.lanes, lanes.first_row, |x, lanes, g| {

@@ -26,18 +26,21 @@ pub(crate) struct Samples<'a, E> {
     pub(crate) first: usize,
     pub(crate) log_det: &'a mut [E],
     pub(crate) variance: &'a mut [E],
+    pub(crate) estimated: bool,
     pub(crate) report: SolveReport,
 }
 
 impl<E: Scalar> Samples<'_, E> {
     pub(crate) fn forward(&mut self, pass: &RowPass<'_, E>, record: bool) -> Result<Vec<RowTape<E>>> {
         let (report, tapes) = pass.forward_samples(self.values, self.first, (self.log_det, self.variance), record)?;
+        self.estimated |= pass.kernel.estimates();
         self.report = self.report.then(report);
         Ok(tapes)
     }
 
     pub(crate) fn inverse(&mut self, pass: &RowPass<'_, E>) -> Result<()> {
         let report = pass.inverse_samples(self.values, self.first, (self.log_det, self.variance))?;
+        self.estimated |= pass.kernel.estimates();
         self.report = self.report.then(report);
         Ok(())
     }
@@ -47,6 +50,8 @@ impl<E: Scalar> Samples<'_, E> {
 pub(crate) struct Totals<E> {
     pub(crate) log_det: Vec<E>,
     pub(crate) variance: Vec<E>,
+    /// Some kernel said that its log-dets are estimates.
+    pub(crate) estimated: bool,
     pub(crate) report: SolveReport,
 }
 

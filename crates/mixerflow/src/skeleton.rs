@@ -276,11 +276,12 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
         let condition = self.condition(cx, batch)?;
         let samples = self.group_samples(batch);
         let count = batch.div_ceil(samples);
-        let mut totals = Totals { log_det: vec![E::zero(); batch], variance: vec![E::zero(); batch], report: SolveReport::default() };
+        let mut totals =
+            Totals { log_det: vec![E::zero(); batch], variance: vec![E::zero(); batch], estimated: false, report: SolveReport::default() };
         let values = values.chunks_mut((samples * self.event).max(1));
         let sums = totals.log_det.chunks_mut(samples).zip(totals.variance.chunks_mut(samples));
         let groups = values.zip(sums).enumerate().map(|(group, (values, (log_det, variance)))| {
-            let samples = Samples { values, first: group * samples, log_det, variance, report: SolveReport::default() };
+            let samples = Samples { values, first: group * samples, log_det, variance, estimated: false, report: SolveReport::default() };
             // No thread waits for one of these locks: a group is in one layer at a time.
             Mutex::new((samples, Vec::with_capacity(self.layers.len())))
         });
@@ -302,8 +303,11 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
             |_, _| Ok(()),
         )?;
         let groups = groups.into_iter().map(|group| group.into_inner().unwrap_or_else(PoisonError::into_inner));
-        let (reports, results): (Vec<_>, _) = groups.map(|(samples, results)| (samples.report, results)).unzip();
-        totals.report = reports.into_iter().fold(SolveReport::default(), SolveReport::beside);
+        let (ends, results): (Vec<_>, _) = groups.map(|(samples, results)| ((samples.estimated, samples.report), results)).unzip();
+        for (estimated, report) in ends {
+            totals.estimated |= estimated;
+            totals.report = totals.report.beside(report);
+        }
         Ok((totals, results))
     }
 
@@ -316,8 +320,9 @@ impl<E: Scalar, D: FlowDevice<E>> Skeleton<E, D> {
 
     fn mapped<X: Shape>(&self, device: &D, values: Vec<E>, shape: X, totals: Totals<E>) -> Mapped<X, E, D> {
         let batch = totals.log_det.len();
-        let estimate =
-            Bijector::<(usize, usize), E, D>::log_det_kind(self) == LogDetKind::Estimate || totals.variance.iter().any(|v| *v > E::zero());
+        let estimate = totals.estimated
+            || Bijector::<(usize, usize), E, D>::log_det_kind(self) == LogDetKind::Estimate
+            || totals.variance.iter().any(|v| *v > E::zero());
         let standard_error =
             estimate.then(|| device.tensor_from_vec(totals.variance.iter().map(|v| num_traits::Float::sqrt(*v)).collect(), (batch,)));
         let log_det = flow_api::LogDet { value: device.tensor_from_vec(totals.log_det, (batch,)), standard_error };

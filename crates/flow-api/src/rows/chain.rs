@@ -95,6 +95,10 @@ impl<E: Scalar> RowKernel<E> for ChainKernel<'_, E> {
         })
     }
 
+    fn estimates(&self) -> bool {
+        self.0.iter().any(|link| link.kernel.estimates())
+    }
+
     fn pullback(&self, cotangent: &mut [E], pull: &Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
         self.backwards(sums)
             .try_for_each(|(Link { path, kernel, .. }, sums)| kernel.pullback(cotangent, pull, tape, sums).map_err(|e| e.in_layer(path)))

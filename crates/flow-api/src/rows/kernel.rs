@@ -122,6 +122,11 @@ pub trait RowKernel<E: Scalar>: Send + Sync {
         let _ = direction;
     }
 
+    /// Whether its log-dets are estimates in this call: then they have a standard error, whatever the variances that it adds.
+    fn estimates(&self) -> bool {
+        false
+    }
+
     /// y → x in place; adds log|det J⁻¹| of every row.
     ///
     /// # Errors

@@ -57,6 +57,8 @@ pub struct PassResult<E: Scalar> {
     pub log_det: Vec<E>,
     /// Squared standard error per sample.
     pub variance: Vec<E>,
+    /// The kernel said that its log-dets are estimates.
+    pub estimated: bool,
     /// What iterative parts did.
     pub report: SolveReport,
     /// Tapes of all blocks, if the pass recorded.
@@ -268,7 +270,7 @@ impl<'a, E: Scalar> RowPass<'a, E> {
             report = report.beside(group_report);
             tapes.push(group_tapes);
         }
-        Ok(PassResult { log_det, variance, report, tapes: RowTapes { batch, groups: tapes } })
+        Ok(PassResult { log_det, variance, estimated: self.kernel.estimates(), report, tapes: RowTapes { batch, groups: tapes } })
     }
 
     fn map_group(

@@ -50,10 +50,10 @@ impl<E: Scalar> HostCondition<E> {
 }
 
 impl<E: Scalar> PassResult<E> {
-    /// The log-det as tensors: an estimate where the kernel's kind is or where a kernel reported a variance, as one that estimates in training alone does; else exact.
+    /// The log-det as tensors: an estimate where the flow's kind is, or the kernel's in this call, or where it reported a variance; else exact.
     pub fn log_det<D: FlowDevice<E>>(&self, device: &D, kind: LogDetKind) -> LogDet<E, D> {
         let batch = self.log_det.len();
-        let estimated = kind == LogDetKind::Estimate || self.variance.iter().any(|v| *v > E::zero());
+        let estimated = self.estimated || kind == LogDetKind::Estimate || self.variance.iter().any(|v| *v > E::zero());
         let standard_error =
             estimated.then(|| device.tensor_from_vec(self.variance.iter().map(|v| num_traits::Float::sqrt(*v)).collect(), (batch,)));
         LogDet { value: device.tensor_from_vec(self.log_det.clone(), (batch,)), standard_error }
