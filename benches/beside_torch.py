@@ -33,7 +33,7 @@ MIXER = {
     "256 pixels, 8 layers": (shape(layers=8, size=256, patch=16, batch=1), {}, [(*TRAIN, None)]),
 }
 # Calls of some milliseconds: more of them, for a steady mean.
-SHORT = {"28×28×1, 30 layers, batch 16": 4, "8×8×1, 8 layers, batch 128": 10}
+SHORT = {"28×28×1, 30 layers, batch 16": 4, "8×8×1, 8 layers, batch 128": 10, "residual flow": 4}
 FAMILIES = {
     "residual flow": ("residual", dict(dim=48, hidden=128, rows=4096, threads=2), {}, [(*TRAIN, 2.5), ("inverse", "inverse_s", "inverse_s", 2)]),
     "FFJORD": ("ffjord", dict(dim=48, hidden=64, rows=4096, threads=2), {"seminorm": "false"}, [(*TRAIN, 4), (*SAMPLE, 3)]),

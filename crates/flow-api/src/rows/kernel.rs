@@ -326,7 +326,7 @@ pub trait RowFlow<E: Scalar, D: FlowDevice<E>>: Module<E> {
         None
     }
 
-    /// Multiply-adds of matrix products for one row forward.
+    /// Multiply-adds of matrix products for one row forward, as the flow is written down: a kernel may do with fewer.
     fn multiply_adds(&self) -> u64;
 
     /// Appends this flow's lines of the model's table, for `rows` rows a sample.

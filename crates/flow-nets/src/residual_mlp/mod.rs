@@ -127,13 +127,13 @@ impl<E: Scalar, D: FlowDevice<E>> ResidualMlp<E, D> {
         &self.config
     }
 
-    /// Multiply-adds of matrix products for one row.
+    /// Multiply-adds of matrix products for one row, layer after layer; a [`kernel`](Self::kernel) for many rows does with fewer.
     pub fn multiply_adds(&self) -> u64 {
         let ResidualMlpConfig { inputs, condition, outputs, hidden, blocks, .. } = self.config;
         (hidden * (inputs + condition + 2 * blocks * hidden + outputs)) as u64
     }
 
-    /// The kernel for one call with so many rows in all: for many it multiplies once what each row would be multiplied by in turn.
+    /// The kernel for one call with so many rows in all. For many rows the linear layers behind the last activation, V and W₁ in V (h + W₁ v + b₁) + c, are multiplied together once.
     pub fn kernel(&self, rows: usize) -> ResidualMlpKernel<'_, E> {
         let blocks = self.blocks.iter().map(|[first, second]| [first.affine(), second.affine()]);
         ResidualMlpKernel::new(&self.config, self.initial.affine(), blocks.collect(), self.last.affine(), rows)

@@ -112,7 +112,7 @@ impl StepMemory {
     fn measure(spec: &Spec<dyn ModelSpec>, event: EventShape, memory: Memory, program: f64) -> Result<Self> {
         // Numbers in the smaller batch: so many that it outweighs work space.
         let numbers = if memory == Memory::Store { 4 * 3072 } else { 32 * 3072 };
-        let few = (numbers / event.len().max(1)).max(2);
+        let few = (numbers / event.len().max(1)).clamp(2, 4096);
         // On one thread: how often two threads need work space at the same moment is chance. In a run they all do at some time.
         let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
         let measured = |memory, batch| {
