@@ -9,9 +9,11 @@
 mod groups;
 mod patches;
 mod schedule;
+mod side;
 mod skeleton;
 mod spec;
 
 pub use patches::{ImageShape, Patches, Patchify};
-pub use skeleton::{Side, Skeleton};
+pub use side::Side;
+pub use skeleton::Skeleton;
 pub use spec::{MixerFlow, Shift};

@@ -104,14 +104,14 @@ impl<'a> Node<'a> {
     }
 
     fn nowhere(&self, segment: &str, walked: &[&str]) -> SpecError {
-        let place = if walked.is_empty() { "the spec".to_owned() } else { format!("`{}`", walked.join(".")) };
+        let place = if walked.is_empty() { String::new() } else { format!(" in `{}`", walked.join(".")) };
         let there = self.parts.iter().enumerate().map(|(place, (name, part))| match name {
             Some(name) => (*name).to_owned(),
             None => format!("{place} ({})", Node::of(self.text, part.clone()).head),
         });
         let there: Vec<String> = there.collect();
         let there = if there.is_empty() { "it has no parts".to_owned() } else { format!("there are: {}", there.join(", ")) };
-        SpecError::Text(format!("no `{segment}` in {place}; {there}"))
+        SpecError::Text(format!("no `{segment}`{place}; {there}"))
     }
 }
 
@@ -211,11 +211,11 @@ mod tests {
     #[test]
     fn what_is_not_there_is_named_with_what_is() {
         for (path, text, message) in [
-            ("shape", "1", "no `shape` in the spec; there are: text, shift, flows, order"),
+            ("shape", "1", "no `shape`; there are: text, shift, flows, order"),
             ("flows.7.width", "1", "no `7` in `flows`; there are: 0 (A), 1 (B), 2 (A), 3 (Unit)"),
             ("flows.0.width.x", "1", "no `x` in `flows.0.width`; it has no parts"),
             ("flows.0.width", "many", "flows.0.width=many: "),
-            ("", "1", "no `` in the spec"),
+            ("", "1", "no ``; "),
         ] {
             let error = set_field(&nested(), path, text).unwrap_err().to_string();
             assert!(error.starts_with(message), "{path}: {error}");

@@ -8,17 +8,19 @@ mod build;
 mod edit;
 mod error;
 mod flows;
+mod model;
 mod preprocessing;
 mod ron_text;
 mod vector;
 
 pub use build::{
-    BuildModel, BuildRowFlow, BuildScope, EventBijector, EventFlow, EventShape, MAX_EVENT, MAX_LAYERS, MAX_PARAMETERS, MAX_SIZE,
-    MAX_WEIGHTS, Model, ModelSpec, RowFlowSpec, SpecScalar, size_range,
+    BuildModel, BuildRowFlow, BuildScope, MAX_EVENT, MAX_LAYERS, MAX_PARAMETERS, MAX_SIZE, MAX_WEIGHTS, ModelSpec, RowFlowSpec, SpecScalar,
+    size_range,
 };
 pub use edit::set_field;
 pub use error::SpecError;
 pub use flows::{ActNorm, BaseSpec, LuLinear, Order, Permutation, build_flows};
+pub use model::{EventBijector, EventFlow, EventShape, Model};
 pub use preprocessing::Preprocessing;
 pub use ron_text::{FlowSpec, Kind, Spec, from_ron, to_ron};
 pub use vector::VectorFlow;

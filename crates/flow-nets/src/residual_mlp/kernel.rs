@@ -30,10 +30,10 @@ struct Hidden<'s, E: Scalar> {
 /// weights included, reads the large ones of its operands along the rows that they have. All scratch comes from the workspace pool.
 #[derive(Debug)]
 pub struct ResidualMlpKernel<'a, E: Scalar> {
-    pub(super) config: &'a ResidualMlpConfig,
-    pub(super) initial: Affine<'a, E>,
-    pub(super) blocks: Vec<[Affine<'a, E>; 2]>,
-    pub(super) last: Affine<'a, E>,
+    config: &'a ResidualMlpConfig,
+    initial: Affine<'a, E>,
+    blocks: Vec<[Affine<'a, E>; 2]>,
+    last: Affine<'a, E>,
     /// In place of the last layer and the last block's second, where that is less work.
     folded: Option<Folded<E>>,
 }
@@ -256,17 +256,16 @@ impl<'a, E: Scalar> ResidualMlpKernel<'a, E> {
             }
             let (sums, before) = self.skip_source(i).take_sums(before);
             rest = before;
-            let back = (rows(&v, self.config.hidden), first.weight.operand());
+            let (back, weight, mut through) = (rows(&v, self.config.hidden), first.weight.operand(), Buffer::take(v.len()));
             let into_hidden = match hidden.take() {
                 None => {
-                    let mut into_hidden = Buffer::take(v.len());
-                    sum_of_products(&mut into_hidden, [back], &mut Pulled { activation, kept: &mut outer, sums: sums.bias });
-                    into_hidden
+                    let mut pulled = Pulled { activation, kept: &mut outer, sums: sums.bias };
+                    matmul_with(&mut through, Accumulate::Replace, back, weight, &mut pulled);
+                    through
                 }
                 Some(Hidden { cotangent: mut skip, .. }) => {
-                    let mut through = Buffer::take(v.len());
                     let mut pulled = PulledOntoSkip { activation, kept: &mut outer, skip: &mut skip, sums: sums.bias };
-                    sum_of_products(&mut through, [back], &mut pulled);
+                    matmul_with(&mut through, Accumulate::Replace, back, weight, &mut pulled);
                     skip
                 }
             };

@@ -34,8 +34,7 @@ pub(super) fn default_settings() -> Settings {
 pub(super) fn settings(set: &[String], mut settings: Settings) -> Result<Settings> {
     for (path, value) in pairs(set)? {
         if let Some(field) = path.strip_prefix(SETTINGS) {
-            settings =
-                set_field(&settings, field, value).map_err(|e| format!("--set settings: {e}").replace("in the spec", "in the settings"))?;
+            settings = set_field(&settings, field, value).map_err(|e| format!("--set settings: {e}"))?;
         }
     }
     Ok(settings)

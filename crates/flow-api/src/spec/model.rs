@@ -1,0 +1,233 @@
+//! What a spec builds: a flow on events of a known shape.
+
+use super::build::SpecScalar;
+use super::preprocessing::Preprocessing;
+use crate::{BaseDensity, Bijector, BoxBijector, Context, Flow, LayerInfo, LogProb, Module, Result, Visitor, VisitorMut};
+use dfdx::prelude::{Tensor, TensorFromVec};
+
+/// Shape of one event: what a density is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub enum EventShape {
+    /// A vector of d numbers.
+    Vector(usize),
+    /// An image.
+    Image {
+        /// Channels.
+        channels: usize,
+        /// Rows of pixels.
+        height: usize,
+        /// Columns of pixels.
+        width: usize,
+    },
+}
+
+impl EventShape {
+    /// Numbers in one event.
+    pub fn len(&self) -> usize {
+        match *self {
+            Self::Vector(dim) => dim,
+            Self::Image { channels, height, width } => channels.saturating_mul(height).saturating_mul(width),
+        }
+    }
+
+    /// No numbers at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl std::fmt::Display for EventShape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Vector(dim) => write!(f, "({dim})"),
+            Self::Image { channels, height, width } => write!(f, "({channels}, {height}, {width})"),
+        }
+    }
+}
+
+/// A bijector of flattened events, (batch, d) to (batch, d).
+pub type EventBijector<E> = BoxBijector<(usize, usize), (usize, usize), E, <E as SpecScalar>::Device>;
+
+/// A flow on flattened events: what specs build and what training, scoring and sampling work on.
+pub type EventFlow<E> = Flow<EventBijector<E>, Box<dyn BaseDensity<E>>>;
+
+/// A built model: the flow with the shape of its events.
+///
+/// [`Spec::build`] makes one of a spec, [`Model::new`] of parts composed in Rust:
+///
+/// ```
+/// use flow_api::layers::{ActNorm, LuLinear};
+/// use flow_api::spec::{EventShape, Model};
+/// use flow_api::{Context, DefaultDevice, RowChain, Rows, StandardNormal};
+/// let device = DefaultDevice::default();
+/// let chain = RowChain::new(2, vec![Box::new(ActNorm::new(2, &device)), Box::new(LuLinear::new(2, &device))])?;
+/// let base = Box::new(StandardNormal::new(2));
+/// let mut model = Model::<f64>::new(Box::new(Rows(chain)), base, EventShape::Vector(2), device)?;
+/// assert_eq!(model.describe()?[0].path, "bijector.0");
+///
+/// // Three points of the plane. `ActNorm` takes its scale and shift from them.
+/// let points = vec![4.0, 9.0, 5.0, 11.0, 6.0, 13.0];
+/// let cx = Context::new(1);
+/// let batch = model.batch(points.clone())?;
+/// model.flow_mut().initialise(batch, &cx)?;
+/// let density = model.log_prob(points, &cx)?.value;
+/// assert!(density[1] > density[0] && (density[0] - density[2]).abs() < 1e-12);
+/// // Equal contexts give equal samples.
+/// assert_eq!(model.sample(3, 1.0, &cx)?, model.sample(3, 1.0, &cx)?);
+/// assert_ne!(model.sample(3, 1.0, &cx)?, model.sample(3, 1.0, &cx.clone().at_step(1))?);
+/// # Ok::<(), flow_api::FlowError>(())
+/// ```
+pub struct Model<E: SpecScalar> {
+    flow: EventFlow<E>,
+    event: EventShape,
+    preprocessing: Preprocessing,
+    device: E::Device,
+}
+
+impl<E: SpecScalar> Model<E> {
+    /// A model on events of this shape, composed in Rust. Data go into it as a spec's do by default: levels are mapped to (−½, ½), real numbers stay as they are
+    /// ([`Model::with_preprocessing`] says otherwise).
+    ///
+    /// It can be trained, scored and sampled as any other. Checkpoints and run folders hold the text of a spec, from which the model is built again: for them implement [`BuildModel`], and
+    /// [`register_model!`](crate::register_model).
+    ///
+    /// # Errors
+    /// [`FlowError::Shape`](crate::FlowError::Shape) if the bijector does not take flattened events of this shape, the base density has another size, or an event holds no number.
+    pub fn new(bijector: EventBijector<E>, base: Box<dyn BaseDensity<E>>, event: EventShape, device: E::Device) -> Result<Self> {
+        let latent = bijector.output_shape(&(1, event.len()))?;
+        if event.is_empty() {
+            return Err(crate::shape_error("model", "build", "at least one number", event));
+        }
+        if latent.1 != base.dim() {
+            return Err(crate::shape_error("base", "build", ("batch", latent.1), ("batch", base.dim())));
+        }
+        Ok(Self { flow: Flow::new(bijector, base), event, preprocessing: Preprocessing::default(), device })
+    }
+
+    /// The same with other preprocessing of data, for a model composed in Rust; a spec's models have the spec's own ([`BuildModel::preprocessing`]). Its ranges are checked where data meet
+    /// the model: when training begins.
+    ///
+    /// ```
+    /// use flow_api::spec::{EventShape, Model, Preprocessing};
+    /// use flow_api::{DefaultDevice, Rows, StandardNormal, layers::LuLinear};
+    /// let (event, device) = (EventShape::Image { channels: 3, height: 2, width: 2 }, DefaultDevice::default());
+    /// let flow = Rows(LuLinear::<f32, _>::new(event.len(), &device));
+    /// let model = Model::<f32>::new(Box::new(flow), Box::new(StandardNormal::new(event.len())), event, device)?;
+    /// let model = model.with_preprocessing(Preprocessing { bits: Some(5), flip: true, ..Preprocessing::default() });
+    /// assert_eq!(model.preprocessing().bits, Some(5));
+    /// # Ok::<(), flow_api::FlowError>(())
+    /// ```
+    #[must_use]
+    pub fn with_preprocessing(mut self, preprocessing: Preprocessing) -> Self {
+        self.preprocessing = preprocessing;
+        self
+    }
+
+    /// The flow, on events flattened to (batch, d).
+    pub fn flow(&self) -> &EventFlow<E> {
+        &self.flow
+    }
+
+    /// The flow itself.
+    pub fn into_flow(self) -> EventFlow<E> {
+        self.flow
+    }
+
+    /// The flow, to be initialised.
+    pub fn flow_mut(&mut self) -> &mut EventFlow<E> {
+        &mut self.flow
+    }
+
+    /// Shape of one event.
+    pub fn event(&self) -> EventShape {
+        self.event
+    }
+
+    /// What happens to data before the flow sees them.
+    pub fn preprocessing(&self) -> Preprocessing {
+        self.preprocessing
+    }
+
+    /// The device that it runs on.
+    pub fn device(&self) -> &E::Device {
+        &self.device
+    }
+
+    /// A batch of flattened events on the model's device.
+    ///
+    /// # Errors
+    /// [`FlowError::Shape`](crate::FlowError::Shape) if the values are not whole events.
+    pub fn batch(&self, values: Vec<E>) -> Result<Tensor<(usize, usize), E, E::Device>> {
+        let dim = self.event.len();
+        if dim == 0 || !values.len().is_multiple_of(dim) {
+            return Err(crate::shape_error("model", "batch", ("batch", dim), values.len()));
+        }
+        let shape = (values.len() / dim, dim);
+        Ok(self.device.tensor_from_vec(values, shape))
+    }
+
+    /// log p of a batch of flattened events.
+    ///
+    /// # Errors
+    /// As [`Flow::log_prob`].
+    pub fn log_prob(&self, values: Vec<E>, cx: &Context<E, E::Device>) -> Result<LogProb<E>> {
+        self.flow.log_prob(self.batch(values)?, cx)
+    }
+
+    /// The activations of flattened events behind the layer with this path of the table ([`Model::describe`]), flattened: where the layer works on a part of the event or on rows of it, the rest is
+    /// as the layers before left it. `bijector` itself gives the latents z.
+    ///
+    /// # Errors
+    /// As [`Bijector::forward`](crate::Bijector::forward), and [`FlowError::Unsupported`](crate::FlowError::Unsupported) for a path of no layer.
+    pub fn activations(&self, values: Vec<E>, layer: &str, cx: &Context<E, E::Device>) -> Result<Vec<E>> {
+        let found = self.flow.bijector().forward_until(self.batch(values)?, layer, &cx.child("bijector"))?;
+        found.ok_or_else(|| crate::FlowError::Unsupported {
+            layer: layer.to_owned(),
+            operation: "activations",
+            reason: "the model's table has no layer with this path".to_owned(),
+        })
+    }
+
+    /// `count` samples, flattened: (count, d). Temperature scales the base density's spread; 1 samples the model.
+    ///
+    /// Equal contexts give equal samples: for more, use [`cx.at_step(n)`](Context::at_step).
+    ///
+    /// # Errors
+    /// As [`Flow::sample`].
+    pub fn sample(&self, count: usize, temperature: E, cx: &Context<E, E::Device>) -> Result<Vec<E>> {
+        let x = self.flow.sample((count, self.event.len()), temperature, &self.device, cx)?;
+        Ok(crate::to_host(&x))
+    }
+
+    /// The layer table.
+    ///
+    /// # Errors
+    /// Those of [`Bijector::describe`](crate::Bijector::describe).
+    pub fn describe(&self) -> Result<Vec<LayerInfo>> {
+        let mut table = Vec::new();
+        self.flow.bijector().describe("bijector", &(1, self.event.len()), &mut table)?;
+        Ok(table)
+    }
+}
+
+impl<E: SpecScalar> Module<E> for Model<E> {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
+        self.flow.visit(visitor);
+    }
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
+        self.flow.visit_mut(visitor);
+    }
+    fn refresh(&mut self) -> Result<()> {
+        self.flow.refresh()
+    }
+}
+
+impl<E: SpecScalar> std::fmt::Debug for Model<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model")
+            .field("bijector", &self.flow.bijector().kind())
+            .field("base", &self.flow.base().kind())
+            .field("event", &self.event)
+            .finish_non_exhaustive()
+    }
+}
