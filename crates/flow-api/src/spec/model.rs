@@ -53,7 +53,7 @@ pub type EventFlow<E> = Flow<EventBijector<E>, Box<dyn BaseDensity<E>>>;
 
 /// A built model: the flow with the shape of its events.
 ///
-/// [`Spec::build`] makes one of a spec, [`Model::new`] of parts composed in Rust:
+/// [`Spec::build`](super::Spec::build) makes one of a spec, [`Model::new`] of parts composed in Rust:
 ///
 /// ```
 /// use flow_api::layers::{ActNorm, LuLinear};
@@ -88,7 +88,7 @@ impl<E: SpecScalar> Model<E> {
     /// A model on events of this shape, composed in Rust. Data go into it as a spec's do by default: levels are mapped to (−½, ½), real numbers stay as they are
     /// ([`Model::with_preprocessing`] says otherwise).
     ///
-    /// It can be trained, scored and sampled as any other. Checkpoints and run folders hold the text of a spec, from which the model is built again: for them implement [`BuildModel`], and
+    /// It can be trained, scored and sampled as any other. Checkpoints and run folders hold the text of a spec, from which the model is built again: for them implement [`BuildModel`](super::BuildModel), and
     /// [`register_model!`](crate::register_model).
     ///
     /// # Errors
@@ -104,7 +104,7 @@ impl<E: SpecScalar> Model<E> {
         Ok(Self { flow: Flow::new(bijector, base), event, preprocessing: Preprocessing::default(), device })
     }
 
-    /// The same with other preprocessing of data, for a model composed in Rust; a spec's models have the spec's own ([`BuildModel::preprocessing`]). Its ranges are checked where data meet
+    /// The same with other preprocessing of data, for a model composed in Rust; a spec's models have the spec's own ([`BuildModel::preprocessing`](super::BuildModel::preprocessing)). Its ranges are checked where data meet
     /// the model: when training begins.
     ///
     /// ```
