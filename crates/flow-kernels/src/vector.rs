@@ -1,8 +1,9 @@
 //! Vector registers of a number type, for the kernels that say themselves what lies in a register.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use crate::matmul::{Dots, Strip, Transpose};
+use crate::simd::arch;
 
 /// What the products need of a register of `Self`, on any instruction set.
 ///
@@ -111,12 +112,12 @@ macro_rules! impl_vectors {
                         S::$lanes
                     }
                 }
-                Arch::new().dispatch(Lanes)
+                arch().dispatch(Lanes)
             }
 
             #[inline(never)]
             fn multiply(strip: Strip<'_, Self>) {
-                Arch::new().dispatch(strip);
+                arch().dispatch(strip);
             }
 
             $($compiled)*
@@ -129,28 +130,28 @@ impl_vectors!(f32: f32s, F32_LANES, splat_f32s, mul_add_e_f32s, add_f32s, reduce
     fn turn(rows: Transpose<'_, Self>) {
         // Left to itself the compiler moves one number at a time, which takes several times as long.
         #[cfg(target_arch = "x86_64")]
-        if let Some(simd) = pulp::x86::V3::try_new() {
+        if let Some(simd) = pulp::x86::V3::try_new().filter(|_| !matches!(arch(), pulp::Arch::Scalar)) {
             return simd.vectorize(x86::Turn { simd, rows });
         }
-        Arch::new().dispatch(rows);
+        arch().dispatch(rows);
     }
     #[inline(never)]
     fn dots(dots: Dots<'_, Self>) {
         #[cfg(target_arch = "x86_64")]
-        if let Some(simd) = pulp::x86::V4::try_new() {
+        if let pulp::Arch::V4(simd) = arch() {
             return simd.vectorize(x86::FoldDots { simd, dots });
         }
-        Arch::new().dispatch(dots);
+        arch().dispatch(dots);
     }
 );
 impl_vectors!(f64: f64s, F64_LANES, splat_f64s, mul_add_e_f64s, add_f64s, reduce_sum_f64s, as_simd_f64s, as_mut_simd_f64s, partial_load_f64s, partial_store_f64s,
     #[inline(never)]
     fn turn(rows: Transpose<'_, Self>) {
-        Arch::new().dispatch(rows);
+        arch().dispatch(rows);
     }
     #[inline(never)]
     fn dots(dots: Dots<'_, Self>) {
-        Arch::new().dispatch(dots);
+        arch().dispatch(dots);
     }
 );
 

@@ -3,6 +3,10 @@
 //! They are made for the products of a block of rows: small enough that operands stay in the cache and that packing them first, as libraries for large products do, is a
 //! loss. Products of triangles, whose operands are as large as a flow is wide, are by [faer](https://docs.rs/faer).
 //!
+//! A product gives the same bits on one instruction set at any number of threads. Over instruction sets it does not: wider registers add a dot product up in more
+//! sums, and the baseline rounds a product before it adds it, where AVX2, AVX-512 and NEON have fused operations. One order for all would be that of the narrowest, and
+//! a fused operation without an instruction for it is a call into the C library for every number.
+//!
 //! Always on one thread: kernels are parallel over blocks of rows, not inside of a product.
 
 mod dots;
@@ -21,7 +25,7 @@ pub(crate) use transpose::Transpose;
 pub(crate) use transpose::{SIDE, Square};
 
 use crate::scalar::Real;
-use crate::simd::add;
+use crate::simd::{add, is_restricted};
 use crate::vectorized;
 use crate::workspace::Buffer;
 
@@ -298,7 +302,8 @@ const TRIANGULAR_FROM: usize = 128;
 /// # Panics
 /// If the sizes do not match.
 pub fn triangular_matmul<E: Real>(dst: &mut [E], part: Part, (a, a_part): (Operand<'_, E>, Part), (b, b_part): (Operand<'_, E>, Part)) {
-    if a.rows < TRIANGULAR_FROM {
+    // faer picks the widest instruction set.
+    if a.rows < TRIANGULAR_FROM || is_restricted() {
         return matmul(dst, Accumulate::Replace, a, b);
     }
     let dst = MatMut::from_row_major_slice_mut(dst, a.rows, b.cols);
