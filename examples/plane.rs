@@ -7,10 +7,10 @@
 //!
 //! | spec | two moons | eight gaussians | checkerboard |
 //! |---|---|---|---|
-//! | `specs/plane-spline.ron` | 0.000 (4,000 steps) | 0.007 (4,000) | 0.013 (4,000) |
-//! | `specs/plane-affine.ron` | 0.007 (4,000 steps) | 0.062 (4,000) | 0.079 (4,000) |
-//! | `specs/plane-ffjord.ron` | 0.008 (1,500 steps) | 0.006 (1,500) | 0.050 (6,000) |
-//! | `specs/plane-residual.ron --lr 4e-3` | −0.001 (4,000 steps) | 0.004 (4,000) | 0.056 (24,000) |
+//! | `specs/plane-spline.ron` | 0.002 (4,000 steps) | 0.004 (4,000) | 0.013 (4,000) |
+//! | `specs/plane-affine.ron` | 0.009 (4,000 steps) | 0.059 (4,000) | 0.079 (4,000) |
+//! | `specs/plane-ffjord.ron` | 0.010 (1,500 steps) | 0.003 (1,500) | 0.050 (6,000) |
+//! | `specs/plane-residual.ron --lr 4e-3` | 0.001 (4,000 steps) | 0.001 (4,000) | 0.056 (24,000) |
 //!
 //! ```sh
 //! cargo run --release --example plane -- --spec specs/plane-ffjord.ron

@@ -30,6 +30,26 @@ fn event(path: &Path, spec: &Spec<dyn ModelSpec>) -> EventShape {
     })
 }
 
+/// The cost of a spec is at most what its model holds, and not much less: a bound on it is one on memory.
+#[test]
+fn costs_are_bounds_from_below_that_mean_something() {
+    for path in files() {
+        let spec = parse(&path);
+        let event = event(&path, &spec);
+        let (cost, model) = (spec.0.cost(event), spec.build::<f32>(event, 1).unwrap());
+        let mut held = 0;
+        visit(&model, |_, entry| {
+            held += match entry {
+                Entry::Parameter { values, .. } | Entry::Reals(values) => values.len(),
+                Entry::Indices(values) => values.len(),
+                _ => 1,
+            }
+        });
+        assert!(cost.numbers <= held && held <= 3 * cost.numbers, "{}: {cost:?}, {held} held", path.display());
+        assert_eq!(cost.flows, model.describe().unwrap().len(), "{}", path.display());
+    }
+}
+
 #[test]
 fn every_spec_builds_and_survives_its_text() {
     for path in files() {

@@ -44,7 +44,7 @@ pub enum Kernels {
 /// The context of a call.
 ///
 /// Randomness is a pure function of seed, step, the layer's path and the row, so a layer that is computed again draws the same noise, and
-/// a run is reproduced by its seed at any number of threads.
+/// a run is reproduced by its seed at any number of threads, on one instruction set.
 ///
 /// ```
 /// use flow_api::{Context, Memory, Mode};

@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (plane, scale) = (set.shape().dims() / channels, set.levels().map_or(1.0, |l| f64::from(l - 1)));
         let (mut sums, mut squares) = (vec![0.0; channels], vec![0.0; channels]);
         let started = Instant::now();
-        for batch in Loader::new(set.clone(), each_once(set.len(), 256, 0), 2)? {
+        for batch in Loader::new(set.clone(), each_once(set.len(), 256), 2) {
             let values = match batch?.values {
                 Values::Levels(v) => v.into_iter().map(f64::from).collect(),
                 Values::Real(v) => v,

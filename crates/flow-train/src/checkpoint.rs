@@ -164,7 +164,7 @@ pub fn import<E: SpecScalar>(file: &Path, folder: &Path) -> Result<()> {
     let parse = |e: flow_api::spec::SpecError| broken(file, e);
     let spec = from_ron(text(SPEC)?).map_err(parse)?;
     let settings = from_ron(text(SETTINGS)?).map_err(parse)?;
-    let mut opened = assemble::<E>(spec, settings, from_ron(text(DATA)?).map_err(parse)?)?;
+    let mut opened = assemble::<E>(spec, settings, from_ron(text(DATA)?).map_err(parse)?, file)?;
     load_state(file, &mut opened.model)?;
     write_model(folder, &opened.spec, &opened.settings, &opened.events, &save(&opened.model))
 }
@@ -217,11 +217,18 @@ fn model_files<E: SpecScalar>(
 fn build<E: SpecScalar>(folder: &Path) -> Result<Opened<E>> {
     let spec: Spec<dyn ModelSpec> = read_ron(folder, SPEC)?;
     let settings: Settings = read_ron(folder, SETTINGS)?;
-    assemble(spec, settings, read_ron(folder, DATA)?)
+    assemble(spec, settings, read_ron(folder, DATA)?, &folder.join(MODEL))
 }
 
-fn assemble<E: SpecScalar>(spec: Spec<dyn ModelSpec>, settings: Settings, kind: EventKind) -> Result<Opened<E>> {
+/// The spec's model for the weights of a file.
+fn assemble<E: SpecScalar>(spec: Spec<dyn ModelSpec>, settings: Settings, kind: EventKind, weights: &Path) -> Result<Opened<E>> {
+    /// So many numbers are built in a moment, and tensor by tensor compared with those of the file.
+    const FEW: u64 = 1 << 22;
     settings.check()?;
+    let (asked, there) = (spec.0.cost(kind.shape).numbers as u64, state_file::most_numbers::<E>(weights)?);
+    if asked > there.max(FEW) {
+        return Err(broken(weights, format!("holds {there} numbers at most, where its spec asks for at least {asked}")));
+    }
     let events = Events::of_kind(kind, spec.0.preprocessing(), settings.seed)?;
     let scope = BuildScope::new(E::Device::default(), settings.seed);
     let model = E::model(spec.0.as_ref(), kind.shape, &scope)?;

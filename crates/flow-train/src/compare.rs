@@ -221,7 +221,7 @@ fn picture_items(plan: &Plan<'_>) -> Result<Option<String>> {
 }
 
 fn first_items(data: &dyn Dataset, count: usize) -> Result<Values> {
-    let draws: Vec<Draw> = each_once(data.len().min(count), count, 0).flatten().collect();
+    let draws: Vec<Draw> = each_once(data.len().min(count), count).flatten().collect();
     Ok(data.batch(&draws)?.values)
 }
 

@@ -39,7 +39,7 @@ pub fn embed<E: SpecScalar>(
 ) -> Result<()> {
     events.check(data, model.event())?;
     let events = events.for_evaluation();
-    for draws in each_once(data.len(), batch, 0) {
+    for draws in each_once(data.len(), batch) {
         let (values, _) = events.of::<E>(&data.batch(&draws)?)?;
         each(&model.activations(values, layer, &Context::new(0))?)?;
     }

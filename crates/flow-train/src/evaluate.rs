@@ -8,6 +8,7 @@ use crate::{Result, TrainError};
 use flow_api::spec::{Model, SpecScalar};
 use flow_api::{Bijector, Context, FlowError, LogProb, to_host};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// How to evaluate.
@@ -65,7 +66,8 @@ pub struct Evaluation {
     /// discrete code length, however many draws there are: log-likelihoods are averaged, not importance-weighted ([`bits_per_dim`](crate::data::bits_per_dim)).
     #[serde(deserialize_with = "number_or_null")]
     pub loss: f64,
-    /// Standard error of that mean over items; NaN of a single one.
+    /// Standard error of that mean over items, items of one source ([`Dataset::source`]) counted as dependent (Liang and Zeger 1986, *Longitudinal data
+    /// analysis using generalized linear models*, with the factor G/(G − 1) of G sources); NaN of a single source.
     #[serde(deserialize_with = "number_or_null")]
     pub standard_error: f64,
     /// Mean log-likelihood of an item in nats, preprocessing included: of discrete data the lower bound on that of the value, whose bits per dimension `loss` is.
@@ -232,38 +234,42 @@ pub fn score<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Event
         evaluations: 0,
         seconds: 0.0,
     };
-    let batches = (0..options.draws(&events)).flat_map(|epoch| each_once(data.len(), options.batch, epoch));
-    for (number, batch) in batches.enumerate() {
-        // Every batch has noise of its own, so that errors of estimates are independent over items.
-        let cx = context(options).at_step(number as u64);
-        let items: Vec<usize> = batch.iter().map(|draw| draw.index).collect();
-        let batch = data.batch(&batch)?;
+    let batches = data.len().div_ceil(options.batch) as u64;
+    for (number, draws) in each_once(data.len(), options.batch).enumerate() {
+        let items: Vec<usize> = draws.iter().map(|draw| draw.index).collect();
+        // The items are read once: only what is added to them below is drawn again.
+        let mut batch = data.batch(&draws)?;
         if let Some(labels) = &batch.labels {
             let all = scores.labels.get_or_insert_with(|| vec![0; data.len()]);
             items.iter().zip(labels).for_each(|(&item, &label)| all[item] = label);
         }
-        let (values, preprocessing) = events.of::<E>(&batch)?;
-        let whole = model.batch(values.clone())?;
-        let began = Instant::now();
-        let whole = model.flow().log_prob(whole, &cx);
-        scores.seconds += began.elapsed().as_secs_f64();
-        match whole {
-            Ok(part) => scores.add(&mut sums, &items, &preprocessing, &part),
-            // One item that cannot be scored must not hide the others: each is scored alone, with noise of its own.
-            Err(error) if is_of_an_item(&error) => {
-                for (i, event) in values.chunks_exact(dim).enumerate() {
-                    match model.log_prob(event.to_vec(), &cx.rooted(i as u64)) {
-                        Ok(part) => scores.add(&mut sums, &items[i..=i], &preprocessing[i..=i], &part),
-                        Err(error) if is_of_an_item(&error) => {
-                            scores.non_finite += 1;
-                            let item = Item { index: items[i], name: data.item_name(items[i]) };
-                            scores.failure.get_or_insert_with(|| format!("{item}: {error}"));
+        for dequantisation in 0..options.draws(&events) {
+            // Every batch has noise of its own, so that errors of estimates are independent over items.
+            let cx = context(options).at_step(dequantisation * batches + number as u64);
+            batch.draws.iter_mut().for_each(|draw| draw.epoch = dequantisation);
+            let (values, preprocessing) = events.of::<E>(&batch)?;
+            let whole = model.batch(values.clone())?;
+            let began = Instant::now();
+            let whole = model.flow().log_prob(whole, &cx);
+            scores.seconds += began.elapsed().as_secs_f64();
+            match whole {
+                Ok(part) => scores.add(&mut sums, &items, &preprocessing, &part),
+                // One item that cannot be scored must not hide the others: each is scored alone, with noise of its own.
+                Err(error) if is_of_an_item(&error) => {
+                    for (i, event) in values.chunks_exact(dim).enumerate() {
+                        match model.log_prob(event.to_vec(), &cx.rooted(i as u64)) {
+                            Ok(part) => scores.add(&mut sums, &items[i..=i], &preprocessing[i..=i], &part),
+                            Err(error) if is_of_an_item(&error) => {
+                                scores.non_finite += 1;
+                                let item = Item { index: items[i], name: data.item_name(items[i]) };
+                                scores.failure.get_or_insert_with(|| format!("{item}: {error}"));
+                            }
+                            Err(other) => return Err(other.into()),
                         }
-                        Err(other) => return Err(other.into()),
                     }
                 }
+                Err(other) => return Err(other.into()),
             }
-            Err(other) => return Err(other.into()),
         }
     }
     scores.log_likelihood = sums.iter().map(|sum| sum.total / sum.count).collect();
@@ -295,10 +301,14 @@ pub fn score<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Event
 /// As [`score`]. An inverse that fails is told in [`Inverse::failure`].
 pub fn evaluate<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Events, options: &EvaluateOptions) -> Result<Evaluation> {
     let scores = score(model, data, events, options)?;
-    let finite: Vec<f64> = scores.log_likelihood.iter().copied().filter(|l| l.is_finite()).collect();
-    let count = finite.len() as f64;
-    let mean = finite.iter().sum::<f64>() / count;
-    let variance = finite.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    let finite = || scores.log_likelihood.iter().copied().enumerate().filter(|(_, l)| l.is_finite());
+    let count = finite().count() as f64;
+    let mean = finite().map(|(_, l)| l).sum::<f64>() / count;
+    // Deviations of one source are added before they are squared; where every item has its own, this is the variance of items.
+    let mut of_sources = BTreeMap::<usize, f64>::new();
+    finite().for_each(|(item, l)| *of_sources.entry(data.source(item)).or_default() += l - mean);
+    let sources = of_sources.len() as f64;
+    let variance = of_sources.values().map(|sum| sum.powi(2)).sum::<f64>() / (sources - 1.0) * (sources / count);
     let unit_of_nats = events.report(0.0) - events.report(1.0);
     let draws = data.len() as f64 * options.draws(events) as f64;
     Ok(Evaluation {
@@ -344,7 +354,7 @@ fn reconstruct<E: SpecScalar>(
     let events = events.for_evaluation();
     let cx = context(options).child("bijector");
     let mut largest = 0.0_f64;
-    for batch in each_once(options.inverted_items.min(data.len()), options.batch, 0) {
+    for batch in each_once(options.inverted_items.min(data.len()), options.batch) {
         let (values, _) = events.of::<E>(&data.batch(&batch)?)?;
         let bijector = model.flow().bijector();
         let z = bijector.forward(model.batch(values.clone())?, &cx)?.value;

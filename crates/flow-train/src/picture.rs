@@ -87,6 +87,9 @@ pub fn save_points(path: &Path, points: &[f64], half_side: f64) -> Result<()> {
     let root = BitMapBackend::new(path, (420, 420)).into_drawing_area();
     root.fill(&WHITE).map_err(|e| failed(&e))?;
     use_own_font();
+    let exponent = exponent(std::iter::once(half_side));
+    let scaled = |x: f64| x / 10_f64.powi(exponent);
+    let half_side = scaled(half_side);
     let range = -half_side..half_side;
     let mut chart = ChartBuilder::on(&root)
         .margin(12)
@@ -95,9 +98,13 @@ pub fn save_points(path: &Path, points: &[f64], half_side: f64) -> Result<()> {
         .build_cartesian_2d(range.clone(), range)
         .map_err(|e| failed(&e))?;
     let mesh = &mut chart.configure_mesh();
+    if exponent != 0 {
+        mesh.x_desc(format!("times 10^{exponent}"));
+    }
     mesh.disable_mesh().x_labels(5).y_labels(5).label_style((FONT, 14)).draw().map_err(|e| failed(&e))?;
-    let inside = points.as_chunks::<2>().0.iter().filter(|p| p.iter().all(|x| x.abs() <= half_side));
-    let dots = inside.map(|&[x, y]| Circle::new((x, y), 1, RGBColor(31, 87, 164).mix(0.5).filled()));
+    let points = points.as_chunks::<2>().0.iter().map(|point| point.map(scaled));
+    let inside = points.filter(|p| p.iter().all(|x| x.abs() <= half_side));
+    let dots = inside.map(|[x, y]| Circle::new((x, y), 1, RGBColor(31, 87, 164).mix(0.5).filled()));
     chart.draw_series(dots).map_err(|e| failed(&e))?;
     root.present().map_err(|e| failed(&e))
 }
@@ -208,7 +215,10 @@ const DASHES: [Option<(u32, u32)>; 3] = [None, Some((14, 7)), Some((4, 5))];
 pub fn save_curves(path: &Path, runs: &[(&str, &[Report])], unit: &str, theme: Theme) -> Result<()> {
     let failed = |reason: &dyn Display| picture_error(path, reason);
     let losses = || runs.iter().flat_map(|(_, reports)| reports.iter().flat_map(|r| [Some(r.train), r.validation])).flatten();
-    let mut finite: Vec<f64> = losses().filter(|loss| loss.is_finite()).collect();
+    let exponent = exponent(losses());
+    let scaled = |loss: f64| loss / 10_f64.powi(exponent);
+    let unit = if exponent == 0 { unit.to_owned() } else { format!("10^{exponent} {unit}") };
+    let mut finite: Vec<f64> = losses().map(scaled).filter(|loss| loss.is_finite()).collect();
     let last = runs.iter().filter_map(|(_, reports)| reports.last()).map(|report| report.step).max();
     let (Some(last), false) = (last, finite.is_empty()) else { return Err(failed(&"no reports to draw")) };
     finite.sort_by(f64::total_cmp);
@@ -233,7 +243,7 @@ pub fn save_curves(path: &Path, runs: &[(&str, &[Report])], unit: &str, theme: T
         .margin(20)
         .x_label_area_size(56)
         .y_label_area_size(80)
-        .build_cartesian_2d(0.0..last as f64, low..high)
+        .build_cartesian_2d(0.0..last.max(1) as f64, low..high)
         .map_err(|e| failed(&e))?;
     chart
         .configure_mesh()
@@ -253,8 +263,8 @@ pub fn save_curves(path: &Path, runs: &[(&str, &[Report])], unit: &str, theme: T
     for (i, (name, reports)) in runs.iter().enumerate() {
         let color = COLORS[i % COLORS.len()];
         let dashes = DASHES[i / COLORS.len() % DASHES.len()];
-        let train = within(reports.iter().map(|r| (r.step, r.train)), high);
-        let validation = within(reports.iter().filter_map(|r| Some((r.step, r.validation?))), high);
+        let train = within(reports.iter().map(|r| (r.step, scaled(r.train))), high);
+        let validation = within(reports.iter().filter_map(|r| Some((r.step, scaled(r.validation?)))), high);
         for (curve, width) in [(train, 2), (validation, 4)] {
             let style = color.stroke_width(width);
             if let [point] = curve[..] {
@@ -275,6 +285,14 @@ pub fn save_curves(path: &Path, runs: &[(&str, &[Report])], unit: &str, theme: T
         legend.draw(&Text::new(*name, (36, y - 9), (FONT, 19).into_font().color(&ink))).map_err(|e| failed(&e))?;
     }
     root.present().map_err(|e| failed(&e))
+}
+
+/// The power of ten that numbers are divided by to be drawn: that of the largest where it has more digits than a label has room for. It also keeps differences within the range of
+/// numbers.
+fn exponent(numbers: impl Iterator<Item = f64>) -> i32 {
+    const DIGITS: i32 = 6;
+    let largest = numbers.filter(|x| x.is_finite()).fold(0.0_f64, |largest, x| largest.max(x.abs()));
+    num_traits::cast::<f64, i32>(largest.log10().floor()).filter(|exponent| *exponent >= DIGITS).unwrap_or(0)
 }
 
 /// The finite points of a curve, as far as they lie below `high`: a curve comes in where it crosses it, and a later excursion stays at the edge.
@@ -322,6 +340,25 @@ mod tests {
         let runs: Vec<_> = runs.iter().map(|reports| ("run", reports.as_slice())).collect();
         save_curves(&path, &runs, "nats", Theme::Light).unwrap();
         image::open(&path).unwrap().to_rgb8()
+    }
+
+    /// With an axis as wide as the numbers are, ticks without end were looked for.
+    #[test]
+    fn curves_of_any_finite_loss_end() {
+        for losses in
+            [[f64::MAX, 1.0], [f64::MIN, f64::MAX], [-1e300, -1e300], [1e18, 1e18], [1e-300, 0.0], [-0.0, f64::INFINITY], [1e15, -3.0]]
+        {
+            for steps in [[1, 2], [0, 0], [1, u64::MAX]] {
+                let reports = steps.into_iter().zip(losses).map(|(step, loss)| report(step, loss)).collect();
+                let picture = drawn(&[reports]);
+                let there = picture.pixels().any(|p| p.0 == [COLORS[0].0, COLORS[0].1, COLORS[0].2]);
+                assert!(there, "{losses:?} at {steps:?}");
+            }
+        }
+        for half_side in [f64::MIN_POSITIVE, 1e-17, 1e-5, 1e17, 1e300, f64::MAX] {
+            let folder = tempfile::tempdir().unwrap();
+            save_points(&folder.path().join("points.png"), &[0.0, half_side], half_side).unwrap();
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How a model is trained: everything besides the architecture and the data.
 
-use crate::data::most_items;
+use crate::data::{Dataset, most_items};
+use crate::hold_out::hold_out;
 use crate::{AdamConfig, Result, TrainError};
 use flow_api::Memory;
 use flow_api::spec::EventShape;
@@ -49,7 +50,8 @@ pub struct Settings {
     pub report_every: u64,
     /// Validations without an improvement after which training stops, or none. It takes items to validate on. Default none.
     pub patience: Option<u32>,
-    /// Share of the training items that are held out for validation: of two items and more at least one, if it is above 0. Default 0.
+    /// Share of the training items that are held out for validation, all crops of a picture together: of two items (pictures) and more at least one, if it
+    /// is above 0. Default 0.
     pub validation: f64,
 }
 
@@ -121,16 +123,16 @@ impl Settings {
         require("batch", &expected, self.batch, self.batch <= most)
     }
 
-    /// The steps in which each of `items` is drawn `epochs` times, with the share for validation held out.
-    pub fn steps_of_epochs(&self, epochs: u64, items: usize) -> u64 {
-        let kept = (items - self.held_out(items)) as u64;
+    /// The steps in which each item of a data set is drawn `epochs` times, with the share for validation held out.
+    pub fn steps_of_epochs(&self, epochs: u64, data: &dyn Dataset) -> u64 {
+        let kept = hold_out(data, self).1.len() as u64;
         epochs.saturating_mul(kept).div_ceil(self.batch.max(1) as u64)
     }
 
-    /// How many of `items` are held out for validation.
-    pub fn held_out(&self, items: usize) -> usize {
-        let least = usize::from(self.validation > 0.0 && items >= 2);
-        num_traits::cast::<_, usize>(items as f64 * self.validation).unwrap_or(0).clamp(least, items)
+    /// How many of as many independent sources ([`Dataset::source`]) are held out for validation.
+    pub fn held_out(&self, sources: usize) -> usize {
+        let least = usize::from(self.validation > 0.0 && sources >= 2);
+        num_traits::cast::<_, usize>(sources as f64 * self.validation).unwrap_or(0).clamp(least, sources)
     }
 
     /// What [`Adam`](crate::Adam) takes of these settings, for events of `dims` dimensions: the loss that is optimised is nats per dimension.

@@ -70,6 +70,15 @@ pub(crate) fn notes(path: &Path) -> Result<Notes> {
     Ok(open(path)?.0.metadata().clone().unwrap_or_default())
 }
 
+/// How many numbers a file can hold, by its length.
+///
+/// # Errors
+/// As [`notes`].
+pub(crate) fn most_numbers<E: Scalar>(path: &Path) -> Result<u64> {
+    let (_, body, _) = open(path)?;
+    Ok(body / size_of::<E>() as u64)
+}
+
 /// A file's header, the bytes behind it, and the file at their beginning.
 fn open(path: &Path) -> Result<(Metadata, u64, File)> {
     let mut file = File::open(path).map_err(TrainError::io(path))?;

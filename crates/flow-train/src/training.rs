@@ -4,8 +4,11 @@ use crate::data::{Batch, Dataset, Draw, Loader, Shuffle, Subset, TrainOrder, Val
 use crate::error::Item;
 use crate::evaluate::{EvaluateOptions, evaluate};
 use crate::events::Events;
+use crate::hold_out::hold_out;
 use crate::observe::Observer;
 use crate::optimiser::{Adam, AdamState, set_flat_weights};
+#[cfg(not(feature = "cuda"))]
+use crate::threads::on_threads;
 use crate::{Result, Settings, TrainError};
 use flow_api::spec::{Model, SpecScalar};
 use flow_api::{Bijector, Context, FlowError, Gradients, Loss, Mode, State, load, save};
@@ -13,9 +16,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-
-/// The "epoch" whose order says which items are held out: one that no run comes to.
-const SPLIT_EPOCH: u64 = u64::MAX;
 
 /// Batches that are drawn ahead of the step that needs them.
 const READ_AHEAD: usize = 2;
@@ -136,7 +136,7 @@ pub struct Run<E> {
 /// A training run: model, optimiser, data and place in the run.
 ///
 /// A run is a pure function of its seed: data order, dequantisation and estimators' noise depend on (seed, step or epoch, item) alone, so that a run of 2N steps equals one of N steps
-/// that is resumed for N more, bit for bit and at any number of threads.
+/// that is resumed for N more, bit for bit and at any number of threads; on another instruction set ([`mod@flow_kernels::simd`]) rounding differs.
 ///
 /// ```
 /// use flow_api::spec::{from_ron, EventShape, ModelSpec, Spec};
@@ -175,12 +175,16 @@ pub struct Trainer<E: SpecScalar> {
     since: Since,
 }
 
-/// A hash of a few items spread over a data set: FNV-1a of their values, item by item, as one may be large.
+/// A hash of a few items spread over a data set, and of whether they share sources: FNV-1a of their values, item by item, as one may be large.
 fn fingerprint(data: &dyn Dataset) -> Result<u64> {
     const ITEMS: usize = 16;
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for index in (0..data.len()).step_by(data.len().div_ceil(ITEMS).max(1)) {
         let mut add = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        // A run that held out crops of pictures one by one cannot go on: others would be held out now.
+        if index + 1 < data.len() && data.source(index + 1) == data.source(index) {
+            add(1);
+        }
         match data.batch(&[Draw { epoch: 0, index }])?.values {
             Values::Levels(levels) => levels.into_iter().for_each(&mut add),
             Values::Real(values) => values.into_iter().flat_map(f64::to_le_bytes).for_each(&mut add),
@@ -238,12 +242,10 @@ impl<E: SpecScalar> Trainer<E> {
         events.check(data.as_ref(), model.event())?;
         settings.check_batch::<E>(model.event())?;
         let (items, fingerprint) = (data.len(), fingerprint(data.as_ref())?);
-        let held_out = settings.held_out(items);
-        let (train, validation, kept) = if held_out == 0 {
+        let (held, kept) = hold_out(data.as_ref(), &settings);
+        let (train, validation, kept) = if held.is_empty() {
             (data, None, None)
         } else {
-            let mut held = Shuffle { seed: settings.seed }.permutation(SPLIT_EPOCH, items);
-            let kept = held.split_off(held_out);
             let train: Arc<dyn Dataset> = Arc::new(Subset::new(data.clone(), kept.clone())?);
             let validation: Arc<dyn Dataset> = Arc::new(Subset::new(data, held)?);
             (train, Some(validation), Some(kept))
@@ -270,15 +272,14 @@ impl<E: SpecScalar> Trainer<E> {
         Ok(f(self))
     }
 
-    /// Runs `f` on as many threads as the settings say.
+    /// Runs `f` on as many threads as the settings say, or as many as there are.
     #[cfg(not(feature = "cuda"))]
     fn in_pool<R: Send>(&mut self, f: impl FnOnce(&mut Self) -> R + Send) -> Result<R>
     where
         Self: Send,
     {
         let Some(threads) = self.settings.threads else { return Ok(f(self)) };
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|e| TrainError::Threads(e.to_string()))?;
-        Ok(pool.install(|| f(self)))
+        on_threads(threads, || f(self))
     }
 
     /// Trains until all steps are made, validation stops improving, or `stop` is raised; in the last case the step that runs is finished first.
@@ -323,7 +324,7 @@ impl<E: SpecScalar> Trainer<E> {
     fn steps(&mut self, observer: &mut (dyn Observer<E> + Send), stop: &AtomicBool) -> Result<Ending> {
         let mut order = TrainOrder::new(Shuffle { seed: self.settings.seed }, self.train.len(), self.settings.batch)?;
         order.seek(self.optimiser.steps());
-        let mut batches = Loader::new(self.train.clone(), order, READ_AHEAD)?;
+        let mut batches = Loader::new(self.train.clone(), order, READ_AHEAD);
         let mut gradients = Gradients::zeros(&self.model);
         while self.optimiser.steps() < self.settings.steps {
             if self.is_stale() {
@@ -474,6 +475,11 @@ impl<E: SpecScalar> Trainer<E> {
     /// The best validation so far.
     pub fn best(&self) -> Option<&Best<E>> {
         self.best.as_ref()
+    }
+
+    /// Number of items that are held out for validation.
+    pub fn held_out(&self) -> usize {
+        self.validation.as_ref().map_or(0, |validation| validation.len())
     }
 
     /// The optimiser.

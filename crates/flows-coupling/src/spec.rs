@@ -9,7 +9,7 @@
 //! ```
 
 use crate::{Additive, Affine, Conditioner, Coupling, RationalQuadratic, Split};
-use flow_api::spec::{BuildRowFlow, BuildScope, SpecError, SpecScalar};
+use flow_api::spec::{BuildRowFlow, BuildScope, Cost, SpecError, SpecScalar};
 use flow_api::{FlowError, RowFlow, register_row_flow};
 use flow_nets::Activation;
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,13 @@ macro_rules! coupling_spec {
                     Err(FlowError::Setting { field, expected, got, .. }) => Err(named.field_error(field, expected, got)),
                     Err(other) => Err(other.into()),
                 }
+            }
+
+            fn cost(&self, dim: usize) -> Cost {
+                // Two linear layers a block, between the first and the last.
+                let half = dim / 2;
+                let hidden_layers = self.blocks.saturating_mul(2).saturating_add(1);
+                Cost::of_numbers(Cost::weights(half, self.hidden, hidden_layers, half))
             }
         }
     };

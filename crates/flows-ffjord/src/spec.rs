@@ -15,7 +15,7 @@ use crate::flow::{ContinuousFlow, setting};
 use crate::objective::Regularisation;
 use crate::ode::{OdeError, Solver, Steps};
 use crate::trace::{Hutchinson, Trace};
-use flow_api::spec::{BuildRowFlow, BuildScope, MAX_SIZE, SpecError, SpecScalar, size_range};
+use flow_api::spec::{BuildRowFlow, BuildScope, Cost, MAX_SIZE, SpecError, SpecScalar, size_range};
 use flow_api::{FlowError, Result, RowFlow, Scalar, register_row_flow};
 use serde::{Deserialize, Serialize};
 
@@ -162,5 +162,9 @@ impl BuildRowFlow for Ffjord {
             Err(FlowError::Setting { field, expected, got, .. }) => Err(scope.child("Ffjord").field_error(field, expected, got)),
             Err(other) => Err(other.into()),
         }
+    }
+
+    fn cost(&self, dim: usize) -> Cost {
+        Cost::of_numbers(Cost::weights(dim, self.hidden, self.layers, dim))
     }
 }

@@ -12,8 +12,8 @@ use crate::estimator::{Estimator, Roulette};
 use crate::flow::{ResidualFlow, setting};
 use crate::inverse::FixedPoint;
 use crate::network::Activation;
-use crate::spectral::PowerIteration;
-use flow_api::spec::{BuildRowFlow, BuildScope, MAX_SIZE, SpecError, SpecScalar, size_range};
+use crate::spectral::{AT_CREATION, PowerIteration, VECTORS};
+use flow_api::spec::{BuildRowFlow, BuildScope, Cost, MAX_SIZE, SpecError, SpecScalar, size_range};
 use flow_api::{FlowError, Result, RowFlow, register_row_flow};
 use serde::{Deserialize, Serialize};
 
@@ -92,5 +92,13 @@ impl BuildRowFlow for Residual {
             Err(FlowError::Setting { field, expected, got, .. }) => Err(scope.child("Residual").field_error(field, expected, got)),
             Err(other) => Err(other.into()),
         }
+    }
+
+    fn cost(&self, dim: usize) -> Cost {
+        let numbers = Cost::weights(dim, self.hidden, self.layers.saturating_sub(1), dim);
+        let iterations = self.power_iteration.iterations.clamp(AT_CREATION, MAX_SIZE);
+        // Every vector goes through the weights and back.
+        let preparation = numbers.saturating_mul(2 * VECTORS).saturating_mul(iterations);
+        Cost { preparation, ..Cost::of_numbers(numbers) }
     }
 }

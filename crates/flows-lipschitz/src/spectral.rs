@@ -30,10 +30,10 @@ impl Default for PowerIteration {
 pub(crate) struct BadWeight(pub(crate) f64);
 
 /// Iterations at creation, at the least: weights that nothing is known of.
-const AT_CREATION: usize = 200;
+pub(crate) const AT_CREATION: usize = 200;
 
 /// Vectors that are iterated side by side.
-const VECTORS: usize = 4;
+pub(crate) const VECTORS: usize = 4;
 
 /// The largest singular value σ of a weight W (out × in), by a power iteration that goes on from one set of weights to the next.
 ///

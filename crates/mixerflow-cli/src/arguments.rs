@@ -126,6 +126,9 @@ pub(crate) struct Inspect {
     /// Override a field of the spec, such as `layers=8` or `channel.AffineCoupling.hidden=64`
     #[arg(long, value_name = "PATH=VALUE")]
     pub(crate) set: Vec<String>,
+    /// Measure the memory of training steps however long that takes; without it, what takes longer than a moment is left out
+    #[arg(long)]
+    pub(crate) measure: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -11,8 +11,16 @@ static RAISED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 /// A flag that the first interrupt raises.
 pub(crate) fn flag() -> Result<Arc<AtomicBool>> {
     let raised = RAISED.get_or_init(Arc::default).clone();
-    ctrlc::set_handler(stop)?;
+    match ctrlc::set_handler(stop) {
+        Err(ctrlc::Error::System(error)) => told(&error),
+        taken => taken?,
+    }
     Ok(raised)
+}
+
+/// A run goes on without a thread that waits for signals.
+fn told(error: &std::io::Error) {
+    tracing::warn!("no thread to wait for signals ({error}): one ends the program at once, and a run goes on from its last checkpoint");
 }
 
 fn stop() {
@@ -31,11 +39,16 @@ pub(crate) fn take_termination() -> Result<()> {
     let mut signals = nix::sys::signal::SigSet::empty();
     signals.add(nix::sys::signal::Signal::SIGTERM);
     signals.thread_block()?;
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+    let wait = move || {
         while signals.wait().is_ok() {
             stop();
         }
-    })?;
+    };
+    if let Err(error) = std::thread::Builder::new().name("signals".to_owned()).spawn(wait) {
+        // The signal ends the program again, as it does where nobody takes it.
+        signals.thread_unblock()?;
+        told(&error);
+    }
     Ok(())
 }
 

@@ -35,13 +35,12 @@ fn main() -> ExitCode {
     let Arguments { command, threads, verbose } = Arguments::parse();
     let threads = threads.map(usize::from);
     let run = || -> Result<ExitCode> {
+        logging::start(verbose)?;
         if matches!(command, Command::Train(_) | Command::Compare(_)) {
             interrupt::take_termination()?;
         }
-        if let Some(threads) = threads {
-            rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
-        }
-        logging::start(verbose)?;
+        let (set, threads_there) = (flow_kernels::simd::instruction_set()?, flow_train::start_threads(threads)?);
+        tracing::debug!("{threads_there} threads, instruction set {set}");
         match command {
             Command::Train(arguments) => return commands::train::run(&arguments, threads),
             Command::Compare(arguments) => return commands::compare::run(&arguments, threads),

@@ -2,7 +2,8 @@
 
 use crate::{ImageShape, Patches, Side, Skeleton};
 use flow_api::spec::{
-    BaseSpec, BuildModel, BuildScope, EventShape, FlowSpec, LuLinear, Model, Order, Preprocessing, Spec, SpecError, SpecScalar, build_flows,
+    BaseSpec, BuildModel, BuildScope, Cost, EventShape, FlowSpec, LuLinear, MAX_LAYERS, Model, Order, Preprocessing, Spec, SpecError,
+    SpecScalar, build_flows,
 };
 use flow_api::{RowView, parallel, register_model};
 use serde::{Deserialize, Serialize};
@@ -124,5 +125,24 @@ impl BuildModel for MixerFlow {
 
     fn event(&self) -> Option<EventShape> {
         self.image.map(|(channels, height, width)| EventShape::Image { channels, height, width })
+    }
+
+    fn cost(&self, event: EventShape) -> Cost {
+        // What cannot be cut into patches is refused when it is built.
+        let EventShape::Image { channels, height, width } = event else { return Cost::default() };
+        if self.layers > MAX_LAYERS {
+            return Cost::default();
+        }
+        let patch = self.patch.max(1);
+        let channel = channels.saturating_mul(patch.saturating_mul(patch)).min(event.len());
+        let layers =
+            |patches: usize, count: usize| Cost::of_flows(&self.channel, channel).and(Cost::of_flows(&self.patches, patches)).times(count);
+        let shifted = self.shift.map_or(0, |shift| self.layers / shift.every.max(1));
+        // A frame takes one patch off each side.
+        let (down, across) = (height / patch, width / patch);
+        let inner = down.saturating_sub(1).max(1) * across.saturating_sub(1).max(1);
+        let base = Cost { numbers: self.base.numbers(event.len()), ..Cost::default() };
+        let pixel = Cost::of_flows(&self.pixel, channels);
+        layers(down * across, self.layers - shifted).and(layers(inner, shifted)).and(pixel).and(base)
     }
 }

@@ -1,9 +1,10 @@
 //! From specs to models.
 
+use super::cost::Cost;
 use super::model::{EventShape, Model};
 use super::preprocessing::Preprocessing;
 use super::{Spec, SpecError};
-use crate::{DefaultDevice, FlowDevice, Result, RowFlow, Scalar, parameter_count};
+use crate::{DefaultDevice, Entry, FlowDevice, Module, Result, RowFlow, Scalar, visit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,9 +13,6 @@ pub const MAX_SIZE: usize = 1 << 14;
 
 /// The most layers that a spec can ask for.
 pub const MAX_LAYERS: usize = 1 << 11;
-
-/// The most parameters that a spec's model can have: with gradients and moments 8 GiB in f32.
-pub const MAX_PARAMETERS: usize = 1 << 29;
 
 /// The most weights that one network of a spec can have: with layers and widths of up to [`MAX_SIZE`] each, there could be more than any memory holds.
 pub const MAX_WEIGHTS: usize = 1 << 28;
@@ -35,14 +33,14 @@ pub struct BuildScope<D> {
     path: String,
     /// How many flows stand before this one in its list, counted over layers: couplings alternate by it.
     index: usize,
-    /// Parameters of the flows that were built so far, while a whole model is built.
-    parameters: Option<Arc<AtomicUsize>>,
+    /// Numbers that the flows hold that were built so far, while a whole model is built.
+    numbers: Option<Arc<AtomicUsize>>,
 }
 
 impl<D: Clone> BuildScope<D> {
     /// The root of a model.
     pub fn new(device: D, seed: u64) -> Self {
-        Self { device, seed, path: String::new(), index: 0, parameters: None }
+        Self { device, seed, path: String::new(), index: 0, numbers: None }
     }
 
     /// The scope of a part.
@@ -100,12 +98,12 @@ impl<D: Clone> BuildScope<D> {
         if (1..=MAX_LAYERS).contains(&value) { Ok(value) } else { Err(self.field_error(field, format!("1 to {MAX_LAYERS}"), value)) }
     }
 
-    /// The same with a count of parameters of its own.
+    /// The same with a count of numbers of its own.
     fn of_model(&self) -> Self {
-        Self { parameters: Some(Arc::default()), ..self.clone() }
+        Self { numbers: Some(Arc::default()), ..self.clone() }
     }
 
-    /// Builds a flow and counts its parameters. Its parts are built in a scope that counts for itself, so that nothing is counted twice, however many threads build flows.
+    /// Builds a flow and counts the numbers that it holds, which a spec from elsewhere may not have told. Its parts are built in a scope that counts for itself, so that nothing is counted twice, however many threads build flows.
     fn counted<E: Scalar>(
         &self,
         build: impl FnOnce(&Self) -> Result<Box<dyn RowFlow<E, D>>, SpecError>,
@@ -114,9 +112,9 @@ impl<D: Clone> BuildScope<D> {
         D: FlowDevice<E>,
     {
         let flow = build(&self.of_model())?;
-        let own = parameter_count(&flow);
-        let all = own + self.parameters.as_deref().map_or(0, |so_far| so_far.fetch_add(own, Ordering::Relaxed));
-        if all <= MAX_PARAMETERS { Ok(flow) } else { Err(self.field_error("parameters", format!("at most {MAX_PARAMETERS} in all"), all)) }
+        let own = numbers_held(&flow);
+        let all = own + self.numbers.as_deref().map_or(0, |so_far| so_far.fetch_add(own, Ordering::Relaxed));
+        self.affordable(Cost::of_numbers(all)).map(|()| flow)
     }
 
     /// Checks that a number is finite and greater than zero.
@@ -126,6 +124,19 @@ impl<D: Clone> BuildScope<D> {
     pub fn positive(&self, field: &'static str, value: f64) -> Result<f64, SpecError> {
         if value.is_finite() && value > 0.0 { Ok(value) } else { Err(self.field_error(field, "a finite number greater than 0", value)) }
     }
+}
+
+/// Parameters and other state.
+pub(super) fn numbers_held<E: Scalar>(module: &(impl Module<E> + ?Sized)) -> usize {
+    let mut count = 0;
+    visit(module, |_, entry| {
+        count += match entry {
+            Entry::Parameter { values, .. } | Entry::Reals(values) => values.len(),
+            Entry::Indices(values) => values.len(),
+            Entry::Flag(_) => 1,
+        }
+    });
+    count
 }
 
 /// A number type that specs build models in: `f32` or `f64`.
@@ -162,6 +173,7 @@ macro_rules! spec_scalar {
                 if event.len() > MAX_EVENT {
                     return Err(SpecError::Event { path: spec.kind().to_owned(), expected: "at most 67,108,864 numbers", got: event.to_string() });
                 }
+                scope.child("bijector").affordable(spec.cost(event))?;
                 Ok(spec.$model(event, &scope.of_model())?.with_preprocessing(spec.preprocessing()))
             }
         }
@@ -213,6 +225,12 @@ pub trait BuildRowFlow {
     /// # Errors
     /// [`SpecError::Field`] for values that no flow can be built with.
     fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError>;
+
+    /// What the flow on R^dim will cost at the least, for any fields: it is asked before the flow is built, and before the fields are checked.
+    fn cost(&self, dim: usize) -> Cost {
+        let _ = dim;
+        Cost::of_numbers(0)
+    }
 }
 
 /// A row flow that a spec can name.
@@ -222,6 +240,8 @@ pub trait BuildRowFlow {
 pub trait RowFlowSpec: erased_serde::Serialize + std::fmt::Debug + Send + Sync {
     /// Name of the kind, as in RON.
     fn kind(&self) -> &'static str;
+    /// What it costs on R^dim.
+    fn cost(&self, dim: usize) -> Cost;
     /// Builds it in f32.
     ///
     /// # Errors
@@ -246,6 +266,9 @@ macro_rules! register_row_flow {
         impl $crate::spec::RowFlowSpec for $spec {
             fn kind(&self) -> &'static str {
                 stringify!($spec)
+            }
+            fn cost(&self, dim: usize) -> $crate::spec::Cost {
+                $crate::spec::BuildRowFlow::cost(self, dim)
             }
             fn row_flow_f32(
                 &self,
@@ -276,6 +299,12 @@ pub trait BuildModel {
     /// [`SpecError`] for data or fields that no model can be built for.
     fn build<E: SpecScalar>(&self, event: EventShape, scope: &BuildScope<E::Device>) -> Result<Model<E>, SpecError>;
 
+    /// What the model will cost at the least, for any fields; as [`BuildRowFlow::cost`].
+    fn cost(&self, event: EventShape) -> Cost {
+        let _ = event;
+        Cost::default()
+    }
+
     /// The shape of events that the spec itself states, if it does.
     fn event(&self) -> Option<EventShape> {
         None
@@ -294,6 +323,8 @@ pub trait BuildModel {
 pub trait ModelSpec: erased_serde::Serialize + std::fmt::Debug + Send + Sync {
     /// Name of the kind, as in RON.
     fn kind(&self) -> &'static str;
+    /// What it costs for events of this shape.
+    fn cost(&self, event: EventShape) -> Cost;
     /// The shape of events that the spec itself states, if it does.
     fn event(&self) -> Option<EventShape>;
     /// What happens to data before the model sees them.
@@ -346,6 +377,9 @@ macro_rules! register_model {
             fn kind(&self) -> &'static str {
                 stringify!($spec)
             }
+            fn cost(&self, event: $crate::spec::EventShape) -> $crate::spec::Cost {
+                $crate::spec::BuildModel::cost(self, event)
+            }
             fn event(&self) -> Option<$crate::spec::EventShape> {
                 $crate::spec::BuildModel::event(self)
             }
@@ -376,21 +410,24 @@ macro_rules! register_model {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{FlowSpec, from_ron};
+    use crate::spec::{FlowSpec, MAX_NUMBERS, from_ron};
 
     #[test]
-    fn parameters_are_counted_over_the_model() {
+    fn numbers_are_counted_over_the_model() {
         let spec: FlowSpec = from_ron("LuLinear()").unwrap();
         let root = BuildScope::new(DefaultDevice::default(), 1);
         let scope = root.of_model();
         let build =
-            |scope: &BuildScope<DefaultDevice>| f32::row_flow(spec.0.as_ref(), 4, &scope.child("flow")).map(|flow| parameter_count(&flow));
+            |scope: &BuildScope<DefaultDevice>| f32::row_flow(spec.0.as_ref(), 4, &scope.child("flow")).map(|flow| numbers_held(&flow));
         let one = build(&scope).unwrap();
         assert_eq!(build(&scope).unwrap(), one);
-        let count = scope.parameters.as_deref().unwrap();
+        let count = scope.numbers.as_deref().unwrap();
         assert_eq!(count.load(Ordering::Relaxed), 2 * one);
-        count.store(MAX_PARAMETERS - one + 1, Ordering::Relaxed);
-        assert_eq!(build(&scope).unwrap_err().to_string(), "flow: parameters: expected at most 536870912 in all, got 536870913");
+        count.store(MAX_NUMBERS - one + 1, Ordering::Relaxed);
+        assert_eq!(
+            build(&scope).unwrap_err().to_string(),
+            "flow: numbers: expected at most 536870912 in all, parameters and other state, got 536870913"
+        );
         // None is lost where two are built at the same time.
         let (scope, both) = (root.of_model(), std::sync::Barrier::new(2));
         let wait_and_build = || {
@@ -401,7 +438,7 @@ mod tests {
             drop(scope.counted(build));
         };
         std::thread::scope(|threads| [0, 1].map(|_| drop(threads.spawn(wait_and_build))));
-        assert_eq!(scope.parameters.as_deref().unwrap().load(Ordering::Relaxed), 2 * one);
+        assert_eq!(scope.numbers.as_deref().unwrap().load(Ordering::Relaxed), 2 * one);
         // Others, of the same scope too, begin at nothing.
         assert!(build(&scope.of_model()).is_ok() && build(&root).is_ok());
     }

@@ -1,6 +1,6 @@
 //! Specs of the bijectors that belong to no family, of base densities, and of lists of flows.
 
-use super::{BuildRowFlow, BuildScope, FlowSpec, SpecError, SpecScalar};
+use super::{BuildRowFlow, BuildScope, Cost, FlowSpec, MAX_SIZE, SpecError, SpecScalar};
 use crate::{BaseDensity, DiagonalNormal, RowChain, RowFlow, StandardNormal, layers, register_row_flow};
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,10 @@ register_row_flow!(ActNorm);
 impl BuildRowFlow for ActNorm {
     fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError> {
         Ok(Box::new(layers::ActNorm::new(dim, scope.device())))
+    }
+
+    fn cost(&self, dim: usize) -> Cost {
+        Cost::of_numbers(dim.saturating_mul(2))
     }
 }
 
@@ -47,6 +51,11 @@ impl BuildRowFlow for LuLinear {
             Order::Random => linear.with_random_permutation(scope.seed()),
         }))
     }
+
+    fn cost(&self, dim: usize) -> Cost {
+        // Larger ones are refused for themselves.
+        Cost::of_numbers(if dim > MAX_SIZE { 0 } else { dim * dim })
+    }
 }
 
 /// [`layers::Permutation`]: a fixed order of the features.
@@ -66,6 +75,10 @@ impl BuildRowFlow for Permutation {
             Order::Reverse => layers::Permutation::reverse(dim, device),
             Order::Random => layers::Permutation::random(dim, scope.seed(), device),
         }))
+    }
+
+    fn cost(&self, dim: usize) -> Cost {
+        Cost::of_numbers(dim)
     }
 }
 
@@ -104,6 +117,14 @@ pub enum BaseSpec {
 }
 
 impl BaseSpec {
+    /// Numbers that the density on R^dim holds.
+    pub fn numbers(self, dim: usize) -> usize {
+        match self {
+            Self::StandardNormal => 0,
+            Self::DiagonalNormal => dim.saturating_mul(2),
+        }
+    }
+
     /// Builds the density on R^dim.
     pub fn build<E: SpecScalar>(self, dim: usize, device: &E::Device) -> Box<dyn BaseDensity<E>> {
         match self {

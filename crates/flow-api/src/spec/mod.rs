@@ -5,6 +5,7 @@
 //! spec file can name it.
 
 mod build;
+mod cost;
 mod edit;
 mod error;
 mod flows;
@@ -14,9 +15,9 @@ mod ron_text;
 mod vector;
 
 pub use build::{
-    BuildModel, BuildRowFlow, BuildScope, MAX_EVENT, MAX_LAYERS, MAX_PARAMETERS, MAX_SIZE, MAX_WEIGHTS, ModelSpec, RowFlowSpec, SpecScalar,
-    size_range,
+    BuildModel, BuildRowFlow, BuildScope, MAX_EVENT, MAX_LAYERS, MAX_SIZE, MAX_WEIGHTS, ModelSpec, RowFlowSpec, SpecScalar, size_range,
 };
+pub use cost::{Cost, MAX_FLOWS, MAX_NUMBERS, MAX_PREPARATION};
 pub use edit::set_field;
 pub use error::SpecError;
 pub use flows::{ActNorm, BaseSpec, LuLinear, Order, Permutation, build_flows};

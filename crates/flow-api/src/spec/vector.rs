@@ -1,6 +1,8 @@
 //! A flow on vectors: row flows one after the other.
 
-use super::{BaseSpec, BuildModel, BuildScope, EventShape, FlowSpec, Model, Preprocessing, SpecError, SpecScalar, build_flows};
+use super::{
+    BaseSpec, BuildModel, BuildScope, Cost, EventShape, FlowSpec, MAX_LAYERS, Model, Preprocessing, SpecError, SpecScalar, build_flows,
+};
 use crate::{Rows, register_model};
 use serde::{Deserialize, Serialize};
 
@@ -49,5 +51,14 @@ impl BuildModel for VectorFlow {
 
     fn preprocessing(&self) -> Preprocessing {
         self.preprocessing
+    }
+
+    fn cost(&self, event: EventShape) -> Cost {
+        if self.repeat > MAX_LAYERS {
+            // It is refused for itself.
+            return Cost::default();
+        }
+        let base = Cost { numbers: self.base.numbers(event.len()), ..Cost::default() };
+        Cost::of_flows(&self.flows, event.len()).times(self.repeat).and(base)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{DataError, InMemory, ItemShape, Labels, MAX_ARRAY_BYTES, Result, Split, SplitRule, Values};
+use super::{DataError, InMemory, ItemShape, Labels, Result, Split, SplitRule, Values, read_limit};
 
 /// Where the channels of a four-axis picture array stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,16 +63,15 @@ pub struct Array {
 }
 
 impl Array {
-    /// Bytes of an array of this shape, if it is not too large to be read; `path` names it in errors.
+    /// Bytes in the file of an array of this shape, if it is not too large to be held; `path` names it in errors.
     pub(super) fn size(path: &Path, shape: &[u64], element: Element) -> Result<u64> {
-        let bytes = shape.iter().try_fold(element.bytes(), |all, &s| all.checked_mul(s));
+        let limit = read_limit();
+        let bytes = |each| shape.iter().try_fold(each, |all: u64, &s| all.checked_mul(s));
+        // Bytes stay bytes, other numbers become words.
+        let held = bytes(if matches!(element, Element::U8) { 1 } else { 8 });
         // A zero makes the product small however large the other sizes are.
-        let fits = shape.iter().all(|&s| s <= MAX_ARRAY_BYTES && usize::try_from(s).is_ok());
-        bytes.filter(|&b| fits && b <= MAX_ARRAY_BYTES).ok_or_else(|| DataError::TooLarge {
-            path: path.to_owned(),
-            sizes: shape.to_vec(),
-            limit: MAX_ARRAY_BYTES,
-        })
+        let fits = shape.iter().all(|&s| s <= limit && usize::try_from(s).is_ok()) && held.is_some_and(|held| held <= limit);
+        bytes(element.bytes()).filter(|_| fits).ok_or_else(|| DataError::TooLarge { path: path.to_owned(), sizes: shape.to_vec(), limit })
     }
 
     /// Decodes `raw`, whose length is [`Array::size`].

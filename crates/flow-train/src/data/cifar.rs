@@ -8,7 +8,8 @@ use std::sync::Arc;
 use image::{ColorType, ImageDecoder, ImageFormat, ImageReader};
 
 use super::array::planes_apart;
-use super::{DataError, InMemory, ItemShape, Labels, Result, Split, SplitRule, Values};
+use super::limits::Bounded;
+use super::{DataError, InMemory, ItemShape, Labels, Result, Split, SplitRule, Values, read_limit};
 
 const CLASSES: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 const CHANNELS: usize = 3;
@@ -44,6 +45,14 @@ pub fn open(dir: &Path) -> Result<Split> {
     Split::new(Arc::new(train), Arc::new(test), SplitRule::Fixed)
 }
 
+/// Files of a part of the set, which are held all at once.
+const FILES: u64 = 5;
+
+/// A file of records or labels.
+fn open_records(path: &Path) -> Result<Bounded<BufReader<File>>> {
+    Ok(Bounded::new(open_file(path)?, read_limit() / FILES))
+}
+
 fn open_file(path: &Path) -> Result<BufReader<File>> {
     match File::open(path) {
         Ok(file) => Ok(BufReader::new(file)),
@@ -55,7 +64,7 @@ fn records(dir: &Path, names: &[String]) -> Result<InMemory> {
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     for name in names {
         let path = dir.join(format!("{name}.bin"));
-        read_records(&path, open_file(&path)?, &mut pixels, &mut labels)?;
+        read_records(&path, open_records(&path)?, &mut pixels, &mut labels)?;
     }
     in_memory(dir, pixels, labels)
 }
@@ -67,7 +76,7 @@ fn strips(dir: &Path, names: &[String], labels: &str) -> Result<InMemory> {
         read_strip(&path, open_file(&path)?, &mut pixels)?;
     }
     let labels = dir.join(labels);
-    let of_items = read_labels(&labels, open_file(&labels)?)?;
+    let of_items = read_labels(&labels, open_records(&labels)?)?;
     in_memory(&labels, pixels, of_items)
 }
 

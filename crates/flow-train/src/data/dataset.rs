@@ -122,7 +122,15 @@ pub trait Dataset: Debug + Send + Sync {
         None
     }
 
+    /// Number of what an item was cut from: items of one source are not independent. Crops of one picture have one source, other items each
+    /// have their own.
+    fn source(&self, index: usize) -> usize {
+        index
+    }
+
     /// The drawn items: a pure function of the seed that the set was opened with and of `draws`.
+    ///
+    /// An item of a given epoch is one fixed thing. Evaluation draws every item in epoch 0.
     ///
     /// # Shapes
     /// `values`: `[draws.len(), shape…]`; `labels`: `[draws.len()]`.
@@ -179,6 +187,11 @@ impl Dataset for Subset {
 
     fn item_name(&self, index: usize) -> Option<String> {
         self.of.item_name(*self.items.get(index)?)
+    }
+
+    /// Numbered as in the whole set.
+    fn source(&self, index: usize) -> usize {
+        self.items.get(index).map_or(index, |&item| self.of.source(item))
     }
 
     /// The `draws` of the batch are numbered as in this subset.

@@ -71,8 +71,8 @@ pub enum DataError {
         /// The file or folder.
         path: PathBuf,
     },
-    /// The sizes in a header multiply to more than an array may have ([`MAX_ARRAY_BYTES`](super::MAX_ARRAY_BYTES)).
-    #[error("{}: sizes {sizes:?} are more than {limit} bytes", path.display())]
+    /// The sizes in a header multiply to more than an array may take in memory ([`read_limit`](super::read_limit)).
+    #[error("{}: sizes {sizes:?} are more than {limit} bytes, which are what the memory at hand has room for", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -226,7 +226,4 @@ pub enum DataError {
         /// Its length.
         got: usize,
     },
-    /// The system gave no thread to read ahead.
-    #[error("no thread to load data: {0}")]
-    Thread(std::io::Error),
 }

@@ -22,7 +22,7 @@ pub enum Crop {
     None,
     /// The middle `size`×`size` pixels.
     Center,
-    /// `size`×`size` pixels anywhere, drawn anew in every epoch; in the test part the same in every epoch.
+    /// `size`×`size` pixels anywhere, drawn anew in every epoch of training; evaluation sees those of epoch 0, and the test part has no others.
     Random,
 }
 
@@ -342,6 +342,10 @@ impl Dataset for Pictures {
 
     fn item_name(&self, index: usize) -> Option<String> {
         Some(self.files.get(index / self.crops)?.path.display().to_string())
+    }
+
+    fn source(&self, index: usize) -> usize {
+        index / self.crops
     }
 
     fn batch(&self, draws: &[Draw]) -> Result<Batch> {

@@ -25,6 +25,7 @@ mod digits;
 mod error;
 pub mod idx;
 mod images;
+mod limits;
 mod loader;
 mod memory;
 pub mod npy;
@@ -43,6 +44,7 @@ pub use dequantise::{Dequantiser, bits_per_dim};
 pub use digits::digits;
 pub use error::{DataError, Result};
 pub use images::{Crop, ImageFolder};
+pub use limits::read_limit;
 pub use loader::Loader;
 pub use memory::{InMemory, Labels};
 pub use order::{Shuffle, TrainOrder, each_once};
@@ -50,20 +52,21 @@ pub use source::{Arrays, DataSource};
 pub use table::LabelColumn;
 pub use toy::{Toy, ToyKind};
 
-/// The most bytes that one array read into memory may have after decompression (16 GiB).
+/// The most bytes that one array read into memory may have after decompression, however much memory is at hand (16 GiB); where less is, it is [`read_limit`].
 ///
 /// Memory grows with the bytes really read, never with what a header claims; this bounds what a compressed file can blow up to.
 /// A set of pictures larger than memory is read as a folder, which streams.
 pub const MAX_ARRAY_BYTES: u64 = 1 << 34;
 
-/// The most events of `dims` numbers that fit into [`MAX_ARRAY_BYTES`]: what a batch, or a number of samples, may be.
+/// The most events of `dims` numbers that fit into [`read_limit`] bytes: what a batch, or a number of samples, may be.
 ///
 /// ```
-/// assert_eq!(flow_train::data::most_items::<f32>(1 << 10), 1 << 22);
+/// let most = flow_train::data::most_items::<f32>(1 << 10);
+/// assert!(most <= 1 << 22, "16 GiB of events of 4 KiB");
 /// ```
 pub fn most_items<E>(dims: usize) -> usize {
     let bytes = (dims as u64).saturating_mul(size_of::<E>() as u64).max(1);
-    usize::try_from(MAX_ARRAY_BYTES / bytes).unwrap_or(usize::MAX).clamp(1, MAX_ITEMS)
+    usize::try_from(read_limit() / bytes).unwrap_or(usize::MAX).clamp(1, MAX_ITEMS)
 }
 
 /// The most items of an epoch of generated points or of crops, and of a batch: their order is held in memory.

@@ -303,18 +303,14 @@ mod tests {
                 npy("{'descr': '|u1', 'fortran_order': True, 'shape': (1, 1)}", &[1]),
                 "a.npy: fortran_order: expected False; save numpy.ascontiguousarray of it, got True",
             ),
-            (
-                "overflow",
-                npy(&dict("<f8", "4294967296, 4294967296"), &[]),
-                "a.npy: sizes [4294967296, 4294967296] are more than 17179869184 bytes",
-            ),
+            ("overflow", npy(&dict("<f8", "4294967296, 4294967296"), &[]), "a.npy: sizes [4294967296, 4294967296] are more than"),
             ("a little too large", npy(&dict("|u1", "131072, 131073"), &[]), "a.npy: sizes [131072, 131073] are more than"),
             (
                 "overflow hidden by 0",
                 npy(&dict("|u1", "18446744073709551615, 0"), &[]),
                 "a.npy: sizes [18446744073709551615, 0] are more than",
             ),
-            ("lying", npy(&dict("<f8", "1000000, 1000"), &[1, 2]), "a.npy: cut off: expected 8000000000 bytes of data, got 2"),
+            ("lying", npy(&dict("<f8", "1000, 1000"), &[1, 2]), "a.npy: cut off: expected 8000000 bytes of data, got 2"),
             ("trailing", npy(&dict("|u1", "1,"), &[1, 2]), "a.npy: more bytes follow the 1 bytes of data"),
         ];
         for (case, bytes, message) in cases {

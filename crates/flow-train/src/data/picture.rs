@@ -8,10 +8,17 @@ use image::imageops::FilterType;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader};
 
-use super::{DataError, Result};
+use super::limits::Room;
+use super::{DataError, Result, read_limit};
 
 /// The most bytes of one decoded picture (512 MiB).
 const MAX_BYTES: u64 = 1 << 29;
+
+/// Forms that a picture has at a time, at the most: as it was decoded, over white, and scaled or turned.
+const FORMS: u64 = 3;
+
+/// What all threads decode at the same time.
+static DECODED: Room = Room::new();
 
 /// What is done to a picture after decoding.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +40,7 @@ impl Prepare {
     /// Decodes and prepares a file.
     pub(super) fn read(self, path: &Path) -> Result<Picture> {
         let (decoder, orientation) = decoder(path)?;
+        let _room = DECODED.take(decoder.total_bytes().saturating_mul(FORMS), read_limit());
         let mut image = DynamicImage::from_decoder(decoder).map_err(|e| broken(path, &e))?;
         image.apply_orientation(orientation);
         if image.color().has_alpha() {

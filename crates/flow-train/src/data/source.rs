@@ -1,15 +1,17 @@
 //! Sources of data as one line of text.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::{Bounded, read_file};
 use super::{
-    Crop, DataError, ImageFolder, LabelColumn, Layout, Result, Split, SplitRule, Toy, ToyKind, cifar, digits, idx, npy, npz, table, tensors,
+    Crop, DataError, ImageFolder, LabelColumn, Layout, Result, Split, SplitRule, Toy, ToyKind, cifar, digits, idx, npy, npz, read_limit,
+    table, tensors,
 };
 
 /// A source of data: what `--data` takes and what a checkpoint remembers.
@@ -137,14 +139,21 @@ impl DataSource {
             }
             Self::Safetensors(arrays) => {
                 let Arrays { file, x, y, layout } = arrays;
-                let bytes = fs::read(file).map_err(|source| DataError::Io { path: file.clone(), source })?;
+                let bytes = read_file(file)?;
                 let labels = y.as_deref().map(|y| tensors::read(file, &bytes, y)).transpose()?;
                 tensors::read(file, &bytes, x)?.into_dataset(file, *layout, labels)?.parts(&every_tenth)
             }
-            Self::Csv { file, label, header } => table::read(file, open(file)?, *label, *header)?.parts(&every_tenth),
+            Self::Csv { file, label, header } => table::read(file, open_table(file)?, *label, *header)?.parts(&every_tenth),
             Self::Toy(toy) => toy.open(seed),
         }
     }
+}
+
+/// A text of numbers is shorter than the numbers.
+const TABLE_SHARE: u64 = 4;
+
+fn open_table(path: &Path) -> Result<Bounded<BufReader<File>>> {
+    Ok(Bounded::new(open(path)?, read_limit() / TABLE_SHARE))
 }
 
 fn open(path: &Path) -> Result<BufReader<File>> {
@@ -379,6 +388,7 @@ impl From<DataSource> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn one_item_can_be_scored_but_not_split() -> std::result::Result<(), Box<dyn std::error::Error>> {

@@ -7,7 +7,7 @@ use flow_api::{
     Bijector, Context, Cotangent, DefaultDevice, EntryMut, FlowDevice, FlowError, Gradients, Mapped, Mode, Module, Point, Pulled, Recorded,
     Scalar, StandardNormal, Taped, TapedBijector, module_fields, update,
 };
-use flow_train::data::{Dataset, InMemory, ItemShape, Values};
+use flow_train::data::{Crop, Dataset, ImageFolder, InMemory, ItemShape, Values};
 use flow_train::{EvaluateOptions, Evaluation, Events, Settings, Silent, Trainer, evaluate, score};
 use std::collections::HashSet;
 use std::path::Path;
@@ -81,7 +81,7 @@ fn uniform_noise_under_a_uniform_density_gives_the_logarithm_of_the_levels() {
 fn means_over_items_and_over_draws_of_noise_have_their_standard_errors() {
     let model = standard_normal::<f64>(64);
     let digits = digits();
-    let pixels = digits.batch(&flow_train::data::each_once(200, 200, 0).next().unwrap()).unwrap().values;
+    let pixels = digits.batch(&flow_train::data::each_once(200, 200).next().unwrap()).unwrap().values;
     let data = InMemory::new(Path::new("digits"), pixels, ItemShape::Vector { dims: 64 }, Some(17), None).unwrap();
     let events = Events::new(&data, Preprocessing::default(), 1).unwrap();
     let of = |dequantisations| {
@@ -102,6 +102,55 @@ fn means_over_items_and_over_draws_of_noise_have_their_standard_errors() {
     let (of_two, of_eight) = (spread(2), spread(8));
     let ratio = of_two / of_eight;
     assert!((1.5..3.5).contains(&ratio), "half the error for four times the draws, got {ratio}");
+}
+
+/// Pictures of noise, from which several crops are drawn at random.
+fn crops(folder: &Path) -> Arc<dyn Dataset> {
+    for number in 0..4_u8 {
+        // Each picture has a brightness of its own.
+        let pixel = |x: u32, y: u32| image::Luma([number * 40 + u8::try_from((x * 7919 + y * 104_729) % 97).unwrap()]);
+        image::GrayImage::from_fn(40, 40, pixel).save(folder.join(format!("{number}.png"))).unwrap();
+    }
+    let options = ImageFolder { size: Some(4), crop: Crop::Random, crops: 25, grey: true, ..ImageFolder::new(folder) };
+    options.open(3).unwrap().train
+}
+
+/// A standard normal density of the crops.
+fn linear_mixer() -> Model<f64> {
+    let event = EventShape::Image { channels: 1, height: 4, width: 4 };
+    build("MixerFlow(patch: 2, layers: 1, channel: [LuLinear()], patches: [LuLinear()])", event, 1)
+}
+
+/// However often noise is drawn, it is drawn for the crops of epoch 0: the scores are those of the same windows held in memory.
+#[test]
+fn random_crops_stand_still_while_noise_is_averaged_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = crops(folder.path());
+    let batch = train.batch(&flow_train::data::each_once(train.len(), train.len()).next().unwrap()).unwrap();
+    let still = InMemory::new(Path::new("windows"), batch.values, train.shape(), train.levels(), None).unwrap();
+    let model = linear_mixer();
+    let options = EvaluateOptions { dequantisations: 16, likelihood_alone: true, batch: 33, ..EvaluateOptions::default() };
+    let scores = |data: &dyn Dataset| {
+        let events = Events::new(data, Preprocessing::default(), 1).unwrap();
+        score(&model, data, &events, &options).unwrap().log_likelihood
+    };
+    assert_eq!(scores(train.as_ref()), scores(&still));
+}
+
+/// Crops of one picture are alike: the error of their mean is that of a mean over pictures.
+#[test]
+fn the_standard_error_counts_pictures_and_not_crops() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = crops(folder.path());
+    let events = Events::new(train.as_ref(), Preprocessing::default(), 1).unwrap();
+    let options = EvaluateOptions { likelihood_alone: true, ..EvaluateOptions::default() };
+    let found = evaluate(&linear_mixer(), train.as_ref(), &events, &options).unwrap();
+    let scores = score(&linear_mixer(), train.as_ref(), &events, &options).unwrap().log_likelihood;
+    let means: Vec<f64> = scores.chunks(25).map(|of_picture| of_picture.iter().sum::<f64>() / 25.0).collect();
+    let mean = means.iter().sum::<f64>() / means.len() as f64;
+    let variance = means.iter().map(|m| (m - mean).powi(2)).sum::<f64>() / (means.len() - 1) as f64;
+    let expected = (variance / means.len() as f64).sqrt() / (16.0 * 2_f64.ln());
+    assert!((found.standard_error / expected - 1.0).abs() < 1e-9, "{} {expected}", found.standard_error);
 }
 
 #[test]

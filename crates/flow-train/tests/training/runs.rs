@@ -307,7 +307,12 @@ fn settings_and_data_that_do_not_fit_are_refused() {
     let conditional = Trainer::new(conditional, vectors(vec![0.0; 9], 3), of());
     assert!(text_of(conditional).starts_with("the model takes a condition of 2 numbers: conditional models cannot be trained"));
     let large = Trainer::new(flow(), vectors(vec![0.0; 9], 3), Settings { batch: usize::MAX, ..of() });
-    assert_eq!(text_of(large), "batch: expected at most 100000000 events of shape (3), got 18446744073709551615");
+    let most = flow_train::data::most_items::<f32>(3);
+    let text = text_of(large);
+    assert!(
+        most >= 1000 && text.starts_with("batch: expected at most ") && text.ends_with(" events of shape (3), got 18446744073709551615"),
+        "{text}"
+    );
     let normalised = || build::<f32>("VectorFlow(flows: [ActNorm()])", EventShape::Vector(2), 1);
     assert!(text_of(Trainer::new(normalised(), vectors(vec![0.5; 8], 2), of())).contains("feature 0 is constant"));
     assert!(text_of(Trainer::new(normalised(), vectors(vec![0.5; 2], 2), of())).contains("needs at least 2 rows, got 1"));
@@ -316,8 +321,11 @@ fn settings_and_data_that_do_not_fit_are_refused() {
 #[test]
 fn epochs_are_counted_in_steps_over_the_items_that_are_kept() {
     let settings = Settings { batch: 100, validation: 0.1, ..Settings::default() };
-    assert_eq!((settings.held_out(1500), settings.steps_of_epochs(1, 1500), settings.steps_of_epochs(3, 1500)), (150, 14, 41));
-    assert_eq!(Settings { batch: 1, validation: 0.0, ..settings }.steps_of_epochs(2, 7), 14);
+    let digits = digits();
+    let steps = |epochs| settings.steps_of_epochs(epochs, digits.as_ref());
+    assert_eq!((settings.held_out(1500), steps(1), steps(3)), (150, 14, 41));
+    let few = vectors(vec![0.0; 7], 1);
+    assert_eq!(Settings { batch: 1, validation: 0.0, ..settings }.steps_of_epochs(2, few.as_ref()), 14);
     // A small share of few items is one, unless no other is left.
     let held_out = |validation, items| Settings { validation, ..Settings::default() }.held_out(items);
     let cases = [(0.05, 19, 1), (0.05, 2, 1), (0.5, 1, 0), (0.5, 0, 0), (0.0, 19, 0), (0.5, 3, 1)];

@@ -11,4 +11,5 @@ pub(crate) mod plot;
 pub(crate) mod sample;
 pub(crate) mod score;
 mod sources;
+mod step_memory;
 pub(crate) mod train;

@@ -5,15 +5,25 @@ use crate::arguments::{Data, Part, Scoring, Training};
 use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron, set_field};
 use flow_train::data::{DataSource, Dataset, Split, most_items};
 use flow_train::{EvaluateOptions, Settings, checkpoint};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 /// What begins the path of a setting in `--set`.
 const SETTINGS: &str = "settings.";
 
+/// The longest spec that is read, in bytes.
+const MAX_SPEC: u64 = 1 << 20;
+
 /// Reads a spec and overrides fields.
 pub(super) fn spec(path: &Path, set: &[String]) -> Result<Spec<dyn ModelSpec>> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_SPEC + 1).read_to_string(&mut text));
+    read.map_err(|e| format!("{}: {e}", path.display()))?;
+    if text.len() as u64 > MAX_SPEC {
+        return Err(format!("{}: a spec of more than {MAX_SPEC} bytes", path.display()).into());
+    }
     let spec = from_ron(&text).map_err(|e| format!("{}:{e}", path.display()))?;
     pairs(set)?
         .into_iter()
@@ -54,9 +64,9 @@ impl Training {
         Ok(settings)
     }
 
-    /// The steps of `settings`, or those of as many epochs of `items` as the command line says.
-    pub(super) fn steps(&self, settings: &Settings, items: usize) -> u64 {
-        self.epochs.map_or(settings.steps, |epochs| settings.steps_of_epochs(epochs, items))
+    /// The steps of `settings`, or those of as many epochs of the data as the command line says.
+    pub(super) fn steps(&self, settings: &Settings, data: &dyn Dataset) -> u64 {
+        self.epochs.map_or(settings.steps, |epochs| settings.steps_of_epochs(epochs, data))
     }
 
     /// The settings of a new run, and its data: opened with the seed that a resumed run will open it with, wherever it was set.
@@ -66,7 +76,7 @@ impl Training {
         let default = default_settings();
         let mut settings = self.apply(default.clone(), threads)?;
         let split = open(data, settings.seed)?;
-        settings.steps = self.steps(&settings, split.train.len());
+        settings.steps = self.steps(&settings, split.train.as_ref());
         let by_length = (settings.steps / REPORTS).clamp(1, default.report_every);
         let set = self.set.iter().any(|set| set.starts_with("settings.report_every"));
         let report_every = self.report_every.unwrap_or(if set { settings.report_every } else { by_length });
@@ -121,7 +131,12 @@ impl Scoring {
 /// Checks that `count` of the model's events fit into memory; `option` is what asks for them.
 pub(super) fn fits(option: &str, count: usize, event: EventShape) -> Result<()> {
     let most = most_items::<f32>(event.len());
-    if count > most { Err(format!("{option}: expected at most {most} events of shape {event}, got {count}").into()) } else { Ok(()) }
+    if count > most {
+        let room = "which are what the memory at hand has room for";
+        Err(format!("{option}: expected at most {most} events of shape {event}, {room}, got {count}").into())
+    } else {
+        Ok(())
+    }
 }
 
 /// Opens the model of a run or of a checkpoint.

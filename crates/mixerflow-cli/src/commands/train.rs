@@ -69,7 +69,7 @@ fn resume(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(Run
     }
     let split = open(&begun.data, begun.settings.seed)?;
     let mut settings = training.apply(begun.settings, threads)?;
-    settings.steps = training.steps(&settings, split.train.len());
+    settings.steps = training.steps(&settings, split.train.as_ref());
     settings.report_every = training.report_every.unwrap_or(settings.report_every);
     Ok((RunFolder::resume(path, |_| settings)?, split))
 }
@@ -86,6 +86,9 @@ struct Log;
 impl Observer<f32> for Log {
     fn begin(&mut self, trainer: &Trainer<f32>) -> Result<(), TrainError> {
         tracing::info!("at step {} of {}", trainer.optimiser().steps(), trainer.settings().steps);
+        if trainer.settings().validation > 0.0 && trainer.held_out() == 0 {
+            tracing::warn!("nothing is held out for validation: all training items come from one source");
+        }
         Ok(())
     }
 

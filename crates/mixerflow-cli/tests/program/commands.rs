@@ -119,7 +119,7 @@ fn inspect_shows_layers_and_memory() {
     let table = place.run("inspect tiny.ron --shape 1,8,8 --set layers=1 --set channel.AffineCoupling.hidden=16");
     assert!(table.contains("bijector.layers.0.channel.2  AffineCoupling  4×16 → 4×16  exact"), "{table}");
     assert!(!table.contains("layers.1."), "{table}");
-    let json: serde_json::Value = serde_json::from_str(&place.run("inspect tiny.ron --shape 1,8,8 --json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&place.run("inspect tiny.ron --shape 1,8,8 --json --measure")).unwrap();
     let layers = json["layers"].as_array().unwrap();
     let sum: u64 = layers.iter().map(|layer| layer["parameters"].as_u64().unwrap()).sum();
     assert_eq!(json["parameters"].as_u64(), Some(sum));
@@ -162,7 +162,7 @@ fn a_run_is_scored_on_the_data_of_its_seed() {
     let split = "toy:rings?n=50".parse::<flow_train::data::DataSource>().unwrap().open(3).unwrap();
     let labels: Vec<String> = [split.train, split.test]
         .iter()
-        .flat_map(|data| data.batch(&flow_train::data::each_once(50, 50, 0).next().unwrap()).unwrap().labels.unwrap())
+        .flat_map(|data| data.batch(&flow_train::data::each_once(50, 50).next().unwrap()).unwrap().labels.unwrap())
         .map(|label| label.to_string())
         .collect();
     let scores = place.run("score rings --data toy:rings?n=50");

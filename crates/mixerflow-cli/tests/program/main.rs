@@ -1,5 +1,6 @@
 //! The program, run as its users run it.
 
+mod bounds;
 mod commands;
 mod errors;
 mod nothing_lost;

@@ -1,0 +1,143 @@
+//! What a training step holds, for `mixerflow inspect`.
+
+use crate::{MEMORY, Result};
+use flow_api::spec::{EventShape, Model};
+use flow_api::{Context, Gradients, Memory, Mode};
+use flow_kernels::{noise::Stream, workspace};
+use flow_train::{Adam, Settings, on_one_thread};
+use std::time::{Duration, Instant};
+
+/// Memory of a training step in bytes: it grows with the batch in a straight line.
+pub(super) struct StepMemory {
+    pub(super) an_image: f64,
+    /// The program itself, weights, gradients, moments of the optimiser, and the work space of all threads.
+    pub(super) besides: f64,
+}
+
+impl StepMemory {
+    pub(super) fn at(&self, batch: usize) -> f64 {
+        self.besides + batch as f64 * self.an_image
+    }
+}
+
+/// A model that steps are made with.
+pub(super) struct Bench {
+    model: Model<f32>,
+    adam: Adam<f32>,
+    gradients: Gradients<f32>,
+    event: EventShape,
+    /// What the process held before the model was built.
+    program: f64,
+    /// What model, optimiser and gradients hold.
+    held: f64,
+    /// When to have answered, if that matters.
+    deadline: Option<Instant>,
+}
+
+/// What a training step held besides the model, in bytes, and the time that it took.
+#[derive(Clone, Copy, Default)]
+struct Step {
+    /// The most at one time.
+    most: f64,
+    /// Work space that a thread keeps for the next step.
+    work_space: f64,
+    time: Duration,
+}
+
+impl Bench {
+    /// For a model that was just built, when the process held `program` bytes, `before` of them as the allocator counts.
+    pub(super) fn new(mut model: Model<f32>, event: EventShape, program: f64, before: usize, deadline: Option<Instant>) -> Result<Self> {
+        /// Events that data-dependent initialisation sees.
+        const FIRST: usize = 8;
+        let adam = Adam::new(&model, Settings::default().adam(event.len()));
+        let gradients = Gradients::zeros(&model);
+        let first = model.batch(noise(FIRST * event.len()))?;
+        model.flow_mut().initialise(first, &Context::new(0))?;
+        workspace::release::<f32>();
+        let held = MEMORY.current_usage().saturating_sub(before) as f64;
+        Ok(Self { model, adam, gradients, event, program, held, deadline })
+    }
+
+    /// From steps with two batches of noise, small enough to take a moment and large enough for work space to have its full size; none where that would take too long.
+    pub(super) fn measure(&mut self, memory: Memory) -> Result<Option<StepMemory>> {
+        // Numbers in the smaller batch: so many that it outweighs work space.
+        let numbers = if memory == Memory::Store { 4 * 3072 } else { 32 * 3072 };
+        let few = (numbers / self.event.len().max(1)).clamp(2, 4096);
+        // With Store the work space holds the whole batch's activations too.
+        let for_work_space = if memory == Memory::Store { Memory::Recompute } else { memory };
+        let events = if memory == Memory::Store { 4 * few } else { 3 * few };
+        if !self.is_time_for(memory, events)? {
+            return Ok(None);
+        }
+        let (less, more) = (self.step(memory, few)?, self.step(memory, 2 * few)?);
+        let an_image = (more.most - less.most).max(0.0) / few as f64;
+        let one_thread = if for_work_space == memory { more.work_space } else { self.step(for_work_space, few)?.work_space };
+        let others = (rayon::current_num_threads() - 1) as f64 * one_thread;
+        Ok(Some(StepMemory { an_image, besides: self.program + self.held + less.most - few as f64 * an_image + others }))
+    }
+
+    /// Whether steps of so many events end before the deadline, by the time that small ones take.
+    fn is_time_for(&mut self, memory: Memory, events: usize) -> Result<bool> {
+        const SMALL: [usize; 2] = [2, 6];
+        let mut steps = [Step::default(); 2];
+        for (step, batch) in steps.iter_mut().zip(SMALL) {
+            // What the last step took is the least that the next one takes.
+            *step = self.step(memory, batch)?;
+            if self.deadline.is_some_and(|deadline| Instant::now() + step.time > deadline) {
+                return Ok(false);
+            }
+        }
+        let [less, more] = steps.map(|step| step.time);
+        let an_event = more.saturating_sub(less) / u32::try_from(SMALL[1] - SMALL[0])?;
+        let expected = 3 * less + an_event * u32::try_from(events)?;
+        Ok(self.deadline.is_none_or(|deadline| Instant::now() + expected <= deadline))
+    }
+
+    /// A step with a batch of noise, which changes no weight. On one thread: how often two threads need work space at the same moment is chance. In a run they all do at some time.
+    fn step(&mut self, memory: Memory, batch: usize) -> Result<Step> {
+        let Self { model, adam, gradients, event, .. } = self;
+        let events = noise(batch * event.len());
+        on_one_thread(|| {
+            let work = || -> Result<Step> {
+                MEMORY.reset_peak_usage();
+                let (before, began) = (MEMORY.current_usage(), Instant::now());
+                gradients.clear();
+                let cx = Context::new(0).in_mode(Mode::Train).with_memory(memory);
+                model.flow().nll(model.batch(events)?, gradients, &cx)?;
+                adam.step(model, gradients, 0.0)?;
+                let held = |bytes: usize| bytes.saturating_sub(before) as f64;
+                Ok(Step { most: held(MEMORY.peak_usage()), work_space: held(MEMORY.current_usage()), time: began.elapsed() })
+            };
+            let step = work();
+            // The thread ends at some time during the next measurement: with nothing to give back then.
+            workspace::release::<f32>();
+            step
+        })?
+    }
+}
+
+fn noise(count: usize) -> Vec<f32> {
+    let mut noise = vec![0.0; count];
+    Stream::new(0, 0, "inspect").row(0).gaussian(&mut noise);
+    noise
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flow_api::spec::{ModelSpec, Spec, from_ron};
+
+    fn measured(deadline: Option<Instant>) -> Option<StepMemory> {
+        let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [ActNorm(), AffineCoupling(hidden: 16)])").unwrap();
+        let event = EventShape::Vector(6);
+        let before = MEMORY.current_usage();
+        let mut bench = Bench::new(spec.build(event, 1).unwrap(), event, 0.0, before, deadline).unwrap();
+        bench.measure(Memory::Store).unwrap()
+    }
+
+    #[test]
+    fn what_there_is_no_time_for_is_not_measured() {
+        assert!(measured(Some(Instant::now())).is_none());
+        assert!(measured(None).is_some_and(|step| step.an_image > 0.0 && step.besides > 0.0));
+    }
+}
