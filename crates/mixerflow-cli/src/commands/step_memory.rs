@@ -35,7 +35,7 @@ pub(super) struct Bench {
 }
 
 /// What a training step held besides the model, in bytes, and the time that it took.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Step {
     /// The most at one time.
     most: f64,
@@ -63,34 +63,38 @@ impl Bench {
         // Numbers in the smaller batch: so many that it outweighs work space.
         let numbers = if memory == Memory::Store { 4 * 3072 } else { 32 * 3072 };
         let few = (numbers / self.event.len().max(1)).clamp(2, 4096);
-        // With Store the work space holds the whole batch's activations too.
-        let for_work_space = if memory == Memory::Store { Memory::Recompute } else { memory };
-        let events = if memory == Memory::Store { 4 * few } else { 3 * few };
-        if !self.is_time_for(memory, events)? {
+        let Some(less) = self.grown_to(memory, few)? else { return Ok(None) };
+        // Twice as many, and with Store, where the work space holds the whole batch's activations too, once more as many by another setting.
+        let further = if memory == Memory::Store { 4 } else { 2 };
+        if !self.is_time_for(less.time * further) {
             return Ok(None);
         }
-        let (less, more) = (self.step(memory, few)?, self.step(memory, 2 * few)?);
+        let more = self.step(memory, 2 * few)?;
         let an_image = (more.most - less.most).max(0.0) / few as f64;
-        let one_thread = if for_work_space == memory { more.work_space } else { self.step(for_work_space, few)?.work_space };
+        let one_thread = if memory == Memory::Store { self.step(Memory::Recompute, few)?.work_space } else { more.work_space };
         let others = (rayon::current_num_threads() - 1) as f64 * one_thread;
         Ok(Some(StepMemory { an_image, besides: self.program + self.held + less.most - few as f64 * an_image + others }))
     }
 
-    /// Whether steps of so many events end before the deadline, by the time that small ones take.
-    fn is_time_for(&mut self, memory: Memory, events: usize) -> Result<bool> {
-        const SMALL: [usize; 2] = [2, 6];
-        let mut steps = [Step::default(); 2];
-        for (step, batch) in steps.iter_mut().zip(SMALL) {
-            // What the last step took is the least that the next one takes.
-            *step = self.step(memory, batch)?;
-            if self.deadline.is_some_and(|deadline| Instant::now() + step.time > deadline) {
-                return Ok(false);
+    /// A step of so many events behind smaller ones, none of which is begun that may end behind the deadline: four times as many events take at most four times as long.
+    fn grown_to(&mut self, memory: Memory, events: usize) -> Result<Option<Step>> {
+        const GROWTH: usize = 4;
+        let mut batch = events.min(2);
+        loop {
+            let step = self.step(memory, batch)?;
+            if batch == events {
+                return Ok(Some(step));
             }
+            let next = events.min(GROWTH * batch);
+            if !self.is_time_for(step.time * u32::try_from(next.div_ceil(batch))?) {
+                return Ok(None);
+            }
+            batch = next;
         }
-        let [less, more] = steps.map(|step| step.time);
-        let an_event = more.saturating_sub(less) / u32::try_from(SMALL[1] - SMALL[0])?;
-        let expected = 3 * less + an_event * u32::try_from(events)?;
-        Ok(self.deadline.is_none_or(|deadline| Instant::now() + expected <= deadline))
+    }
+
+    fn is_time_for(&self, time: Duration) -> bool {
+        self.deadline.is_none_or(|deadline| Instant::now() + time <= deadline)
     }
 
     /// A step with a batch of noise, which changes no weight. On one thread: how often two threads need work space at the same moment is chance. In a run they all do at some time.
