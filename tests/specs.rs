@@ -30,7 +30,7 @@ fn event(path: &Path, spec: &Spec<dyn ModelSpec>) -> EventShape {
     })
 }
 
-/// The cost of a spec is at most what its model holds, and not much less: a bound on it is one on memory.
+/// The cost of a spec is at most what its model holds, and at least a quarter of it (dense connections are not counted): a bound on it is one on memory.
 #[test]
 fn costs_are_bounds_from_below_that_mean_something() {
     for path in files() {
@@ -45,7 +45,7 @@ fn costs_are_bounds_from_below_that_mean_something() {
                 _ => 1,
             }
         });
-        assert!(cost.numbers <= held && held <= 3 * cost.numbers, "{}: {cost:?}, {held} held", path.display());
+        assert!(cost.numbers <= held && held <= 4 * cost.numbers, "{}: {cost:?}, {held} held", path.display());
         assert_eq!(cost.flows, model.describe().unwrap().len(), "{}", path.display());
     }
 }
