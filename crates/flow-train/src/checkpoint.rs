@@ -8,14 +8,21 @@
 //! | `model.safetensors` | parameters and all other state, keyed by path |
 //! | `optimiser.safetensors` | Adam's moments `first` and `second`, and the weights' `average` if there is one, each flat in the order of the parameters |
 //! | `best.safetensors` | the model of the best validation, if one was finite |
-//! | `progress.ron` | step, number of items in the data and a hash of some of them, reports, sums since the last report |
+//! | `progress.ron` | step, number of items in the data and a hash of some of them, number of reports, sums since the last report |
+//! | `reports.ron` | all reports, one a line: added to, not written anew |
+//! | `checksums.txt` | CRC-32 and length of each of the others, which are checked whenever one is read |
 //!
-//! A folder with the model alone has the first four. [`export`] writes those as one file for other programs, [`import`] reads it.
+//! A folder with the model alone has the first four and the last. [`export`] writes the four as one file for other
+//! programs, with a checksum of its own, [`import`] reads it. Numbers that are not
+//! finite are neither written nor read.
 
+use crate::checksums::{CHECKSUMS, Checksum, Checksums, Files, to_text};
 use crate::events::{EventKind, Events};
+use crate::file::replace_file;
+use crate::history::History;
 use crate::optimiser::{AdamState, set_flat_weights};
-use crate::replace::{present, replace, replace_file};
-use crate::state_file::{self, broken};
+use crate::replace::{Content, present, replace};
+use crate::state_file::{self, Notes, broken};
 use crate::training::{Best, Progress, Run, Trainer};
 use crate::{Result, Settings, TrainError, data::Dataset};
 use flow_api::spec::{BuildScope, Model, ModelSpec, Spec, SpecScalar, from_ron, to_ron};
@@ -37,6 +44,7 @@ const DATA: &str = "data.ron";
 const MODEL: &str = "model.safetensors";
 const OPTIMISER: &str = "optimiser.safetensors";
 const BEST: &str = "best.safetensors";
+const REPORTS: &str = "reports.ron";
 pub(crate) const PROGRESS: &str = "progress.ron";
 
 /// The value of an export's metadata that says what it is.
@@ -46,7 +54,8 @@ const FIRST: &str = "first";
 const SECOND: &str = "second";
 const AVERAGE: &str = "average";
 
-/// The longest text file that is read: room for the reports of the longest run.
+/// The longest text file that is written or read: room for the reports of the longest run of versions that kept them
+/// in `progress.ron`.
 const MAX_TEXT: u64 = 64 << 20;
 
 /// A model with all that is needed to use it.
@@ -60,6 +69,9 @@ pub struct Opened<E: SpecScalar> {
     pub events: Events,
     /// The model.
     pub model: Model<E>,
+    /// What there is to say of the files: that they are of a version which took no checksums, so that a change would
+    /// not be seen.
+    pub note: Option<String>,
 }
 
 /// Writes the checkpoint of a run to `folder`, in place of the one that may be there.
@@ -69,12 +81,27 @@ pub struct Opened<E: SpecScalar> {
 pub fn write<E: SpecScalar>(folder: &Path, spec: &Spec<dyn ModelSpec>, trainer: &Trainer<E>) -> Result<()> {
     let mut files = model_files(folder, spec, trainer.settings(), trainer.events(), &save(trainer.model()))?;
     let optimiser = moments(trainer.optimiser().state());
-    files.push((OPTIMISER, state_file::encode(&folder.join(OPTIMISER), &optimiser, None)?));
+    files.push((OPTIMISER, state_file::encode(&folder.join(OPTIMISER), &optimiser, &Notes::new())?));
     if let Some(best) = trainer.best() {
-        files.push((BEST, state_file::encode(&folder.join(BEST), &best.state, None)?));
+        files.push((BEST, state_file::encode(&folder.join(BEST), &best.state, &Notes::new())?));
     }
-    files.push((PROGRESS, ron_bytes(folder, PROGRESS, &trainer.progress())?));
-    replace(folder, &files, is_checkpoint)
+    files.push((PROGRESS, ron_bytes(folder, PROGRESS, &trainer.place())?));
+    put(folder, files, Some(trainer.recorded()))
+}
+
+/// Writes the files of a checkpoint with their checksums, in place of the ones that may be there, whose reports are
+/// added to.
+fn put(folder: &Path, files: Vec<(&'static str, Vec<u8>)>, history: Option<&History>) -> Result<()> {
+    let mut sums: Checksums = files.iter().map(|(name, bytes)| ((*name).to_owned(), Checksum::of(bytes))).collect();
+    let mut contents: Vec<(&str, Content)> = files.into_iter().map(|(name, bytes)| (name, Content::New(bytes))).collect();
+    if let Some(history) = history {
+        let there = Files::of(&present(folder, is_checkpoint)).ok().and_then(|files| files.sums?.get(REPORTS).copied());
+        let (kept, bytes) = history.added_to(there)?;
+        contents.push((REPORTS, Content::Added { kept, bytes }));
+        sums.insert(REPORTS.to_owned(), history.checksum());
+    }
+    contents.push((CHECKSUMS, Content::New(to_text(&sums).into_bytes())));
+    replace(folder, &contents, is_checkpoint)
 }
 
 /// Writes a model, with what is needed to use it, to `folder`, in place of the checkpoint that may be there.
@@ -88,7 +115,7 @@ pub fn write_model<E: SpecScalar>(
     events: &Events,
     state: &State<E>,
 ) -> Result<()> {
-    replace(folder, &model_files(folder, spec, settings, events, state)?, is_checkpoint)
+    put(folder, model_files(folder, spec, settings, events, state)?, None)
 }
 
 /// Opens a checkpoint, or the last one of a [`RunFolder`](crate::RunFolder), to score, sample or evaluate: of a run's checkpoint the model that [`Trainer::finish`] would give.
@@ -96,21 +123,36 @@ pub fn write_model<E: SpecScalar>(
 /// # Errors
 /// [`TrainError::Io`]; [`TrainError::Checkpoint`] for malformed files; [`TrainError::State`] where model and spec differ.
 pub fn open<E: SpecScalar>(folder: &Path) -> Result<Opened<E>> {
-    let folder = find(folder)?;
-    let mut opened = build::<E>(&folder)?;
-    let best = folder.join(BEST);
-    if best.exists() && read_ron::<Progress>(&folder, PROGRESS)?.finite_best().is_some() {
-        load_state(&best, &mut opened.model)?;
-        return Ok(opened);
-    }
-    load_state(&folder.join(MODEL), &mut opened.model)?;
-    if opened.settings.ema.is_some() && folder.join(OPTIMISER).exists() {
-        let moments = read_moments(&folder, &opened)?;
-        if let Some(Saved::Reals(average)) = moments.get(AVERAGE) {
-            set_flat_weights(&mut opened.model, average)?;
+    read(folder, |files| {
+        let mut opened = build::<E>(files)?;
+        if files.contains(BEST) && read_ron::<Progress>(files, PROGRESS)?.finite_best().is_some() {
+            load_state(files, BEST, &mut opened.model)?;
+            return Ok(opened);
+        }
+        load_state(files, MODEL, &mut opened.model)?;
+        if opened.settings.ema.is_some() && files.contains(OPTIMISER) {
+            let moments = read_moments(files, &opened)?;
+            if let Some(Saved::Reals(average)) = moments.get(AVERAGE) {
+                set_flat_weights(&mut opened.model, average)?;
+            }
+        }
+        Ok(opened)
+    })
+}
+
+/// Reads the checkpoint at `folder`, or the latest one of the run there, again where a process that trains has
+/// replaced it meanwhile.
+pub(crate) fn read<T>(folder: &Path, read: impl Fn(&Files) -> Result<T>) -> Result<T> {
+    const TRIES: usize = 20;
+    for _ in 1..TRIES {
+        let files = Files::of(&find(folder)?)?;
+        let got = read(&files);
+        let replaced = || Files::of(&find(folder)?).map(|now| now.sums != files.sums);
+        if got.is_ok() || !replaced().unwrap_or(true) {
+            return got;
         }
     }
-    Ok(opened)
+    read(&Files::of(&find(folder)?)?)
 }
 
 /// Goes on with a run on its data, with settings that `change` may alter: more steps, other threads, another memory setting.
@@ -124,10 +166,12 @@ pub fn resume<E: SpecScalar>(
     data: Arc<dyn Dataset>,
     change: impl FnOnce(Settings) -> Settings,
 ) -> Result<(Trainer<E>, Spec<dyn ModelSpec>)> {
-    let folder = find(folder)?;
-    let mut opened = build::<E>(&folder)?;
-    load_state(&folder.join(MODEL), &mut opened.model)?;
-    let run = read_run(&folder, &opened)?;
+    let (opened, run) = read(folder, |files| {
+        let mut opened = build::<E>(files)?;
+        load_state(files, MODEL, &mut opened.model)?;
+        let run = read_run(files, &opened)?;
+        Ok((opened, run))
+    })?;
     let Opened { spec, settings, model, .. } = opened;
     Ok((Trainer::resume(model, data, change(settings), run)?, spec))
 }
@@ -144,11 +188,13 @@ pub fn export<E: SpecScalar>(folder: &Path, file: &Path) -> Result<()> {
         (DATA, to_ron(&opened.events.kind())),
         ("format", Ok(FORMAT.to_owned())),
     ];
-    let notes = texts.into_iter().map(|(name, text)| Ok((name.to_owned(), text.map_err(|e| broken(file, e))?))).collect::<Result<_>>()?;
-    replace_file(file, &state_file::encode(file, &save(&opened.model), Some(notes))?)
+    let notes =
+        texts.into_iter().map(|(name, text)| Ok((name.to_owned(), text.map_err(|e| broken(file, e))?))).collect::<Result<Notes>>()?;
+    replace_file(file, &state_file::encode_export(file, &save(&opened.model), notes)?)
 }
 
-/// Reads what [`export`] wrote and makes a checkpoint of it at `folder`.
+/// Reads what [`export`] wrote and makes a checkpoint of it at `folder`. A file whose weights were changed elsewhere
+/// is one too, once `crc32` is taken out of its metadata.
 ///
 /// # Errors
 /// As [`open`] and [`write()`]; [`TrainError::Checkpoint`] for a file without the metadata of an export, and where there is a checkpoint already.
@@ -156,7 +202,7 @@ pub fn import<E: SpecScalar>(file: &Path, folder: &Path) -> Result<()> {
     if is_checkpoint(&present(folder, is_checkpoint)) {
         return Err(broken(folder, "there is a checkpoint already, which is not overwritten: another folder can be taken"));
     }
-    let notes = state_file::notes(file)?;
+    let notes = state_file::export_notes(file)?;
     let text = |name: &str| {
         let missing = || broken(file, format!("no `{name}` in its metadata: only exports of this program can be imported"));
         notes.get(name).ok_or_else(missing)
@@ -165,7 +211,7 @@ pub fn import<E: SpecScalar>(file: &Path, folder: &Path) -> Result<()> {
     let spec = from_ron(text(SPEC)?).map_err(parse)?;
     let settings = from_ron(text(SETTINGS)?).map_err(parse)?;
     let mut opened = assemble::<E>(spec, settings, from_ron(text(DATA)?).map_err(parse)?, file)?;
-    load_state(file, &mut opened.model)?;
+    set_state(file, &mut opened.model, File::open(file).map_err(TrainError::io(file))?)?;
     write_model(folder, &opened.spec, &opened.settings, &opened.events, &save(&opened.model))
 }
 
@@ -209,15 +255,17 @@ fn model_files<E: SpecScalar>(
         (SPEC, ron_bytes(folder, SPEC, spec)?),
         (SETTINGS, ron_bytes(folder, SETTINGS, settings)?),
         (DATA, ron_bytes(folder, DATA, &events.kind())?),
-        (MODEL, state_file::encode(&folder.join(MODEL), state, None)?),
+        (MODEL, state_file::encode(&folder.join(MODEL), state, &Notes::new())?),
     ])
 }
 
 /// The spec's model, with its initial weights, and the rest of the texts.
-fn build<E: SpecScalar>(folder: &Path) -> Result<Opened<E>> {
-    let spec: Spec<dyn ModelSpec> = read_ron(folder, SPEC)?;
-    let settings: Settings = read_ron(folder, SETTINGS)?;
-    assemble(spec, settings, read_ron(folder, DATA)?, &folder.join(MODEL))
+fn build<E: SpecScalar>(files: &Files) -> Result<Opened<E>> {
+    let spec: Spec<dyn ModelSpec> = read_ron(files, SPEC)?;
+    let settings: Settings = read_ron(files, SETTINGS)?;
+    let note = "a checkpoint of a version that took no checksums: whether its files were changed is not known";
+    let note = files.sums.is_none().then(|| format!("{}: {note}", files.path("").display()));
+    Ok(Opened { note, ..assemble(spec, settings, read_ron(files, DATA)?, &files.path(MODEL))? })
 }
 
 /// The spec's model for the weights of a file.
@@ -232,11 +280,15 @@ fn assemble<E: SpecScalar>(spec: Spec<dyn ModelSpec>, settings: Settings, kind: 
     let events = Events::of_kind(kind, spec.0.preprocessing(), settings.seed)?;
     let scope = BuildScope::new(E::Device::default(), settings.seed);
     let model = E::model(spec.0.as_ref(), kind.shape, &scope)?;
-    Ok(Opened { spec, settings, events, model })
+    Ok(Opened { spec, settings, events, model, note: None })
 }
 
-fn load_state<E: SpecScalar>(path: &Path, model: &mut Model<E>) -> Result<()> {
-    let state = state_file::read(path, &save(model))?;
+fn load_state<E: SpecScalar>(files: &Files, name: &str, model: &mut Model<E>) -> Result<()> {
+    set_state(&files.path(name), model, files.open(name)?)
+}
+
+fn set_state<E: SpecScalar>(path: &Path, model: &mut Model<E>, file: File) -> Result<()> {
+    let state = state_file::read(path, file, &save(model))?;
     // Values that the model cannot have, such as a permutation that is none.
     load(model, &state).map_err(|e| broken(path, e))
 }
@@ -247,16 +299,19 @@ fn moments<E: SpecScalar>(state: AdamState<E>) -> State<E> {
     named.into_iter().filter_map(|(name, values)| Some((name.to_owned(), Saved::Reals(values?)))).collect()
 }
 
-fn read_moments<E: SpecScalar>(folder: &Path, opened: &Opened<E>) -> Result<State<E>> {
+fn read_moments<E: SpecScalar>(files: &Files, opened: &Opened<E>) -> Result<State<E>> {
     let zeros = vec![E::zero(); parameter_count(&opened.model)];
     let average = opened.settings.ema.map(|_| zeros.clone());
     let expected = moments(AdamState { step: 0, first: zeros.clone(), second: zeros, average });
-    state_file::read(&folder.join(OPTIMISER), &expected)
+    state_file::read(&files.path(OPTIMISER), files.open(OPTIMISER)?, &expected)
 }
 
-fn read_run<E: SpecScalar>(folder: &Path, opened: &Opened<E>) -> Result<Run<E>> {
-    let progress: Progress = read_ron(folder, PROGRESS)?;
-    let mut moments = read_moments(folder, opened)?;
+fn read_run<E: SpecScalar>(files: &Files, opened: &Opened<E>) -> Result<Run<E>> {
+    let mut progress: Progress = read_ron(files, PROGRESS)?;
+    if let Some(count) = progress.reports {
+        progress.history = History::read(files.open(REPORTS)?, &files.path(REPORTS), count)?.reports().to_vec();
+    }
+    let mut moments = read_moments(files, opened)?;
     let mut take = |name: &str| match moments.remove(name) {
         Some(Saved::Reals(values)) => Some(values),
         _ => None,
@@ -268,28 +323,40 @@ fn read_run<E: SpecScalar>(folder: &Path, opened: &Opened<E>) -> Result<Run<E>> 
         average: take(AVERAGE),
     };
     let best = match progress.finite_best() {
-        Some((value, step)) => Some(Best { value, step, state: state_file::read(&folder.join(BEST), &save(&opened.model))? }),
+        Some((value, step)) => {
+            let state = state_file::read(&files.path(BEST), files.open(BEST)?, &save(&opened.model))?;
+            Some(Best { value, step, state })
+        }
         None => None,
     };
     Ok(Run { progress, optimiser, best })
 }
 
 fn ron_bytes<T: Serialize>(folder: &Path, name: &str, value: &T) -> Result<Vec<u8>> {
-    Ok(to_ron(value).map_err(|e| broken(&folder.join(name), e))?.into_bytes())
+    let path = folder.join(name);
+    let text = to_ron(value).map_err(|e| broken(&path, e))?;
+    check_length(&path, text.len() as u64)?;
+    Ok(text.into_bytes())
 }
 
-pub(crate) fn read_ron<T: for<'de> Deserialize<'de>>(folder: &Path, name: &str) -> Result<T> {
-    let path = folder.join(name);
-    from_ron(&read_text(&path)?).map_err(|e| broken(&path, e))
+pub(crate) fn read_ron<T: for<'de> Deserialize<'de>>(files: &Files, name: &str) -> Result<T> {
+    let path = files.path(name);
+    from_ron(&text_of(files.open(name)?, &path)?).map_err(|e| broken(&path, e))
 }
 
 /// A text file of bounded length.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let file = File::open(path).map_err(TrainError::io(path))?;
+    text_of(File::open(path).map_err(TrainError::io(path))?, path)
+}
+
+fn text_of(file: File, path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     file.take(MAX_TEXT + 1).read_to_end(&mut bytes).map_err(TrainError::io(path))?;
-    if bytes.len() as u64 > MAX_TEXT {
-        return Err(broken(path, format!("a text of more than {MAX_TEXT} bytes")));
-    }
+    check_length(path, bytes.len() as u64)?;
     String::from_utf8(bytes).map_err(|e| broken(path, e))
+}
+
+/// What is not read is not written either.
+fn check_length(path: &Path, bytes: u64) -> Result<()> {
+    if bytes > MAX_TEXT { Err(broken(path, format!("a text of more than {MAX_TEXT} bytes"))) } else { Ok(()) }
 }

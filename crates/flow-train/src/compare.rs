@@ -3,6 +3,7 @@
 use crate::data::{Dataset, Draw, ItemShape, Split, Values, each_once};
 use crate::evaluate::{DASH, EvaluateOptions, Evaluation, Inverse, evaluate};
 use crate::events::{EventKind, Events};
+use crate::file::replace_file;
 use crate::observe::Observer;
 use crate::samples::{CLOUD, Drawing, GRID, GRID_COLUMNS, try_draw_samples};
 use crate::training::{Ending, Report, Trainer};
@@ -13,6 +14,9 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The file that a comparison's folder has.
+pub(crate) const RESULTS: &str = "comparison.json";
 
 /// What to compare, on what, and where to.
 #[derive(Clone, Copy, Debug)]
@@ -313,13 +317,9 @@ impl Comparison {
 
     /// Writes the JSON, the curves and the page.
     fn write(&self, folder: &Path) -> Result<()> {
-        let put = |name: &str, bytes: &[u8]| {
-            let path = folder.join(name);
-            fs::write(&path, bytes).map_err(TrainError::io(&path))
-        };
-        let json =
-            serde_json::to_vec_pretty(self).map_err(|e| TrainError::Io { path: folder.join("comparison.json"), source: e.into() })?;
-        put("comparison.json", &json)?;
+        let put = |name: &str, bytes: &[u8]| replace_file(&folder.join(name), bytes);
+        let json = serde_json::to_vec_pretty(self).map_err(|e| TrainError::Io { path: folder.join(RESULTS), source: e.into() })?;
+        put(RESULTS, &json)?;
         let runs: Vec<(&str, &[Report])> = self.rows.iter().map(|row| (row.spec.as_str(), row.history.as_slice())).collect();
         let drawn = runs.iter().any(|(_, history)| history.iter().any(|report| report.train.is_finite()));
         if drawn {

@@ -42,7 +42,9 @@ pub enum TrainError {
         /// What failed.
         source: Box<FlowError>,
     },
-    /// A layer cannot take the weights that a step has given it: training has stopped, and the trainer holds those weights. A checkpoint from before the step goes on.
+    /// A layer cannot take the weights that a step has given it, or with them the batch of that step has no finite
+    /// likelihood any more: training has stopped, and the trainer holds those
+    /// weights. A checkpoint from before the step goes on, and is not replaced.
     #[error("step {step}: the updated weights: {source}")]
     Update {
         /// The step that failed, counted from 1 as in reports.
@@ -122,6 +124,9 @@ pub enum TrainError {
         /// What the library said.
         reason: String,
     },
+    /// What was asked for was stopped before it was done.
+    #[error("stopped")]
+    Stopped,
     /// The threads could not be started.
     #[error("threads: {0}")]
     Threads(String),

@@ -9,6 +9,7 @@ use flow_api::spec::{Model, SpecScalar};
 use flow_api::{Bijector, Context, FlowError, LogProb, to_host};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// How to evaluate.
@@ -219,6 +220,18 @@ fn is_of_an_item(error: &FlowError) -> bool {
 /// # Errors
 /// Data that cannot be read or does not fit; other failures of layers.
 pub fn score<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Events, options: &EvaluateOptions) -> Result<Scores> {
+    score_until(model, data, events, options, &AtomicBool::new(false))
+}
+
+/// As [`score`], but it ends with [`TrainError::Stopped`] when `stop` is raised.
+fn score_until<E: SpecScalar>(
+    model: &Model<E>,
+    data: &dyn Dataset,
+    events: &Events,
+    options: &EvaluateOptions,
+    stop: &AtomicBool,
+) -> Result<Scores> {
+    let check = || if stop.load(Ordering::Relaxed) { Err(TrainError::Stopped) } else { Ok(()) };
     options.check()?;
     events.check(data, model.event())?;
     let events = events.for_evaluation();
@@ -244,6 +257,7 @@ pub fn score<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Event
             items.iter().zip(labels).for_each(|(&item, &label)| all[item] = label);
         }
         for dequantisation in 0..options.draws(&events) {
+            check()?;
             // Every batch has noise of its own, so that errors of estimates are independent over items.
             let cx = context(options).at_step(dequantisation * batches + number as u64);
             batch.draws.iter_mut().for_each(|draw| draw.epoch = dequantisation);
@@ -257,6 +271,7 @@ pub fn score<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Event
                 // One item that cannot be scored must not hide the others: each is scored alone, with noise of its own.
                 Err(error) if is_of_an_item(&error) => {
                     for (i, event) in values.chunks_exact(dim).enumerate() {
+                        check()?;
                         match model.log_prob(event.to_vec(), &cx.rooted(i as u64)) {
                             Ok(part) => scores.add(&mut sums, &items[i..=i], &preprocessing[i..=i], &part),
                             Err(error) if is_of_an_item(&error) => {
@@ -300,7 +315,21 @@ pub fn score<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Event
 /// # Errors
 /// As [`score`]. An inverse that fails is told in [`Inverse::failure`].
 pub fn evaluate<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Events, options: &EvaluateOptions) -> Result<Evaluation> {
-    let scores = score(model, data, events, options)?;
+    evaluate_until(model, data, events, options, &AtomicBool::new(false))
+}
+
+/// As [`evaluate`], but scoring ends with [`TrainError::Stopped`] when `stop` is raised.
+///
+/// # Errors
+/// As [`evaluate`], and [`TrainError::Stopped`].
+pub(crate) fn evaluate_until<E: SpecScalar>(
+    model: &Model<E>,
+    data: &dyn Dataset,
+    events: &Events,
+    options: &EvaluateOptions,
+    stop: &AtomicBool,
+) -> Result<Evaluation> {
+    let scores = score_until(model, data, events, options, stop)?;
     let finite = || scores.log_likelihood.iter().copied().enumerate().filter(|(_, l)| l.is_finite());
     let count = finite().count() as f64;
     let mean = finite().map(|(_, l)| l).sum::<f64>() / count;

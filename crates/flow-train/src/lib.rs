@@ -5,12 +5,15 @@
 //! good, how fast and how exact a model is; [`compare`] does all of it for a list of specs. A [`RunFolder`] keeps everything about a run in one place, to go on with at any time.
 
 pub mod checkpoint;
+mod checksums;
 pub mod compare;
 pub mod data;
 mod embed;
 mod error;
 mod evaluate;
 mod events;
+mod file;
+mod history;
 mod hold_out;
 mod observe;
 mod optimiser;
@@ -29,11 +32,11 @@ pub use embed::{embed, interpolate};
 pub use error::{Item, Result, TrainError};
 pub use evaluate::{EvaluateOptions, Evaluation, Inverse, Scores, auroc, evaluate, score};
 pub use events::{EventKind, Events};
+pub use file::write_whole;
 pub use observe::{Bar, Checkpoints, Metrics, Observer, SampleGrids, Silent};
 pub use optimiser::{Adam, AdamConfig, AdamState, flat_weights, set_flat_weights};
-pub use replace::write_whole;
 pub use run_folder::{RunFolder, RunPlan, check_empty};
-pub use samples::{Drawing, draw_events, draw_samples};
+pub use samples::{Drawing, draw_events, draw_samples, sample};
 pub use settings::Settings;
 pub use threads::{on_one_thread, start_threads};
 pub use training::{Best, Ending, Progress, Report, Run, Since, Trainer};

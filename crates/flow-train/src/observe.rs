@@ -2,7 +2,7 @@
 
 use crate::checkpoint;
 use crate::events::Events;
-use crate::replace::replace_file;
+use crate::file::replace_file;
 use crate::samples::{Drawing, try_draw_samples};
 use crate::training::{Ending, Report, Trainer};
 use crate::{Result, TrainError};
@@ -156,6 +156,7 @@ impl<E: SpecScalar> Observer<E> for Metrics {
 }
 
 /// Draws a grid of samples to `step-NNNNNNNN.png` below a folder at every report, always from the same latents. Models whose samples are no pictures, or fail, draw nothing: training goes on.
+/// A run that goes on draws the grid of its last report where a kill came before it.
 #[derive(Debug)]
 pub struct SampleGrids {
     folder: PathBuf,
@@ -166,15 +167,23 @@ impl SampleGrids {
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
+
+    fn path(&self, report: &Report) -> PathBuf {
+        self.folder.join(format!("step-{:08}.png", report.step))
+    }
 }
 
 impl<E: SpecScalar> Observer<E> for SampleGrids {
-    fn begin(&mut self, _: &Trainer<E>) -> Result<()> {
-        std::fs::create_dir_all(&self.folder).map_err(TrainError::io(&self.folder))
+    fn begin(&mut self, trainer: &Trainer<E>) -> Result<()> {
+        std::fs::create_dir_all(&self.folder).map_err(TrainError::io(&self.folder))?;
+        match trainer.history().last() {
+            Some(last) if last.step == trainer.optimiser().steps() && !self.path(last).exists() => self.report(last, trainer),
+            _ => Ok(()),
+        }
     }
 
     fn report(&mut self, report: &Report, trainer: &Trainer<E>) -> Result<()> {
-        let path = self.folder.join(format!("step-{:08}.png", report.step));
+        let path = self.path(report);
         let drawing = Drawing { seed: trainer.settings().seed, ..Drawing::default() };
         try_draw_samples(&path, trainer.model(), trainer.events(), &drawing).map(drop)
     }
@@ -200,9 +209,10 @@ impl Checkpoints {
         if self.written == Some(step) {
             return Ok(());
         }
-        if let Some(best) = trainer.best().filter(|best| best.step == step) {
+        let place = self.folder.join(checkpoint::BEST_MODEL);
+        if let Some(best) = trainer.best().filter(|best| best.step == step || !place.exists()) {
             let events: &Events = trainer.events();
-            checkpoint::write_model(&self.folder.join(checkpoint::BEST_MODEL), &self.spec, trainer.settings(), events, &best.state)?;
+            checkpoint::write_model(&place, &self.spec, trainer.settings(), events, &best.state)?;
         }
         checkpoint::write(&self.folder.join(checkpoint::LATEST), &self.spec, trainer)?;
         self.written = Some(step);

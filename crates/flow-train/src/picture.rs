@@ -1,15 +1,15 @@
 //! Pictures: grids of images, clouds of points, and learning curves.
 
 use crate::data::ItemShape;
+use crate::file::replace_file;
 use crate::training::Report;
 use crate::{Result, TrainError};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{Rgb, RgbImage};
+use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::FontStyle;
 use std::fmt::Display;
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::Path;
 
 /// Draws images (N × channels × height × width, levels below `levels`) as a grid of `columns` with a thin border, small images enlarged by whole factors.
@@ -17,7 +17,7 @@ use std::path::Path;
 /// One channel is grey, three are red, green and blue; of any other number the first is drawn.
 ///
 /// # Errors
-/// [`TrainError::Picture`] for vectors, and for files that cannot be written.
+/// [`TrainError::Picture`] for vectors, and [`TrainError::Io`] where the file cannot be written.
 pub fn save_grid(path: &Path, pixels: &[u8], shape: ItemShape, levels: u32, columns: usize) -> Result<()> {
     /// Side that small images are enlarged towards.
     const SIDE: usize = 64;
@@ -53,7 +53,7 @@ pub fn save_grid(path: &Path, pixels: &[u8], shape: ItemShape, levels: u32, colu
             }
         }
     }
-    grid.save(path).map_err(|e| failed(&e))
+    save(path, &grid)
 }
 
 /// Writes one image (channels × height × width, levels below `levels`) pixel by pixel, without a border.
@@ -69,7 +69,7 @@ pub fn save_image(path: &Path, pixels: &[u8], shape: ItemShape, levels: u32) -> 
     }
     let picture =
         RgbImage::from_fn(columns, rows, |x, y| Rgb(color(pixels, channels, height * width, y as usize * width + x as usize, levels)));
-    picture.save(path).map_err(|e| failed(&e))
+    save(path, &picture)
 }
 
 /// Red, green and blue of a pixel: three channels are those, of any other number the first is grey.
@@ -81,17 +81,19 @@ fn color(image: &[u8], channels: usize, plane: usize, at: usize, levels: u32) ->
 /// Draws points of the plane (N × 2) over the square [−`half_side`, `half_side`]².
 ///
 /// # Errors
-/// [`TrainError::Picture`] where the file cannot be written.
+/// [`TrainError::Io`] where the file cannot be written.
 pub fn save_points(path: &Path, points: &[f64], half_side: f64) -> Result<()> {
+    save_chart(path, (420, 420), |root| draw_points(path, root, points, half_side))
+}
+
+fn draw_points(path: &Path, root: &Canvas, points: &[f64], half_side: f64) -> Result<()> {
     let failed = |reason: &dyn Display| picture_error(path, reason);
-    let root = BitMapBackend::new(path, (420, 420)).into_drawing_area();
     root.fill(&WHITE).map_err(|e| failed(&e))?;
-    use_own_font();
     let exponent = exponent(std::iter::once(half_side));
     let scaled = |x: f64| x / 10_f64.powi(exponent);
     let half_side = scaled(half_side);
     let range = -half_side..half_side;
-    let mut chart = ChartBuilder::on(&root)
+    let mut chart = ChartBuilder::on(root)
         .margin(12)
         .x_label_area_size(28)
         .y_label_area_size(40)
@@ -105,8 +107,7 @@ pub fn save_points(path: &Path, points: &[f64], half_side: f64) -> Result<()> {
     let points = points.as_chunks::<2>().0.iter().map(|point| point.map(scaled));
     let inside = points.filter(|p| p.iter().all(|x| x.abs() <= half_side));
     let dots = inside.map(|[x, y]| Circle::new((x, y), 1, RGBColor(31, 87, 164).mix(0.5).filled()));
-    chart.draw_series(dots).map_err(|e| failed(&e))?;
-    root.present().map_err(|e| failed(&e))
+    chart.draw_series(dots).map(drop).map_err(|e| failed(&e))
 }
 
 /// What a panel of [`save_planes`] shows of the square [−`half_side`, `half_side`]².
@@ -130,7 +131,7 @@ pub fn plane_centres(half_side: f64) -> Vec<f64> {
 /// Draws panels side by side: clouds of points and densities of the plane, on one scale.
 ///
 /// # Errors
-/// [`TrainError::Picture`] for a density of another size, and where the file cannot be written.
+/// [`TrainError::Picture`] for a density of another size, and [`TrainError::Io`] where the file cannot be written.
 pub fn save_planes(path: &Path, panels: &[Plane<'_>], half_side: f64) -> Result<()> {
     const GAP: usize = 6;
     let failed = |reason: &dyn Display| picture_error(path, reason);
@@ -148,9 +149,7 @@ pub fn save_planes(path: &Path, panels: &[Plane<'_>], half_side: f64) -> Result<
         }
     }
     // Clouds of points are noise to filters.
-    let file = BufWriter::new(File::create(path).map_err(|e| failed(&e))?);
-    let encoder = PngEncoder::new_with_quality(file, CompressionType::Best, FilterType::NoFilter);
-    picture.write_with_encoder(encoder).map_err(|e| failed(&e))
+    save_with(path, &picture, CompressionType::Best, FilterType::NoFilter)
 }
 
 /// How many points fall into each pixel, relative to a well filled one.
@@ -211,8 +210,12 @@ const DASHES: [Option<(u32, u32)>; 3] = [None, Some((14, 7)), Some((4, 5))];
 /// Draws learning curves of one or several runs over optimiser steps: training loss, and thick, where there is one, validation loss. `unit` is that of the losses.
 ///
 /// # Errors
-/// [`TrainError::Picture`] where there is nothing to draw, or the file cannot be written.
+/// [`TrainError::Picture`] where there is nothing to draw, and [`TrainError::Io`] where the file cannot be written.
 pub fn save_curves(path: &Path, runs: &[(&str, &[Report])], unit: &str, theme: Theme) -> Result<()> {
+    save_chart(path, (1200, 640), |root| draw_curves(path, root, runs, unit, theme))
+}
+
+fn draw_curves(path: &Path, root: &Canvas, runs: &[(&str, &[Report])], unit: &str, theme: Theme) -> Result<()> {
     let failed = |reason: &dyn Display| picture_error(path, reason);
     let losses = || runs.iter().flat_map(|(_, reports)| reports.iter().flat_map(|r| [Some(r.train), r.validation])).flatten();
     let exponent = exponent(losses());
@@ -232,8 +235,6 @@ pub fn save_curves(path: &Path, runs: &[(&str, &[Report])], unit: &str, theme: T
         Theme::Dark => (RGBColor(27, 30, 36), RGBColor(214, 217, 222), RGBColor(54, 59, 68)),
     };
 
-    use_own_font();
-    let root = BitMapBackend::new(path, (1200, 640)).into_drawing_area();
     root.fill(&paper).map_err(|e| failed(&e))?;
     let longest = runs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).clamp(6, 40);
     // The legend stands beside the curves: there is no corner that no curve ever comes to.
@@ -284,7 +285,33 @@ pub fn save_curves(path: &Path, runs: &[(&str, &[Report])], unit: &str, theme: T
         }
         legend.draw(&Text::new(*name, (36, y - 9), (FONT, 19).into_font().color(&ink))).map_err(|e| failed(&e))?;
     }
-    root.present().map_err(|e| failed(&e))
+    Ok(())
+}
+
+/// What a chart is drawn on.
+type Canvas<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+
+/// Draws a picture of this width and height in memory and writes it.
+fn save_chart(path: &Path, size: (u32, u32), draw: impl FnOnce(&Canvas<'_>) -> Result<()>) -> Result<()> {
+    use_own_font();
+    let mut picture = RgbImage::new(size.0, size.1);
+    let root = BitMapBackend::with_buffer(&mut picture, size).into_drawing_area();
+    draw(&root)?;
+    root.present().map_err(|e| picture_error(path, &e))?;
+    drop(root);
+    save(path, &picture)
+}
+
+/// Writes a picture as a PNG.
+fn save(path: &Path, picture: &RgbImage) -> Result<()> {
+    save_with(path, picture, CompressionType::default(), FilterType::default())
+}
+
+fn save_with(path: &Path, picture: &RgbImage, compression: CompressionType, filter: FilterType) -> Result<()> {
+    let mut bytes = Vec::new();
+    let encoder = PngEncoder::new_with_quality(&mut bytes, compression, filter);
+    picture.write_with_encoder(encoder).map_err(|e| picture_error(path, &e))?;
+    replace_file(path, &bytes)
 }
 
 /// The power of ten that numbers are divided by to be drawn: that of the largest where it has more digits than a label has room for. It also keeps differences within the range of

@@ -1,12 +1,23 @@
 //! Puts a folder of files in place of another, so that a kill at any moment leaves the old one or the new one.
 //!
 //! The files are written to a draft beside the folder and made durable; the draft is renamed to `new`, the folder to `old`, `new` to the folder, and `old` is removed. At every moment
-//! one of the folder, `new` and `old` is whole, and [`present`] finds it. No file is ever changed in place.
+//! one of the folder, `new` and `old` is whole, and [`present`] finds it. No file is ever changed in place, but for
+//! one that is added to: old and new folder share it, and what the old
+//! one knows of it stays as it is.
 
+use crate::file::{follow, keep_owner_and_mode, parent, sync};
 use crate::{Result, TrainError};
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+/// What a file of the new folder holds.
+pub(crate) enum Content {
+    /// These bytes.
+    New(Vec<u8>),
+    /// The first `kept` bytes of the file of that name in the old folder, and more behind them.
+    Added { kept: u64, bytes: Vec<u8> },
+}
 
 /// The folder's companions: hidden, and named so that nobody else's folder is taken for one.
 fn beside(folder: &Path, role: &str) -> Result<PathBuf> {
@@ -21,6 +32,7 @@ fn beside(folder: &Path, role: &str) -> Result<PathBuf> {
 
 /// Where the files of `folder` are: there, or beside it after a kill between two renames. `whole` tells a folder of this kind from others.
 pub(crate) fn present(folder: &Path, whole: impl Fn(&Path) -> bool) -> PathBuf {
+    let folder = &follow(folder).unwrap_or_else(|_| folder.to_owned());
     let candidates = [Ok(folder.to_owned()), beside(folder, "new"), beside(folder, "old")];
     candidates.into_iter().flatten().find(|candidate| whole(candidate)).unwrap_or_else(|| folder.to_owned())
 }
@@ -29,9 +41,10 @@ pub(crate) fn present(folder: &Path, whole: impl Fn(&Path) -> bool) -> PathBuf {
 ///
 /// # Errors
 /// [`TrainError::Io`], and [`TrainError::Checkpoint`] where `folder` holds something else, which stays.
-pub(crate) fn replace(folder: &Path, files: &[(&str, Vec<u8>)], whole: impl Fn(&Path) -> bool) -> Result<()> {
+pub(crate) fn replace(folder: &Path, files: &[(&str, Content)], whole: impl Fn(&Path) -> bool) -> Result<()> {
+    let folder = &follow(folder).map_err(TrainError::io(folder))?;
     let [draft, new, old] = [beside(folder, "draft")?, beside(folder, "new")?, beside(folder, "old")?];
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = parent(folder);
     fs::create_dir_all(parent).map_err(TrainError::io(parent))?;
     if folder.exists() && !whole(folder) {
         // An empty folder is as good as none; removing fails for any other.
@@ -43,8 +56,16 @@ pub(crate) fn replace(folder: &Path, files: &[(&str, Vec<u8>)], whole: impl Fn(&
     settle(folder, whole)?;
 
     fs::create_dir(&draft).map_err(TrainError::io(&draft))?;
-    for (name, bytes) in files {
-        write_durably(&draft.join(name), bytes)?;
+    for (name, content) in files {
+        let (path, replaced) = (draft.join(name), folder.join(name));
+        let written = match content {
+            Content::Added { kept, bytes } if *kept > 0 => add_durably(&path, *kept, bytes, &replaced),
+            Content::New(bytes) | Content::Added { bytes, .. } => write_durably(&path, bytes, &replaced),
+        };
+        written.map_err(TrainError::io(&path))?;
+    }
+    if folder.exists() {
+        File::open(&draft).and_then(|file| keep_owner_and_mode(&file, &folder.metadata()?)).map_err(TrainError::io(&draft))?;
     }
     sync(&draft)?;
     rename(&draft, &new)?;
@@ -61,6 +82,7 @@ pub(crate) fn replace(folder: &Path, files: &[(&str, Vec<u8>)], whole: impl Fn(&
 /// # Errors
 /// [`TrainError::Io`].
 pub(crate) fn settle(folder: &Path, whole: impl Fn(&Path) -> bool) -> Result<()> {
+    let folder = &follow(folder).map_err(TrainError::io(folder))?;
     remove(&beside(folder, "draft")?)?;
     if !folder.exists() {
         let kept = present(folder, &whole);
@@ -72,47 +94,38 @@ pub(crate) fn settle(folder: &Path, whole: impl Fn(&Path) -> bool) -> Result<()>
     remove(&beside(folder, "old")?)
 }
 
-/// Writes a file in place of the one that may be there, so that a kill at any moment leaves the old one or the new one.
-///
-/// # Errors
-/// [`TrainError::Io`].
-pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_whole(path, |file| file.write_all(bytes).map_err(TrainError::io(path)))
-}
-
-/// Writes a file with `write`, in place of the one that may be there: that one stays until all is written, and for good if anything fails.
-///
-/// # Errors
-/// Those of `write`, and [`TrainError::Io`].
-pub fn write_whole<E: From<TrainError>>(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<(), E>) -> Result<(), E> {
-    let create = |at: &Path| File::create(at).map(BufWriter::new).map_err(TrainError::io(path));
-    if path.metadata().is_ok_and(|found| !found.is_file()) {
-        // A device or a pipe is written to, never replaced by a file.
-        let mut file = create(path)?;
-        write(&mut file)?;
-        return Ok(file.flush().map_err(TrainError::io(path))?);
+/// Writes a new file, with the mode of the one that it takes the place of.
+fn write_durably(path: &Path, bytes: &[u8], replaced: &Path) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    if let Ok(found) = replaced.metadata() {
+        keep_owner_and_mode(&file, &found)?;
     }
-    let draft = draft(path);
-    let mut file = create(&draft)?;
-    let written = write(&mut file).and_then(|()| {
-        let durable = file.flush().and_then(|()| file.get_ref().sync_all());
-        Ok(durable.map_err(TrainError::io(path)).and_then(|()| rename(&draft, path))?)
-    });
-    if written.is_err() {
-        // The error to tell is that of the writing.
-        let _ = fs::remove_file(&draft);
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Gives a file a second name and adds to it; what is behind the bytes to keep was cut off by a kill.
+fn add_durably(path: &Path, kept: u64, bytes: &[u8], of: &Path) -> io::Result<()> {
+    // A file that has another name too belongs to somebody else's copy as well. Not every file system has second names.
+    if !only_name(of)? || fs::hard_link(of, path).is_err() {
+        fs::copy(of, path)?;
     }
-    written
+    let mut file = File::options().append(true).open(path)?;
+    if file.metadata()?.len() > kept {
+        file.set_len(kept)?;
+    }
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
-/// What [`replace_file`] writes first, which a kill leaves.
-pub(crate) fn draft(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.draft"))
+#[cfg(unix)]
+fn only_name(path: &Path) -> io::Result<bool> {
+    Ok(std::os::unix::fs::MetadataExt::nlink(&path.metadata()?) == 1)
 }
 
-fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
-    File::create(path).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all())).map_err(TrainError::io(path))
+#[cfg(not(unix))]
+fn only_name(_: &Path) -> io::Result<bool> {
+    Ok(false)
 }
 
 fn rename(from: &Path, to: &Path) -> Result<()> {
@@ -120,10 +133,6 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn remove(folder: &Path) -> Result<()> {
-    if folder.exists() { fs::remove_dir_all(folder).map_err(TrainError::io(folder)) } else { Ok(()) }
-}
-
-/// Makes a folder's entries durable.
-fn sync(folder: &Path) -> Result<()> {
-    File::open(folder).and_then(|file| file.sync_all()).map_err(TrainError::io(folder))
+    // Of a link, the link.
+    if folder.symlink_metadata().is_ok() { fs::remove_dir_all(folder).map_err(TrainError::io(folder)) } else { Ok(()) }
 }

@@ -9,9 +9,12 @@
 //! | `lock` | is locked while a process trains here |
 
 use crate::checkpoint::{self, BEST_MODEL, LATEST, PROGRESS, SETTINGS, SPEC, is_checkpoint, read_ron, read_text};
+use crate::checksums::Files;
 use crate::data::{DataSource, Dataset};
+use crate::file::{is_draft_of, remove_drafts, replace_file};
+use crate::history::lines;
 use crate::observe::{Checkpoints, Metrics, Observer, SampleGrids};
-use crate::replace::{draft, present, replace_file, settle};
+use crate::replace::{present, settle};
 use crate::state_file::broken;
 use crate::training::{Ending, Progress, Report, Trainer};
 use crate::{Result, Settings, TrainError};
@@ -81,6 +84,7 @@ impl RunFolder {
         check_free(path, &texts)?;
         let lock = lock(path)?;
         check_free(path, &texts)?;
+        remove_drafts(path)?;
         let run = Self { path: path.to_owned(), plan, _lock: lock };
         run.write_plan()?;
         Ok(run)
@@ -122,7 +126,8 @@ impl RunFolder {
     pub fn read_plan(path: &Path) -> Result<RunPlan> {
         check_plan(path)?;
         let data = read_text(&path.join(DATA))?.trim().parse()?;
-        Ok(RunPlan { spec: read_ron(path, SPEC)?, settings: read_ron(path, SETTINGS)?, data })
+        let files = Files::plain(path);
+        Ok(RunPlan { spec: read_ron(&files, SPEC)?, settings: read_ron(&files, SETTINGS)?, data })
     }
 
     /// All reports of the run at `path` so far. The last line may be cut off by a kill, and is left out then.
@@ -131,9 +136,8 @@ impl RunFolder {
     /// [`TrainError::Io`], and [`TrainError::Checkpoint`] for a line that is no report.
     pub fn history(path: &Path) -> Result<Vec<Report>> {
         let path = path.join(METRICS);
-        let text = read_text(&path)?;
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        whole.lines().map(|line| serde_json::from_str(line).map_err(|e| broken(&path, e))).collect()
+        let file = File::open(&path).map_err(TrainError::io(&path))?;
+        lines(file, &path, |line| serde_json::from_str(line).map_err(|e| e.to_string())).collect()
     }
 
     /// What the run was begun with.
@@ -156,13 +160,16 @@ impl RunFolder {
         observer: &mut (dyn Observer<E> + Send),
         stop: &AtomicBool,
     ) -> Result<Ending> {
+        for folder in [&self.path, &self.path.join(SAMPLES)] {
+            remove_drafts(folder)?;
+        }
         let mut trainer = self.trainer::<E>(data.clone())?;
         // A report that a kill cut off is made good in any case.
         let metrics = Metrics::new(self.path.join(METRICS));
         let mut files: Vec<Box<dyn Observer<E> + Send>> = if trainer.is_done() {
             // With these settings nothing was trained: the checkpoint keeps its own.
             settle(&self.path.join(LATEST), is_checkpoint)?;
-            vec![Box::new(metrics)]
+            vec![Box::new(metrics), Box::new(SampleGrids::new(self.path.join(SAMPLES)))]
         } else {
             self.write_plan()?;
             let checkpoints = Checkpoints::new(&self.path, self.plan.spec.clone());
@@ -272,13 +279,14 @@ fn check_checkpoint(path: &Path, plan: &RunPlan) -> Result<()> {
             None => Ok(()),
         };
     }
-    let spec: Spec<dyn ModelSpec> = read_ron(&latest, SPEC)?;
+    let files = Files::of(&latest)?;
+    let spec: Spec<dyn ModelSpec> = read_ron(&files, SPEC)?;
     if to_ron(&spec)? != to_ron(&plan.spec)? {
         let reason = format!("expected the architecture that was trained, which is in `{}`, got another", latest.join(SPEC).display());
         return Err(broken(&path.join(SPEC), reason));
     }
-    fixed(&read_ron(&latest, SETTINGS)?, &plan.settings)?;
-    let (made, steps) = (read_ron::<Progress>(&latest, PROGRESS)?.step, plan.settings.steps);
+    fixed(&read_ron(&files, SETTINGS)?, &plan.settings)?;
+    let (made, steps) = (read_ron::<Progress>(&files, PROGRESS)?.step, plan.settings.steps);
     if steps < made {
         return Err(TrainError::Setting {
             field: "steps",
@@ -295,7 +303,7 @@ fn check_free(path: &Path, plan: &[(&str, String)]) -> Result<()> {
     let left = |found: &Path| {
         let of_plan = |(name, text): &(&str, String)| {
             let file = path.join(name);
-            found == draft(&file) || (found == file && fs::read(found).is_ok_and(|bytes| bytes == text.as_bytes()))
+            is_draft_of(found, &file) || (found == file && fs::read(found).is_ok_and(|bytes| bytes == text.as_bytes()))
         };
         locked && (found == path.join(LOCK) || plan.iter().any(of_plan))
     };

@@ -3,8 +3,8 @@
 use crate::data::ItemShape;
 use crate::events::Events;
 use crate::{Result, TrainError, picture};
-use flow_api::Context;
 use flow_api::spec::{Model, SpecScalar};
+use flow_api::{Context, FlowError};
 use std::path::Path;
 
 /// Images in a grid of samples.
@@ -35,12 +35,33 @@ impl Default for Drawing {
     }
 }
 
+/// `count` samples (count × event, row by row), all of them finite.
+///
+/// ```
+/// use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron};
+/// let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [LuLinear()])")?; // the identity, until it is trained
+/// let model = spec.build::<f32>(EventShape::Vector(2), 7)?;
+/// assert_eq!(flow_train::sample(&model, 3, 1.0, 0)?.len(), 3 * 2);
+/// assert!(flow_train::sample(&model, 3, f64::INFINITY, 0).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// Those of [`Model::sample`], and [`FlowError::NotFinite`] with the number of the first sample that is not finite.
+pub fn sample<E: SpecScalar>(model: &Model<E>, count: usize, temperature: f64, seed: u64) -> Result<Vec<E>> {
+    let samples = model.sample(count, E::of(temperature), &Context::new(seed))?;
+    match samples.iter().position(|x| !num_traits::Float::is_finite(*x)) {
+        None => Ok(samples),
+        Some(at) => Err(FlowError::NotFinite { layer: "flow".to_owned(), what: "the sample", row: at / model.event().len().max(1) }.into()),
+    }
+}
+
 /// Draws samples to a PNG: a grid of images, or a cloud of points of the plane. Whether they are either.
 ///
 /// # Errors
 /// Those of [`Model::sample`], and files that cannot be written.
 pub fn draw_samples<E: SpecScalar>(path: &Path, model: &Model<E>, events: &Events, drawing: &Drawing) -> Result<bool> {
-    let sample = |count| model.sample(count, E::of(drawing.temperature), &Context::new(drawing.seed));
+    let sample = |count| sample(model, count, drawing.temperature, drawing.seed);
     match (events.kind().item(), events.dequantiser()) {
         (ItemShape::Image { .. }, Some(_)) => {
             draw_events(path, &sample(drawing.count.unwrap_or(GRID))?, events, drawing.columns)?;
@@ -95,7 +116,7 @@ mod tests {
         let nowhere = folder.path().join("no/folder.png");
         let linear: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [LuLinear()])").unwrap();
         let linear = f32::model(linear.0.as_ref(), kind.shape, &BuildScope::new(<f32 as SpecScalar>::Device::default(), 0)).unwrap();
-        assert!(matches!(try_draw_samples(&nowhere, &linear, &events, &Drawing::default()), Err(TrainError::Picture { .. })));
+        assert!(matches!(try_draw_samples(&nowhere, &linear, &events, &Drawing::default()), Err(TrainError::Io { .. })));
         assert!(try_draw_samples(&path, &linear, &events, &Drawing::default()).unwrap() && path.exists());
     }
 }

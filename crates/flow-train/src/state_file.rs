@@ -3,31 +3,35 @@
 //! Numbers are F32 or F64 as the module has them, indices U64, flags BOOL. The header is read and compared with the module before any tensor is, so a file that does
 //! not fit costs no more memory than its header, which is bounded, and one that fits costs what the module itself does.
 
-use crate::{Result, TrainError};
+use crate::{Result, TrainError, checksums};
 use flow_api::{Saved, Scalar, State, StateMismatch};
 use safetensors::tensor::{Dtype, Metadata, TensorView, serialize};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// The longest header that is read: room for some hundred thousand tensors.
-const MAX_HEADER: u64 = 16 << 20;
+/// The longest header that is written or read, as the format has it: room for some hundred thousand tensors.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// The checksum's name among the texts of an export.
+const CHECKSUM: &str = "crc32";
 
 /// Bytes of the header's length, which a safetensors file begins with.
 const LENGTH_BYTES: u64 = 8;
 
 /// Texts beside the tensors.
-pub(crate) type Notes = HashMap<String, String>;
+pub(crate) type Notes = BTreeMap<String, String>;
 
-/// The file's bytes.
+/// The file's bytes: those of equal states and texts are equal.
 ///
 /// # Errors
 /// [`TrainError::Checkpoint`] for kinds of state that safetensors cannot hold.
-pub(crate) fn encode<E: Scalar>(path: &Path, state: &State<E>, notes: Option<Notes>) -> Result<Vec<u8>> {
+pub(crate) fn encode<E: Scalar>(path: &Path, state: &State<E>, notes: &Notes) -> Result<Vec<u8>> {
     let tensors = state
         .iter()
         .map(|(name, entry)| {
+            check_finite(name, entry).map_err(|reason| broken(path, reason))?;
             let (dtype, shape) = layout(entry).ok_or_else(|| broken(path, format!("`{name}` is of a kind that cannot be saved")))?;
             Ok((name.as_str(), dtype, shape, bytes(entry)))
         })
@@ -36,52 +40,113 @@ pub(crate) fn encode<E: Scalar>(path: &Path, state: &State<E>, notes: Option<Not
         .iter()
         .map(|(name, dtype, shape, bytes)| Ok((*name, TensorView::new(*dtype, shape.clone(), bytes)?)))
         .collect::<std::result::Result<Vec<_>, safetensors::SafeTensorError>>();
-    views.and_then(|views| serialize(views, notes)).map_err(|e| broken(path, e))
+    let bytes = views.and_then(|views| serialize(views, None)).map_err(|e| broken(path, e))?;
+    let bytes =
+        if notes.is_empty() { bytes } else { with_notes(&bytes, notes).ok_or_else(|| broken(path, "its texts cannot be written"))? };
+    let header = bytes.first_chunk::<8>().map_or(0, |length| u64::from_le_bytes(*length));
+    if header > MAX_HEADER { Err(too_long(path, header, MAX_HEADER)) } else { Ok(bytes) }
 }
 
-/// Reads a file that holds what `own` does, with other values.
+/// The bytes of an export: among its texts is a checksum of the others and of the tensors.
 ///
 /// # Errors
-/// [`TrainError::Io`]; [`TrainError::Checkpoint`] for a malformed file; [`TrainError::State`] with every difference in names, types and shapes.
-pub(crate) fn read<E: Scalar>(path: &Path, own: &State<E>) -> Result<State<E>> {
-    let (header, body, mut file) = open(path)?;
+/// As [`encode`].
+pub(crate) fn encode_export<E: Scalar>(path: &Path, state: &State<E>, mut notes: Notes) -> Result<Vec<u8>> {
+    let tensors = state.iter().filter_map(|(name, entry)| {
+        let (dtype, shape) = layout(entry)?;
+        Some((name.as_str(), (dtype, shape, crc32fast::hash(&bytes(entry)))))
+    });
+    let sum = checksum(&notes, &tensors.collect());
+    notes.insert(CHECKSUM.to_owned(), sum);
+    encode(path, state, &notes)
+}
+
+/// CRC-32 of what a file says, in whatever order it says it: texts, and name, type, shape and CRC-32 of every tensor.
+fn checksum(notes: &Notes, tensors: &BTreeMap<&str, (Dtype, Vec<usize>, u32)>) -> String {
+    let mut hasher = crc32fast::Hasher::new();
+    for (name, text) in notes.iter().filter(|(name, _)| *name != CHECKSUM) {
+        hasher.update(format!("{name:?} {text:?}\n").as_bytes());
+    }
+    for (name, (dtype, shape, crc)) in tensors {
+        hasher.update(format!("{name:?} {dtype:?} {shape:?} {crc:08x}\n").as_bytes());
+    }
+    format!("{:08x}", hasher.finalize())
+}
+
+/// The file with texts in its header, in the order of their names: safetensors writes them in the order of a hash
+/// table, another in every process.
+fn with_notes(bytes: &[u8], notes: &Notes) -> Option<Vec<u8>> {
+    let (length, rest) = bytes.split_first_chunk::<8>()?;
+    let (header, body) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    let tensors = std::str::from_utf8(header).ok()?.trim_end().strip_prefix('{')?;
+    let comma = if tensors == "}" { "" } else { "," };
+    let mut header = format!("{{\"__metadata__\":{}{comma}{tensors}", serde_json::to_string(notes).ok()?).into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Some([&(header.len() as u64).to_le_bytes(), &*header, body].concat())
+}
+
+/// Reads a file, from its beginning, that holds what `own` does, with other values.
+///
+/// # Errors
+/// [`TrainError::Io`]; [`TrainError::Checkpoint`] for a malformed file and numbers that are not finite;
+/// [`TrainError::State`] with every difference in names, types and shapes.
+pub(crate) fn read<E: Scalar>(path: &Path, mut file: File, own: &State<E>) -> Result<State<E>> {
+    let (header, body) = read_header(path, &mut file)?;
     let mismatch = differences(own, &header);
     if !mismatch.is_empty() {
         return Err(TrainError::State { path: path.to_owned(), mismatch });
     }
-    if body != header.data_len() as u64 {
-        return Err(broken(path, format!("{body} bytes of data, where the header announces {}", header.data_len())));
-    }
+    check_body(path, &header, body)?;
     let body = read_bytes(&mut file, body, path)?;
     own.iter()
         .map(|(name, entry)| {
             let raw = header.info(name).and_then(|info| body.get(info.data_offsets.0..info.data_offsets.1)).unwrap_or_default();
             let entry = decode(entry, raw).map_err(|reason| broken(path, format!("`{name}`: {reason}")))?;
+            check_finite(name, &entry).map_err(|reason| broken(path, reason))?;
             Ok((name.clone(), entry))
         })
         .collect()
 }
 
-/// The texts beside a file's tensors.
+/// The texts beside the tensors of an export, once its checksum is known to be that of the file; one without a
+/// checksum is taken as it is.
 ///
 /// # Errors
-/// [`TrainError::Io`]; [`TrainError::Checkpoint`] for a malformed file.
-pub(crate) fn notes(path: &Path) -> Result<Notes> {
-    Ok(open(path)?.0.metadata().clone().unwrap_or_default())
+/// [`TrainError::Io`]; [`TrainError::Checkpoint`] for a malformed file, and for one that was changed.
+pub(crate) fn export_notes(path: &Path) -> Result<Notes> {
+    let mut file = File::open(path).map_err(TrainError::io(path))?;
+    let (header, body) = read_header(path, &mut file)?;
+    let notes: Notes = header.metadata().iter().flatten().map(|(name, text)| (name.clone(), text.clone())).collect();
+    let Some(expected) = notes.get(CHECKSUM) else { return Ok(notes) };
+    check_body(path, &header, body)?;
+    let tensors = header.tensors();
+    let mut in_order: Vec<_> = tensors.iter().collect();
+    in_order.sort_by_key(|(_, info)| info.data_offsets);
+    let mut sums = BTreeMap::new();
+    for (name, info) in in_order {
+        let bytes = (info.data_offsets.1 - info.data_offsets.0) as u64;
+        let crc = checksums::checksum(&mut file, bytes).map_err(TrainError::io(path))?;
+        sums.insert(name.as_str(), (info.dtype, info.shape.clone(), crc));
+    }
+    if checksum(&notes, &sums) != *expected {
+        let remedy = format!("take `{CHECKSUM}` out of its metadata if that was meant");
+        return Err(broken(path, format!("it was changed since it was exported: its checksum is another; {remedy}")));
+    }
+    Ok(notes)
 }
 
 /// How many numbers a file can hold, by its length.
 ///
 /// # Errors
-/// As [`notes`].
+/// [`TrainError::Io`]; [`TrainError::Checkpoint`] for a malformed file.
 pub(crate) fn most_numbers<E: Scalar>(path: &Path) -> Result<u64> {
-    let (_, body, _) = open(path)?;
+    let mut file = File::open(path).map_err(TrainError::io(path))?;
+    let (_, body) = read_header(path, &mut file)?;
     Ok(body / size_of::<E>() as u64)
 }
 
-/// A file's header, the bytes behind it, and the file at their beginning.
-fn open(path: &Path) -> Result<(Metadata, u64, File)> {
-    let mut file = File::open(path).map_err(TrainError::io(path))?;
+/// A file's header and the bytes behind it, where the file then stands.
+fn read_header(path: &Path, file: &mut File) -> Result<(Metadata, u64)> {
     let length = file.metadata().map_err(TrainError::io(path))?.len();
     let mut header_length = [0; 8];
     if length < LENGTH_BYTES {
@@ -91,11 +156,30 @@ fn open(path: &Path) -> Result<(Metadata, u64, File)> {
     let header_length = u64::from_le_bytes(header_length);
     let room = length - LENGTH_BYTES;
     if header_length > room.min(MAX_HEADER) {
-        return Err(broken(path, format!("a header of {header_length} bytes, where at most {} can be", room.min(MAX_HEADER))));
+        return Err(too_long(path, header_length, room.min(MAX_HEADER)));
     }
-    let header = read_bytes(&mut file, header_length, path)?;
+    let header = read_bytes(file, header_length, path)?;
     let header: Metadata = serde_json::from_slice(&header).map_err(|e| broken(path, format!("its header: {e}")))?;
-    Ok((header, room - header_length, file))
+    Ok((header, room - header_length))
+}
+
+fn too_long(path: &Path, header: u64, most: u64) -> TrainError {
+    broken(path, format!("a header of {header} bytes, where at most {most} can be"))
+}
+
+/// Checks that a file is as long as its header says.
+fn check_body(path: &Path, header: &Metadata, body: u64) -> Result<()> {
+    if body == header.data_len() as u64 {
+        return Ok(());
+    }
+    Err(broken(path, format!("{body} bytes of data, where the header announces {}", header.data_len())))
+}
+
+/// Refuses numbers that are not finite: of such weights nothing can be computed.
+fn check_finite<E: Scalar>(name: &str, entry: &Saved<E>) -> std::result::Result<(), String> {
+    let (Saved::Parameter { values, .. } | Saved::Reals(values)) = entry else { return Ok(()) };
+    let bad = values.iter().enumerate().find(|(_, value)| !num_traits::Float::is_finite(**value));
+    bad.map_or(Ok(()), |(at, value)| Err(format!("`{name}`: number {at} is {}: expected finite numbers", value.as_f64())))
 }
 
 /// Exactly `count` bytes, which the file is known to have.

@@ -2,8 +2,9 @@
 
 use crate::data::{Batch, Dataset, Draw, Loader, Shuffle, Subset, TrainOrder, Values};
 use crate::error::Item;
-use crate::evaluate::{EvaluateOptions, evaluate};
+use crate::evaluate::{EvaluateOptions, evaluate_until};
 use crate::events::Events;
+use crate::history::History;
 use crate::hold_out::hold_out;
 use crate::observe::Observer;
 use crate::optimiser::{Adam, AdamState, set_flat_weights};
@@ -97,7 +98,11 @@ pub struct Progress {
     pub seconds: f64,
     /// What the next report will tell of the steps since the last one.
     pub since: Since,
+    /// Number of reports, which stand in a file of their own; none in checkpoints of versions that kept them here.
+    #[serde(default)]
+    pub reports: Option<usize>,
     /// All reports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Report>,
 }
 
@@ -167,7 +172,7 @@ pub struct Trainer<E: SpecScalar> {
     fingerprint: u64,
     /// Numbers of the training items in the data set that was given, where some are held out.
     kept: Option<Vec<usize>>,
-    history: Vec<Report>,
+    history: History,
     best: Option<Best<E>>,
     /// Reports since the best one.
     stale: u32,
@@ -222,7 +227,7 @@ impl<E: SpecScalar> Trainer<E> {
             return Err(TrainError::DataChanged { expected: got, got });
         }
         trainer.optimiser.restore(optimiser)?;
-        (trainer.history, trainer.stale, trainer.best) = (progress.history, progress.stale, best);
+        (trainer.history, trainer.stale, trainer.best) = (History::of(progress.history)?, progress.stale, best);
         (trainer.seconds, trainer.since) = (progress.seconds, progress.since);
         Ok(trainer)
     }
@@ -251,7 +256,7 @@ impl<E: SpecScalar> Trainer<E> {
             (train, Some(validation), Some(kept))
         };
         let optimiser = Adam::new(&model, settings.adam(model.event().len()));
-        let (history, best, stale, seconds, since) = (Vec::new(), None, 0, 0.0, Since::default());
+        let (history, best, stale, seconds, since) = (History::default(), None, 0, 0.0, Since::default());
         Ok(Self { model, optimiser, settings, events, train, validation, items, fingerprint, kept, history, best, stale, seconds, since })
     }
 
@@ -282,7 +287,9 @@ impl<E: SpecScalar> Trainer<E> {
         on_threads(threads, || f(self))
     }
 
-    /// Trains until all steps are made, validation stops improving, or `stop` is raised; in the last case the step that runs is finished first.
+    /// Trains until all steps are made, validation stops improving, or `stop` is raised; in the last case the step
+    /// that runs is finished first, a validation is not: a run that goes on
+    /// begins with it anew.
     ///
     /// The trainer keeps the weights of the last step, so that a checkpoint of it goes on; [`Trainer::finish`] gives the model to use.
     ///
@@ -314,7 +321,14 @@ impl<E: SpecScalar> Trainer<E> {
 
     /// Whether the run ends before its next step.
     pub(crate) fn is_done(&self) -> bool {
-        self.optimiser.steps() >= self.settings.steps || self.is_stale()
+        !self.is_report_due() && (self.optimiser.steps() >= self.settings.steps || self.is_stale())
+    }
+
+    /// Whether the steps made end with a report that is not made yet, as the run was stopped in it.
+    fn is_report_due(&self) -> bool {
+        let step = self.optimiser.steps();
+        let ends = step.is_multiple_of(self.settings.report_every) || step == self.settings.steps;
+        ends && self.since.steps > 0 && self.history().last().is_none_or(|last| last.step < step)
     }
 
     fn is_stale(&self) -> bool {
@@ -326,23 +340,44 @@ impl<E: SpecScalar> Trainer<E> {
         order.seek(self.optimiser.steps());
         let mut batches = Loader::new(self.train.clone(), order, READ_AHEAD);
         let mut gradients = Gradients::zeros(&self.model);
+        // The batch of the last step.
+        let mut last = None;
+        // What of that step is left to do where the run was stopped in its report.
+        if self.is_report_due() && !self.report(observer, stop)? {
+            return Ok(Ending::Stopped);
+        }
         while self.optimiser.steps() < self.settings.steps {
             if self.is_stale() {
                 return Ok(Ending::Early);
             }
             if stop.load(Ordering::Relaxed) {
+                last.as_ref().map_or(Ok(()), |batch| self.check_weights(batch))?;
                 return Ok(Ending::Stopped);
             }
             let Some(batch) = batches.next() else { break };
-            let loss = self.step(&batch?, &mut gradients)?;
-            let step = self.optimiser.steps();
-            observer.step(step, loss);
-            if step.is_multiple_of(self.settings.report_every) || step == self.settings.steps {
-                let report = self.report()?;
-                observer.report(&report, self)?;
+            let batch = last.insert(batch?);
+            let loss = self.step(batch, &mut gradients)?;
+            observer.step(self.optimiser.steps(), loss);
+            if self.is_report_due() {
+                self.check_weights(batch)?;
+                if !self.report(observer, stop)? {
+                    return Ok(Ending::Stopped);
+                }
             }
         }
         Ok(Ending::Finished)
+    }
+
+    /// Refuses weights with which the batch that they come from has no finite likelihood: a checkpoint of them would
+    /// replace the last one that a run can go on from.
+    fn check_weights(&self, batch: &Batch) -> Result<()> {
+        let update = |source| TrainError::Update { step: self.optimiser.steps(), source: Box::new(source) };
+        let (events, _) = self.events.of::<E>(batch)?;
+        let found = self.model.flow().log_prob(self.model.batch(events)?, &self.context()).map_err(update)?;
+        match found.value.iter().position(|density| !num_traits::Float::is_finite(*density)) {
+            None => Ok(()),
+            Some(row) => Err(update(FlowError::NotFinite { layer: "flow".to_owned(), what: "the log-likelihood", row })),
+        }
     }
 
     /// One step; its loss in the unit of reports.
@@ -368,9 +403,12 @@ impl<E: SpecScalar> Trainer<E> {
 
     /// Mean negative log-likelihood of events in nats, its gradients added to `gradients`.
     fn loss(&self, events: Vec<E>, gradients: &mut Gradients<E>) -> Result<Loss<E>, FlowError> {
-        let step = self.optimiser.steps();
-        let cx = Context::new(self.settings.seed).at_step(step).in_mode(Mode::Train).with_memory(self.settings.memory);
-        self.model.flow().nll(self.model.batch(events)?, gradients, &cx)
+        self.model.flow().nll(self.model.batch(events)?, gradients, &self.context())
+    }
+
+    /// That of the next step.
+    fn context(&self) -> Context<E, E::Device> {
+        Context::new(self.settings.seed).at_step(self.optimiser.steps()).in_mode(Mode::Train).with_memory(self.settings.memory)
     }
 
     /// A layer's error with the step, and the item in place of the row.
@@ -407,8 +445,12 @@ impl<E: SpecScalar> Trainer<E> {
         Item { index, name: self.train.item_name(draw.index) }
     }
 
-    fn report(&mut self) -> Result<Report> {
-        let validation = self.validate()?;
+    /// Validates and reports, unless `stop` is raised before that is done: whether it is.
+    fn report(&mut self, observer: &mut (dyn Observer<E> + Send), stop: &AtomicBool) -> Result<bool> {
+        let validation = match self.validate(stop) {
+            Err(TrainError::Stopped) => return Ok(false),
+            validation => validation?,
+        };
         let since = std::mem::take(&mut self.since);
         let step = self.optimiser.steps();
         let steps = since.steps.max(1) as f64;
@@ -421,18 +463,19 @@ impl<E: SpecScalar> Trainer<E> {
             gradient_norm: since.norm,
             learning_rate: self.settings.learning_rate_at(step.saturating_sub(1)),
         };
-        self.history.push(report);
-        Ok(report)
+        self.history.push(report)?;
+        observer.report(&report, self)?;
+        Ok(true)
     }
 
     /// Loss on the validation items, if there are such items, with the averaged weights if there are any; the best model so far is put aside.
-    fn validate(&mut self) -> Result<Option<f64>> {
+    fn validate(&mut self, stop: &AtomicBool) -> Result<Option<f64>> {
         let Some(validation) = self.validation.clone() else { return Ok(None) };
         let own = self.optimiser.average().is_some().then(|| save(&self.model));
         let averaged = self.optimiser.average().map_or(Ok(()), |average| set_flat_weights(&mut self.model, average));
         let Settings { batch, seed, .. } = self.settings;
         let options = EvaluateOptions { batch, seed, likelihood_alone: true, ..EvaluateOptions::default() };
-        let evaluation = averaged.and_then(|()| evaluate(&self.model, validation.as_ref(), &self.events, &options));
+        let evaluation = averaged.and_then(|()| evaluate_until(&self.model, validation.as_ref(), &self.events, &options, stop));
         let value = evaluation.map(|found| {
             // A likelihood that is no number is no good one.
             if found.non_finite > 0.0 { f64::INFINITY } else { found.loss }
@@ -469,7 +512,7 @@ impl<E: SpecScalar> Trainer<E> {
 
     /// All reports so far.
     pub fn history(&self) -> &[Report] {
-        &self.history
+        self.history.reports()
     }
 
     /// The best validation so far.
@@ -487,8 +530,18 @@ impl<E: SpecScalar> Trainer<E> {
         &self.optimiser
     }
 
-    /// Place in the run, for a checkpoint.
+    /// Place in the run.
     pub fn progress(&self) -> Progress {
+        Progress { history: self.history().to_vec(), reports: None, ..self.place() }
+    }
+
+    /// All reports so far, as a checkpoint adds to them.
+    pub(crate) fn recorded(&self) -> &History {
+        &self.history
+    }
+
+    /// Place in the run, for a checkpoint: the reports stand elsewhere.
+    pub(crate) fn place(&self) -> Progress {
         Progress {
             step: self.optimiser.steps(),
             items: Some(self.items),
@@ -497,7 +550,8 @@ impl<E: SpecScalar> Trainer<E> {
             best: self.best.as_ref().map(|best| (best.value, best.step)),
             seconds: self.seconds,
             since: self.since,
-            history: self.history.clone(),
+            reports: Some(self.history().len()),
+            history: Vec::new(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: the first finishes the step and writes, the second ends at once.
+//! Ctrl-C, SIGTERM and SIGHUP: the first finishes the step and writes, the second ends at once.
 
 use crate::{INTERRUPTED, Result};
 use std::io::Write;
@@ -7,6 +7,9 @@ use std::sync::{Arc, OnceLock};
 
 /// What the first signal raises, once there is something to finish.
 static RAISED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// Whether a signal came.
+static CAME: AtomicBool = AtomicBool::new(false);
 
 /// A flag that the first interrupt raises.
 pub(crate) fn flag() -> Result<Arc<AtomicBool>> {
@@ -23,21 +26,33 @@ fn told(error: &std::io::Error) {
     tracing::warn!("no thread to wait for signals ({error}): one ends the program at once, and a run goes on from its last checkpoint");
 }
 
+/// Whether the program was interrupted: others may raise the flag too.
+pub(crate) fn came() -> bool {
+    CAME.load(Ordering::Relaxed)
+}
+
 fn stop() {
-    if RAISED.get().is_none_or(|raised| raised.swap(true, Ordering::Relaxed)) {
+    let Some(raised) = RAISED.get().filter(|_| !CAME.swap(true, Ordering::Relaxed)) else {
         std::process::exit(i32::from(INTERRUPTED));
-    }
+    };
+    raised.store(true, Ordering::Relaxed);
     let text = "\nstopping after this step; what is done so far will be written (once more to stop at once)";
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Takes SIGTERM, which schedulers and containers send, as Ctrl-C is taken. Before any other thread is started: those must hold the signal back too.
+/// Takes SIGTERM, which schedulers and containers send, and SIGHUP, which a terminal sends that goes away, as Ctrl-C
+/// is taken. Before any other thread is started: those must hold the
+/// signals back too.
 ///
-/// `ctrlc` could do it, but would take SIGHUP with it, and a run under `nohup` would end with its terminal.
+/// `ctrlc` could do it, but would take a SIGHUP that `nohup` has told the program to ignore.
 #[cfg(unix)]
 pub(crate) fn take_termination() -> Result<()> {
-    let mut signals = nix::sys::signal::SigSet::empty();
-    signals.add(nix::sys::signal::Signal::SIGTERM);
+    use nix::sys::signal::{SigSet, Signal};
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    if !is_ignored(Signal::SIGHUP) {
+        signals.add(Signal::SIGHUP);
+    }
     signals.thread_block()?;
     let wait = move || {
         while signals.wait().is_ok() {
@@ -50,6 +65,15 @@ pub(crate) fn take_termination() -> Result<()> {
         told(&error);
     }
     Ok(())
+}
+
+/// Whether the program was started with a signal ignored. Where there is no `/proc` to tell, it is taken for ignored,
+/// and has its usual effect if it is not.
+#[cfg(unix)]
+fn is_ignored(signal: nix::sys::signal::Signal) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.is_none_or(|mask| (mask >> (signal as i32 - 1)) & 1 == 1)
 }
 
 #[cfg(not(unix))]

@@ -231,12 +231,12 @@ impl SplitRule {
     }
 }
 
-/// A file that was left out of a set because it could not be read.
+/// A file that was left out of a set because it could not be read, or a folder that is no data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
-    /// The file.
+    /// The file or folder.
     pub path: PathBuf,
-    /// What was wrong with it.
+    /// Why.
     pub reason: String,
 }
 
@@ -249,7 +249,8 @@ pub struct Split {
     pub test: Arc<dyn Dataset>,
     /// How the two were told apart.
     pub rule: SplitRule,
-    /// Files left out because they are broken; only ever filled where the source was told to skip them.
+    /// Files left out because they are broken, where the source was told to skip them, and folders of runs and
+    /// comparisons, which are no data.
     pub skipped: Vec<Skipped>,
 }
 

@@ -28,6 +28,8 @@ pub enum Crop {
 
 /// A folder of PNG, JPEG and WebP pictures, searched with its subfolders.
 ///
+/// Subfolders that a run or a comparison wrote are left out, and listed in [`Split::skipped`].
+///
 /// Only names are kept, and decoded pictures as far as the cache goes: a set may be larger than memory. A batch is decoded in parallel;
 /// [`Loader`](super::Loader) decodes ahead of training. Files are told by content, turned upright by their EXIF orientation,
 /// and transparent ones are laid over white. If every picture lies in a subfolder, the subfolders are the classes, in alphabetical order.
@@ -125,11 +127,12 @@ impl ImageFolder {
 
     /// Lists the folder and sorts out what cannot be used.
     fn survey(&self, prepare: Prepare) -> Result<Survey> {
-        let mut paths = Vec::new();
-        list(&self.dir, 0, &mut paths)?;
+        let (mut paths, mut skipped) = (Vec::new(), Vec::new());
+        list(&self.dir, 0, &mut paths, &mut skipped)?;
         paths.sort();
+        skipped.sort_by(|a, b| a.path.cmp(&b.path));
         let sizes: Vec<_> = paths.par_iter().map(|path| self.inspect(path, prepare)).collect();
-        let (mut kept, mut skipped, mut first) = (Vec::new(), Vec::new(), None);
+        let (mut kept, mut first) = (Vec::new(), None);
         for (path, size) in paths.into_iter().zip(sizes) {
             let size = match size {
                 Ok(size) => size,
@@ -148,7 +151,7 @@ impl ImageFolder {
         }
         match first {
             Some(size) => Ok(Survey { kept, skipped, size }),
-            None if skipped.is_empty() => {
+            None if skipped.iter().all(|skipped| skipped.path.is_dir()) => {
                 Err(DataError::Missing { path: self.dir.clone(), expected: "pictures: .png, .jpg, .jpeg or .webp files" })
             }
             None => Err(DataError::Empty { path: self.dir.clone() }),
@@ -229,8 +232,9 @@ struct Survey {
     size: (u32, u32),
 }
 
-/// Pictures in `dir` and its subfolders; hidden files and links to folders are left out.
-fn list(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
+/// Pictures in `dir` and its subfolders; hidden files, links to folders, and subfolders that a run or a comparison
+/// wrote are left out.
+fn list(dir: &Path, depth: usize, files: &mut Vec<PathBuf>, skipped: &mut Vec<Skipped>) -> Result<()> {
     const DEEPEST: usize = 64;
     let io = |source| DataError::Io { path: dir.to_owned(), source };
     for entry in fs::read_dir(dir).map_err(io)? {
@@ -241,8 +245,10 @@ fn list(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
             continue;
         }
         if entry.file_type().map_err(io)?.is_dir() {
-            if depth < DEEPEST {
-                list(&path, depth + 1, files)?;
+            if let Some(reason) = results(&path) {
+                skipped.push(Skipped { path, reason: reason.to_owned() });
+            } else if depth < DEEPEST {
+                list(&path, depth + 1, files, skipped)?;
             }
             continue;
         }
@@ -252,6 +258,18 @@ fn list(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a folder is that holds pictures of results, which are no data: a run's folder may lie below that of its own
+/// data.
+fn results(folder: &Path) -> Option<&'static str> {
+    if crate::RunFolder::exists(folder) {
+        Some("the folder of a run: its pictures are no data")
+    } else if folder.join(crate::compare::RESULTS).is_file() {
+        Some("the folder of a comparison: its pictures are no data")
+    } else {
+        None
+    }
 }
 
 /// How many bytes of decoded pictures are kept; shared by both parts.

@@ -19,6 +19,11 @@ fn written(steps: u64) -> (tempfile::TempDir, PathBuf, Trainer<f32>) {
     (folder, path, trainer)
 }
 
+/// What stands behind the checksums is tested without them.
+fn remove_checksums(path: &Path) {
+    fs::remove_file(path.join("checksums.txt")).unwrap();
+}
+
 fn resumed(path: &Path) -> flow_train::Result<u64> {
     checkpoint::resume::<f32>(path, digits(), |settings| settings).map(|(trainer, _)| trainer.optimiser().steps())
 }
@@ -48,6 +53,7 @@ fn an_opened_model_scores_bit_for_bit() {
 #[test]
 fn another_architecture_is_refused_with_what_differs() {
     let (_folder, path, _) = written(1);
+    remove_checksums(&path);
     let cases = [
         (
             "hidden: 8",
@@ -81,6 +87,7 @@ fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
 #[test]
 fn broken_tensors_are_typed_errors_in_bounded_memory() {
     let (_folder, path, _) = written(1);
+    remove_checksums(&path);
     let file = path.join("model.safetensors");
     let good = fs::read(&file).unwrap();
     let header_len = usize::try_from(u64::from_le_bytes(good[..8].try_into().unwrap())).unwrap();
@@ -138,6 +145,7 @@ fn broken_tensors_are_typed_errors_in_bounded_memory() {
 #[test]
 fn broken_texts_and_missing_files_are_typed_errors() {
     let (_folder, path, trainer) = written(1);
+    remove_checksums(&path);
     let cases = [
         ("spec.ron", "MixerFlow(patch: 2", "spec.ron: 1:"),
         ("spec.ron", "\u{0}\u{0}", "spec.ron: 1:"),
@@ -161,7 +169,7 @@ fn broken_texts_and_missing_files_are_typed_errors() {
     }
     fs::write(path.join("settings.ron"), [0xff, 0xfe]).unwrap();
     assert!(matches!(resumed(&path), Err(TrainError::Checkpoint { .. })));
-    for file in ["optimiser.safetensors", "best.safetensors", "progress.ron", "data.ron"] {
+    for file in ["optimiser.safetensors", "best.safetensors", "progress.ron", "data.ron", "reports.ron"] {
         checkpoint::write(&path, &spec(), &trainer).unwrap();
         fs::remove_file(path.join(file)).unwrap();
         let error = resumed(&path).unwrap_err();
@@ -172,7 +180,7 @@ fn broken_texts_and_missing_files_are_typed_errors() {
 }
 
 /// Files that the folder of a run's checkpoint has.
-const ALL: usize = 7;
+const ALL: usize = 9;
 
 #[test]
 fn a_kill_at_any_moment_leaves_the_old_checkpoint_or_the_new_one() {
@@ -243,10 +251,11 @@ fn data_of_another_number_of_items_is_refused() {
     let error = text_of(checkpoint::resume::<f32>(&path, others, |settings| settings));
     assert_eq!(error, "the data has 1500 items, where the run was begun with 1500 others");
     // A checkpoint of a version that did not look at them.
+    remove_checksums(&path);
     let file = path.join("progress.ron");
     let text = fs::read_to_string(&file).unwrap();
     let older: String = text.lines().filter(|line| !line.contains(" items: ") && !line.contains(" fingerprint: ")).collect();
-    assert!(older.contains("history") && !older.contains("1500"), "{older}");
+    assert!(older.contains("reports: ") && !older.contains("1500"), "{older}");
     fs::write(&file, older).unwrap();
     assert_eq!(of_fewer().unwrap(), 1);
 }
@@ -271,15 +280,173 @@ fn an_import_never_replaces_a_checkpoint() {
 #[test]
 fn progress_that_is_not_finite_survives() {
     let (_folder, path, trainer) = written(4);
-    let text = fs::read_to_string(path.join("progress.ron")).unwrap();
+    remove_checksums(&path);
     let validation = trainer.history()[0].validation.unwrap();
-    let text = text.replace(&format!("{validation:?}"), "inf");
-    assert!(text.contains("validation: inf") && text.contains("(inf, 4)"), "{text}");
-    fs::write(path.join("progress.ron"), text).unwrap();
+    for (file, expected) in [("progress.ron", "(inf, 4)"), ("reports.ron", "validation: inf")] {
+        let text = fs::read_to_string(path.join(file)).unwrap().replace(&format!("{validation:?}"), "inf");
+        assert!(text.contains(expected), "{text}");
+        fs::write(path.join(file), text).unwrap();
+    }
     let (trainer, _) = checkpoint::resume::<f32>(&path, digits(), |settings| settings).unwrap();
     assert_eq!(trainer.history()[0].validation, Some(f64::INFINITY));
     // A checkpoint of a version that took it for the best.
     assert!(trainer.best().is_none() && path.join("best.safetensors").exists());
     let opened = checkpoint::open::<f32>(&path).unwrap();
     assert_eq!(Some(flat_weights(&opened.model).as_slice()), trainer.optimiser().average());
+}
+
+/// Every file of a checkpoint and of an export: no flip of a single bit is read. The bits are spread over each file,
+/// its ends among them.
+#[test]
+fn no_flipped_bit_is_read() {
+    const FLIPS: usize = 48;
+    let (folder, path, _) = written(4);
+    let (file, copy) = (folder.path().join("model.safetensors"), folder.path().join("copy"));
+    checkpoint::export::<f32>(&path, &file).unwrap();
+    let is_refused = |file: &Path, read: &dyn Fn() -> flow_train::Result<()>| {
+        let good = fs::read(file).unwrap();
+        let last = 8 * good.len() - 1;
+        for bit in (0..FLIPS).map(|i| i * last / (FLIPS - 1)) {
+            let mut flipped = good.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(file, flipped).unwrap();
+            let read = read();
+            let typed = matches!(read, Err(TrainError::Checkpoint { .. } | TrainError::Spec(_) | TrainError::State { .. }));
+            assert!(typed, "{}, bit {bit}: {read:?}", file.display());
+        }
+        fs::write(file, good).unwrap();
+        read().unwrap();
+    };
+    let mut names: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    assert_eq!(names.len(), ALL);
+    for name in names {
+        is_refused(&name, &|| resumed(&path).map(drop));
+    }
+    is_refused(&file, &|| {
+        let read = checkpoint::import::<f32>(&file, &copy);
+        if read.is_ok() {
+            fs::remove_dir_all(&copy).unwrap();
+        }
+        read
+    });
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_neither_written_nor_imported() {
+    let (folder, path, trainer) = written(1);
+    let (file, copy) = (folder.path().join("model.safetensors"), folder.path().join("copy"));
+    checkpoint::export::<f32>(&path, &file).unwrap();
+    let good = replaced(&fs::read(&file).unwrap(), "\"crc32\":", "\"none1\":");
+    let header = 8 + usize::try_from(u64::from_le_bytes(good[..8].try_into().unwrap())).unwrap();
+    // Real numbers stand behind the indices, at the end of the file's body but for flags.
+    let text = std::str::from_utf8(&good[8..header]).unwrap();
+    let entry = &text[text.find("channel.0.log_scale").unwrap()..];
+    let start = &entry[entry.find("data_offsets\":[").unwrap() + 15..];
+    let at = header + start[..start.find(',').unwrap()].parse::<usize>().unwrap();
+    for (value, name) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::NEG_INFINITY, "-inf")] {
+        let mut bytes = good.clone();
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        fs::write(&file, bytes).unwrap();
+        let error = text_of(checkpoint::import::<f32>(&file, &copy));
+        assert!(error.contains("channel.0.log_scale`: number 0 is ") && error.contains(name) && !copy.exists(), "{error}");
+    }
+    // A file that was changed without a checksum to tell is read as it is.
+    fs::write(&file, &good).unwrap();
+    checkpoint::import::<f32>(&file, &copy).unwrap();
+    let mut state = flow_api::save(trainer.model());
+    let weights = state.iter_mut().find_map(|(_, entry)| match entry {
+        flow_api::Saved::Parameter { values, .. } => Some(values),
+        _ => None,
+    });
+    weights.unwrap()[0] = f32::NAN;
+    let error = text_of(checkpoint::write_model(&path, &spec(), trainer.settings(), trainer.events(), &state));
+    assert!(error.contains("number 0 is NaN: expected finite numbers"), "{error}");
+    assert_eq!(resumed(&path).unwrap(), 1);
+}
+
+#[test]
+fn equal_models_are_equal_files() {
+    let (folder, path, trainer) = written(2);
+    let again = folder.path().join("again");
+    checkpoint::write(&again, &spec(), &trainer).unwrap();
+    for entry in fs::read_dir(&path).unwrap() {
+        let name = entry.unwrap().file_name();
+        assert_eq!(fs::read(path.join(&name)).unwrap(), fs::read(again.join(&name)).unwrap(), "{name:?}");
+    }
+    let export = |i: usize| {
+        let file = folder.path().join(format!("{i}.safetensors"));
+        checkpoint::export::<f32>(if i == 3 { &path } else { &again }, &file).unwrap();
+        fs::read(file).unwrap()
+    };
+    let first = export(0);
+    // The order of a hash table would be another in most of these.
+    assert!((1..6).all(|i| export(i) == first));
+}
+
+/// Writers and readers share the bound of a header, which has room for the tensors of 2,000 layers.
+#[test]
+fn a_model_of_many_tensors_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model");
+    let spec: Spec<dyn ModelSpec> = from_ron(&format!("VectorFlow(flows: [{}])", "ActNorm(), ".repeat(2_000))).unwrap();
+    let kind = flow_train::EventKind { shape: flow_api::spec::EventShape::Vector(1), levels: None };
+    let events = flow_train::Events::of_kind(kind, spec.0.preprocessing(), 0).unwrap();
+    let model = spec.build::<f32>(kind.shape, 0).unwrap();
+    checkpoint::write_model(&path, &spec, &Settings::default(), &events, &flow_api::save(&model)).unwrap();
+    checkpoint::open::<f32>(&path).unwrap();
+}
+
+/// Reports are added to those of the last checkpoint, which the old folder and the new one share.
+#[cfg(unix)]
+#[test]
+fn reports_are_added_to_and_belong_to_one_run() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("latest");
+    let every = |steps| Settings { report_every: 1, ..settings(steps) };
+    let mut trainer = Trainer::<f32>::new(model(6), digits(), every(3)).unwrap();
+    trainer.run(&mut Silent, &never()).unwrap();
+    checkpoint::write(&path, &spec(), &trainer).unwrap();
+    let file = path.join("reports.ron");
+    let (inode, before) = (fs::metadata(&file).unwrap().ino(), fs::read(&file).unwrap());
+    // A kill has cut off what the next checkpoint would have added.
+    fs::write(&file, [&*before, b"(step: 4, tra"].concat()).unwrap();
+    let (mut trainer, _) = checkpoint::resume::<f32>(&path, digits(), |_| every(5)).unwrap();
+    trainer.run(&mut Silent, &never()).unwrap();
+    let kept = folder.path().join("kept.ron");
+    checkpoint::write(&path, &spec(), &trainer).unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().ino(), inode);
+    let after = fs::read(&file).unwrap();
+    assert!(after.starts_with(&before) && std::str::from_utf8(&after).unwrap().lines().count() == 5);
+    let (resumed, _) = checkpoint::resume::<f32>(&path, digits(), |settings| settings).unwrap();
+    assert_eq!(resumed.history(), trainer.history());
+    // Somebody's copy of the checkpoint that shares the file stays as it is.
+    fs::hard_link(&file, &kept).unwrap();
+    checkpoint::write(&path, &spec(), &trainer).unwrap();
+    assert!(fs::metadata(&file).unwrap().ino() != inode && fs::read(&kept).unwrap() == after);
+    // Those of another run in the same place are written anew.
+    let mut other = Trainer::<f32>::new(model(7), digits(), every(2)).unwrap();
+    other.run(&mut Silent, &never()).unwrap();
+    checkpoint::write(&path, &spec(), &other).unwrap();
+    let (resumed, _) = checkpoint::resume::<f32>(&path, digits(), |settings| settings).unwrap();
+    assert_eq!(resumed.history(), other.history());
+}
+
+/// A checkpoint of a version that took no checksums, and kept its reports elsewhere: it goes on, and what is opened
+/// says so.
+#[test]
+fn an_older_checkpoint_is_read_with_a_note() {
+    let (_folder, path, trainer) = written(4);
+    assert!(checkpoint::open::<f32>(&path).unwrap().note.is_none());
+    remove_checksums(&path);
+    fs::remove_file(path.join("reports.ron")).unwrap();
+    let older = flow_train::Progress { reports: None, ..trainer.progress() };
+    fs::write(path.join("progress.ron"), to_ron(&older).unwrap()).unwrap();
+    let note = checkpoint::open::<f32>(&path).unwrap().note.unwrap();
+    assert!(note.contains("latest") && note.contains("a version that took no checksums"), "{note}");
+    let (resumed, _) = checkpoint::resume::<f32>(&path, digits(), |settings| settings).unwrap();
+    assert_eq!(resumed.history(), trainer.history());
+    checkpoint::write(&path, &spec(), &resumed).unwrap();
+    assert!(checkpoint::open::<f32>(&path).unwrap().note.is_none());
 }

@@ -6,6 +6,7 @@ mod evaluation;
 mod optimiser;
 mod run_folders;
 mod runs;
+mod stops;
 
 use flow_api::spec::{BuildScope, EventShape, Model, ModelSpec, Spec, SpecScalar, from_ron};
 use flow_train::data::{self, Dataset, InMemory, ItemShape, Values};

@@ -3,10 +3,9 @@
 use super::sources::{fits, model};
 use crate::Result;
 use crate::arguments::Sample;
-use flow_api::Context;
 use flow_train::data::npy::Writer;
 use flow_train::picture::save_image;
-use flow_train::{Drawing, draw_samples, write_whole};
+use flow_train::{Drawing, draw_samples, sample, write_whole};
 
 pub(crate) fn run(arguments: &Sample) -> Result<()> {
     let Sample { count, temperature, seed, columns, out, .. } = arguments;
@@ -35,7 +34,7 @@ pub(crate) fn run(arguments: &Sample) -> Result<()> {
             format!("{}: events of shape {} make no picture; write them to a .npy file", out.display(), opened.model.event()).into()
         );
     }
-    let samples = opened.model.sample(*count, *temperature, &Context::new(*seed))?;
+    let samples = sample(&opened.model, *count, f64::from(*temperature), *seed)?;
     if !folder && is_file("npy") {
         return write_whole(out, |file| {
             let mut array = Writer::new(file, out, &[*count, opened.model.event().len()])?;

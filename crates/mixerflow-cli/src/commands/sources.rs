@@ -94,7 +94,7 @@ fn tell_skipped(split: Split) -> Split {
         tracing::warn!("{} is left out: {}", skipped.path.display(), skipped.reason);
     }
     if !split.skipped.is_empty() {
-        tracing::warn!("{} files are left out", split.skipped.len());
+        tracing::warn!("{} files or folders are left out", split.skipped.len());
     }
     split
 }
@@ -141,5 +141,9 @@ pub(super) fn fits(option: &str, count: usize, event: EventShape) -> Result<()> 
 
 /// Opens the model of a run or of a checkpoint.
 pub(super) fn model(run: &Path) -> Result<checkpoint::Opened<f32>> {
-    Ok(checkpoint::open(run)?)
+    let opened = checkpoint::open(run)?;
+    if let Some(note) = &opened.note {
+        tracing::warn!("{note}");
+    }
+    Ok(opened)
 }

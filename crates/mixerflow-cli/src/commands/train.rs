@@ -19,20 +19,18 @@ pub(crate) fn run(arguments: &Train, threads: Option<usize>) -> Result<ExitCode>
     let RunPlan { settings, data, .. } = run.plan();
     tracing::info!("{} of {data}: {} training items, {} steps", path.display(), split.train.len(), settings.steps);
 
-    let interrupted = interrupt::flag()?;
-    // An interrupt and --stop-at are told apart by who raised which flag.
-    let stop = Arc::new(AtomicBool::new(false));
+    let stop = interrupt::flag()?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut observers: Vec<Box<dyn Observer<f32> + Send>> = vec![
         Box::new(Bar::new(&name)),
         Box::new(Log),
-        Box::new(Stop { at: arguments.stop_at, interrupted: interrupted.clone(), raised: stop.clone() }),
+        Box::new(StopAt { at: arguments.stop_at.unwrap_or(u64::MAX), reported: (1, 0), raised: stop.clone() }),
     ];
     let ending = run
         .train::<f32>(&split.train, &mut observers, &stop)
         .inspect_err(|error| tracing::error!(target: logging::FILE_ALONE, "{error}"))?;
     output::line(path.display())?;
-    let was_interrupted = ending == Ending::Stopped && interrupted.load(Ordering::Relaxed);
+    let was_interrupted = ending == Ending::Stopped && interrupt::came();
     Ok(if was_interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }
 
@@ -114,29 +112,35 @@ impl Observer<f32> for Log {
     }
 }
 
-/// Raises the stop flag at a step, or when the program is interrupted.
-struct Stop {
-    at: Option<u64>,
-    interrupted: Arc<AtomicBool>,
+/// Raises the stop flag when a number of steps is made, and reported where a report ends with them: a validation
+/// would be interrupted.
+struct StopAt {
+    at: u64,
+    /// Steps between reports, and of the run.
+    reported: (u64, u64),
     raised: Arc<AtomicBool>,
 }
 
-impl Stop {
-    fn check(&self, step: u64) {
-        if self.at.is_some_and(|at| step >= at) || self.interrupted.load(Ordering::Relaxed) {
+impl StopAt {
+    fn check(&self, made: u64) {
+        if made >= self.at {
             self.raised.store(true, Ordering::Relaxed);
         }
     }
 }
 
-impl Observer<f32> for Stop {
+impl Observer<f32> for StopAt {
     fn begin(&mut self, trainer: &Trainer<f32>) -> Result<(), TrainError> {
+        self.reported = (trainer.settings().report_every, trainer.settings().steps);
         self.check(trainer.optimiser().steps());
         Ok(())
     }
 
     fn step(&mut self, step: u64, _: f64) {
-        self.check(step);
+        let (every, steps) = self.reported;
+        if !step.is_multiple_of(every) && step != steps {
+            self.check(step);
+        }
     }
 
     fn report(&mut self, report: &Report, _: &Trainer<f32>) -> Result<(), TrainError> {

@@ -119,12 +119,19 @@ fn a_damaged_run_is_refused() {
         ("spec.ron", spec("layers: 2", "layers: 1"), " unexpected ("),
         ("data.ron", b"(shape: Vector(2), levels: None)".to_vec(), "expected "),
     ];
+    // Each without the checksums first, which see any change.
+    let checksums = place.path("run/latest/checksums.txt");
+    let sums = fs::read(&checksums).unwrap();
     for (file, bytes, message) in cases {
         let path = place.path("run/latest").join(file);
         let kept = fs::read(&path).unwrap();
         fs::write(&path, bytes).unwrap();
+        fs::remove_file(&checksums).unwrap();
         let (code, text) = place.fail("eval run --data digits");
         assert!(code == 1 && text.contains(message), "{file}: expected `{message}`:\n{text}");
+        fs::write(&checksums, &sums).unwrap();
+        let (code, text) = place.fail("eval run --data digits");
+        assert!(code == 1 && text.contains(&format!("{file}: it was changed since it was written")), "{text}");
         fs::write(&path, kept).unwrap();
     }
     place.run("eval run --data digits");
@@ -142,7 +149,7 @@ fn bad_pictures_are_named_or_left_out() {
     let output =
         place.program("train tiny.ron --data images:pictures --skip-bad --steps 2 --batch 4 --validation 0 --out photos").output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("zz.jpg is left out") && text.contains("1 files are left out"), "{text}");
+    assert!(output.status.success() && text.contains("zz.jpg is left out") && text.contains("1 files or folders are left out"), "{text}");
     assert_eq!(place.read("photos/data.txt").trim(), "images:pictures?skip-bad=1");
 }
 

@@ -1,5 +1,6 @@
 //! The program, run as its users run it.
 
+mod attacks;
 mod bounds;
 mod commands;
 mod errors;

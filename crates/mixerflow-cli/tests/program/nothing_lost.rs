@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// What a run amounts to, seconds left out.
-fn essence(place: &Place, run: &str) -> Vec<Vec<u8>> {
+pub(crate) fn essence(place: &Place, run: &str) -> Vec<Vec<u8>> {
     let file = |name: &str| fs::read(place.path(run).join(name)).unwrap();
     let metrics = place.read(format!("{run}/metrics.jsonl"));
     let losses = metrics.lines().map(|line| {
@@ -19,7 +19,7 @@ fn essence(place: &Place, run: &str) -> Vec<Vec<u8>> {
 }
 
 /// The program at work.
-fn started(place: &Place, arguments: &str) -> Child {
+pub(crate) fn started(place: &Place, arguments: &str) -> Child {
     let mut program = Command::new(assert_cmd::cargo::cargo_bin("mixerflow"));
     program.current_dir(place.path("")).args(arguments.split_whitespace());
     program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
