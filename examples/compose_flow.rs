@@ -7,7 +7,6 @@
 //! ```
 
 use mixerflow_toolkit::coupling::{Activation, Conditioner, Coupling, RationalQuadratic, Split};
-use mixerflow_toolkit::dfdx::prelude::{Tensor, TensorFromVec};
 use mixerflow_toolkit::prelude::*;
 use mixerflow_toolkit::train::data::{DataSource, Dataset, Draw, Values};
 use mixerflow_toolkit::train::{Adam, AdamConfig, EvaluateOptions, Settings, Silent, Trainer, evaluate};
@@ -18,46 +17,41 @@ const STEPS: u64 = 400;
 const BATCH: usize = 256;
 
 /// Rounds of `ActNorm`, an invertible linear map and a spline coupling on R², as one flow on rows.
-fn chain(rounds: u64, device: &DefaultDevice) -> Result<RowChain<f32, DefaultDevice>, FlowError> {
-    let mut flows: Vec<Box<dyn RowFlow<f32, DefaultDevice>>> = Vec::new();
+fn chain(rounds: u64) -> Result<RowChain<f32>, FlowError> {
+    let mut flows: Vec<Box<dyn RowFlow<f32>>> = Vec::new();
     for round in 0..rounds {
         let net = Conditioner { hidden: 32, blocks: 1, activation: Activation::Relu, condition: 0 };
         let spline = RationalQuadratic::new(8, 4.0)?;
-        flows.push(Box::new(layers::ActNorm::new(2, device)));
-        flows.push(Box::new(layers::LuLinear::new(2, device)));
+        flows.push(Box::new(layers::ActNorm::new(2)));
+        flows.push(Box::new(layers::LuLinear::new(2)));
         // Every other coupling is flipped: it moves the number that the one before it kept.
-        flows.push(Box::new(Coupling::new(2, Split::Halves, round % 2 == 1, spline, net, round, device)?));
+        flows.push(Box::new(Coupling::new(2, Split::Halves, round % 2 == 1, spline, net, round)?));
     }
     RowChain::new(2, flows)
 }
 
 /// Points of a data set as a tensor of shape (points, 2).
-fn points(
-    data: &dyn Dataset,
-    items: std::ops::Range<usize>,
-    device: &DefaultDevice,
-) -> Result<Tensor<(usize, usize), f32, DefaultDevice>, Box<dyn Error>> {
+fn points(data: &dyn Dataset, items: std::ops::Range<usize>) -> Result<Tensor<(usize, usize), f32>, Box<dyn Error>> {
     let draws: Vec<Draw> = items.map(|item| Draw { epoch: 0, index: item % data.len() }).collect();
     let Values::Real(values) = data.batch(&draws)?.values else { return Err("points are real numbers".into()) };
     #[expect(clippy::cast_possible_truncation, reason = "the flow computes in f32")]
     let values = values.into_iter().map(|x| x as f32).collect();
-    Ok(device.tensor_from_vec(values, (draws.len(), 2)))
+    Ok(f32::tensor(values, (draws.len(), 2)))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let device = DefaultDevice::default();
     let source: DataSource = "toy:two-moons?n=20000".parse()?;
     let split = source.open(0)?;
 
     println!("Step by step");
-    let mut flow = Flow::new(Rows(chain(6, &device)?), StandardNormal::new(2));
+    let mut flow = Flow::new(Rows(chain(6)?), StandardNormal::new(2));
     // ActNorm starts from data.
-    flow.initialise(points(split.train.as_ref(), 0..1024, &device)?, &Context::new(0))?;
+    flow.initialise(points(split.train.as_ref(), 0..1024)?, &Context::new(0))?;
     let mut adam = Adam::new(&flow, AdamConfig::default());
     let mut gradients = Gradients::zeros(&flow);
     for step in 0..STEPS {
         let first = usize::try_from(step)? * BATCH;
-        let batch = points(split.train.as_ref(), first..first + BATCH, &device)?;
+        let batch = points(split.train.as_ref(), first..first + BATCH)?;
         gradients.clear();
         let loss = flow.nll(batch, &mut gradients, &Context::new(0).at_step(step).in_mode(Mode::Train))?;
         // A learning rate that falls to 0.
@@ -67,15 +61,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let cx = Context::new(1);
-    let scores = flow.log_prob(points(split.test.as_ref(), 0..4096, &device)?, &cx)?.value;
+    let scores = flow.log_prob(points(split.test.as_ref(), 0..4096)?, &cx)?.value;
     println!("  test: {:.3} nats a point", -scores.iter().sum::<f32>() / scores.len() as f32);
-    let samples: Tensor<(usize, usize), f32, _> = flow.sample((3, 2), 1.0, &device, &cx)?;
+    let samples: Tensor<(usize, usize), f32> = flow.sample((3, 2), 1.0, &cx)?;
     println!("  three samples: {:.2?}", samples.as_vec().chunks(2).collect::<Vec<_>>());
 
     println!("With a trainer");
     // A model is a flow on events of a known shape, here of two numbers.
     let event = EventShape::Vector(2);
-    let model = Model::new(Box::new(Rows(chain(6, &device)?)), Box::new(StandardNormal::new(2)), event, device)?;
+    let model = Model::new(Box::new(Rows(chain(6)?)), Box::new(StandardNormal::new(2)), event)?;
     let settings = Settings { steps: STEPS, batch: BATCH, learning_rate: 4e-3, report_every: 100, ..Settings::default() };
     let mut trainer = Trainer::new(model, split.train, settings)?;
     trainer.run(&mut Silent, &AtomicBool::new(false))?;

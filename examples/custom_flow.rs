@@ -9,23 +9,23 @@
 //! ```
 
 use mixerflow_toolkit::api::testkit::{Subject, check};
-use mixerflow_toolkit::api::{EntryMut, Gradients, Module, update};
+use mixerflow_toolkit::api::{EntryMut, Gradients, Module, Tensor, update};
 use mixerflow_toolkit::dfdx::prelude::*;
 use mixerflow_toolkit::noise::Stream;
 use mixerflow_toolkit::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// A Householder reflection y = x − 2v(vᵀx)/‖v‖²: orthogonal, its own inverse, log|det J| = 0.
-struct Reflection<E: Scalar, D: FlowDevice<E>> {
-    direction: Parameter<E, D>,
+struct Reflection<E: Scalar> {
+    direction: Parameter<E>,
 }
 
-impl<E: Scalar, D: FlowDevice<E>> Module<E> for Reflection<E, D> {
+impl<E: Scalar> Module<E> for Reflection<E> {
     module_fields!(E; parameter direction);
 }
 
-impl<E: Scalar, D: FlowDevice<E>> Reflection<E, D> {
-    fn reflect<T: Tape<E, D> + Merge<T>>(&self, x: Tensor<(usize, usize), E, D, T>) -> Tensor<(usize, usize), E, D, T> {
+impl<E: Scalar> Reflection<E> {
+    fn reflect<T: Tape<E, E::Device> + Merge<T>>(&self, x: Tensor<(usize, usize), E, T>) -> Tensor<(usize, usize), E, T> {
         let shape = *x.shape();
         let v = self.direction.tensor().retaped::<T>();
         let norm = v.with_empty_tape().square().sum::<(), Axis<0>>().broadcast_like::<_, Axis<0>>(&(shape.1,));
@@ -35,30 +35,29 @@ impl<E: Scalar, D: FlowDevice<E>> Reflection<E, D> {
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> TapedBijector<(usize, usize), E, D> for Reflection<E, D> {
-    type Out = (usize, usize);
-
-    fn kind(&self) -> &'static str {
-        "Householder"
-    }
-
-    fn output_shape(&self, input: &(usize, usize)) -> Result<(usize, usize), FlowError> {
-        let dim = self.direction.values().len();
-        if input.1 == dim { Ok(*input) } else { Err(shape_error("Householder", "build", ("batch", dim), input)) }
-    }
-
-    fn forward_taped(
-        &self,
-        x: Taped<(usize, usize), E, D>,
-        _: &Context<E, D>,
-    ) -> Result<(Taped<(usize, usize), E, D>, Taped<(usize,), E, D>), FlowError> {
-        let log_det = x.device().zeros_like(&(x.shape().0,)).retaped();
+impl<E: Scalar> TapedRows<E> for Reflection<E> {
+    fn forward_taped(&self, x: Taped<(usize, usize), E>, _: &Context<E>) -> Result<TapedMap<E>, FlowError> {
+        let log_det = E::zeros((x.shape().0,)).retaped();
         Ok((self.reflect(x), log_det))
     }
 
-    fn inverse(&self, y: Tensor<(usize, usize), E, D>, _: &Context<E, D>) -> Result<Mapped<(usize, usize), E, D>, FlowError> {
-        let log_det = y.device().zeros_like(&(y.shape().0,));
-        Ok(Mapped::exact(self.reflect(y), log_det))
+    fn inverse_taped(&self, y: Tensor<(usize, usize), E>, _: &Context<E>) -> Result<MappedRows<E>, FlowError> {
+        let log_det = E::zeros((y.shape().0,));
+        Ok((self.reflect(y), log_det))
+    }
+}
+
+impl<E: Scalar> RowFlow<E> for Reflection<E> {
+    fn facts(&self) -> Facts {
+        Facts::new("Householder")
+    }
+
+    fn dim(&self) -> usize {
+        self.direction.values().len()
+    }
+
+    fn taped(&self) -> Option<&dyn TapedRows<E>> {
+        Some(self)
     }
 }
 
@@ -69,21 +68,19 @@ struct Householder {}
 register_row_flow!(Householder);
 
 impl BuildRowFlow for Householder {
-    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError> {
-        let device = scope.device().clone();
+    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError> {
         let mut direction = vec![E::zero(); dim];
         Stream::new(scope.seed(), 0, "direction").row(0).gaussian(&mut direction);
-        let reflection = Reflection { direction: Parameter::new(device.clone(), &[dim], direction) };
-        Ok(Box::new(BlockedRows::new(Recorded(reflection), dim, device)?))
+        Ok(Box::new(Reflection { direction: Parameter::new(&[dim], direction) }))
     }
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // One call: log-dets against a Jacobian, gradients against differences, round trips, state, threads.
-    check(&Subject::new("Householder", 4), |seed, device: &Cpu| {
+    check(&Subject::new("Householder", 4), |seed| {
         let mut direction = vec![0.0; 4];
         Stream::new(seed, 0, "direction").row(0).gaussian(&mut direction);
-        Ok(Recorded(Reflection { direction: Parameter::<f64, Cpu>::new(device.clone(), &[4], direction) }))
+        Ok(Rows(Reflection { direction: Parameter::<f64>::new(&[4], direction) }))
     })?;
     println!("Householder conforms");
 

@@ -10,7 +10,6 @@
 //! ```
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dfdx::prelude::{Cpu, TensorFromVec};
 use faer::{Accum, MatMut, MatRef, Par};
 use flow_api::{EntryMut, StandardNormal, update};
 use flow_kernels::matmul::{Accumulate, Operand, matmul};
@@ -195,11 +194,10 @@ fn mixerflow(case: &Mixer, steps: usize) -> Result<serde_json::Value> {
 
 fn residual(case: &Rows48, steps: usize) -> Result<serde_json::Value> {
     let Rows48 { dim, hidden, rows } = *case;
-    let device = Cpu::default();
     let neumann = Estimator::Neumann(Roulette { probes: 1, ..Roulette::default() });
     let spec = Residual { hidden, log_det: neumann, ..Residual::default() };
-    let mut flow = Flow::new(Rows(ResidualFlow::<f32, Cpu>::new(&spec, dim, 0, &device)?), StandardNormal::new(dim));
-    let x = device.tensor_from_vec(gaussian(rows * dim), (rows, dim));
+    let mut flow = Flow::new(Rows(ResidualFlow::<f32>::new(&spec, dim, 0)?), StandardNormal::new(dim));
+    let x = f32::tensor(gaussian(rows * dim), (rows, dim));
     let (mut adam, mut gradients, mut step) = (adam(&flow), Gradients::zeros(&flow), 0);
     let train = median(steps, || {
         step += 1;
@@ -224,7 +222,6 @@ fn residual(case: &Rows48, steps: usize) -> Result<serde_json::Value> {
 
 fn ffjord(case: &Continuous, steps: usize) -> Result<serde_json::Value> {
     let Continuous { dim, hidden, rows, tol, seminorm } = *case;
-    let device = Cpu::default();
     let spec = Ffjord {
         hidden,
         time: TimeInput::Concat,
@@ -233,7 +230,7 @@ fn ffjord(case: &Continuous, steps: usize) -> Result<serde_json::Value> {
         zero_init: false,
         ..Ffjord::default()
     };
-    let mut flow = Flow::new(Rows(ContinuousFlow::<f32, Cpu>::new(&spec, dim, 0, &device)?), StandardNormal::new(dim));
+    let mut flow = Flow::new(Rows(ContinuousFlow::<f32>::new(&spec, dim, 0)?), StandardNormal::new(dim));
     // The time enters the first layer alone, as on the other side.
     update(&mut flow, |path, entry| {
         if let EntryMut::Parameter { values, .. } = entry
@@ -242,7 +239,7 @@ fn ffjord(case: &Continuous, steps: usize) -> Result<serde_json::Value> {
             values[hidden..].fill(0.0);
         }
     })?;
-    let x = device.tensor_from_vec(gaussian(rows * dim), (rows, dim));
+    let x = f32::tensor(gaussian(rows * dim), (rows, dim));
     let (mut adam, mut gradients, mut step, mut forward) = (adam(&flow), Gradients::zeros(&flow), 0, 0);
     let train = median(steps, || {
         step += 1;

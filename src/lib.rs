@@ -44,10 +44,10 @@ pub mod prelude {
         Spec, SpecError, SpecScalar, from_ron, to_ron,
     };
     pub use flow_api::{
-        BaseDensity, Bijector, BlockedRows, BoxBijector, Chain, Context, DefaultDevice, DiagonalNormal, Flow, FlowDevice, FlowError,
-        Gradients, InverseOf, Kernels, LogDet, LogProb, Mapped, Memory, Mode, Module, Parameter, PlainRows, Recorded, RowChain, RowFlow,
-        RowKernel, RowView, Rows, Scalar, StandardNormal, Taped, TapedBijector, TapedRows, Then, layers, module_fields, parameter_count,
-        register_model, register_row_flow, shape_error, to_host,
+        BaseDensity, Bijector, BoxBijector, Context, DiagonalNormal, Facts, Flow, FlowError, Gradients, InverseKind, InverseOf, Kernels,
+        LogDet, LogProb, Mapped, MappedRows, Memory, Mode, Module, Parameter, RowChain, RowFlow, RowKernel, RowView, Rows, SampleFlow,
+        SampleKernel, Scalar, Side, Skeleton, StandardNormal, Taped, TapedMap, TapedRows, Tensor, Then, layers, module_fields,
+        parameter_count, register_model, register_row_flow, shape_error, to_host,
     };
 }
 

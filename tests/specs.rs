@@ -1,8 +1,7 @@
 //! Every spec under `specs/` builds at the size that it is for, survives its own text, and passes the conformance suite at a small size.
 
-use dfdx::prelude::TensorFromVec;
 use flow_api::testkit::{Subject, check_model};
-use flow_api::{Entry, EntryMut, Kernels, Parameter, update, visit};
+use flow_api::{Entry, EntryMut, Kernels, Parameter, Scalar as _, update, visit};
 use mixerflow_toolkit::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -55,8 +54,7 @@ fn every_spec_builds_and_survives_its_text() {
     for path in files() {
         let spec = parse(&path);
         let event = event(&path, &spec);
-        let model = f32::model(spec.0.as_ref(), event, &BuildScope::new(DefaultDevice::default(), 1))
-            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let model = f32::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         assert!(!model.describe().unwrap().is_empty());
         let text = to_ron(&spec).unwrap();
         assert_eq!(to_ron(&from_ron::<Spec<dyn ModelSpec>>(&text).unwrap()).unwrap(), text, "{}", path.display());
@@ -108,8 +106,8 @@ fn shrunk(path: &Path) -> (Spec<dyn ModelSpec>, EventShape) {
 fn every_spec_conforms_at_a_small_size() {
     for path in files() {
         let (spec, event) = shrunk(&path);
-        let model = f64::model(spec.0.as_ref(), event, &BuildScope::new(DefaultDevice::default(), 1)).unwrap();
-        let iterative = model.flow().bijector().inverse_kind() == flow_api::InverseKind::Iterative;
+        let model = f64::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap();
+        let iterative = model.flow().bijector().facts().inverse == flow_api::InverseKind::Iterative;
         let subject = Subject {
             inverse_tolerance: iterative.then_some(1e-6),
             shake: 0.1,
@@ -123,7 +121,7 @@ fn every_spec_conforms_at_a_small_size() {
 /// A training step, densities and samples; the parameters that a plain kernel asked the device for.
 fn plain_parameters(path: &Path, kernels: Kernels) -> Vec<String> {
     let (spec, event) = shrunk(path);
-    let mut model = f32::model(spec.0.as_ref(), event, &BuildScope::new(DefaultDevice::default(), 1)).unwrap();
+    let mut model = f32::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap();
     let mut values = vec![0.0; 16 * event.len()];
     flow_kernels::noise::Stream::new(1, 0, "images").row(0).gaussian(&mut values);
     let cx = || Context::new(1).with_kernels(kernels);
@@ -139,7 +137,7 @@ fn plain_parameters(path: &Path, kernels: Kernels) -> Vec<String> {
     let mut mirrored = Vec::new();
     visit(&model, |path, entry| {
         if let Entry::Parameter { parameter, .. } = entry
-            && parameter.downcast_ref::<Parameter<f32, DefaultDevice>>().unwrap().is_mirrored()
+            && parameter.downcast_ref::<Parameter<f32>>().unwrap().is_mirrored()
         {
             mirrored.push(path.to_owned());
         }
@@ -152,8 +150,8 @@ fn plain_parameters(path: &Path, kernels: Kernels) -> Vec<String> {
 fn fused_kernels_are_the_ones_that_run() {
     let mut seen = 0;
     for path in files() {
-        assert_eq!(plain_parameters(&path, Kernels::Device), [""; 0], "{}", path.display());
-        seen += plain_parameters(&path, Kernels::Plain).len();
+        assert_eq!(plain_parameters(&path, Kernels::Fused), [""; 0], "{}", path.display());
+        seen += plain_parameters(&path, Kernels::Taped).len();
     }
     assert!(seen > 0, "plain kernels would be noticed");
 }
@@ -163,8 +161,7 @@ fn conditional_models_agree_on_both_kernels() {
     let text = "MixerFlow(patch: 2, layers: 2, channel: [LuLinear(), AffineCoupling(hidden: 6, condition: 3)], patches: [AffineCoupling(hidden: 6, condition: 3)])";
     let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
     let event = EventShape::Image { channels: 1, height: 6, width: 4 };
-    let device = DefaultDevice::default();
-    let mut model = f64::model(spec.0.as_ref(), event, &BuildScope::new(device.clone(), 1)).unwrap();
+    let mut model = f64::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap();
     update(&mut model, |path, entry| {
         if let EntryMut::Parameter { values, .. } = entry {
             values.iter_mut().enumerate().for_each(|(i, v)| *v += 0.1 * (i as f64 + path.len() as f64).sin());
@@ -173,8 +170,8 @@ fn conditional_models_agree_on_both_kernels() {
     .unwrap();
     let numbers = |count: usize, step: f64| (0..count).map(|i| (step * i as f64).sin()).collect::<Vec<f64>>();
     let images = numbers(2 * event.len(), 0.7);
-    let [fused, plain, other] = [(Kernels::Fused, 0.3), (Kernels::Plain, 0.3), (Kernels::Plain, 0.4)].map(|(kernels, step)| {
-        let cx = Context::new(1).with_kernels(kernels).with_condition(device.tensor_from_vec(numbers(6, step), (2, 3)));
+    let [fused, plain, other] = [(Kernels::Fused, 0.3), (Kernels::Taped, 0.3), (Kernels::Taped, 0.4)].map(|(kernels, step)| {
+        let cx = Context::new(1).with_kernels(kernels).with_condition(f64::tensor(numbers(6, step), (2, 3)));
         model.log_prob(images.clone(), &cx).unwrap().value
     });
     for (a, b) in fused.iter().zip(&plain) {
@@ -189,7 +186,7 @@ fn a_model_whose_training_estimates_says_so() {
     let text = "MixerFlow(patch: 1, layers: 1, shift: None, channel: [Residual(hidden: 4, log_det: Truncated())], patches: [])";
     let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
     let event = EventShape::Image { channels: 1, height: 2, width: 2 };
-    let model = f32::model(spec.0.as_ref(), event, &BuildScope::new(DefaultDevice::default(), 1)).unwrap();
+    let model = f32::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap();
     for (mode, estimated) in [(Mode::Train, true), (Mode::Evaluate, false)] {
         let scored = model.log_prob(vec![0.1, 0.2, -0.3, 0.4], &Context::new(0).in_mode(mode)).unwrap();
         assert_eq!(scored.standard_error.is_some(), estimated, "{mode:?}");

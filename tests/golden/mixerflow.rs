@@ -35,10 +35,7 @@ fn packed(golden: &Golden, stem: &str, field: &str) -> Option<Vec<f64>> {
     }
 }
 
-fn load<E: SpecScalar>(golden: &Golden) -> Model<E>
-where
-    E::Device: Default,
-{
+fn load<E: SpecScalar>(golden: &Golden) -> Model<E> {
     let size = |key| golden.size(key);
     let coupling = format!("AffineCoupling(hidden: {}, blocks: {})", size("hidden"), size("blocks"));
     let side = format!("[ActNorm(), LuLinear(), {coupling}]");
@@ -50,7 +47,7 @@ where
     );
     let spec: Spec<dyn ModelSpec> = from_ron(&text).unwrap();
     let event = EventShape::Image { channels: size("channels"), height: size("size"), width: size("size") };
-    let mut model = E::model(spec.0.as_ref(), event, &BuildScope::new(E::Device::default(), 0)).unwrap();
+    let mut model = E::model(spec.0.as_ref(), event, &BuildScope::new(0)).unwrap();
     update(&mut model, |path, entry| {
         let name = part_name(path);
         let (stem, field) = name.rsplit_once('.').unwrap();
@@ -71,10 +68,7 @@ where
     model
 }
 
-fn agrees<E: SpecScalar>(values: f64, gradients: f64)
-where
-    E::Device: Default,
-{
+fn agrees<E: SpecScalar>(values: f64, gradients: f64) {
     let golden = Golden::open("mixerflow");
     let model = load::<E>(&golden);
     let x: Vec<E> = golden.values("x").into_iter().map(E::of).collect();

@@ -1,7 +1,7 @@
 //! The residual block against `PyTorch`: values, the inverse, and the exact gradient of the log-det.
 
 use super::{Golden, assert_close};
-use flow_api::{Cotangent, EntryMut, Gradients, Point, to_host, update};
+use flow_api::{Cotangent, EntryMut, Gradients, Point, Scalar as _, to_host, update};
 use mixerflow_toolkit::lipschitz::{Residual, ResidualFlow};
 use mixerflow_toolkit::prelude::*;
 
@@ -9,9 +9,8 @@ use mixerflow_toolkit::prelude::*;
 fn residual_block_agrees_with_pytorch() {
     let golden = Golden::open("residual");
     let (dim, rows) = (golden.values("b3").len(), golden.values("logdet").len());
-    let device = DefaultDevice::default();
     let spec = Residual { hidden: golden.values("b1").len(), ..Residual::default() };
-    let mut flow = Rows(ResidualFlow::<f64, _>::new(&spec, dim, 1, &device).unwrap());
+    let mut flow = Rows(ResidualFlow::<f64>::new(&spec, dim, 1).unwrap());
     update(&mut flow, |path, entry| {
         let EntryMut::Parameter { values, .. } = entry else { return };
         let parts: Vec<&str> = path.split('.').collect();
@@ -28,14 +27,14 @@ fn residual_block_agrees_with_pytorch() {
     assert_close("norms", &flow.0.g().spectral_norms(), &[golden.number("lipschitz_per_layer"); 3], 1e-3);
 
     let cx = Context::new(0);
-    let tensor = |values: Vec<f64>| dfdx::prelude::TensorFromVec::tensor_from_vec(&device, values, (rows, dim));
+    let tensor = |values: Vec<f64>| f64::tensor(values, (rows, dim));
     let (y, kept) = flow.forward_keeping(tensor(golden.values("x")), &cx).unwrap();
     assert_close("y", &to_host(&y.value), &golden.values("y"), 1e-9);
     assert_close("log-det", &to_host(&y.log_det.value), &golden.values("logdet"), 1e-9);
     let x = flow.inverse(y.value, &cx).unwrap();
     assert_close("x", &to_host(&x.value), &golden.values("x"), 1e-9);
     for point in [Point::Kept(kept), Point::Input(tensor(golden.values("x")))] {
-        let log_det = dfdx::prelude::TensorFromVec::tensor_from_vec(&device, vec![1.0; rows], (rows,));
+        let log_det = f64::tensor(vec![1.0; rows], (rows,));
         let mut gradients = Gradients::zeros(&flow);
         flow.pullback(point, Cotangent { value: tensor(vec![0.0; rows * dim]), log_det }, &mut gradients, &cx).unwrap();
         for (letter, kind) in [('w', "weight"), ('b', "bias")] {

@@ -1,6 +1,6 @@
 //! Base densities.
 
-use crate::{FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut, module_fields};
+use crate::{FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut, module_fields};
 use flow_kernels::Real;
 use flow_kernels::noise::Stream;
 use num_traits::Float;
@@ -125,24 +125,24 @@ impl<E: Scalar> BaseDensity<E> for StandardNormal {
 
 /// N(μ, diag(e^s)²) with learned mean μ and log-scale s: log p(z) = Σⱼ −½((zⱼ − μⱼ)e^{−sⱼ})² − sⱼ − ½ ln 2π.
 #[derive(Debug, Clone)]
-pub struct DiagonalNormal<E: Scalar, D: FlowDevice<E>> {
-    mean: Parameter<E, D>,
-    log_scale: Parameter<E, D>,
+pub struct DiagonalNormal<E: Scalar> {
+    mean: Parameter<E>,
+    log_scale: Parameter<E>,
 }
 
-impl<E: Scalar, D: FlowDevice<E>> DiagonalNormal<E, D> {
+impl<E: Scalar> DiagonalNormal<E> {
     /// On R^dim, starting as N(0, I).
-    pub fn new(dim: usize, device: &D) -> Self {
-        let zeros = || Parameter::new(device.clone(), &[dim], vec![E::zero(); dim]);
+    pub fn new(dim: usize) -> Self {
+        let zeros = || Parameter::new(&[dim], vec![E::zero(); dim]);
         Self { mean: zeros(), log_scale: zeros() }
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> Module<E> for DiagonalNormal<E, D> {
+impl<E: Scalar> Module<E> for DiagonalNormal<E> {
     module_fields!(E; parameter mean, parameter log_scale);
 }
 
-impl<E: Scalar, D: FlowDevice<E>> BaseDensity<E> for DiagonalNormal<E, D> {
+impl<E: Scalar> BaseDensity<E> for DiagonalNormal<E> {
     fn kind(&self) -> &'static str {
         "DiagonalNormal"
     }

@@ -1,39 +1,51 @@
 //! The contract of a bijection of typed tensors.
 
-use crate::{Context, FlowDevice, FlowError, Gradients, LogDet, LogDetKind, Module, Result, Scalar, SolveReport};
-use dfdx::prelude::{Shape, Tensor};
+use crate::{Context, Facts, FlowError, Gradients, InverseKind, LogDet, LogDetKind, Module, Result, Scalar, SolveReport, Tensor};
+use dfdx::prelude::Shape;
 use std::any::Any;
 
 /// A value with the log-det of the map that made it.
 #[derive(Clone, Debug)]
-pub struct Mapped<S: Shape, E: Scalar, D: FlowDevice<E>> {
+pub struct Mapped<S: Shape, E: Scalar> {
     /// The mapped batch.
-    pub value: Tensor<S, E, D>,
+    pub value: Tensor<S, E>,
     /// log|det J| per sample, of the map in the direction that was computed.
-    pub log_det: LogDet<E, D>,
+    pub log_det: LogDet<E>,
     /// What iterative parts did.
     pub report: SolveReport,
 }
 
-impl<S: Shape, E: Scalar, D: FlowDevice<E>> Mapped<S, E, D> {
+/// Samples in a batch of this shape.
+pub(crate) fn batch<S: Shape>(shape: &S) -> usize {
+    shape.concrete().into_iter().next().unwrap_or(1)
+}
+
+/// Checks that cotangents are those of outputs of this shape.
+pub(crate) fn check_cotangent<Y: Shape, E: Scalar>(expected: &Y, cotangent: &Cotangent<Y, E>, layer: &str) -> Result<()> {
+    use dfdx::prelude::HasShape;
+    let (expected, got) = ((expected, batch(expected)), (cotangent.value.shape(), cotangent.log_det.shape().0));
+    if expected == got { Ok(()) } else { Err(shape_error(layer, "pullback", expected, got)) }
+}
+
+impl<S: Shape, E: Scalar> Mapped<S, E> {
     /// A closed-form result with an exact log-det.
-    pub fn exact(value: Tensor<S, E, D>, log_det: Tensor<(usize,), E, D>) -> Self {
+    pub fn exact(value: Tensor<S, E>, log_det: Tensor<(usize,), E>) -> Self {
         Self { value, log_det: LogDet::exact(log_det), report: SolveReport::default() }
     }
 
     /// The composition with the map that was applied to this value and gave `next`.
-    pub fn then<T: Shape>(self, next: Mapped<T, E, D>) -> Mapped<T, E, D> {
+    pub fn then<T: Shape>(self, next: Mapped<T, E>) -> Mapped<T, E> {
         Mapped { value: next.value, log_det: self.log_det.plus(next.log_det), report: self.report.then(next.report) }
     }
 }
 
 /// Derivatives of a scalar loss with respect to a layer's two outputs.
 #[derive(Clone, Debug)]
-pub struct Cotangent<S: Shape, E: Scalar, D: FlowDevice<E>> {
+pub struct Cotangent<S: Shape, E: Scalar> {
     /// ∂L/∂y.
-    pub value: Tensor<S, E, D>,
+    pub value: Tensor<S, E>,
     /// ∂L/∂log|det J| per sample.
-    pub log_det: Tensor<(usize,), E, D>,
+    pub log_det: Tensor<(usize,), E>,
 }
 
 /// Whatever a layer kept of its forward pass for its pullback.
@@ -41,28 +53,28 @@ pub type Kept = Box<dyn Any>;
 
 /// The point at which a pullback is taken: what the memory setting left of the forward pass.
 #[derive(Debug)]
-pub enum Point<X: Shape, Y: Shape, E: Scalar, D: FlowDevice<E>> {
+pub enum Point<X: Shape, Y: Shape, E: Scalar> {
     /// What [`Bijector::forward_keeping`] kept.
     Kept(Kept),
     /// The layer's input.
-    Input(Tensor<X, E, D>),
+    Input(Tensor<X, E>),
     /// The layer's output, to be inverted.
-    Output(Tensor<Y, E, D>),
+    Output(Tensor<Y, E>),
 }
 
-impl<X: Shape, Y: Shape, E: Scalar, D: FlowDevice<E>> Point<X, Y, E, D> {
+impl<X: Shape, Y: Shape, E: Scalar> Point<X, Y, E> {
     /// The layer's input: as it was given, as the default [`Bijector::forward_keeping`] kept it, or by inverting the output.
     ///
     /// # Errors
     /// Those of the inverse.
-    pub fn input<B>(self, bijector: &B, cx: &Context<E, D>) -> Result<Tensor<X, E, D>>
+    pub fn input<B>(self, bijector: &B, cx: &Context<E>) -> Result<Tensor<X, E>>
     where
-        B: Bijector<X, E, D, Out = Y> + ?Sized,
+        B: Bijector<X, E, Out = Y> + ?Sized,
     {
         match self {
             Self::Input(x) => Ok(x),
             Self::Output(y) => Ok(bijector.inverse(y, cx)?.value),
-            Self::Kept(kept) => match kept.downcast::<Tensor<X, E, D>>() {
+            Self::Kept(kept) => match kept.downcast::<Tensor<X, E>>() {
                 Ok(x) => Ok(*x),
                 Err(_) => Err(foreign_point(cx.path())),
             },
@@ -81,11 +93,38 @@ pub fn foreign_point(path: &str) -> FlowError {
 
 /// The result of a pullback.
 #[derive(Clone, Debug)]
-pub struct Pulled<X: Shape, E: Scalar, D: FlowDevice<E>> {
+#[non_exhaustive]
+pub struct Pulled<X: Shape, E: Scalar> {
     /// The layer's input, which the layer before needs as its output where the pass inverts its way back: present unless the point was [`Point::Kept`].
-    pub input: Option<Tensor<X, E, D>>,
+    pub input: Option<Tensor<X, E>>,
     /// ∂L/∂x.
-    pub cotangent: Tensor<X, E, D>,
+    pub cotangent: Tensor<X, E>,
+    /// ∂L/∂condition of every sample, shape (batch, width), of a conditional bijection.
+    pub condition: Option<Tensor<(usize, usize), E>>,
+}
+
+impl<X: Shape, E: Scalar> Pulled<X, E> {
+    /// What a pullback at this input gives, without a condition.
+    pub fn new(input: Option<Tensor<X, E>>, cotangent: Tensor<X, E>) -> Self {
+        Self { input, cotangent, condition: None }
+    }
+
+    /// The same with ∂L/∂condition.
+    #[must_use]
+    pub fn with_condition(self, condition: Option<Tensor<(usize, usize), E>>) -> Self {
+        Self { condition, ..self }
+    }
+}
+
+/// The sum of two cotangents of one condition, where a part may not have seen it.
+pub(crate) fn sum_conditions<E: Scalar>(
+    a: Option<Tensor<(usize, usize), E>>,
+    b: Option<Tensor<(usize, usize), E>>,
+) -> Option<Tensor<(usize, usize), E>> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a + b),
+        (a, b) => a.or(b),
+    }
 }
 
 /// Whether `layer` is the part with the path `part`, or within it.
@@ -116,32 +155,6 @@ pub(crate) fn one_condition<'a>(parts: impl IntoIterator<Item = (&'a str, Option
     }
 }
 
-/// How a bijection's inverse is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum InverseKind {
-    /// In closed form: as exact as the forward map.
-    ClosedForm,
-    /// By iteration or by an ODE solve, to a tolerance that is reported.
-    Iterative,
-}
-
-impl InverseKind {
-    /// A composition has a closed form where both have.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        if self == Self::ClosedForm && other == Self::ClosedForm { Self::ClosedForm } else { Self::Iterative }
-    }
-}
-
-impl std::fmt::Display for InverseKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::ClosedForm => "closed form",
-            Self::Iterative => "iterative",
-        })
-    }
-}
-
 /// One line of a model's table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerInfo {
@@ -163,26 +176,43 @@ pub struct LayerInfo {
     pub multiply_adds: u64,
 }
 
+impl LayerInfo {
+    /// The line of a layer that leaves the shape of a sample as it is.
+    pub fn new(path: &str, shape: Vec<usize>, parameters: usize, facts: Facts) -> Self {
+        let Facts { kind, log_det, inverse, multiply_adds, .. } = facts;
+        Self {
+            path: path.to_owned(),
+            kind: kind.to_owned(),
+            input: shape.clone(),
+            output: shape,
+            parameters,
+            log_det,
+            inverse,
+            multiply_adds,
+        }
+    }
+}
+
 /// A bijection between tensors of shape `X` and of shape [`Bijector::Out`], axis 0 the batch.
 ///
 /// Value and log-det are computed together. The sign convention is x (data) → z (latent) forward, so that
 /// log p(x) = log `p_Z(forward(x))` + log|det J|.
 ///
 /// The trait is object-safe with `Out` named ([`BoxBijector`]), and composes statically with [`Then`](crate::Then): two whose shapes do not meet do not compile.
-/// Authors of a new flow mostly implement one of two smaller traits: [`TapedBijector`](crate::TapedBijector), a forward pass in dfdx operations and an inverse, from which the pullback is
-/// derived; or [`RowFlow`](crate::RowFlow), for flows on R^d that plug into the mixing skeleton.
+/// Authors of a new flow mostly implement a smaller trait: [`RowFlow`](crate::RowFlow), for flows on R^d that all rows share, by a fused kernel or in dfdx operations
+/// ([`TapedRows`](crate::TapedRows)); or [`SampleFlow`](crate::SampleFlow), for maps of whole samples.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a bijection of tensors of shape `{X}`",
     label = "its input shape does not meet `{X}`",
     note = "the output shape of one bijection must be the input shape of the next; axis 0 is the batch",
-    note = "implement `TapedBijector` and wrap the flow in `Recorded`, or implement `RowFlow`, to get a `Bijector`"
+    note = "implement `RowFlow` and wrap the flow in `Rows` to get a `Bijector`"
 )]
-pub trait Bijector<X: Shape, E: Scalar, D: FlowDevice<E>>: Module<E> {
+pub trait Bijector<X: Shape, E: Scalar>: Module<E> {
     /// Shape of what comes out.
     type Out: Shape;
 
-    /// Name of the kind of bijection, as in specs.
-    fn kind(&self) -> &'static str;
+    /// What it says of itself; costs are those of a sample.
+    fn facts(&self) -> Facts;
 
     /// The output shape for an input of this shape: the check that composition makes once, when a model is built.
     ///
@@ -194,19 +224,19 @@ pub trait Bijector<X: Shape, E: Scalar, D: FlowDevice<E>>: Module<E> {
     ///
     /// # Errors
     /// Wrong shapes, missing conditions, use before initialisation, failed solves.
-    fn forward(&self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<Mapped<Self::Out, E, D>>;
+    fn forward(&self, x: Tensor<X, E>, cx: &Context<E>) -> Result<Mapped<Self::Out, E>>;
 
     /// x = f⁻¹(y) and log|det ∂f⁻¹/∂y|.
     ///
     /// # Errors
     /// As [`Bijector::forward`], and [`FlowError::NotConverged`] from iterative inverses.
-    fn inverse(&self, y: Tensor<Self::Out, E, D>, cx: &Context<E, D>) -> Result<Mapped<X, E, D>>;
+    fn inverse(&self, y: Tensor<Self::Out, E>, cx: &Context<E>) -> Result<Mapped<X, E>>;
 
     /// The forward map of a training step, with whatever the layer wants to keep for its pullback. By default that is its input.
     ///
     /// # Errors
     /// As [`Bijector::forward`].
-    fn forward_keeping(&self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<(Mapped<Self::Out, E, D>, Kept)> {
+    fn forward_keeping(&self, x: Tensor<X, E>, cx: &Context<E>) -> Result<(Mapped<Self::Out, E>, Kept)> {
         let mapped = self.forward(x.clone(), cx)?;
         Ok((mapped, Box::new(x)))
     }
@@ -217,7 +247,7 @@ pub trait Bijector<X: Shape, E: Scalar, D: FlowDevice<E>>: Module<E> {
     ///
     /// # Errors
     /// As [`Bijector::forward`].
-    fn forward_until(&self, x: Tensor<X, E, D>, layer: &str, cx: &Context<E, D>) -> Result<Option<Vec<E>>> {
+    fn forward_until(&self, x: Tensor<X, E>, layer: &str, cx: &Context<E>) -> Result<Option<Vec<E>>> {
         if cx.path() != layer {
             return Ok(None);
         }
@@ -230,40 +260,19 @@ pub trait Bijector<X: Shape, E: Scalar, D: FlowDevice<E>>: Module<E> {
     /// As [`Bijector::forward`], and those of the inverse if `at` is the output.
     fn pullback(
         &self,
-        at: Point<X, Self::Out, E, D>,
-        cotangent: Cotangent<Self::Out, E, D>,
+        at: Point<X, Self::Out, E>,
+        cotangent: Cotangent<Self::Out, E>,
         gradients: &mut Gradients<E>,
-        cx: &Context<E, D>,
-    ) -> Result<Pulled<X, E, D>>;
+        cx: &Context<E>,
+    ) -> Result<Pulled<X, E>>;
 
     /// Data-dependent initialisation: layers that need it read their statistics off `x`, in order, each seeing what the ones before it make of the batch; those that are initialised
     /// stay as they are. Returns f(x).
     ///
     /// # Errors
     /// As [`Bijector::forward`], and those of the layers' initialisation.
-    fn initialise(&mut self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<Tensor<Self::Out, E, D>> {
+    fn initialise(&mut self, x: Tensor<X, E>, cx: &Context<E>) -> Result<Tensor<Self::Out, E>> {
         Ok(self.forward(x, cx)?.value)
-    }
-
-    /// Exact or estimated in evaluation.
-    fn log_det_kind(&self) -> LogDetKind {
-        LogDetKind::Exact
-    }
-
-    /// In closed form or by iteration.
-    fn inverse_kind(&self) -> InverseKind {
-        InverseKind::ClosedForm
-    }
-
-    /// Width of the condition that it takes, if it is conditional.
-    fn condition_width(&self) -> Option<usize> {
-        None
-    }
-
-    /// Multiply-adds of matrix products for one sample of this shape.
-    fn multiply_adds(&self, input: &X) -> u64 {
-        let _ = input;
-        0
     }
 
     /// Appends this layer's lines of the model's table: one, or one a part.
@@ -272,19 +281,12 @@ pub trait Bijector<X: Shape, E: Scalar, D: FlowDevice<E>>: Module<E> {
     /// As [`Bijector::output_shape`].
     fn describe(&self, path: &str, input: &X, table: &mut Vec<LayerInfo>) -> Result<()> {
         let sample = |shape: Vec<usize>| shape.into_iter().skip(1).collect();
-        table.push(LayerInfo {
-            path: path.to_owned(),
-            kind: self.kind().to_owned(),
-            input: sample(input.concrete().into()),
-            output: sample(self.output_shape(input)?.concrete().into()),
-            parameters: crate::parameter_count(self),
-            log_det: self.log_det_kind(),
-            inverse: self.inverse_kind(),
-            multiply_adds: self.multiply_adds(input),
-        });
+        let shape = sample(input.concrete().into());
+        let output = sample(self.output_shape(input)?.concrete().into());
+        table.push(LayerInfo { output, ..LayerInfo::new(path, shape, crate::parameter_count(self), self.facts()) });
         Ok(())
     }
 }
 
 /// A boxed bijection from shape `X` to shape `Y`: what specs compose.
-pub type BoxBijector<X, Y, E, D> = Box<dyn Bijector<X, E, D, Out = Y>>;
+pub type BoxBijector<X, Y, E> = Box<dyn Bijector<X, E, Out = Y>>;

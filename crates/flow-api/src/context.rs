@@ -1,7 +1,6 @@
 //! What every call gets besides its data: mode, randomness, memory setting, condition and the layer's path.
 
-use crate::{FlowDevice, Scalar};
-use dfdx::prelude::Tensor;
+use crate::{InverseKind, Scalar, Tensor};
 use flow_kernels::noise::Stream;
 use std::fmt::Display;
 
@@ -25,20 +24,40 @@ pub enum Memory {
     Store,
     /// Only each layer's input is kept, and its forward pass is run again: exact gradients at about one event a layer.
     Recompute,
-    /// Nothing is kept: layers are inverted on the way back, so memory does not grow with depth. Layers whose inverse is not exact keep their input.
+    /// Nothing is kept: layers are inverted on the way back, so memory does not grow with depth. Layers whose inverse is not in closed form keep their input.
     Invert,
 }
 
-/// Which implementation of a flow runs.
+/// What a layer keeps of its forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Its activations.
+    Tape,
+    /// Its input: its forward pass is run again.
+    Input,
+    /// Nothing: its output, which the layers behind recover, is inverted.
+    Nothing,
+}
+
+impl Memory {
+    /// What a layer whose inverse is of this kind keeps: the one rule that all passes obey.
+    pub fn keep(self, inverse: InverseKind) -> Keep {
+        match self {
+            Self::Store => Keep::Tape,
+            Self::Invert if inverse == InverseKind::ClosedForm => Keep::Nothing,
+            Self::Recompute | Self::Invert => Keep::Input,
+        }
+    }
+}
+
+/// Which implementation of a row flow runs, where it has both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kernels {
-    /// What [`FlowDevice::FUSED`] says of the device.
+    /// The fused kernel on blocks of rows.
     #[default]
-    Device,
-    /// Row-block kernels in host memory.
     Fused,
-    /// Plain dfdx operations on the device.
-    Plain,
+    /// The kernel that is made of the flow's form in dfdx operations, [`RowFlow::taped`](crate::RowFlow::taped): an oracle for the fused one.
+    Taped,
 }
 
 /// The context of a call.
@@ -48,23 +67,22 @@ pub enum Kernels {
 ///
 /// ```
 /// use flow_api::{Context, Memory, Mode};
-/// use dfdx::prelude::Cpu;
-/// let cx = Context::<f32, Cpu>::new(7).at_step(3).in_mode(Mode::Train).with_memory(Memory::Invert);
+/// let cx = Context::<f32>::new(7).at_step(3).in_mode(Mode::Train).with_memory(Memory::Invert);
 /// assert_eq!(cx.child("layers").child(2).path(), "layers.2");
 /// ```
 #[derive(Clone, Debug)]
-pub struct Context<E: Scalar, D: FlowDevice<E>> {
+pub struct Context<E: Scalar> {
     seed: u64,
     step: u64,
     mode: Mode,
     memory: Memory,
     kernels: Kernels,
     log_det: bool,
-    condition: Option<Tensor<(usize, usize), E, D>>,
+    condition: Option<Tensor<(usize, usize), E>>,
     path: String,
 }
 
-impl<E: Scalar, D: FlowDevice<E>> Context<E, D> {
+impl<E: Scalar> Context<E> {
     /// An evaluation context without a condition.
     pub fn new(seed: u64) -> Self {
         Self {
@@ -116,7 +134,7 @@ impl<E: Scalar, D: FlowDevice<E>> Context<E, D> {
 
     /// The same with a condition: one vector a sample, shape (batch, width).
     #[must_use]
-    pub fn with_condition(mut self, condition: Tensor<(usize, usize), E, D>) -> Self {
+    pub fn with_condition(mut self, condition: Tensor<(usize, usize), E>) -> Self {
         self.condition = Some(condition);
         self
     }
@@ -164,17 +182,13 @@ impl<E: Scalar, D: FlowDevice<E>> Context<E, D> {
     }
 
     /// The condition, if there is one.
-    pub fn condition(&self) -> Option<&Tensor<(usize, usize), E, D>> {
+    pub fn condition(&self) -> Option<&Tensor<(usize, usize), E>> {
         self.condition.as_ref()
     }
 
-    /// Whether the fused row-block kernels are to run, where a flow has them.
-    pub fn fused(&self) -> bool {
-        match self.kernels {
-            Kernels::Device => D::FUSED,
-            Kernels::Fused => true,
-            Kernels::Plain => false,
-        }
+    /// Which kernels are to run, where a row flow has two.
+    pub fn kernels(&self) -> Kernels {
+        self.kernels
     }
 
     /// This layer's random stream.

@@ -153,6 +153,13 @@ pub enum FlowError {
         reason: String,
     },
 
+    /// The layer has no inverse.
+    #[error("{layer}: the layer has no inverse: it can score, but not sample")]
+    NoInverse {
+        /// Dotted path of the layer.
+        layer: String,
+    },
+
     // === parameters and state ===
     /// No parameter or state has this path.
     #[error("no parameter or state is called `{path}`")]
@@ -165,12 +172,12 @@ pub enum FlowError {
     State(StateMismatch),
 
     // === device ===
-    /// The tensor library or the device failed.
-    #[error("{layer}: the device failed: {message}")]
+    /// The tensor library failed.
+    #[error("{layer}: the tensor library failed: {message}")]
     Device {
         /// Dotted path of the layer.
         layer: String,
-        /// The device's own words.
+        /// Its own words.
         message: String,
     },
 }
@@ -248,14 +255,15 @@ impl FlowError {
 
     fn layer_mut(&mut self) -> Option<&mut String> {
         use FlowError::{
-            BatchTooSmall, Condition, ConstantFeature, Device, NotConverged, NotFinite, NotInitialised, Setting, Shape, Singular,
-            StepUnderflow, TooManyEvaluations, Unsupported,
+            BatchTooSmall, Condition, ConstantFeature, Device, NoInverse, NotConverged, NotFinite, NotInitialised, Setting, Shape,
+            Singular, StepUnderflow, TooManyEvaluations, Unsupported,
         };
         match self {
             Shape { layer, .. }
             | Setting { layer, .. }
             | Condition { layer, .. }
             | NotInitialised { layer }
+            | NoInverse { layer }
             | BatchTooSmall { layer, .. }
             | ConstantFeature { layer, .. }
             | NotFinite { layer, .. }

@@ -2,10 +2,10 @@
 
 use crate::base::check_temperature;
 use crate::{
-    BaseDensity, Bijector, Context, Cotangent, FlowDevice, FlowError, Gradients, LogDet, Memory, Module, Point, Result, Scalar,
-    SolveReport, module_fields, to_host,
+    BaseDensity, Bijector, Context, Cotangent, FlowError, Gradients, LogDet, Memory, Module, Point, Result, Scalar, SolveReport, Tensor,
+    module_fields, to_host,
 };
-use dfdx::prelude::{HasShape, Shape, Tensor};
+use dfdx::prelude::{HasShape, Shape};
 use num_traits::Float;
 
 /// log p(x) of every sample, in nats.
@@ -27,11 +27,10 @@ pub struct LogProb<E> {
 ///
 /// ```
 /// use dfdx::prelude::*;
-/// use flow_api::{layers::LuLinear, Context, Flow, Rows, StandardNormal};
-/// let device = Cpu::seed_from_u64(1);
-/// let flow = Flow::new(Rows(LuLinear::<f64, Cpu>::new(2, &device)), StandardNormal::new(2));
+/// use flow_api::{Scalar, layers::LuLinear, Context, Flow, Rows, StandardNormal};
+/// let flow = Flow::new(Rows(LuLinear::<f64>::new(2)), StandardNormal::new(2));
 /// let cx = Context::new(7);
-/// let x: Tensor<(usize, usize), f64, Cpu> = device.zeros_like(&(1, 2));
+/// let x = f64::zeros((1, 2));
 /// // The linear map starts as the identity, so this is the standard normal at its mode: -ln 2π.
 /// assert!((flow.log_prob(x, &cx)?.value[0] + (2.0 * std::f64::consts::PI).ln()).abs() < 1e-12);
 /// # Ok::<(), flow_api::FlowError>(())
@@ -82,9 +81,9 @@ impl<B, P> Flow<B, P> {
     ///
     /// # Errors
     /// Those of [`Bijector::initialise`].
-    pub fn initialise<X: Shape, E: Scalar, D: FlowDevice<E>>(&mut self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<()>
+    pub fn initialise<X: Shape, E: Scalar>(&mut self, x: Tensor<X, E>, cx: &Context<E>) -> Result<()>
     where
-        B: Bijector<X, E, D>,
+        B: Bijector<X, E>,
     {
         self.bijector.initialise(x, &cx.child("bijector")).map(|_| ())
     }
@@ -93,9 +92,9 @@ impl<B, P> Flow<B, P> {
     ///
     /// # Errors
     /// Those of [`Bijector::forward`], [`FlowError::NotFinite`] for an input that holds NaN or infinity, and [`FlowError::Shape`] if the base density has another size.
-    pub fn log_prob<X: Shape, E: Scalar, D: FlowDevice<E>>(&self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<LogProb<E>>
+    pub fn log_prob<X: Shape, E: Scalar>(&self, x: Tensor<X, E>, cx: &Context<E>) -> Result<LogProb<E>>
     where
-        B: Bijector<X, E, D>,
+        B: Bijector<X, E>,
         P: BaseDensity<E>,
     {
         check_finite(&x, cx)?;
@@ -106,7 +105,7 @@ impl<B, P> Flow<B, P> {
         Ok(LogProb { value, standard_error: mapped.log_det.standard_error.as_ref().map(to_host), largest_latent, report: mapped.report })
     }
 
-    fn check_base<E: Scalar, D: FlowDevice<E>>(&self, latents: usize, batch: usize, cx: &Context<E, D>) -> Result<()>
+    fn check_base<E: Scalar>(&self, latents: usize, batch: usize, cx: &Context<E>) -> Result<()>
     where
         P: BaseDensity<E>,
     {
@@ -116,7 +115,7 @@ impl<B, P> Flow<B, P> {
         Err(crate::shape_error(cx.child("base").path(), "density", (batch, self.base.dim()), (batch, latents / batch.max(1))))
     }
 
-    fn add_base<E: Scalar, D: FlowDevice<E>>(&self, z: &[E], log_det: &LogDet<E, D>, cx: &Context<E, D>) -> Result<Vec<E>>
+    fn add_base<E: Scalar>(&self, z: &[E], log_det: &LogDet<E>, cx: &Context<E>) -> Result<Vec<E>>
     where
         P: BaseDensity<E>,
     {
@@ -135,15 +134,14 @@ impl<B, P> Flow<B, P> {
     ///
     /// # Errors
     /// Those of [`Bijector::inverse`], [`FlowError::Setting`] for a negative temperature, and [`FlowError::Shape`] for latents of another size than the base density's.
-    pub fn sample_and_log_prob<X: Shape, E: Scalar, D: FlowDevice<E>>(
+    pub fn sample_and_log_prob<X: Shape, E: Scalar>(
         &self,
         latent_shape: B::Out,
         temperature: E,
-        device: &D,
-        cx: &Context<E, D>,
-    ) -> Result<(Tensor<X, E, D>, LogProb<E>)>
+        cx: &Context<E>,
+    ) -> Result<(Tensor<X, E>, LogProb<E>)>
     where
-        B: Bijector<X, E, D>,
+        B: Bijector<X, E>,
         P: BaseDensity<E>,
     {
         check_temperature(temperature)?;
@@ -153,7 +151,7 @@ impl<B, P> Flow<B, P> {
         let largest_latent = z.iter().fold(E::zero(), |largest, z| largest.max(Float::abs(*z)));
         let mut value = vec![E::zero(); batch];
         self.base.log_prob(&z, &mut value);
-        let mapped = self.bijector.inverse(device.tensor_from_vec(z, latent_shape), &cx.child("bijector"))?;
+        let mapped = self.bijector.inverse(E::tensor(z, latent_shape), &cx.child("bijector"))?;
         value.iter_mut().zip(to_host(&mapped.log_det.value)).for_each(|(value, l)| *value -= l);
         let standard_error = mapped.log_det.standard_error.as_ref().map(to_host);
         Ok((mapped.value, LogProb { value, standard_error, largest_latent, report: mapped.report }))
@@ -166,9 +164,8 @@ impl<B, P> Flow<B, P> {
     /// ```
     /// use dfdx::prelude::*;
     /// use flow_api::{Context, Flow, Rows, StandardNormal, layers::LuLinear, to_host};
-    /// let device = Cpu::default();
-    /// let flow = Flow::new(Rows(LuLinear::<f64, Cpu>::new(2, &device)), StandardNormal::new(2));
-    /// let draw = |step| flow.sample::<(usize, usize), _, _>((5, 2), 1.0, &device, &Context::new(7).at_step(step)).map(|x| to_host(&x));
+    /// let flow = Flow::new(Rows(LuLinear::<f64>::new(2)), StandardNormal::new(2));
+    /// let draw = |step| flow.sample::<(usize, usize), f64>((5, 2), 1.0, &Context::new(7).at_step(step)).map(|x| to_host(&x));
     /// assert_eq!(draw(0)?.len(), 5 * 2);
     /// assert_eq!(draw(0)?, draw(0)?);
     /// assert_ne!(draw(0)?, draw(1)?);
@@ -177,18 +174,12 @@ impl<B, P> Flow<B, P> {
     ///
     /// # Errors
     /// As [`Flow::sample_and_log_prob`].
-    pub fn sample<X: Shape, E: Scalar, D: FlowDevice<E>>(
-        &self,
-        latent_shape: B::Out,
-        temperature: E,
-        device: &D,
-        cx: &Context<E, D>,
-    ) -> Result<Tensor<X, E, D>>
+    pub fn sample<X: Shape, E: Scalar>(&self, latent_shape: B::Out, temperature: E, cx: &Context<E>) -> Result<Tensor<X, E>>
     where
-        B: Bijector<X, E, D>,
+        B: Bijector<X, E>,
         P: BaseDensity<E>,
     {
-        self.sample_and_log_prob(latent_shape, temperature, device, &cx.clone().without_log_det()).map(|(x, _)| x)
+        self.sample_and_log_prob(latent_shape, temperature, &cx.clone().without_log_det()).map(|(x, _)| x)
     }
 
     /// The mean negative log-likelihood of a batch, with its gradients added to `gradients`.
@@ -198,14 +189,9 @@ impl<B, P> Flow<B, P> {
     /// # Errors
     /// As [`Flow::log_prob`]; [`FlowError::NotFinite`] names the sample whose likelihood is not a number; [`FlowError::Shape`] for a batch without samples and for gradients
     /// of another module.
-    pub fn nll<X: Shape, E: Scalar, D: FlowDevice<E>>(
-        &self,
-        x: Tensor<X, E, D>,
-        gradients: &mut Gradients<E>,
-        cx: &Context<E, D>,
-    ) -> Result<Loss<E>>
+    pub fn nll<X: Shape, E: Scalar>(&self, x: Tensor<X, E>, gradients: &mut Gradients<E>, cx: &Context<E>) -> Result<Loss<E>>
     where
-        B: Bijector<X, E, D>,
+        B: Bijector<X, E>,
         P: BaseDensity<E>,
     {
         check_finite(&x, cx)?;
@@ -214,8 +200,7 @@ impl<B, P> Flow<B, P> {
             return Err(crate::shape_error(cx.layer("flow"), "nll", "at least one sample", x.shape()));
         }
         let bijector_cx = cx.child("bijector");
-        let device = x.device().clone();
-        let (mapped, at) = if cx.memory() == Memory::Invert && self.bijector.inverse_kind() == crate::InverseKind::ClosedForm {
+        let (mapped, at) = if cx.memory() == Memory::Invert && self.bijector.facts().inverse == crate::InverseKind::ClosedForm {
             let mapped = self.bijector.forward(x, &bijector_cx)?;
             let output = mapped.value.clone();
             (mapped, Point::Output(output))
@@ -233,8 +218,7 @@ impl<B, P> Flow<B, P> {
         let weights = vec![weight; batch];
         let mut dz = vec![E::zero(); z.len()];
         self.base.pullback(&z, &weights, &mut dz, gradients.slice_mut(cx.child("base").path()));
-        let cotangent =
-            Cotangent { value: device.tensor_from_vec(dz, *mapped.value.shape()), log_det: device.tensor_from_vec(weights, (batch,)) };
+        let cotangent = Cotangent { value: E::tensor(dz, *mapped.value.shape()), log_det: E::tensor(weights, (batch,)) };
         let report = mapped.report;
         drop(mapped);
         self.bijector.pullback(at, cotangent, gradients, &bijector_cx)?;
@@ -243,7 +227,7 @@ impl<B, P> Flow<B, P> {
     }
 }
 
-fn check_finite<X: Shape, E: Scalar, D: FlowDevice<E>>(x: &Tensor<X, E, D>, cx: &Context<E, D>) -> Result<()> {
+fn check_finite<X: Shape, E: Scalar>(x: &Tensor<X, E>, cx: &Context<E>) -> Result<()> {
     let values = to_host(x);
     let row_len = values.len() / x.shape().concrete().into_iter().next().unwrap_or(1).max(1);
     match values.iter().position(|v| !Float::is_finite(*v)) {

@@ -1,7 +1,6 @@
 //! Log-determinants that know whether they are exact, and reports of what a solve cost.
 
-use crate::{FlowDevice, Real, Scalar};
-use dfdx::prelude::*;
+use crate::{Real, Scalar, Tensor};
 use flow_kernels::noise::RowNoise;
 
 /// Whether a layer's log-det is computed or estimated.
@@ -52,22 +51,22 @@ impl Probe {
 
 /// log|det J| of every sample, in nats, shape (batch).
 #[derive(Clone, Debug)]
-pub struct LogDet<E: Scalar, D: FlowDevice<E>> {
+pub struct LogDet<E: Scalar> {
     /// The value, or its estimate.
-    pub value: Tensor<(usize,), E, D>,
+    pub value: Tensor<(usize,), E>,
     /// Standard error of the estimate of every sample; `None` where the value is exact.
-    pub standard_error: Option<Tensor<(usize,), E, D>>,
+    pub standard_error: Option<Tensor<(usize,), E>>,
 }
 
-impl<E: Scalar, D: FlowDevice<E>> LogDet<E, D> {
+impl<E: Scalar> LogDet<E> {
     /// An exact value.
-    pub fn exact(value: Tensor<(usize,), E, D>) -> Self {
+    pub fn exact(value: Tensor<(usize,), E>) -> Self {
         Self { value, standard_error: None }
     }
 
     /// Zero for a batch: the log-det of a volume-preserving map.
-    pub fn zero(device: &D, batch: usize) -> Self {
-        Self::exact(device.zeros_like(&(batch,)))
+    pub fn zero(batch: usize) -> Self {
+        Self::exact(E::zeros((batch,)))
     }
 
     /// Exact or an estimate.

@@ -4,48 +4,45 @@
 //! the key in a checkpoint too. The traversal is depth-first in a fixed order, so the parameters below any path are one contiguous
 //! range of the flat buffers that [`Gradients`](crate::Gradients) and optimisers use.
 
-use crate::{FlowDevice, FlowError, Result, Scalar, StateMismatch, Threaded};
-use dfdx::prelude::Tensor;
+use crate::{FlowError, Result, Scalar, StateMismatch, Tensor};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::OnceLock;
 
-/// A trainable tensor: its values in host memory, mirrored on the device when a plain dfdx kernel asks for them.
+/// A trainable tensor: its values, and a dfdx tensor of them when a kernel in dfdx operations asks for it.
 ///
 /// ```
 /// use flow_api::Parameter;
-/// use dfdx::prelude::Cpu;
-/// let mut weight = Parameter::<f32, Cpu>::new(Cpu::default(), &[2, 3], vec![0.0; 6]);
+/// let mut weight = Parameter::<f32>::new(&[2, 3], vec![0.0; 6]);
 /// weight.values_mut()[0] = 1.0;
 /// assert_eq!(weight.tensor().as_vec()[0], 1.0);
 /// ```
 #[derive(Debug, Clone)]
-pub struct Parameter<E: Scalar, D: FlowDevice<E>> {
-    device: D,
+pub struct Parameter<E: Scalar> {
     shape: Vec<usize>,
     values: Vec<E>,
-    mirror: OnceLock<Tensor<(usize,), E, D>>,
+    mirror: OnceLock<Tensor<(usize,), E>>,
 }
 
-impl<E: Scalar, D: FlowDevice<E>> Parameter<E, D> {
+impl<E: Scalar> Parameter<E> {
     /// A parameter of this shape, row-major.
     ///
     /// # Panics
     /// If the buffer is not as long as its shape says; [`Parameter::try_new`] is for buffers from outside.
-    pub fn new(device: D, shape: &[usize], values: Vec<E>) -> Self {
-        Self::try_new(device, shape, values).unwrap_or_else(|error| panic!("{error}"))
+    pub fn new(shape: &[usize], values: Vec<E>) -> Self {
+        Self::try_new(shape, values).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// As [`Parameter::new`], for a buffer that may have another length.
     ///
     /// # Errors
     /// [`FlowError::Shape`].
-    pub fn try_new(device: D, shape: &[usize], values: Vec<E>) -> Result<Self> {
+    pub fn try_new(shape: &[usize], values: Vec<E>) -> Result<Self> {
         if shape.iter().try_fold(1, |len: usize, &size| len.checked_mul(size)) != Some(values.len()) {
             return Err(crate::shape_error("parameter", "build", shape, values.len()));
         }
-        Ok(Self { device, shape: shape.to_vec(), values, mirror: OnceLock::new() })
+        Ok(Self { shape: shape.to_vec(), values, mirror: OnceLock::new() })
     }
 
     /// Its shape.
@@ -53,30 +50,25 @@ impl<E: Scalar, D: FlowDevice<E>> Parameter<E, D> {
         &self.shape
     }
 
-    /// Its values in host memory, row-major.
+    /// Its values, row-major.
     pub fn values(&self) -> &[E] {
         &self.values
     }
 
-    /// Its values, to be changed; the device's copy is made anew when it is next asked for.
+    /// Its values, to be changed; the tensor is made anew when it is next asked for.
     pub fn values_mut(&mut self) -> &mut [E] {
         self.mirror = OnceLock::new();
         &mut self.values
     }
 
-    /// The device's copy, flat. Its identity on a tape is stable until the values change.
-    pub fn tensor(&self) -> &Tensor<(usize,), E, D> {
-        self.mirror.get_or_init(|| self.device.tensor_from_vec(self.values.clone(), (self.values.len(),)))
+    /// The values as a tensor, flat. Its identity on a tape is stable until the values change.
+    pub fn tensor(&self) -> &Tensor<(usize,), E> {
+        self.mirror.get_or_init(|| E::tensor(self.values.clone(), (self.values.len(),)))
     }
 
-    /// The device has a copy of these values: a plain kernel asked for it. Fused kernels read the host's.
+    /// Somebody asked for the tensor: a kernel in dfdx operations. Fused kernels read the values.
     pub fn is_mirrored(&self) -> bool {
         self.mirror.get().is_some()
-    }
-
-    /// The device that it belongs to.
-    pub fn device(&self) -> &D {
-        &self.device
     }
 }
 
@@ -90,7 +82,7 @@ pub enum Entry<'a, E> {
         shape: &'a [usize],
         /// Its values, row-major.
         values: &'a [E],
-        /// The [`Parameter`] itself, whose device the traversal does not know.
+        /// The [`Parameter`] itself.
         parameter: &'a dyn Any,
     },
     /// Numbers that are not trained, for example the vectors of a power iteration.
@@ -158,7 +150,7 @@ macro_rules! visitor {
             }
 
             /// A trainable tensor.
-            pub fn parameter<D: FlowDevice<E>>(&mut self, name: impl Display, parameter: &'m $($mutable)? Parameter<E, D>) {
+            pub fn parameter(&mut self, name: impl Display, parameter: &'m $($mutable)? Parameter<E>) {
                 let entry = visitor!(@parameter $entry parameter $($mutable)?);
                 self.entry(&name, entry);
             }
@@ -215,7 +207,7 @@ visitor!(
 /// Something with parameters and state.
 ///
 /// Both visits must name the same entries in the same order; [`module_fields!`](crate::module_fields) writes them from one list.
-pub trait Module<E: Scalar>: Threaded {
+pub trait Module<E: Scalar>: Send + Sync {
     /// Names every parameter and every piece of state.
     fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>);
 
@@ -235,9 +227,9 @@ pub trait Module<E: Scalar>: Threaded {
 /// Writes both visits of [`Module`] from one list of fields: `parameter`, `child`, `reals`, `indices` and `flag`, each with a field's name.
 ///
 /// ```
-/// use flow_api::{module_fields, FlowDevice, Module, Parameter, Scalar};
-/// struct Scale<E: Scalar, D: FlowDevice<E>> { log_scale: Parameter<E, D>, initialised: bool }
-/// impl<E: Scalar, D: FlowDevice<E>> Module<E> for Scale<E, D> {
+/// use flow_api::{module_fields, Module, Parameter, Scalar};
+/// struct Scale<E: Scalar> { log_scale: Parameter<E>, initialised: bool }
+/// impl<E: Scalar> Module<E> for Scale<E> {
 ///     module_fields!(E; parameter log_scale, flag initialised);
 /// }
 /// ```

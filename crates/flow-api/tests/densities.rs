@@ -2,7 +2,7 @@
 
 use dfdx::prelude::*;
 use flow_api::layers::LuLinear;
-use flow_api::{BaseDensity, Context, DiagonalNormal, EntryMut, Flow, Gradients, Memory, Module, Rows, StandardNormal, update};
+use flow_api::{BaseDensity, Context, DiagonalNormal, EntryMut, Flow, Gradients, Memory, Module, Rows, StandardNormal, Tensor, update};
 use flow_kernels::noise::Stream;
 
 fn device() -> Cpu {
@@ -10,8 +10,8 @@ fn device() -> Cpu {
 }
 
 /// N(μ, e^{2s}) with parameters that are no special values.
-fn diagonal() -> DiagonalNormal<f64, Cpu> {
-    let mut density = DiagonalNormal::new(2, &device());
+fn diagonal() -> DiagonalNormal<f64> {
+    let mut density = DiagonalNormal::new(2);
     update(&mut density, |path, entry| {
         if let EntryMut::Parameter { values, .. } = entry {
             values.copy_from_slice(if path == "mean" { &[0.5, -1.0] } else { &[0.3, -0.7] });
@@ -97,8 +97,8 @@ fn samples_have_the_density_s_moments_and_temperature_scales_their_spread() {
 }
 
 /// A flow whose linear map and base are no special values.
-fn flow() -> Flow<Rows<LuLinear<f64, Cpu>>, DiagonalNormal<f64, Cpu>> {
-    let mut linear = Rows(LuLinear::new(2, &device()).with_random_permutation(1));
+fn flow() -> Flow<Rows<LuLinear<f64>>, DiagonalNormal<f64>> {
+    let mut linear = Rows(LuLinear::new(2).with_random_permutation(1));
     update(&mut linear, |path, entry| {
         if let EntryMut::Parameter { values, .. } = entry {
             values.iter_mut().enumerate().for_each(|(i, v)| *v = 0.1 * (path.len() + i) as f64 - 0.4);
@@ -111,13 +111,13 @@ fn flow() -> Flow<Rows<LuLinear<f64, Cpu>>, DiagonalNormal<f64, Cpu>> {
 #[test]
 fn samples_carry_the_log_prob_that_scoring_them_gives() {
     let (flow, cx) = (flow(), Context::new(5));
-    let (x, sampled) = flow.sample_and_log_prob::<(usize, usize), f64, Cpu>((7, 2), 1.0, &device(), &cx).unwrap();
+    let (x, sampled) = flow.sample_and_log_prob::<(usize, usize), f64>((7, 2), 1.0, &cx).unwrap();
     let scored = flow.log_prob(x, &cx).unwrap();
     for (a, b) in sampled.value.iter().zip(&scored.value) {
         assert!((a - b).abs() < 1e-12);
     }
-    let again = flow.sample::<(usize, usize), f64, Cpu>((7, 2), 1.0, &device(), &cx).unwrap();
-    let other = flow.sample::<(usize, usize), f64, Cpu>((7, 2), 1.0, &device(), &Context::new(6)).unwrap();
+    let again = flow.sample::<(usize, usize), f64>((7, 2), 1.0, &cx).unwrap();
+    let other = flow.sample::<(usize, usize), f64>((7, 2), 1.0, &Context::new(6)).unwrap();
     assert_ne!(again.as_vec(), other.as_vec(), "another seed");
 }
 
@@ -138,7 +138,7 @@ fn the_density_integrates_to_one() {
 #[test]
 fn the_likelihood_s_gradient_is_that_of_differences_under_every_memory_setting() {
     let mut flow = flow();
-    let x: Tensor<(usize, usize), f64, Cpu> = device().sample_normal_like(&(5, 2));
+    let x: Tensor<(usize, usize), f64> = device().sample_normal_like(&(5, 2));
     let mut reference = Gradients::zeros(&flow);
     let loss = flow.nll(x.clone(), &mut reference, &Context::new(0)).unwrap();
     assert_eq!(reference.untouched().count(), 0);
@@ -181,7 +181,6 @@ fn move_parameter<M: Module<f64>>(module: &mut M, at: usize, by: f64) {
 #[test]
 fn densities_of_large_events_are_those_of_f64() {
     const DIM: usize = 196_608;
-    let device = device();
     let mut z = vec![0.0_f32; DIM];
     Stream::new(3, 0, "large").row(0).gaussian(&mut z);
     let exact: Vec<f64> = z.iter().copied().map(f64::from).collect();
@@ -193,5 +192,5 @@ fn densities_of_large_events_are_those_of_f64() {
         assert!((f64::from(own[0]) - expected[0]).abs() < 0.016, "{} {}", own[0], expected[0]);
     };
     value(&StandardNormal::new(DIM), &StandardNormal::new(DIM));
-    value(&DiagonalNormal::<f32, Cpu>::new(DIM, &device), &DiagonalNormal::<f64, Cpu>::new(DIM, &device));
+    value(&DiagonalNormal::<f32>::new(DIM), &DiagonalNormal::<f64>::new(DIM));
 }

@@ -4,21 +4,21 @@ use dfdx::prelude::*;
 use flow_api::layers::{ActNorm, LuLinear, Permutation};
 use flow_api::spec::{BuildScope, EventShape, FlowSpec, ModelSpec, Spec, SpecScalar, from_ron, to_ron};
 use flow_api::{
-    Bijector, BlockedRows, Chain, Context, EntryMut, Flow, FlowDevice, FlowError, InverseOf, Kernels, Mapped, Memory, Module, Parameter,
-    Recorded, RowChain, RowView, Rows, Scalar, StandardNormal, Taped, TapedBijector, load, module_fields, save, to_host, update,
+    Bijector, Context, EntryMut, Facts, Flow, FlowError, Gradients, InverseKind, InverseOf, Kernels, Memory, Module, Parameter, RowChain,
+    RowFlow, RowView, Rows, Scalar, StandardNormal, Taped, TapedMap, TapedRows, Tensor, Then, load, module_fields, save, to_host, update,
 };
 
 fn device() -> Cpu {
     Cpu::seed_from_u64(1)
 }
 
-fn batch(rows: usize, columns: usize, values: impl Fn(usize) -> f64) -> Tensor<(usize, usize), f64, Cpu> {
+fn batch(rows: usize, columns: usize, values: impl Fn(usize) -> f64) -> Tensor<(usize, usize), f64> {
     device().tensor_from_vec((0..rows * columns).map(values).collect(), (rows, columns))
 }
 
 #[test]
 fn act_norm_initialisation() {
-    let mut norm = Rows(ActNorm::<f64, Cpu>::new(2, &device()));
+    let mut norm = Rows(ActNorm::<f64>::new(2));
     let cx = Context::new(0).child("layers.3.channel.0");
     let varied = |i: usize| (i as f64).sin() * 3.0 + 5.0;
     let uninitialised = norm.forward(batch(4, 2, varied), &cx).unwrap_err().to_string();
@@ -51,26 +51,20 @@ fn act_norm_initialisation() {
 
 #[test]
 fn compositions_name_both_layers() {
-    let flows =
-        |dims: [usize; 2]| dims.map(|d| Box::new(LuLinear::<f64, Cpu>::new(d, &device())) as Box<dyn flow_api::RowFlow<f64, Cpu>>).into();
+    let flows = |dims: [usize; 2]| dims.map(|d| Box::new(LuLinear::<f64>::new(d)) as Box<dyn flow_api::RowFlow<f64>>).into();
     assert_eq!(
         RowChain::new(3, flows([3, 4])).unwrap_err().to_string(),
         "1 (LuLinear) takes shape (batch, 4), but 0 (LuLinear) before it gives (batch, 3)"
     );
-    let boxed = |d: usize| {
-        Box::new(Rows(LuLinear::<f64, Cpu>::new(d, &device()))) as flow_api::BoxBijector<(usize, usize), (usize, usize), f64, Cpu>
-    };
-    let error = Chain::new(vec![boxed(3), boxed(5)], &(1, 3)).unwrap_err().to_string();
-    assert_eq!(error, "LuLinear takes shape (batch, 5), but 0 (LuLinear) before it gives (batch, 3)");
-    assert_eq!(
-        Permutation::new(vec![0, 2, 2], device()).unwrap_err().to_string(),
-        "Permutation: indices: expected each of 0..3 once, got [0, 2, 2]"
-    );
+    let linear = |d: usize| Rows(LuLinear::<f64>::new(d));
+    let error = Then::new(linear(3), linear(5), &(1_usize, 3_usize)).unwrap_err().to_string();
+    assert_eq!(error, "LuLinear takes shape (batch, 5), but LuLinear before it gives (batch, 3)");
+    assert_eq!(Permutation::new(vec![0, 2, 2]).unwrap_err().to_string(), "Permutation: indices: expected each of 0..3 once, got [0, 2, 2]");
 }
 
 #[test]
 fn numbers_that_are_none_and_maps_that_are_singular() {
-    let mut flow = Flow::new(Rows(LuLinear::<f64, Cpu>::new(2, &device())), StandardNormal::new(2));
+    let mut flow = Flow::new(Rows(LuLinear::<f64>::new(2)), StandardNormal::new(2));
     let nan = batch(3, 2, |i| if i == 4 { f64::INFINITY } else { 0.0 });
     assert_eq!(flow.log_prob(nan, &Context::new(0)).unwrap_err().to_string(), "flow: the input is not finite in row 2");
     update(&mut flow, |path, entry| {
@@ -81,14 +75,14 @@ fn numbers_that_are_none_and_maps_that_are_singular() {
     .unwrap();
     let error = flow.log_prob(batch(1, 2, |_| 0.0), &Context::new(0)).unwrap_err().to_string();
     assert_eq!(error, "bijector: the linear map is singular: u[1][1] = exp(-1000000000)");
-    let error = flow.sample::<(usize, usize), f64, Cpu>((1, 2), f64::NAN, &device(), &Context::new(0)).unwrap_err().to_string();
+    let error = flow.sample::<(usize, usize), f64>((1, 2), f64::NAN, &Context::new(0)).unwrap_err().to_string();
     assert_eq!(error, "sample: temperature: expected a finite number that is not negative, got NaN");
 }
 
 #[test]
 fn a_state_of_another_model_names_every_difference() {
-    let mut small = Rows(LuLinear::<f64, Cpu>::new(2, &device()));
-    let large = save(&Rows(LuLinear::<f64, Cpu>::new(3, &device()).with_random_permutation(1)));
+    let mut small = Rows(LuLinear::<f64>::new(2));
+    let large = save(&Rows(LuLinear::<f64>::new(3).with_random_permutation(1)));
     let before = save(&small);
     assert_eq!(
         load(&mut small, &large).unwrap_err().to_string(),
@@ -125,7 +119,7 @@ fn specs_say_where_and_what() {
     }
     // Editors of some systems begin a text with a byte-order mark.
     let empty: Spec<dyn ModelSpec> = from_ron("\u{feff}VectorFlow(flows: [])").unwrap();
-    let error = f32::model(empty.0.as_ref(), EventShape::Vector(2), &BuildScope::new(device(), 1)).unwrap_err();
+    let error = f32::model(empty.0.as_ref(), EventShape::Vector(2), &BuildScope::new(1)).unwrap_err();
     assert_eq!(error.to_string(), "bijector: flows: expected 1 to 16384, got 0");
 }
 
@@ -143,13 +137,13 @@ fn a_spec_and_its_text_are_the_same() {
 #[test]
 fn nothing_goes_through_as_nothing_and_what_is_no_number_is_told() {
     let device = Cpu::default();
-    for kernels in [Kernels::Fused, Kernels::Plain] {
+    for kernels in [Kernels::Fused, Kernels::Taped] {
         let cx = Context::new(0).with_kernels(kernels);
         let rows = |values: Vec<f64>, shape: (usize, usize)| device.tensor_from_vec(values, shape);
-        let empty = Rows(LuLinear::<f64, Cpu>::new(0, &device));
+        let empty = Rows(LuLinear::<f64>::new(0));
         let error = empty.forward(rows(Vec::new(), (2, 0)), &cx).unwrap_err();
         assert!(matches!(error, FlowError::Shape { .. }), "{error}");
-        let mut flow = Rows(LuLinear::<f64, Cpu>::new(2, &device));
+        let mut flow = Rows(LuLinear::<f64>::new(2));
         assert!(to_host(&flow.forward(rows(Vec::new(), (0, 2)), &cx).unwrap().log_det.value).is_empty());
         update(&mut flow, |_, entry| {
             if let EntryMut::Parameter { values, .. } = entry {
@@ -169,49 +163,55 @@ impl<E: Scalar> Module<E> for Logarithm {
     module_fields!(E;);
 }
 
-impl<E: Scalar, D: FlowDevice<E>> TapedBijector<(usize, usize), E, D> for Logarithm {
-    type Out = (usize, usize);
-
-    fn kind(&self) -> &'static str {
-        "Logarithm"
-    }
-
-    fn output_shape(&self, input: &(usize, usize)) -> flow_api::Result<(usize, usize)> {
-        Ok(*input)
-    }
-
-    fn forward_taped(
-        &self,
-        x: Taped<(usize, usize), E, D>,
-        _: &Context<E, D>,
-    ) -> flow_api::Result<(Taped<(usize, usize), E, D>, Taped<(usize,), E, D>)> {
+impl<E: Scalar> TapedRows<E> for Logarithm {
+    fn forward_taped(&self, x: Taped<(usize, usize), E>, _: &Context<E>) -> flow_api::Result<TapedMap<E>> {
         let y = x.ln();
         Ok((y.with_empty_tape(), y.negate().sum::<(usize,), Axis<1>>()))
     }
+}
 
-    fn inverse(&self, y: Tensor<(usize, usize), E, D>, _: &Context<E, D>) -> flow_api::Result<Mapped<(usize, usize), E, D>> {
-        Ok(Mapped::exact(y.clone().exp(), y.sum::<(usize,), Axis<1>>()))
+impl<E: Scalar> RowFlow<E> for Logarithm {
+    fn facts(&self) -> Facts {
+        Facts::new("Logarithm").with_inverse(InverseKind::Missing)
+    }
+
+    fn dim(&self) -> usize {
+        2
+    }
+
+    fn taped(&self) -> Option<&dyn TapedRows<E>> {
+        Some(self)
     }
 }
 
 #[test]
 fn errors_within_blocks_name_the_layer_and_the_row_of_the_whole_batch() {
     let rows = |wrong: f64| batch(500, 2, |i| if i / 2 == 300 { wrong } else { 1.0 });
-    let alone = BlockedRows::new::<f64>(Recorded(Logarithm), 2, device()).unwrap();
-    let parts: Vec<flow_api::BoxBijector<_, _, f64, Cpu>> = vec![Box::new(Recorded(Logarithm))];
-    let chain = BlockedRows::new::<f64>(Chain::new(parts, &(1, 2)).unwrap(), 2, device()).unwrap();
+    let chain = RowChain::<f64>::new(2, vec![Box::new(Logarithm)]).unwrap();
     let cx = Context::new(0).child("layers.3");
     let expected = |layer: &str| format!("{layer}: the log-det is not finite in row 300");
-    assert_eq!(Rows(alone.clone()).forward(rows(-1.0), &cx).unwrap_err().to_string(), expected("layers.3"));
-    assert_eq!(Rows(alone.clone()).inverse(rows(f64::NAN), &cx).unwrap_err().to_string(), expected("layers.3"));
-    assert_eq!(Rows(alone).forward(rows(-1.0), &Context::new(0)).unwrap_err().to_string(), expected("Logarithm"));
+    assert_eq!(Rows(Logarithm).forward(rows(-1.0), &cx).unwrap_err().to_string(), expected("layers.3"));
+    assert_eq!(Rows(Logarithm).forward(rows(-1.0), &Context::new(0)).unwrap_err().to_string(), expected("Logarithm"));
     assert_eq!(Rows(chain).forward(rows(-1.0), &cx).unwrap_err().to_string(), expected("layers.3.0"));
+}
+
+#[test]
+fn a_flow_without_an_inverse_says_so() {
+    let error = Rows(Logarithm).inverse(batch(3, 2, |_| 1.0), &Context::new(0).child("layers.3")).unwrap_err();
+    assert_eq!(error, FlowError::NoInverse { layer: "layers.3".to_owned() });
+    // It trains all the same: whatever the memory setting, its input is kept.
+    let flow = Flow::new(Rows(Logarithm), StandardNormal::new(2));
+    let losses = [Memory::Store, Memory::Recompute, Memory::Invert].map(|memory| {
+        let cx = Context::new(0).with_memory(memory);
+        flow.nll(batch(5, 2, |i| 1.0 + i as f64), &mut Gradients::zeros(&flow), &cx).unwrap().nll
+    });
+    assert!(losses.iter().all(|loss| *loss == losses[0]), "{losses:?}");
 }
 
 #[test]
 fn what_is_turned_round_is_initialised_before() {
     let varied = batch(8, 2, |i| (i as f64).sin());
-    let mut norm = Rows(ActNorm::<f64, Cpu>::new(2, &device()));
+    let mut norm = Rows(ActNorm::<f64>::new(2));
     let error = InverseOf::new(norm.clone()).initialise(varied.clone(), &Context::new(0)).unwrap_err().to_string();
     assert!(error.starts_with("inner: initialise is not supported: it runs backwards"), "{error}");
     norm.initialise(varied.clone(), &Context::new(0)).unwrap();
@@ -220,23 +220,13 @@ fn what_is_turned_round_is_initialised_before() {
 
 #[test]
 fn buffers_and_offsets_that_do_not_fit() {
-    let error = Parameter::<f32, Cpu>::try_new(device(), &[2, 3], vec![0.0; 5]).unwrap_err().to_string();
+    let error = Parameter::<f32>::try_new(&[2, 3], vec![0.0; 5]).unwrap_err().to_string();
     assert_eq!(error, "parameter: build: expected shape [2, 3], got 5");
-    assert!(Parameter::<f32, Cpu>::try_new(device(), &[usize::MAX, 2], Vec::new()).is_err());
+    assert!(Parameter::<f32>::try_new(&[usize::MAX, 2], Vec::new()).is_err());
     for (rows, columns, place) in
         [(vec![0, 1], vec![0, 1], "1 twice"), (vec![4], vec![0], "4 + 0"), (vec![usize::MAX], vec![1], "18446744073709551615 + 1")]
     {
         let error = RowView::new(4, rows, columns).unwrap_err().to_string();
         assert_eq!(error, format!("RowView: offsets: expected each place of 0..4 at most once, got {place}"));
-    }
-}
-
-#[test]
-fn rows_keep_what_the_memory_setting_says() {
-    let flow = Rows(LuLinear::<f64, Cpu>::new(2, &device()));
-    for (memory, input_alone) in [(Memory::Store, false), (Memory::Recompute, true), (Memory::Invert, true)] {
-        let cx = Context::new(0).with_memory(memory);
-        let (_, kept) = flow.forward_keeping(batch(3, 2, |i| i as f64), &cx).unwrap();
-        assert_eq!(kept.is::<Tensor<(usize, usize), f64, Cpu>>(), input_alone, "{memory:?}");
     }
 }

@@ -4,13 +4,13 @@ use dfdx::prelude::*;
 use flow_api::layers::{ActNorm, LuLinear};
 use flow_api::testkit::{Mutant, Mutation, Subject, check};
 use flow_api::{
-    Bijector, Context, Cotangent, Gradients, LogDet, Mapped, Module, Point, Pulled, Result, RowChain, RowFlow, Rows, Visitor, VisitorMut,
-    shape_error, to_host,
+    Bijector, Context, Cotangent, Facts, Gradients, Kernels, LogDet, Mapped, Module, Point, Pulled, Result, RowChain, RowFlow, Rows,
+    Tensor, Visitor, VisitorMut, shape_error, to_host,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 
-type Flat = Tensor<(usize, usize), f64, Cpu>;
-type Cx = Context<f64, Cpu>;
+type Flat = Tensor<(usize, usize), f64>;
+type Cx = Context<f64>;
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,16 +55,15 @@ enum Fault {
 
 /// The right bijection with one fault.
 struct Faulty {
-    inner: Rows<RowChain<f64, Cpu>>,
+    inner: Rows<RowChain<f64>>,
     fault: Fault,
     hidden: f64,
     calls: AtomicU64,
 }
 
 impl Faulty {
-    fn new(fault: Fault, seed: u64, device: &Cpu) -> Result<Self> {
-        let flows: Vec<Box<dyn RowFlow<f64, Cpu>>> =
-            vec![Box::new(LuLinear::new(DIM, device).with_random_permutation(7)), Box::new(ActNorm::new(DIM, device))];
+    fn new(fault: Fault, seed: u64) -> Result<Self> {
+        let flows: Vec<Box<dyn RowFlow<f64>>> = vec![Box::new(LuLinear::new(DIM).with_random_permutation(7)), Box::new(ActNorm::new(DIM))];
         Ok(Self { inner: Rows(RowChain::new(DIM, flows)?), fault, hidden: 0.1 * seed as f64, calls: AtomicU64::new(0) })
     }
 
@@ -72,7 +71,7 @@ impl Faulty {
     fn shift(&self, rows: usize, cx: &Cx) -> f64 {
         match self.fault {
             Fault::BatchSize => 0.01 * rows as f64,
-            Fault::Plain if !cx.fused() => 1e-9,
+            Fault::Plain if cx.kernels() == Kernels::Taped => 1e-9,
             Fault::CallCount => 1e-15 * self.calls.fetch_add(1, Ordering::Relaxed) as f64,
             Fault::HiddenState => self.hidden,
             _ => 0.0,
@@ -105,11 +104,11 @@ fn changed(x: &Flat, change: impl Fn(usize, f64) -> f64) -> Flat {
     x.device().tensor_from_vec(values, *x.shape())
 }
 
-impl Bijector<(usize, usize), f64, Cpu> for Faulty {
+impl Bijector<(usize, usize), f64> for Faulty {
     type Out = (usize, usize);
 
-    fn kind(&self) -> &'static str {
-        "Faulty"
+    fn facts(&self) -> Facts {
+        Facts::new("Faulty").with_condition(if self.fault == Fault::IgnoresCondition { 2 } else { 0 })
     }
 
     fn output_shape(&self, input: &(usize, usize)) -> Result<(usize, usize)> {
@@ -119,7 +118,7 @@ impl Bijector<(usize, usize), f64, Cpu> for Faulty {
         if input.1 == DIM { Ok(*input) } else { Err(shape_error("Faulty", "build", ("batch", DIM), input)) }
     }
 
-    fn forward(&self, x: Flat, cx: &Cx) -> Result<Mapped<(usize, usize), f64, Cpu>> {
+    fn forward(&self, x: Flat, cx: &Cx) -> Result<Mapped<(usize, usize), f64>> {
         let x = self.cut(x);
         let shift = self.shift(x.shape().0, cx);
         let mapped = self.inner.forward(x.clone(), cx)?;
@@ -127,7 +126,7 @@ impl Bijector<(usize, usize), f64, Cpu> for Faulty {
         Ok(Mapped { value, ..mapped })
     }
 
-    fn inverse(&self, y: Flat, cx: &Cx) -> Result<Mapped<(usize, usize), f64, Cpu>> {
+    fn inverse(&self, y: Flat, cx: &Cx) -> Result<Mapped<(usize, usize), f64>> {
         let y = self.cut(y);
         let shift = self.shift(y.shape().0, cx);
         let y = changed(&y, |_, v| v - shift);
@@ -142,11 +141,11 @@ impl Bijector<(usize, usize), f64, Cpu> for Faulty {
 
     fn pullback(
         &self,
-        at: Point<(usize, usize), (usize, usize), f64, Cpu>,
-        cotangent: Cotangent<(usize, usize), f64, Cpu>,
+        at: Point<(usize, usize), (usize, usize), f64>,
+        cotangent: Cotangent<(usize, usize), f64>,
         gradients: &mut Gradients<f64>,
         cx: &Cx,
-    ) -> Result<Pulled<(usize, usize), f64, Cpu>> {
+    ) -> Result<Pulled<(usize, usize), f64>> {
         let at = match at {
             Point::Output(y) if self.fault == Fault::OutputForInput => Point::Input(y),
             Point::Input(x) => Point::Input(self.cut(x)),
@@ -172,15 +171,12 @@ impl Bijector<(usize, usize), f64, Cpu> for Faulty {
         let _ = gradients.slice_mut(cx.path()); // counts as touched
         gradients.values_mut().iter_mut().zip(own.values()).for_each(|(sum, g)| *sum += factor * g);
         let factor = if self.fault == Fault::Input { 1.001 } else { 1.0 };
-        Ok(Pulled { cotangent: changed(&pulled.cotangent, |_, v| factor * v), ..pulled })
+        let cotangent = changed(&pulled.cotangent, |_, v| factor * v);
+        Ok(Pulled::new(pulled.input, cotangent).with_condition(pulled.condition))
     }
 
     fn initialise(&mut self, x: Flat, cx: &Cx) -> Result<Flat> {
         self.inner.initialise(x, cx)
-    }
-
-    fn condition_width(&self) -> Option<usize> {
-        (self.fault == Fault::IgnoresCondition).then_some(2)
     }
 }
 
@@ -192,7 +188,7 @@ fn found(fault: Fault) -> Option<&'static str> {
         shake: 0.3,
         ..Subject::new(format!("{fault:?}"), DIM)
     };
-    check(&subject, |seed, device| Faulty::new(fault, seed, device)).err().map(|failure| {
+    check(&subject, |seed| Faulty::new(fault, seed)).err().map(|failure| {
         assert!(failure.to_string().starts_with(&format!("{fault:?}: {}: ", failure.item)));
         failure.item
     })
@@ -228,7 +224,7 @@ fn every_fault_is_found_where_it_is() {
 #[test]
 fn a_promised_identity_is_checked() {
     let subject = Subject { identity_start: true, ..Subject::new("a permutation", DIM) };
-    let failure = check(&subject, |seed, device| Faulty::new(Fault::None, seed, device)).unwrap_err();
+    let failure = check(&subject, |seed| Faulty::new(Fault::None, seed)).unwrap_err();
     assert_eq!(failure.item, "identity start", "{failure}");
 }
 
@@ -236,14 +232,14 @@ fn a_promised_identity_is_checked() {
 fn wrong_log_dets_fail_at_the_log_det() {
     for mutation in [Mutation::Flipped, Mutation::Halved, Mutation::Dropped] {
         let subject = Subject::new(format!("{mutation:?}"), DIM);
-        let failure = check(&subject, |seed, device| Ok(Mutant::new(Faulty::new(Fault::None, seed, device)?, mutation))).unwrap_err();
+        let failure = check(&subject, |seed| Ok(Mutant::new(Faulty::new(Fault::None, seed)?, mutation))).unwrap_err();
         assert_eq!(failure.item, "log-det", "{failure}");
     }
 }
 
 #[test]
 fn a_report_says_what_was_not_checked() {
-    let report = check(&Subject::new("right", DIM), |seed, device| Faulty::new(Fault::None, seed, device)).unwrap();
+    let report = check(&Subject::new("right", DIM), |seed| Faulty::new(Fault::None, seed)).unwrap();
     assert_eq!(
         report.to_string(),
         "hold: shapes, round trip, antisymmetry, log-det, batch independence, fused and plain kernels, gradients, memory settings, sums over rows, \

@@ -7,7 +7,6 @@
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use flow_api::DefaultDevice;
 use flow_kernels::matmul::{Accumulate, Operand, matmul};
 use flow_kernels::workspace::Buffer;
 use flow_nets::smooth::{Activation, Mlp, MlpConfig, Modulation};
@@ -29,7 +28,7 @@ fn throughput(flops: u64, numbers: usize) -> Throughput {
 fn passes(c: &mut Criterion) {
     for activation in [Activation::Tanh, Activation::LipSwish] {
         let config = MlpConfig { activation, ..MlpConfig::new(DIM, [128, 128], DIM) };
-        let Ok(mlp) = Mlp::<f32, DefaultDevice>::new(&config, 1, &DefaultDevice::default()) else { return };
+        let Ok(mlp) = Mlp::<f32>::new(&config, 1) else { return };
         let Ok(kernel) = mlp.kernel() else { return };
         let flops = 2 * kernel.multiply_adds() * (BLOCKS * LANES) as u64;
         let mut group = c.benchmark_group(format!("{activation:?}"));

@@ -190,7 +190,7 @@ pub fn auroc(usual: &[f64], unusual: &[f64]) -> f64 {
 }
 
 /// The context of an evaluation: its noise is not that of a training step with the same seed.
-fn context<E: SpecScalar>(options: &EvaluateOptions) -> Context<E, E::Device> {
+fn context<E: SpecScalar>(options: &EvaluateOptions) -> Context<E> {
     Context::new(options.seed).child("evaluation").rooted(0)
 }
 

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 /// ```
 /// use flow_api::{Gradients, Parameter, Rows, layers::ActNorm};
 /// use flow_train::{Adam, AdamConfig, flat_weights};
-/// let mut layer = ActNorm::<f64, _>::new(1, &flow_api::DefaultDevice::default());
+/// let mut layer = ActNorm::<f64>::new(1);
 /// let mut adam = Adam::new(&layer, AdamConfig::default());
 /// let mut gradients = Gradients::zeros(&layer);
 /// gradients.values_mut().copy_from_slice(&[3.0, -0.5]);

@@ -186,7 +186,7 @@ impl RunFolder {
             return Ok(checkpoint::resume(&latest, data, |_| settings.clone())?.0);
         }
         let kind = crate::EventKind::of(data.as_ref());
-        let model = E::model(self.plan.spec.0.as_ref(), kind.shape, &BuildScope::new(E::Device::default(), settings.seed))?;
+        let model = E::model(self.plan.spec.0.as_ref(), kind.shape, &BuildScope::new(settings.seed))?;
         Trainer::new(model, data, settings.clone())
     }
 

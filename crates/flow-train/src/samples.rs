@@ -108,14 +108,14 @@ mod tests {
         let kind = EventKind { shape: EventShape::Vector(2), levels: None };
         let events = Events::of_kind(kind, Preprocessing::default(), 0).unwrap();
         // Its statistics have not been read off any data.
-        let model = f32::model(spec.0.as_ref(), kind.shape, &BuildScope::new(<f32 as SpecScalar>::Device::default(), 0)).unwrap();
+        let model = f32::model(spec.0.as_ref(), kind.shape, &BuildScope::new(0)).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("samples.png");
         assert!(matches!(draw_samples(&path, &model, &events, &Drawing::default()), Err(TrainError::Flow(_))));
         assert!(!try_draw_samples(&path, &model, &events, &Drawing::default()).unwrap() && !path.exists());
         let nowhere = folder.path().join("no/folder.png");
         let linear: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [LuLinear()])").unwrap();
-        let linear = f32::model(linear.0.as_ref(), kind.shape, &BuildScope::new(<f32 as SpecScalar>::Device::default(), 0)).unwrap();
+        let linear = f32::model(linear.0.as_ref(), kind.shape, &BuildScope::new(0)).unwrap();
         assert!(matches!(try_draw_samples(&nowhere, &linear, &events, &Drawing::default()), Err(TrainError::Io { .. })));
         assert!(try_draw_samples(&path, &linear, &events, &Drawing::default()).unwrap() && path.exists());
     }

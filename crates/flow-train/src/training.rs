@@ -8,7 +8,6 @@ use crate::history::History;
 use crate::hold_out::hold_out;
 use crate::observe::Observer;
 use crate::optimiser::{Adam, AdamState, set_flat_weights};
-#[cfg(not(feature = "cuda"))]
 use crate::threads::on_threads;
 use crate::{Result, Settings, TrainError};
 use flow_api::spec::{Model, SpecScalar};
@@ -237,7 +236,7 @@ impl<E: SpecScalar> Trainer<E> {
     /// # Errors
     /// [`TrainError::Conditional`].
     pub fn check_model(model: &Model<E>) -> Result<()> {
-        model.flow().bijector().condition_width().map_or(Ok(()), |width| Err(TrainError::Conditional { width }))
+        model.flow().bijector().facts().condition.map_or(Ok(()), |width| Err(TrainError::Conditional { width }))
     }
 
     fn uninitialised(model: Model<E>, data: Arc<dyn Dataset>, settings: Settings) -> Result<Self> {
@@ -270,15 +269,7 @@ impl<E: SpecScalar> Trainer<E> {
         Ok(())
     }
 
-    /// Runs `f` on the calling thread: a model on dfdx's CUDA device cannot leave it.
-    #[cfg(feature = "cuda")]
-    #[expect(clippy::unnecessary_wraps, reason = "the same signature as on the CPU")]
-    fn in_pool<R>(&mut self, f: impl FnOnce(&mut Self) -> R) -> Result<R> {
-        Ok(f(self))
-    }
-
     /// Runs `f` on as many threads as the settings say, or as many as there are.
-    #[cfg(not(feature = "cuda"))]
     fn in_pool<R: Send>(&mut self, f: impl FnOnce(&mut Self) -> R + Send) -> Result<R>
     where
         Self: Send,

@@ -4,9 +4,10 @@
 //! pass. The step of a spline coupling counts its own, larger last layer. Bytes are those of rows, cotangents, weights and gradients, each counted once; not those of the tape.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use dfdx::prelude::Cpu;
 use flow_api::spec::{BuildScope, FlowSpec, SpecScalar, from_ron};
-use flow_api::{Context, EntryMut, RowChain, RowFlow, RowPass, RowPoint, RowView, parameter_count, update};
+use flow_api::{
+    Bijector, Context, Cotangent, EntryMut, Gradients, Memory, Point, RowChain, RowFlow, Rows, Scalar, parameter_count, update,
+};
 use flow_kernels::noise::Stream;
 use flows_coupling as _;
 
@@ -28,7 +29,7 @@ const SIDES: [(usize, usize, &[&str]); 6] = [
 
 fn sides(criterion: &mut Criterion) {
     for (dim, rows, flows) in SIDES {
-        let scope = BuildScope::new(Cpu::default(), 1);
+        let scope = BuildScope::new(1);
         let build = |ron: &&str| {
             let spec: FlowSpec = from_ron(ron).expect("a spec");
             f32::row_flow(spec.0.as_ref(), dim, &scope).expect("a flow")
@@ -41,51 +42,31 @@ fn sides(criterion: &mut Criterion) {
             }
         })
         .expect("parameters");
-        let x = normal(dim * rows, "x", 1.0);
-        flow.initialise(&x, rows, &Context::new(0)).expect("rows that vary");
-        let kernel = flow.prepare(rows, &Context::new(0)).expect("a kernel");
-        let view = RowView::single(dim);
-        let pass = RowPass { view: &view, kernel: kernel.as_ref(), path: "", condition: None, spread: false };
-        let log_det = vec![1.0 / rows as f32; rows];
-        let mut gradients = vec![0.0; parameter_count(&flow)];
-        let mut cotangent = x.clone();
-        let mut values = x.clone();
+        let x = f32::tensor(normal(dim * rows, "x", 1.0), (rows, dim));
+        let mut flow = Rows(flow);
+        let cx = Context::new(0);
+        flow.initialise(x.clone(), &cx).expect("rows that vary");
+        let cotangent = || Cotangent { value: x.clone(), log_det: f32::tensor(vec![1.0 / rows as f32; rows], (rows,)) };
+        let mut gradients = Gradients::zeros(&flow);
 
         let mut group = criterion.benchmark_group(format!("{dim}: {}", flows.join(", ")));
-        let forward = 2 * flow.multiply_adds() * rows as u64;
+        let forward = 2 * RowFlow::facts(&flow.0).multiply_adds * rows as u64;
         let (numbers_of_rows, parameters) = (dim * rows, parameter_count(&flow));
         let throughput =
             |flops, numbers: usize| Throughput::ElementsAndBytes { elements: flops, bytes: (numbers * size_of::<f32>()) as u64 };
         group.throughput(throughput(forward, 2 * numbers_of_rows + parameters));
-        group.bench_function("forward", |bencher| {
-            bencher.iter(|| {
-                values.copy_from_slice(&x);
-                pass.forward(&mut values, false)
-            });
-        });
-        group.bench_function("inverse", |bencher| {
-            bencher.iter(|| {
-                values.copy_from_slice(&x);
-                pass.inverse(&mut values)
-            });
-        });
+        group.bench_function("forward", |bencher| bencher.iter(|| flow.forward(x.clone(), &cx)));
+        group.bench_function("inverse", |bencher| bencher.iter(|| flow.inverse(x.clone(), &cx)));
         group.throughput(throughput(3 * forward, 4 * numbers_of_rows + 2 * parameters));
-        group.bench_function("forward and pullback", |bencher| {
-            bencher.iter(|| {
-                values.copy_from_slice(&x);
-                cotangent.copy_from_slice(&x);
-                let tapes = pass.forward(&mut values, true).expect("a forward pass").tapes;
-                pass.pullback(RowPoint::Tapes(tapes), &mut cotangent, &log_det, &mut gradients)
+        for (name, memory) in [("forward and pullback", Memory::Store), ("forward and pullback, inverting", Memory::Invert)] {
+            let cx = cx.clone().with_memory(memory);
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| {
+                    let (_, kept) = flow.forward_keeping(x.clone(), &cx).expect("a forward pass");
+                    flow.pullback(Point::Kept(kept), cotangent(), &mut gradients, &cx)
+                });
             });
-        });
-        group.bench_function("forward and pullback, inverting", |bencher| {
-            bencher.iter(|| {
-                values.copy_from_slice(&x);
-                cotangent.copy_from_slice(&x);
-                pass.forward(&mut values, false).expect("a forward pass");
-                pass.pullback(RowPoint::Outputs(&mut values), &mut cotangent, &log_det, &mut gradients)
-            });
-        });
+        }
         group.finish();
     }
 }

@@ -1,8 +1,8 @@
 //! The additive and the affine transformer.
 
-use crate::transformer::{MappedRows, PlainTransformer, Transformer};
+use crate::transformer::{TapedTransformer, Transformer};
 use dfdx::prelude::*;
-use flow_api::{FlowDevice, Real, Result, RowTape, Scalar, Taped, TapedRows};
+use flow_api::{MappedRows, Real, Result, RowTape, Scalar, Taped, TapedMap, Tensor};
 use flow_kernels::workspace::Buffer;
 use flow_kernels::{scalar, vectorized};
 use num_traits::Float;
@@ -34,19 +34,19 @@ impl<E: Scalar> Transformer<E> for Additive {
         Ok(Buffer::copy_of(cotangent))
     }
 
-    fn plain<D: FlowDevice<E>>(&self) -> Option<&dyn PlainTransformer<E, D>> {
+    fn taped(&self) -> Option<&dyn TapedTransformer<E>> {
         Some(self)
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> PlainTransformer<E, D> for Additive {
-    fn forward_taped(&self, x: Taped<(usize, usize), E, D>, numbers: Taped<(usize, usize), E, D>) -> TapedRows<E, D> {
-        let log_det = x.device().zeros_like(&(x.shape().0,)).retaped();
+impl<E: Scalar> TapedTransformer<E> for Additive {
+    fn forward_taped(&self, x: Taped<(usize, usize), E>, numbers: Taped<(usize, usize), E>) -> TapedMap<E> {
+        let log_det = E::zeros((x.shape().0,)).retaped();
         (x + numbers, log_det)
     }
 
-    fn inverse(&self, y: Tensor<(usize, usize), E, D>, numbers: Tensor<(usize, usize), E, D>) -> MappedRows<E, D> {
-        let log_det = y.device().zeros_like(&(y.shape().0,));
+    fn inverse(&self, y: Tensor<(usize, usize), E>, numbers: Tensor<(usize, usize), E>) -> MappedRows<E> {
+        let log_det = E::zeros((y.shape().0,));
         (y - numbers, log_det)
     }
 }
@@ -98,7 +98,7 @@ impl<E: Scalar> Transformer<E> for Affine<E> {
         Ok(numbers)
     }
 
-    fn plain<D: FlowDevice<E>>(&self) -> Option<&dyn PlainTransformer<E, D>> {
+    fn taped(&self) -> Option<&dyn TapedTransformer<E>> {
         Some(self)
     }
 }
@@ -161,24 +161,21 @@ vectorized! {
 
 impl<E: Scalar> Affine<E> {
     /// s and t.
-    fn scale_and_shift_of<D: FlowDevice<E>, T: Tape<E, D>>(
-        &self,
-        numbers: Tensor<(usize, usize), E, D, T>,
-    ) -> [Tensor<(usize, usize), E, D, T>; 2] {
+    fn scale_and_shift_of<T: Tape<E, E::Device>>(&self, numbers: Tensor<(usize, usize), E, T>) -> [Tensor<(usize, usize), E, T>; 2] {
         let moved = numbers.shape().1 / 2;
         let s = (numbers.with_empty_tape().slice((.., ..moved)) * self.bound.recip()).tanh() * self.bound;
         [s, numbers.slice((.., moved..))]
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> PlainTransformer<E, D> for Affine<E> {
-    fn forward_taped(&self, x: Taped<(usize, usize), E, D>, numbers: Taped<(usize, usize), E, D>) -> TapedRows<E, D> {
+impl<E: Scalar> TapedTransformer<E> for Affine<E> {
+    fn forward_taped(&self, x: Taped<(usize, usize), E>, numbers: Taped<(usize, usize), E>) -> TapedMap<E> {
         let [s, t] = self.scale_and_shift_of(numbers);
         let log_det = s.with_empty_tape().sum::<(usize,), Axis<1>>();
         (x * s.exp() + t, log_det)
     }
 
-    fn inverse(&self, y: Tensor<(usize, usize), E, D>, numbers: Tensor<(usize, usize), E, D>) -> MappedRows<E, D> {
+    fn inverse(&self, y: Tensor<(usize, usize), E>, numbers: Tensor<(usize, usize), E>) -> MappedRows<E> {
         let [s, t] = self.scale_and_shift_of(numbers);
         let negative = s.negate();
         ((y - t) * negative.clone().exp(), negative.sum::<(usize,), Axis<1>>())

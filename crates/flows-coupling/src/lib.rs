@@ -17,7 +17,7 @@ pub use affine::{Additive, Affine};
 pub use coupling::{Conditioner, Coupling};
 pub use spline::RationalQuadratic;
 pub use split::Split;
-pub use transformer::{MappedRows, PlainTransformer, Transformer};
+pub use transformer::{TapedTransformer, Transformer};
 
 use flow_api::{FlowError, Result, Scalar};
 

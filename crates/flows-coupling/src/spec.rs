@@ -49,14 +49,14 @@ macro_rules! coupling_spec {
         register_row_flow!($name);
 
         impl BuildRowFlow for $name {
-            fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError> {
+            fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError> {
                 let $spec = self;
                 let named = scope.child(stringify!($name));
                 let condition = self.condition.map_or(Ok(0), |width| named.size("condition", width, 1))?;
                 let conditioner = Conditioner { hidden: self.hidden, blocks: self.blocks, activation: self.activation, condition };
                 let flipped = scope.index() % 2 == 1;
                 let coupling = $transformer
-                    .and_then(|t| Coupling::<_, E, _>::new(dim, self.split, flipped, t, conditioner, scope.seed(), scope.device()));
+                    .and_then(|t| Coupling::<_, E>::new(dim, self.split, flipped, t, conditioner, scope.seed()));
                 match coupling {
                     Ok(coupling) => Ok(Box::new(coupling)),
                     Err(FlowError::Setting { field, expected, got, .. }) => Err(named.field_error(field, expected, got)),
@@ -90,7 +90,7 @@ coupling_spec! {
 }
 
 coupling_spec! {
-    /// [`RationalQuadratic`] coupling: a monotone spline on an interval, the identity outside. It runs on host row blocks on every device.
+    /// [`RationalQuadratic`] coupling: a monotone spline on an interval, the identity outside.
     SplineCoupling {
         /// Bins of the spline, 2 to 999. Default 8.
         bins: usize = 8,

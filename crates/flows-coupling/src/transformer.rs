@@ -1,7 +1,6 @@
 //! What a coupling does to the features that it moves.
 
-use dfdx::prelude::Tensor;
-use flow_api::{FlowDevice, Result, RowTape, Scalar, Taped, TapedRows};
+use flow_api::{MappedRows, Result, RowTape, Scalar, Taped, TapedMap, Tensor};
 use flow_kernels::workspace::Buffer;
 
 /// An element-wise bijection of the moved features whose numbers the conditioner gives: the exchangeable part of a [`Coupling`](crate::Coupling).
@@ -27,20 +26,17 @@ pub trait Transformer<E: Scalar>: Send + Sync {
     /// An unsupported pullback if the tape holds no forward pass.
     fn pullback(&self, cotangent: &mut [E], log_det: &[E], tape: &mut RowTape<E>) -> Result<Buffer<E>>;
 
-    /// The form in plain dfdx operations, if there is one. Without it, the coupling runs on host row blocks on every device.
-    fn plain<D: FlowDevice<E>>(&self) -> Option<&dyn PlainTransformer<E, D>> {
+    /// The form in plain dfdx operations, if there is one. The fused form is held against it.
+    fn taped(&self) -> Option<&dyn TapedTransformer<E>> {
         None
     }
 }
 
-/// x or y of every row, and the log-det of every row.
-pub type MappedRows<E, D> = (Tensor<(usize, usize), E, D>, Tensor<(usize,), E, D>);
-
 /// A [`Transformer`] in plain dfdx operations, on row-major tensors: x (rows, moved), numbers (rows, numbers · moved).
-pub trait PlainTransformer<E: Scalar, D: FlowDevice<E>> {
+pub trait TapedTransformer<E: Scalar> {
     /// y and log|det| of every row, recorded on the tapes of both.
-    fn forward_taped(&self, x: Taped<(usize, usize), E, D>, numbers: Taped<(usize, usize), E, D>) -> TapedRows<E, D>;
+    fn forward_taped(&self, x: Taped<(usize, usize), E>, numbers: Taped<(usize, usize), E>) -> TapedMap<E>;
 
     /// x and log|det| of the inverse of every row.
-    fn inverse(&self, y: Tensor<(usize, usize), E, D>, numbers: Tensor<(usize, usize), E, D>) -> MappedRows<E, D>;
+    fn inverse(&self, y: Tensor<(usize, usize), E>, numbers: Tensor<(usize, usize), E>) -> MappedRows<E>;
 }

@@ -1,7 +1,7 @@
 //! The vector field f(z, t): the smooth MLP with the time in it.
 
 use crate::shallow::ShallowField;
-use flow_api::{FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
+use flow_api::{FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
 use flow_kernels::Real;
 use flow_kernels::scalar::sigmoid;
 use flow_kernels::simd::dot;
@@ -96,21 +96,21 @@ pub(crate) struct FieldConfig {
 /// `net.layers.{i}.weight` (out × in) and `net.layers.{i}.bias` (out); and, with one number for every output of every layer, first layer first:
 /// `time_shift` (w; `Concat` and `ConcatSquash`), `time_gate` and `time_gate_bias` (g and c; `ConcatSquash`).
 #[derive(Debug, Clone)]
-pub struct Field<E: Scalar, D: FlowDevice<E>> {
-    net: Mlp<E, D>,
+pub struct Field<E: Scalar> {
+    net: Mlp<E>,
     activation: Activation,
     time: TimeInput,
-    shift: Option<Parameter<E, D>>,
-    gate: Option<Parameter<E, D>>,
-    gate_bias: Option<Parameter<E, D>>,
+    shift: Option<Parameter<E>>,
+    gate: Option<Parameter<E>>,
+    gate_bias: Option<Parameter<E>>,
 }
 
-impl<E: Scalar, D: FlowDevice<E>> Field<E, D> {
-    pub(crate) fn new(config: &FieldConfig, seed: u64, device: &D) -> Result<Self> {
+impl<E: Scalar> Field<E> {
+    pub(crate) fn new(config: &FieldConfig, seed: u64) -> Result<Self> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let &FieldConfig { dim, hidden, layers, activation, time, zero_init } = config;
         let sizes = MlpConfig { activation: activation.into(), zero_last: zero_init, ..MlpConfig::new(dim, vec![hidden; layers], dim) };
-        let net = Mlp::new(&sizes, rng.r#gen(), device)?;
+        let net = Mlp::new(&sizes, rng.r#gen())?;
         // As linear layers of torch start: uniform in ±1/√(fan-in), where the time is one of d + 1 inputs, or the only one.
         let mut draw = |squash: bool, zero_last: bool| {
             let layers = net.layers().len();
@@ -121,7 +121,7 @@ impl<E: Scalar, D: FlowDevice<E>> Field<E, D> {
                 let bound = if zero_last && i + 1 == layers { 0.0 } else { bound };
                 values.extend((0..output).map(|_| E::of(bound * rng.gen_range(-1.0..1.0))));
             }
-            Some(Parameter::new(device.clone(), &[values.len()], values))
+            Some(Parameter::new(&[values.len()], values))
         };
         let (shift, gate, gate_bias) = match time {
             TimeInput::Autonomous => (None, None, None),
@@ -132,7 +132,7 @@ impl<E: Scalar, D: FlowDevice<E>> Field<E, D> {
     }
 
     /// The network without the time.
-    pub fn net(&self) -> &Mlp<E, D> {
+    pub fn net(&self) -> &Mlp<E> {
         &self.net
     }
 
@@ -175,7 +175,7 @@ impl<E: Scalar, D: FlowDevice<E>> Field<E, D> {
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> Module<E> for Field<E, D> {
+impl<E: Scalar> Module<E> for Field<E> {
     fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         visitor.child("net", &self.net);
         for (name, parameter) in [("time_shift", &self.shift), ("time_gate", &self.gate), ("time_gate_bias", &self.gate_bias)] {

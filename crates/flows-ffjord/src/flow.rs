@@ -9,7 +9,7 @@ use crate::ode::{Adaptive, Grid, OdeError, Solver, Steps, Work, finite};
 use crate::spec::{EndTime, Ffjord, Gradient};
 use crate::trace::{Directions, Integrals, Trace};
 use flow_api::{
-    BLOCK_LANES, Context, FlowDevice, FlowError, InverseKind, Lanes, LogDetKind, Mode, Module, Parameter, Pull, Result, RowFlow, RowKernel,
+    BLOCK_LANES, Context, Facts, FlowError, InverseKind, Lanes, LogDetKind, Mode, Module, Parameter, Pull, Result, RowFlow, RowKernel,
     RowTape, RowView, Scalar, SolveReport, Visitor, VisitorMut,
 };
 use flow_kernels::noise::Stream;
@@ -39,13 +39,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 ///
 /// ```
 /// use dfdx::prelude::*;
-/// use flow_api::{Bijector, Context, Rows};
+/// use flow_api::{Scalar, Bijector, Context, Rows};
 /// use flows_ffjord::{ContinuousFlow, Ffjord};
 ///
-/// let device = Cpu::default();
 /// let spec = Ffjord { hidden: 16, zero_init: false, ..Ffjord::default() };
-/// let flow = Rows(ContinuousFlow::<f64, Cpu>::new(&spec, 2, 7, &device)?);
-/// let x = device.tensor_from_vec(vec![0.3, -0.8, 1.1, 0.4], (2, 2));
+/// let flow = Rows(ContinuousFlow::<f64>::new(&spec, 2, 7)?);
+/// let x = f64::tensor(vec![0.3, -0.8, 1.1, 0.4], (2, 2));
 /// let cx = Context::new(0);
 /// let y = flow.forward(x.clone(), &cx)?;
 /// let back = flow.inverse(y.value, &cx)?;
@@ -54,10 +53,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// # Ok::<(), flow_api::FlowError>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct ContinuousFlow<E: Scalar, D: FlowDevice<E>> {
-    field: Field<E, D>,
+pub struct ContinuousFlow<E: Scalar> {
+    field: Field<E>,
     end_time: f64,
-    sqrt_end_time: Option<Parameter<E, D>>,
+    sqrt_end_time: Option<Parameter<E>>,
     solver: Solver,
     gradient: Gradient,
     trace: Trace,
@@ -100,18 +99,18 @@ pub struct Penalty<E> {
     pub jacobian: E,
 }
 
-impl<E: Scalar, D: FlowDevice<E>> ContinuousFlow<E, D> {
+impl<E: Scalar> ContinuousFlow<E> {
     /// The flow on R^dim that a spec describes, with initial parameters drawn from the seed.
     ///
     /// # Errors
     /// [`FlowError::Setting`] for settings that no flow can be built with.
-    pub fn new(spec: &Ffjord, dim: usize, seed: u64, device: &D) -> Result<Self> {
+    pub fn new(spec: &Ffjord, dim: usize, seed: u64) -> Result<Self> {
         spec.check_in::<E>()?;
         if dim == 0 {
             return Err(setting("dim", "at least 1", dim));
         }
         let &Ffjord { hidden, layers, activation, time, zero_init, .. } = spec;
-        let field = Field::new(&FieldConfig { dim, hidden, layers, activation, time, zero_init }, seed, device)?;
+        let field = Field::new(&FieldConfig { dim, hidden, layers, activation, time, zero_init }, seed)?;
         let (end_time, learned) = match spec.end_time {
             EndTime::Fixed(end) => (end, false),
             EndTime::Learned(start) => (start, true),
@@ -119,7 +118,7 @@ impl<E: Scalar, D: FlowDevice<E>> ContinuousFlow<E, D> {
         Ok(Self {
             field,
             end_time,
-            sqrt_end_time: learned.then(|| Parameter::new(device.clone(), &[1], vec![E::of(end_time.sqrt())])),
+            sqrt_end_time: learned.then(|| Parameter::new(&[1], vec![E::of(end_time.sqrt())])),
             solver: spec.solver,
             gradient: spec.gradient,
             trace: spec.trace,
@@ -130,7 +129,7 @@ impl<E: Scalar, D: FlowDevice<E>> ContinuousFlow<E, D> {
     }
 
     /// The vector field.
-    pub fn field(&self) -> &Field<E, D> {
+    pub fn field(&self) -> &Field<E> {
         &self.field
     }
 
@@ -188,7 +187,7 @@ impl<E: Scalar, D: FlowDevice<E>> ContinuousFlow<E, D> {
     ///
     /// # Errors
     /// As [`ContinuousFlow::transport`].
-    pub fn penalties(&self, rows: &[E], cx: &Context<E, D>) -> Result<Vec<Penalty<E>>> {
+    pub fn penalties(&self, rows: &[E], cx: &Context<E>) -> Result<Vec<Penalty<E>>> {
         let field = self.field.kernel()?;
         let noise = cx.noise();
         let mut penalties = Vec::with_capacity(rows.len() / self.dim());
@@ -229,7 +228,7 @@ pub(crate) fn setting(field: &'static str, expected: &str, got: impl std::fmt::D
     FlowError::Setting { layer: "Ffjord".to_owned(), field, expected: expected.to_owned(), got: got.to_string() }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> Module<E> for ContinuousFlow<E, D> {
+impl<E: Scalar> Module<E> for ContinuousFlow<E> {
     fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         visitor.child("field", &self.field);
         if let Some(s) = &self.sqrt_end_time {
@@ -244,16 +243,36 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for ContinuousFlow<E, D> {
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ContinuousFlow<E, D> {
-    fn kind(&self) -> &'static str {
-        "Ffjord"
+impl<E: Scalar> ContinuousFlow<E> {
+    /// Of the shortest solve that the method can make ([`Solver::least_evaluations`]), with the trace of evaluation: an adaptive solve takes what the field asks for.
+    /// The exact trace of a field with at most two hidden layers counts as one direction.
+    fn multiply_adds(&self) -> u64 {
+        let layer = |(output, input): (usize, usize)| (output * input) as u64;
+        let network: u64 = self.field.net().layers().iter().map(|l| layer(l.shape())).sum();
+        let directions = match self.evaluation_trace {
+            Trace::Exact if self.field.net().layers().len() <= 3 => 1,
+            Trace::Exact => self.dim(),
+            Trace::Hutchinson(settings) => settings.probes,
+        };
+        network.saturating_mul(1 + directions as u64).saturating_mul(self.solver.least_evaluations() as u64)
+    }
+}
+
+impl<E: Scalar> RowFlow<E> for ContinuousFlow<E> {
+    fn facts(&self) -> Facts {
+        let log_det = match self.evaluation_trace {
+            Trace::Exact => LogDetKind::Exact,
+            Trace::Hutchinson(_) => LogDetKind::Estimate,
+        };
+        let facts = Facts::new("Ffjord").with_log_det(log_det).with_inverse(InverseKind::Iterative);
+        facts.with_multiply_adds(self.multiply_adds())
     }
 
     fn dim(&self) -> usize {
         self.field.net().input()
     }
 
-    fn prepare<'a>(&'a self, _: usize, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+    fn prepare<'a>(&'a self, _: usize, cx: &Context<E>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         let end = self.end_time();
         if !end.is_finite() {
             return Err(setting("sqrt_end_time", "a finite number", end.sqrt()));
@@ -273,30 +292,6 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ContinuousFlow<E, D> {
             noise: cx.noise(),
             pullbacks: &self.pullbacks,
         }))
-    }
-
-    fn log_det_kind(&self) -> LogDetKind {
-        match self.evaluation_trace {
-            Trace::Exact => LogDetKind::Exact,
-            Trace::Hutchinson(_) => LogDetKind::Estimate,
-        }
-    }
-
-    fn inverse_kind(&self) -> InverseKind {
-        InverseKind::Iterative
-    }
-
-    /// Of the shortest solve that the method can make ([`Solver::least_evaluations`]), with the trace of evaluation: an adaptive solve takes what the field asks for.
-    /// The exact trace of a field with at most two hidden layers counts as one direction.
-    fn multiply_adds(&self) -> u64 {
-        let layer = |(output, input): (usize, usize)| (output * input) as u64;
-        let network: u64 = self.field.net().layers().iter().map(|l| layer(l.shape())).sum();
-        let directions = match self.evaluation_trace {
-            Trace::Exact if self.field.net().layers().len() <= 3 => 1,
-            Trace::Exact => self.dim(),
-            Trace::Hutchinson(settings) => settings.probes,
-        };
-        network.saturating_mul(1 + directions as u64).saturating_mul(self.solver.least_evaluations() as u64)
     }
 }
 
@@ -373,7 +368,7 @@ impl<E: Scalar> Kernel<'_, E> {
     }
 
     /// y → x and ∂L/∂y → ∂L/∂x by the adjoint; adds to `sums`.
-    fn pull_adjoint(&self, settings: Adjoint, values: &mut [E], cotangent: &mut [E], pull: &Pull<'_, E>, sums: &mut [E]) -> Result<()> {
+    fn pull_adjoint(&self, settings: Adjoint, values: &mut [E], cotangent: &mut [E], pull: &mut Pull<'_, E>, sums: &mut [E]) -> Result<()> {
         let directions = self.directions(pull.lanes, pull.first_row);
         let objective = Objective { field: &self.field, directions: &directions, regularisation: self.regularisation, lanes: pull.lanes };
         let for_end = self.end_slope.is_some();
@@ -422,7 +417,7 @@ impl<E: Scalar> RowKernel<E> for Kernel<'_, E> {
         Ok(())
     }
 
-    fn pullback(&self, cotangent: &mut [E], pull: &Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
+    fn pullback(&self, cotangent: &mut [E], pull: &mut Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
         let mut kept = tape.pop()?;
         let Gradient::Adjoint(settings) = self.gradient else {
             let (tableau, grid) = self.grid()?;
@@ -443,7 +438,7 @@ impl<E: Scalar> RowKernel<E> for Kernel<'_, E> {
         self.pull_adjoint(settings, &mut kept, cotangent, pull, sums)
     }
 
-    fn pullback_inverting(&self, values: &mut [E], cotangent: &mut [E], pull: &Pull<'_, E>, sums: &mut [E]) -> Result<()> {
+    fn pullback_inverting(&self, values: &mut [E], cotangent: &mut [E], pull: &mut Pull<'_, E>, sums: &mut [E]) -> Result<()> {
         if let Gradient::Adjoint(settings) = self.gradient {
             return self.pull_adjoint(settings, values, cotangent, pull, sums);
         }

@@ -156,8 +156,8 @@ impl Ffjord {
 }
 
 impl BuildRowFlow for Ffjord {
-    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError> {
-        match ContinuousFlow::<E, E::Device>::new(self, dim, scope.seed(), scope.device()) {
+    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError> {
+        match ContinuousFlow::<E>::new(self, dim, scope.seed()) {
             Ok(flow) => Ok(Box::new(flow)),
             Err(FlowError::Setting { field, expected, got, .. }) => Err(scope.child("Ffjord").field_error(field, expected, got)),
             Err(other) => Err(other.into()),

@@ -6,9 +6,7 @@ use crate::kernel::ResidualKernel;
 use crate::network::{LipschitzConfig, LipschitzMlp};
 use crate::series::Series;
 use crate::spec::Residual;
-use flow_api::{
-    Context, FlowDevice, FlowError, InverseKind, LogDetKind, Mode, Module, Result, RowFlow, RowKernel, Scalar, Visitor, VisitorMut,
-};
+use flow_api::{Context, Facts, FlowError, InverseKind, Mode, Module, Result, RowFlow, RowKernel, Scalar, Visitor, VisitorMut};
 
 /// A residual flow on R^d: y = x + g(x) with g a network whose Lipschitz constant is below 1 (Behrmann et al. 2019, "Invertible Residual Networks",
 /// arXiv:1811.00995; Chen et al. 2019, "Residual Flows for Invertible Generative Modeling", arXiv:1906.02735).
@@ -26,13 +24,12 @@ use flow_api::{
 ///
 /// ```
 /// use dfdx::prelude::*;
-/// use flow_api::{Bijector, Context, Mode, Rows};
+/// use flow_api::{Scalar, Bijector, Context, Mode, Rows};
 /// use flows_lipschitz::{Estimator, Residual, ResidualFlow, Roulette};
 ///
-/// let device = Cpu::default();
 /// let spec = Residual { hidden: 16, ..Residual::default() };
-/// let mut flow = Rows(ResidualFlow::<f64, Cpu>::new(&spec, 2, 7, &device)?);
-/// let x = device.tensor_from_vec(vec![0.3, -0.8, 1.1, 0.4], (2, 2));
+/// let mut flow = Rows(ResidualFlow::<f64>::new(&spec, 2, 7)?);
+/// let x = f64::tensor(vec![0.3, -0.8, 1.1, 0.4], (2, 2));
 /// let cx = Context::new(0);
 /// let y = flow.forward(x.clone(), &cx)?;
 /// let back = flow.inverse(y.value, &cx)?;
@@ -46,31 +43,31 @@ use flow_api::{
 /// # Ok::<(), flow_api::FlowError>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct ResidualFlow<E: Scalar, D: FlowDevice<E>> {
-    g: LipschitzMlp<E, D>,
+pub struct ResidualFlow<E: Scalar> {
+    g: LipschitzMlp<E>,
     training: Estimator,
     evaluation: Estimator,
     inverse: FixedPoint,
 }
 
-impl<E: Scalar, D: FlowDevice<E>> ResidualFlow<E, D> {
+impl<E: Scalar> ResidualFlow<E> {
     /// The flow on R^dim that a spec describes, with initial parameters drawn from the seed.
     ///
     /// # Errors
     /// [`FlowError::Setting`] for settings that no flow can be built with.
-    pub fn new(spec: &Residual, dim: usize, seed: u64, device: &D) -> Result<Self> {
+    pub fn new(spec: &Residual, dim: usize, seed: u64) -> Result<Self> {
         spec.check()?;
         if dim == 0 {
             return Err(setting("dim", "at least 1", dim));
         }
         let &Residual { hidden, layers, coefficient, activation, dense, zero_init, power_iteration, .. } = spec;
         let config = LipschitzConfig { dim, hidden, layers, coefficient, activation, dense, zero_init, power_iteration };
-        let g = LipschitzMlp::new(&config, seed, device)?;
+        let g = LipschitzMlp::new(&config, seed)?;
         Ok(Self { g, training: spec.log_det, evaluation: spec.evaluation, inverse: spec.inverse })
     }
 
     /// g.
-    pub fn g(&self) -> &LipschitzMlp<E, D> {
+    pub fn g(&self) -> &LipschitzMlp<E> {
         &self.g
     }
 
@@ -118,7 +115,7 @@ impl FixedPoint {
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> Module<E> for ResidualFlow<E, D> {
+impl<E: Scalar> Module<E> for ResidualFlow<E> {
     fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         self.g.visit(visitor);
     }
@@ -130,35 +127,7 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for ResidualFlow<E, D> {
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ResidualFlow<E, D> {
-    fn kind(&self) -> &'static str {
-        "Residual"
-    }
-
-    fn dim(&self) -> usize {
-        self.g.net().input()
-    }
-
-    fn prepare<'a>(&'a self, _: usize, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
-        Ok(Box::new(ResidualKernel {
-            chain_rule: self.g.chain_rule(),
-            mlp: self.g.kernel()?,
-            series: Series::of(self.estimator(cx.mode())),
-            inverse: self.inverse,
-            noise: cx.noise(),
-            wants_log_det: cx.wants_log_det(),
-            parameters: flow_api::parameter_count(self),
-        }))
-    }
-
-    fn log_det_kind(&self) -> LogDetKind {
-        self.evaluation.kind()
-    }
-
-    fn inverse_kind(&self) -> InverseKind {
-        InverseKind::Iterative
-    }
-
+impl<E: Scalar> ResidualFlow<E> {
     /// Of y and the log-det of evaluation; a series of random length counts with its mean.
     fn multiply_adds(&self) -> u64 {
         let network: usize = self.g.net().layers().iter().map(|l| l.weight().values().len()).sum();
@@ -169,5 +138,28 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ResidualFlow<E, D> {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive estimate")]
         let total = (network as f64 * (1.0 + passes)).round() as u64;
         total
+    }
+}
+
+impl<E: Scalar> RowFlow<E> for ResidualFlow<E> {
+    fn facts(&self) -> Facts {
+        let facts = Facts::new("Residual").with_log_det(self.evaluation.kind()).with_inverse(InverseKind::Iterative);
+        facts.with_multiply_adds(self.multiply_adds())
+    }
+
+    fn dim(&self) -> usize {
+        self.g.net().input()
+    }
+
+    fn prepare<'a>(&'a self, _: usize, cx: &Context<E>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+        Ok(Box::new(ResidualKernel {
+            chain_rule: self.g.chain_rule(),
+            mlp: self.g.kernel()?,
+            series: Series::of(self.estimator(cx.mode())),
+            inverse: self.inverse,
+            noise: cx.noise(),
+            wants_log_det: cx.wants_log_det(),
+            parameters: flow_api::parameter_count(self),
+        }))
     }
 }

@@ -178,7 +178,7 @@ impl<E: Scalar> RowKernel<E> for ResidualKernel<'_, E> {
         Ok(())
     }
 
-    fn pullback(&self, cotangent: &mut [E], pull_of: &Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
+    fn pullback(&self, cotangent: &mut [E], pull_of: &mut Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
         let x = tape.pop()?;
         if x.len() != cotangent.len() {
             return Err(foreign_point(""));

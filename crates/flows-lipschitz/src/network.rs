@@ -2,7 +2,7 @@
 
 use crate::flow::setting;
 use crate::spectral::{BadWeight, PowerIteration, SpectralNorm};
-use flow_api::{FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
+use flow_api::{FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
 use flow_kernels::Real;
 use flow_kernels::scalar::{sigmoid, softplus};
 use flow_nets::smooth::{self, Mlp, MlpConfig, MlpKernel, MlpLayer, Modulated};
@@ -61,16 +61,16 @@ pub(crate) struct LipschitzConfig {
 /// `net.layers.{i}.weight` (out × in), `.bias` (out), `.beta` (1, raw: before the softplus; `LipSwish` and `CLipSwish`), `concat.{i}` (the two K of a hidden layer, densely
 /// connected), and the state of the power iteration, `spectral.{i}.u`, `.v` and `.weights` (a hash of the weights that u and v belong to).
 #[derive(Debug, Clone)]
-pub struct LipschitzMlp<E: Scalar, D: FlowDevice<E>> {
-    net: Mlp<E, D>,
-    concat: Vec<Parameter<E, D>>,
+pub struct LipschitzMlp<E: Scalar> {
+    net: Mlp<E>,
+    concat: Vec<Parameter<E>>,
     norms: Vec<SpectralNorm<E>>,
     coefficient: E,
     power_iteration: PowerIteration,
 }
 
-impl<E: Scalar, D: FlowDevice<E>> LipschitzMlp<E, D> {
-    pub(crate) fn new(config: &LipschitzConfig, seed: u64, device: &D) -> Result<Self> {
+impl<E: Scalar> LipschitzMlp<E> {
+    pub(crate) fn new(config: &LipschitzConfig, seed: u64) -> Result<Self> {
         let &LipschitzConfig { dim, hidden, layers, coefficient, activation, dense, zero_init, power_iteration } = config;
         if layers == 0 {
             return Err(setting("layers", "at least 1", 0));
@@ -87,10 +87,10 @@ impl<E: Scalar, D: FlowDevice<E>> LipschitzMlp<E, D> {
             zero_last: zero_init,
             ..MlpConfig::new(dim, vec![hidden; layers - 1], dim)
         };
-        let net = Mlp::new(&sizes, seed, device)?;
+        let net = Mlp::new(&sizes, seed)?;
         let concat = if dense { layers - 1 } else { 0 };
-        let concat = (0..concat).map(|_| Parameter::new(device.clone(), &[2], vec![E::zero(); 2])).collect();
-        let norm = |(i, layer): (usize, &MlpLayer<E, D>)| {
+        let concat = (0..concat).map(|_| Parameter::new(&[2], vec![E::zero(); 2])).collect();
+        let norm = |(i, layer): (usize, &MlpLayer<E>)| {
             SpectralNorm::new(layer.weight().values(), layer.shape().0).map_err(|got| bad_weight(i, got))
         };
         let norms = net.layers().iter().enumerate().map(norm).collect::<Result<_>>()?;
@@ -98,7 +98,7 @@ impl<E: Scalar, D: FlowDevice<E>> LipschitzMlp<E, D> {
     }
 
     /// The network with its parameters.
-    pub fn net(&self) -> &Mlp<E, D> {
+    pub fn net(&self) -> &Mlp<E> {
         &self.net
     }
 
@@ -174,7 +174,7 @@ impl<E: Scalar> ChainRule<'_, E> {
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> Module<E> for LipschitzMlp<E, D> {
+impl<E: Scalar> Module<E> for LipschitzMlp<E> {
     fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         visitor.child("net", &self.net);
         for (i, raw) in self.concat.iter().enumerate() {

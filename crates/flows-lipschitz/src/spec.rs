@@ -86,8 +86,8 @@ impl Residual {
 }
 
 impl BuildRowFlow for Residual {
-    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError> {
-        match ResidualFlow::<E, E::Device>::new(self, dim, scope.seed(), scope.device()) {
+    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError> {
+        match ResidualFlow::<E>::new(self, dim, scope.seed()) {
             Ok(flow) => Ok(Box::new(flow)),
             Err(FlowError::Setting { field, expected, got, .. }) => Err(scope.child("Residual").field_error(field, expected, got)),
             Err(other) => Err(other.into()),

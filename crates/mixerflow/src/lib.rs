@@ -6,14 +6,8 @@
 //!
 //! Any [`RowFlow`](flow_api::RowFlow) plugs in on either side. Neither cutting into patches nor transposing is ever carried out: both sides are [`RowView`](flow_api::RowView)s of the image.
 
-mod groups;
 mod patches;
-mod schedule;
-mod side;
-mod skeleton;
 mod spec;
 
 pub use patches::{ImageShape, Patches, Patchify};
-pub use side::Side;
-pub use skeleton::Skeleton;
 pub use spec::{MixerFlow, Shift};

@@ -1,9 +1,9 @@
 //! Images, their patches, and the views that the two sides of a mixing layer have of them.
 
-use dfdx::prelude::{Dim, HasShape, Shape, Tensor};
+use dfdx::prelude::{Dim, HasShape, Shape};
 use flow_api::spec::{EventShape, SpecError};
 use flow_api::{
-    Bijector, Context, Cotangent, FlowDevice, Gradients, Mapped, Module, Point, Pulled, Result, RowView, Scalar, Visitor, VisitorMut,
+    Bijector, Context, Cotangent, Facts, Gradients, Mapped, Module, Point, Pulled, Result, RowView, Scalar, Tensor, Visitor, VisitorMut,
     shape_error, to_host,
 };
 
@@ -190,24 +190,23 @@ impl<E: Scalar> Module<E> for Patchify {
     fn visit_mut<'m>(&'m mut self, _: &mut VisitorMut<'_, 'm, E>) {}
 }
 
-impl<C: Dim, H: Dim, W: Dim, E: Scalar, D: FlowDevice<E>> Bijector<(usize, C, H, W), E, D> for Patchify {
+impl<C: Dim, H: Dim, W: Dim, E: Scalar> Bijector<(usize, C, H, W), E> for Patchify {
     type Out = (usize, usize, usize);
 
-    fn kind(&self) -> &'static str {
-        "Patchify"
+    fn facts(&self) -> Facts {
+        Facts::new("Patchify")
     }
 
     fn output_shape(&self, input: &(usize, C, H, W)) -> Result<Self::Out> {
         self.matrix_shape(input)
     }
 
-    fn forward(&self, x: Tensor<(usize, C, H, W), E, D>, _: &Context<E, D>) -> Result<Mapped<Self::Out, E, D>> {
+    fn forward(&self, x: Tensor<(usize, C, H, W), E>, _: &Context<E>) -> Result<Mapped<Self::Out, E>> {
         let out = self.matrix_shape(x.shape())?;
-        let device = x.device();
-        Ok(Mapped::exact(device.tensor_from_vec(self.matrix(&to_host(&x)), out), device.zeros_like(&(out.0,))))
+        Ok(Mapped::exact(E::tensor(self.matrix(&to_host(&x)), out), E::zeros((out.0,))))
     }
 
-    fn inverse(&self, y: Tensor<Self::Out, E, D>, cx: &Context<E, D>) -> Result<Mapped<(usize, C, H, W), E, D>> {
+    fn inverse(&self, y: Tensor<Self::Out, E>, cx: &Context<E>) -> Result<Mapped<(usize, C, H, W), E>> {
         let ImageShape { channels, height, width } = self.patches.image;
         let concrete = [y.shape().0, channels, height, width];
         let shape = <(usize, C, H, W)>::from_concrete(&concrete);
@@ -215,18 +214,17 @@ impl<C: Dim, H: Dim, W: Dim, E: Scalar, D: FlowDevice<E>> Bijector<(usize, C, H,
             let expected = ("batch", self.patches.count(), self.patches.len());
             return Err(shape_error(cx.path(), "inverse", expected, y.shape()));
         };
-        let device = y.device();
-        Ok(Mapped::exact(device.tensor_from_vec(self.image(&to_host(&y)), shape), device.zeros_like(&(shape.0,))))
+        Ok(Mapped::exact(E::tensor(self.image(&to_host(&y)), shape), E::zeros((shape.0,))))
     }
 
     fn pullback(
         &self,
-        at: Point<(usize, C, H, W), Self::Out, E, D>,
-        cotangent: Cotangent<Self::Out, E, D>,
+        at: Point<(usize, C, H, W), Self::Out, E>,
+        cotangent: Cotangent<Self::Out, E>,
         _: &mut Gradients<E>,
-        cx: &Context<E, D>,
-    ) -> Result<Pulled<(usize, C, H, W), E, D>> {
+        cx: &Context<E>,
+    ) -> Result<Pulled<(usize, C, H, W), E>> {
         let input = at.input(self, cx)?;
-        Ok(Pulled { input: Some(input), cotangent: self.inverse(cotangent.value, cx)?.value })
+        Ok(Pulled::new(Some(input), self.inverse(cotangent.value, cx)?.value))
     }
 }

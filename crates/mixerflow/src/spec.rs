@@ -1,11 +1,11 @@
 //! The spec of `MixerFlow`.
 
-use crate::{ImageShape, Patches, Side, Skeleton};
+use crate::{ImageShape, Patches};
 use flow_api::spec::{
     BaseSpec, BuildModel, BuildScope, Cost, EventShape, FlowSpec, LuLinear, MAX_LAYERS, Model, Order, Preprocessing, Spec, SpecError,
     SpecScalar, build_flows,
 };
-use flow_api::{RowView, parallel, register_model};
+use flow_api::{RowView, SampleFlow, Side, Skeleton, parallel, register_model};
 use serde::{Deserialize, Serialize};
 
 /// Which layers work on shifted patches, and how far.
@@ -76,7 +76,7 @@ fn every_fourth() -> Option<Shift> {
 
 impl MixerFlow {
     /// Patches of the layers that are not shifted, and of those that are.
-    fn patches<D: Clone>(&self, image: ImageShape, scope: &BuildScope<D>) -> Result<(Patches, Option<Patches>), SpecError> {
+    fn patches(&self, image: ImageShape, scope: &BuildScope) -> Result<(Patches, Option<Patches>), SpecError> {
         let straight = Patches::new(image, self.patch, 0, scope.path())?;
         let Some(shift) = self.shift.filter(|shift| shift.every <= self.layers) else { return Ok((straight, None)) };
         let frame = shift.frame.unwrap_or(self.patch / 2);
@@ -89,7 +89,7 @@ impl MixerFlow {
 }
 
 impl BuildModel for MixerFlow {
-    fn build<E: SpecScalar>(&self, event: EventShape, scope: &BuildScope<E::Device>) -> Result<Model<E>, SpecError> {
+    fn build<E: SpecScalar>(&self, event: EventShape, scope: &BuildScope) -> Result<Model<E>, SpecError> {
         let scope = scope.child("bijector");
         if let Some(stated) = self.event().filter(|stated| *stated != event) {
             return Err(scope.field_error("image", format!("the data's shape {event}"), stated));
@@ -103,7 +103,7 @@ impl BuildModel for MixerFlow {
 
         let side = |path: String, flows: &[FlowSpec], view: RowView, round: usize| {
             let chain = build_flows::<E>(flows, view.dim(), round, &scope.child(&path))?;
-            Ok::<_, SpecError>((path, Side::new(view, chain)?))
+            Ok::<_, SpecError>((path, Box::new(Side::new(view, chain)?) as Box<dyn SampleFlow<E>>))
         };
         let pixel = if self.pixel.is_empty() { None } else { Some(vec![side("pixel".to_owned(), &self.pixel, image.pixels()?, 0)?]) };
         let layer = |i: usize| {
@@ -116,7 +116,7 @@ impl BuildModel for MixerFlow {
         let layers = parallel(self.layers, layer).into_iter().collect::<Result<Vec<_>, _>>()?;
         let layers = pixel.into_iter().chain(layers).collect();
         let skeleton = Skeleton::new("MixerFlow", image.len(), layers)?;
-        Ok(Model::new(Box::new(skeleton), self.base.build::<E>(image.len(), scope.device()), event, scope.device().clone())?)
+        Ok(Model::new(Box::new(skeleton), self.base.build::<E>(image.len()), event)?)
     }
 
     fn preprocessing(&self) -> Preprocessing {

@@ -3,9 +3,12 @@
 use dfdx::prelude::*;
 use flow_api::layers::{ActNorm, LuLinear};
 use flow_api::spec::{BuildScope, EventShape, ModelSpec, Spec, SpecScalar, from_ron, to_ron};
-use flow_api::{Bijector, Context, Cotangent, EntryMut, FlowError, Gradients, Kernels, Memory, Point, RowChain, to_host, update};
+use flow_api::{
+    Bijector, Context, Cotangent, EntryMut, FlowError, Gradients, Kernels, Memory, Point, RowChain, SampleFlow, Side, Skeleton, Tensor,
+    to_host, update,
+};
 use flow_kernels::noise::Stream;
-use mixerflow::{ImageShape, Patches, Patchify, Side, Skeleton};
+use mixerflow::{ImageShape, Patches, Patchify};
 
 const IMAGE: ImageShape = ImageShape { channels: 2, height: 6, width: 8 };
 
@@ -19,10 +22,14 @@ fn noise(len: usize, seed: u64) -> Vec<f64> {
     values
 }
 
+fn side(view: flow_api::RowView, chain: RowChain<f64>) -> Box<dyn SampleFlow<f64>> {
+    Box::new(Side::new(view, chain).unwrap())
+}
+
 /// A skeleton of one side whose linear map is far from the identity.
-fn one_side(view: flow_api::RowView) -> Skeleton<f64, Cpu> {
+fn one_side(view: flow_api::RowView) -> Skeleton<f64> {
     let dim = view.dim();
-    let mut linear = LuLinear::new(dim, &device());
+    let mut linear = LuLinear::new(dim);
     update(&mut linear, |path, entry| {
         if let EntryMut::Parameter { values, .. } = entry {
             let len = values.len();
@@ -31,10 +38,10 @@ fn one_side(view: flow_api::RowView) -> Skeleton<f64, Cpu> {
     })
     .unwrap();
     let chain = RowChain::new(dim, vec![Box::new(linear)]).unwrap();
-    Skeleton::new("OneSide", IMAGE.len(), vec![vec![("side".to_owned(), Side::new(view, chain).unwrap())]]).unwrap()
+    Skeleton::new("OneSide", IMAGE.len(), vec![vec![("side".to_owned(), side(view, chain))]]).unwrap()
 }
 
-fn forward(skeleton: &Skeleton<f64, Cpu>, images: Vec<f64>) -> Vec<f64> {
+fn forward(skeleton: &Skeleton<f64>, images: Vec<f64>) -> Vec<f64> {
     let batch = images.len() / IMAGE.len();
     let x = device().tensor_from_vec(images, (batch, IMAGE.len()));
     skeleton.forward(x, &Context::new(0)).unwrap().value.as_vec()
@@ -44,7 +51,7 @@ fn forward(skeleton: &Skeleton<f64, Cpu>, images: Vec<f64>) -> Vec<f64> {
 fn patchify_is_the_documented_permutation_bit_for_bit() {
     let patchify = Patchify::new(IMAGE, 2).unwrap();
     let images = noise(3 * IMAGE.len(), 1);
-    let x: Tensor<(usize, Const<2>, usize, usize), f64, Cpu> = device().tensor_from_vec(images.clone(), (3, Const, 6, 8));
+    let x: Tensor<(usize, Const<2>, usize, usize), f64> = device().tensor_from_vec(images.clone(), (3, Const, 6, 8));
     let cx = Context::new(0);
     let matrix = patchify.forward(x, &cx).unwrap();
     assert_eq!(*matrix.value.shape(), (3, 12, 8));
@@ -59,7 +66,7 @@ fn patchify_is_the_documented_permutation_bit_for_bit() {
             }
         }
     }
-    let back: Tensor<(usize, Const<2>, usize, usize), f64, Cpu> = patchify.inverse(matrix.value, &cx).unwrap().value;
+    let back: Tensor<(usize, Const<2>, usize, usize), f64> = patchify.inverse(matrix.value, &cx).unwrap().value;
     assert_eq!(back.as_vec(), images);
 }
 
@@ -158,7 +165,7 @@ fn errors_say_which_number_does_not_divide_which() {
     ];
     for (text, event, expected) in cases {
         let spec: Spec<dyn ModelSpec> = from_ron(&text).unwrap();
-        let error = f32::model(spec.0.as_ref(), event, &BuildScope::new(device(), 1)).unwrap_err();
+        let error = f32::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap_err();
         assert_eq!(error.to_string(), expected, "{text}");
     }
 }
@@ -177,7 +184,7 @@ fn a_spec_survives_its_own_text() {
 fn all_ways_agree(text: &str, (channels, height, width): (usize, usize, usize), batch: usize) {
     let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
     let event = EventShape::Image { channels, height, width };
-    let mut model = f64::model(spec.0.as_ref(), event, &BuildScope::new(device(), 1)).unwrap();
+    let mut model = f64::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap();
     let images = noise(batch * event.len(), 9);
     let cx = Context::new(1);
     let first = model.batch(images.clone()).unwrap();
@@ -191,7 +198,7 @@ fn all_ways_agree(text: &str, (channels, height, width): (usize, usize, usize), 
     .unwrap();
     let pools = [1, 3].map(|count| rayon::ThreadPoolBuilder::new().num_threads(count).build().unwrap());
     let mut results = Vec::new();
-    for kernels in [Kernels::Fused, Kernels::Plain] {
+    for kernels in [Kernels::Fused, Kernels::Taped] {
         for memory in [Memory::Store, Memory::Recompute, Memory::Invert] {
             let cx = cx.clone().with_kernels(kernels).with_memory(memory);
             let [alone, among_others] = [&pools[0], &pools[1]].map(|pool| {
@@ -233,7 +240,7 @@ fn an_image_of_many_rows_is_spread_over_threads() {
 #[test]
 fn nothing_in_is_nothing_out() {
     let skeleton = one_side(Patches::new(IMAGE, 2, 0, "test").unwrap().channel_view().unwrap());
-    for kernels in [Kernels::Fused, Kernels::Plain] {
+    for kernels in [Kernels::Fused, Kernels::Taped] {
         let cx = Context::new(0).with_kernels(kernels);
         let nothing = || device().tensor_from_vec(Vec::new(), (0, IMAGE.len()));
         assert!(to_host(&skeleton.forward(nothing(), &cx).unwrap().log_det.value).is_empty());
@@ -246,7 +253,7 @@ fn a_pullback_refuses_what_does_not_belong_together() {
     let skeleton = one_side(Patches::new(IMAGE, 2, 0, "test").unwrap().channel_view().unwrap());
     let tensor = |batch: usize| device().tensor_from_vec(noise(batch * IMAGE.len(), 1), (batch, IMAGE.len()));
     let cotangent = |batch: usize, log_dets: usize| Cotangent { value: tensor(batch), log_det: device().zeros_like(&(log_dets,)) };
-    let settings = [Kernels::Fused, Kernels::Plain].into_iter().flat_map(|kernels| {
+    let settings = [Kernels::Fused, Kernels::Taped].into_iter().flat_map(|kernels| {
         [Memory::Store, Memory::Recompute, Memory::Invert].map(|memory| Context::new(0).with_kernels(kernels).with_memory(memory))
     });
     for cx in settings {
@@ -268,8 +275,8 @@ fn a_pullback_refuses_what_does_not_belong_together() {
 #[test]
 fn a_row_that_cannot_be_initialised_is_told_as_its_sample() {
     let patches = Patches::new(IMAGE, 2, 0, "test").unwrap();
-    let chain = RowChain::new(8, vec![Box::new(ActNorm::<f64, Cpu>::new(8, &device()))]).unwrap();
-    let side = Side::new(patches.channel_view().unwrap(), chain).unwrap();
+    let chain = RowChain::new(8, vec![Box::new(ActNorm::<f64>::new(8))]).unwrap();
+    let side = side(patches.channel_view().unwrap(), chain);
     let mut skeleton = Skeleton::new("OneSide", IMAGE.len(), vec![vec![("side".to_owned(), side)]]).unwrap();
     let mut images = noise(5 * IMAGE.len(), 2);
     images[3 * IMAGE.len() + 50] = f64::NAN;
@@ -280,6 +287,6 @@ fn a_row_that_cannot_be_initialised_is_told_as_its_sample() {
 
 #[test]
 fn events_hold_numbers() {
-    let error = Skeleton::<f64, Cpu>::new("Nothing", 0, Vec::new()).unwrap_err().to_string();
+    let error = Skeleton::<f64>::new("Nothing", 0, Vec::new()).unwrap_err().to_string();
     assert_eq!(error, "Nothing: build: expected shape events of at least one number, got 0");
 }

@@ -1,11 +1,11 @@
 //! A bijection run backwards.
 
-use crate::recorded::{batch, check_cotangent};
+use crate::bijector::{batch, check_cotangent, sum_conditions};
 use crate::{
-    Bijector, Context, Cotangent, FlowDevice, FlowError, Gradients, InverseKind, LogDetKind, Mapped, Module, Point, Pulled, Result, Scalar,
-    module_fields, to_host,
+    Bijector, Context, Cotangent, Facts, FlowError, Gradients, Mapped, Module, Point, Pulled, Result, Scalar, Tensor, module_fields,
+    to_host,
 };
-use dfdx::prelude::{HasShape, Shape, Tensor};
+use dfdx::prelude::{HasShape, Shape};
 use faer::linalg::solvers::{PartialPivLu, SolveCore};
 use faer::{Conj, Mat};
 
@@ -20,13 +20,11 @@ use faer::{Conj, Mat};
 /// [`FlowError::Unsupported`], since the batch holds none of the inner bijection's inputs.
 ///
 /// ```
-/// use flow_api::dfdx::prelude::*;
 /// use flow_api::layers::Permutation;
-/// use flow_api::{Bijector, Context, InverseOf, Rows, to_host};
-/// let device = Cpu::default();
-/// let back = InverseOf::new(Rows(Permutation::new(vec![1, 2, 0], device.clone())?));
-/// let y = device.tensor_from_vec(vec![2.0, 3.0, 1.0], (1, 3));
-/// let x = back.forward(y, &Context::<f64, Cpu>::new(0))?.value;
+/// use flow_api::{Bijector, Context, InverseOf, Rows, Scalar, to_host};
+/// let back = InverseOf::new(Rows(Permutation::new(vec![1, 2, 0])?));
+/// let y = f64::tensor(vec![2.0, 3.0, 1.0], (1, 3));
+/// let x = back.forward(y, &Context::<f64>::new(0))?.value;
 /// assert_eq!(to_host(&x), [1.0, 2.0, 3.0]);
 /// # Ok::<(), flow_api::FlowError>(())
 /// ```
@@ -51,53 +49,52 @@ impl<E: Scalar, B: Module<E>> Module<E> for InverseOf<B> {
     module_fields!(E; child inner; refresh inner);
 }
 
-impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: Bijector<X, E, D, Out = X>> Bijector<X, E, D> for InverseOf<B> {
+impl<X: Shape, E: Scalar, B: Bijector<X, E, Out = X>> Bijector<X, E> for InverseOf<B> {
     type Out = X;
 
-    fn kind(&self) -> &'static str {
-        "InverseOf"
+    fn facts(&self) -> Facts {
+        Facts::of("InverseOf", [self.inner.facts()])
     }
 
     fn output_shape(&self, input: &X) -> Result<X> {
         self.inner.output_shape(input)
     }
 
-    fn forward(&self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<Mapped<X, E, D>> {
+    fn forward(&self, x: Tensor<X, E>, cx: &Context<E>) -> Result<Mapped<X, E>> {
         self.inner.inverse(x, &cx.child("inner"))
     }
 
-    fn inverse(&self, y: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<Mapped<X, E, D>> {
+    fn inverse(&self, y: Tensor<X, E>, cx: &Context<E>) -> Result<Mapped<X, E>> {
         self.inner.forward(y, &cx.child("inner"))
     }
 
     fn pullback(
         &self,
-        at: Point<X, X, E, D>,
-        cotangent: Cotangent<X, E, D>,
+        at: Point<X, X, E>,
+        cotangent: Cotangent<X, E>,
         gradients: &mut Gradients<E>,
-        cx: &Context<E, D>,
-    ) -> Result<Pulled<X, E, D>> {
+        cx: &Context<E>,
+    ) -> Result<Pulled<X, E>> {
         let inner = cx.child("inner");
         let y = at.input(self, cx)?;
-        check_cotangent(&self.output_shape(y.shape())?, &cotangent, cx.layer(self.kind()))?;
+        check_cotangent(&self.output_shape(y.shape())?, &cotangent, cx.layer("InverseOf"))?;
         let u = self.inner.inverse(y.clone(), &inner)?.value;
         let shape = *u.shape();
-        let device = u.device();
         let batch = batch(&shape);
         let dim = shape.num_elements() / batch.max(1);
         let pull = |value, log_det, gradients: &mut Gradients<E>| {
             let cotangent = Cotangent { value, log_det };
-            self.inner.pullback(Point::Input(u.clone()), cotangent, gradients, &inner).map(|pulled| pulled.cotangent)
+            self.inner.pullback(Point::Input(u.clone()), cotangent, gradients, &inner)
         };
 
         // The log-det's share, parameters included, then J row by row: row j of every sample from one pullback of the unit vector e_j.
-        let through_log_det = pull(device.zeros_like(&shape), cotangent.log_det.negate(), gradients)?;
-        let target = to_host(&(cotangent.value + through_log_det));
+        let through_log_det = pull(E::zeros(shape), cotangent.log_det.negate(), gradients)?;
+        let target = to_host(&(cotangent.value + through_log_det.cotangent));
         let mut rows = Vec::with_capacity(dim);
         let mut discarded = gradients.clone();
         for j in 0..dim {
             let unit = (0..batch * dim).map(|k| if k % dim == j { E::one() } else { E::zero() }).collect();
-            rows.push(to_host(&pull(device.tensor_from_vec(unit, shape), device.zeros_like(&(batch,)), &mut discarded)?));
+            rows.push(to_host(&pull(E::tensor(unit, shape), E::zeros((batch,)), &mut discarded)?.cotangent));
         }
         let mut solution = vec![E::zero(); batch * dim];
         for sample in 0..batch {
@@ -114,11 +111,12 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: Bijector<X, E, D, Out = X>> Bijec
             }
         }
         let negated = solution.iter().map(|&v| -v).collect();
-        pull(device.tensor_from_vec(negated, shape), device.zeros_like(&(batch,)), gradients)?;
-        Ok(Pulled { input: Some(y), cotangent: device.tensor_from_vec(solution, shape) })
+        let through_value = pull(E::tensor(negated, shape), E::zeros((batch,)), gradients)?;
+        let condition = sum_conditions(through_log_det.condition, through_value.condition);
+        Ok(Pulled::new(Some(y), E::tensor(solution, shape)).with_condition(condition))
     }
 
-    fn initialise(&mut self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<Tensor<X, E, D>> {
+    fn initialise(&mut self, x: Tensor<X, E>, cx: &Context<E>) -> Result<Tensor<X, E>> {
         match self.forward(x, cx) {
             Err(FlowError::NotInitialised { layer }) => Err(FlowError::Unsupported {
                 layer,
@@ -128,21 +126,5 @@ impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: Bijector<X, E, D, Out = X>> Bijec
             }),
             forward => Ok(forward?.value),
         }
-    }
-
-    fn log_det_kind(&self) -> LogDetKind {
-        self.inner.log_det_kind()
-    }
-
-    fn inverse_kind(&self) -> InverseKind {
-        self.inner.inverse_kind()
-    }
-
-    fn condition_width(&self) -> Option<usize> {
-        self.inner.condition_width()
-    }
-
-    fn multiply_adds(&self, input: &X) -> u64 {
-        self.inner.multiply_adds(input)
     }
 }

@@ -2,10 +2,9 @@
 
 use crate::to_host;
 use crate::{
-    Bijector, Context, Cotangent, FlowDevice, Gradients, InverseKind, Kept, LayerInfo, LogDetKind, Mapped, Module, Point, Pulled, Result,
-    Scalar, module_fields,
+    Bijector, Context, Cotangent, Facts, Gradients, Kept, LayerInfo, Mapped, Module, Point, Pulled, Result, Scalar, Tensor, module_fields,
 };
-use dfdx::prelude::{Shape, Tensor};
+use dfdx::prelude::Shape;
 use std::marker::PhantomData;
 
 /// `B` for inputs of shape `X` and no other.
@@ -17,8 +16,7 @@ use std::marker::PhantomData;
 /// use dfdx::prelude::*;
 /// use flow_api::{layers::LuLinear, Pinned, Rows, Then};
 /// type Four = (usize, Const<4>);
-/// let device = Cpu::default();
-/// let linear = || Rows(LuLinear::<f32, Cpu>::new(4, &device));
+/// let linear = || Rows(LuLinear::<f32>::new(4));
 /// let both = Then::new(Pinned::<Four, _>::new(linear()), Pinned::<Four, _>::new(linear()), &(1, Const));
 /// assert!(both.is_ok());
 /// ```
@@ -44,64 +42,48 @@ impl<X: Shape, E: Scalar, B: Module<E>> Module<E> for Pinned<X, B> {
     module_fields!(E; child inner; refresh inner);
 }
 
-impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: Bijector<X, E, D>> Bijector<X, E, D> for Pinned<X, B> {
+impl<X: Shape, E: Scalar, B: Bijector<X, E>> Bijector<X, E> for Pinned<X, B> {
     type Out = B::Out;
 
-    fn kind(&self) -> &'static str {
-        self.inner.kind()
+    fn facts(&self) -> Facts {
+        self.inner.facts()
     }
 
     fn output_shape(&self, input: &X) -> Result<B::Out> {
         self.inner.output_shape(input)
     }
 
-    fn forward(&self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<Mapped<B::Out, E, D>> {
+    fn forward(&self, x: Tensor<X, E>, cx: &Context<E>) -> Result<Mapped<B::Out, E>> {
         self.inner.forward(x, &cx.child("inner"))
     }
 
-    fn inverse(&self, y: Tensor<B::Out, E, D>, cx: &Context<E, D>) -> Result<Mapped<X, E, D>> {
+    fn inverse(&self, y: Tensor<B::Out, E>, cx: &Context<E>) -> Result<Mapped<X, E>> {
         self.inner.inverse(y, &cx.child("inner"))
     }
 
-    fn forward_until(&self, x: Tensor<X, E, D>, layer: &str, cx: &Context<E, D>) -> Result<Option<Vec<E>>> {
+    fn forward_until(&self, x: Tensor<X, E>, layer: &str, cx: &Context<E>) -> Result<Option<Vec<E>>> {
         if cx.path() == layer {
             return Ok(Some(to_host(&self.forward(x, cx)?.value)));
         }
         self.inner.forward_until(x, layer, &cx.child("inner"))
     }
 
-    fn forward_keeping(&self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<(Mapped<B::Out, E, D>, Kept)> {
+    fn forward_keeping(&self, x: Tensor<X, E>, cx: &Context<E>) -> Result<(Mapped<B::Out, E>, Kept)> {
         self.inner.forward_keeping(x, &cx.child("inner"))
     }
 
     fn pullback(
         &self,
-        at: Point<X, B::Out, E, D>,
-        cotangent: Cotangent<B::Out, E, D>,
+        at: Point<X, B::Out, E>,
+        cotangent: Cotangent<B::Out, E>,
         gradients: &mut Gradients<E>,
-        cx: &Context<E, D>,
-    ) -> Result<Pulled<X, E, D>> {
+        cx: &Context<E>,
+    ) -> Result<Pulled<X, E>> {
         self.inner.pullback(at, cotangent, gradients, &cx.child("inner"))
     }
 
-    fn initialise(&mut self, x: Tensor<X, E, D>, cx: &Context<E, D>) -> Result<Tensor<B::Out, E, D>> {
+    fn initialise(&mut self, x: Tensor<X, E>, cx: &Context<E>) -> Result<Tensor<B::Out, E>> {
         self.inner.initialise(x, &cx.child("inner"))
-    }
-
-    fn log_det_kind(&self) -> LogDetKind {
-        self.inner.log_det_kind()
-    }
-
-    fn inverse_kind(&self) -> InverseKind {
-        self.inner.inverse_kind()
-    }
-
-    fn condition_width(&self) -> Option<usize> {
-        self.inner.condition_width()
-    }
-
-    fn multiply_adds(&self, input: &X) -> u64 {
-        self.inner.multiply_adds(input)
     }
 
     fn describe(&self, path: &str, input: &X, table: &mut Vec<LayerInfo>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! `ActNorm`: a scale and a shift per feature that start by normalising the data.
 
-use crate::rows::{AffineKernel, AffineMap, AffinePart, Matrix, PlainRows, RowFlow, RowKernel, Taped, TapedRows};
-use crate::{Context, FlowDevice, FlowError, Module, Parameter, Result, Scalar, module_fields, parameter_count};
+use crate::rows::{AffineKernel, AffineMap, AffinePart, Matrix, RowFlow, RowKernel, Taped, TapedMap, TapedRows};
+use crate::{Context, Facts, FlowError, MappedRows, Module, Parameter, Result, Scalar, Tensor, module_fields, parameter_count};
 use dfdx::prelude::*;
 use num_traits::Float;
 
@@ -15,25 +15,25 @@ use num_traits::Float;
 /// samples). Used before that, it is an error ([`FlowError::NotInitialised`]), as are one row and a constant feature. A layer that is initialised stays as it is: what was trained is not lost when
 /// training goes on with other data. Source: Kingma & Dhariwal, "Glow", section 3.1 (arXiv:1807.03039). Whether it is initialised is state, saved with the parameters.
 #[derive(Debug, Clone)]
-pub struct ActNorm<E: Scalar, D: FlowDevice<E>> {
-    log_scale: Parameter<E, D>,
-    shift: Parameter<E, D>,
+pub struct ActNorm<E: Scalar> {
+    log_scale: Parameter<E>,
+    shift: Parameter<E>,
     initialised: bool,
 }
 
-impl<E: Scalar, D: FlowDevice<E>> ActNorm<E, D> {
+impl<E: Scalar> ActNorm<E> {
     /// An uninitialised layer on R^dim.
-    pub fn new(dim: usize, device: &D) -> Self {
-        let zeros = || Parameter::new(device.clone(), &[dim], vec![E::zero(); dim]);
+    pub fn new(dim: usize) -> Self {
+        let zeros = || Parameter::new(&[dim], vec![E::zero(); dim]);
         Self { log_scale: zeros(), shift: zeros(), initialised: false }
     }
 
-    fn check_initialised(&self, cx: &Context<E, D>) -> Result<()> {
+    fn check_initialised(&self, cx: &Context<E>) -> Result<()> {
         if self.initialised { Ok(()) } else { Err(FlowError::NotInitialised { layer: cx.path().to_owned() }) }
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> Module<E> for ActNorm<E, D> {
+impl<E: Scalar> Module<E> for ActNorm<E> {
     module_fields!(E; parameter log_scale, parameter shift, flag initialised);
 }
 
@@ -70,8 +70,8 @@ impl<E: Scalar> AffineMap<E> for Map<'_, E> {
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> ActNorm<E, D> {
-    fn map(&self, cx: &Context<E, D>) -> Result<Map<'_, E>> {
+impl<E: Scalar> ActNorm<E> {
+    fn map(&self, cx: &Context<E>) -> Result<Map<'_, E>> {
         self.check_initialised(cx)?;
         let log_scale = self.log_scale.values();
         Ok(Map {
@@ -82,29 +82,29 @@ impl<E: Scalar, D: FlowDevice<E>> ActNorm<E, D> {
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ActNorm<E, D> {
-    fn kind(&self) -> &'static str {
-        "ActNorm"
+impl<E: Scalar> RowFlow<E> for ActNorm<E> {
+    fn facts(&self) -> Facts {
+        Facts::new("ActNorm")
     }
 
     fn dim(&self) -> usize {
         self.shift.values().len()
     }
 
-    fn prepare<'a>(&'a self, _: usize, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+    fn prepare<'a>(&'a self, _: usize, cx: &Context<E>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         let part = AffinePart { map: Box::new(self.map(cx)?), parameters: parameter_count(self) };
         Ok(Box::new(AffineKernel::new(part, Vec::new())))
     }
 
-    fn affine<'a>(&'a self, cx: &Context<E, D>) -> Result<Option<Box<dyn AffineMap<E> + 'a>>> {
+    fn affine<'a>(&'a self, cx: &Context<E>) -> Result<Option<Box<dyn AffineMap<E> + 'a>>> {
         Ok(Some(Box::new(self.map(cx)?)))
     }
 
-    fn plain(&self) -> Option<&dyn PlainRows<E, D>> {
+    fn taped(&self) -> Option<&dyn TapedRows<E>> {
         Some(self)
     }
 
-    fn initialise(&mut self, values: &[E], rows: usize, cx: &Context<E, D>) -> Result<()> {
+    fn initialise(&mut self, values: &[E], rows: usize, cx: &Context<E>) -> Result<()> {
         let layer = || cx.path().to_owned();
         if values.len() != rows * self.dim() {
             return Err(crate::shape_error(cx.path(), "initialise", (self.dim(), rows), values.len()));
@@ -136,27 +136,19 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for ActNorm<E, D> {
         self.initialised = true;
         Ok(())
     }
-
-    fn multiply_adds(&self) -> u64 {
-        0
-    }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> PlainRows<E, D> for ActNorm<E, D> {
-    fn forward_taped(&self, x: Taped<(usize, usize), E, D>, cx: &Context<E, D>) -> Result<TapedRows<E, D>> {
+impl<E: Scalar> TapedRows<E> for ActNorm<E> {
+    fn forward_taped(&self, x: Taped<(usize, usize), E>, cx: &Context<E>) -> Result<TapedMap<E>> {
         self.check_initialised(cx)?;
         let shape = *x.shape();
-        let log_scale = self.log_scale.tensor().retaped::<OwnedTape<E, D>>().broadcast_like::<_, Axis<0>>(&shape);
+        let log_scale = self.log_scale.tensor().retaped::<OwnedTape<E, E::Device>>().broadcast_like::<_, Axis<0>>(&shape);
         let log_det = log_scale.with_empty_tape().sum::<(usize,), Axis<1>>();
-        let shift = self.shift.tensor().retaped::<OwnedTape<E, D>>().broadcast_like::<_, Axis<0>>(&shape);
+        let shift = self.shift.tensor().retaped::<OwnedTape<E, E::Device>>().broadcast_like::<_, Axis<0>>(&shape);
         Ok((x * log_scale.exp() + shift, log_det))
     }
 
-    fn inverse(
-        &self,
-        y: Tensor<(usize, usize), E, D>,
-        cx: &Context<E, D>,
-    ) -> Result<(Tensor<(usize, usize), E, D>, Tensor<(usize,), E, D>)> {
+    fn inverse_taped(&self, y: Tensor<(usize, usize), E>, cx: &Context<E>) -> Result<MappedRows<E>> {
         self.check_initialised(cx)?;
         let shape = *y.shape();
         let negative = self.log_scale.tensor().clone().negate().broadcast_like::<_, Axis<0>>(&shape);

@@ -1,7 +1,7 @@
 //! A fixed permutation of the features.
 
-use crate::rows::{AffineKernel, AffineMap, AffinePart, Matrix, PlainRows, RowFlow, RowKernel, Taped, TapedRows};
-use crate::{Context, FlowDevice, FlowError, Module, Result, Scalar, Visitor, VisitorMut};
+use crate::rows::{AffineKernel, AffineMap, AffinePart, Matrix, RowFlow, RowKernel, Taped, TapedMap, TapedRows};
+use crate::{Context, Facts, FlowError, MappedRows, Module, Result, Scalar, Tensor, Visitor, VisitorMut};
 use dfdx::prelude::*;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -11,29 +11,28 @@ use rand::seq::SliceRandom;
 /// # Log-det
 /// 0, exact: a permutation keeps volume, bit for bit. π is state, saved with the parameters.
 #[derive(Debug, Clone)]
-pub struct Permutation<D> {
+pub struct Permutation {
     indices: Vec<usize>,
-    device: D,
 }
 
-impl<D> Permutation<D> {
+impl Permutation {
     /// The permutation with these indices.
     ///
     /// # Errors
     /// [`FlowError::Setting`] if they are not each of 0..d once.
-    pub fn new(indices: Vec<usize>, device: D) -> Result<Self> {
+    pub fn new(indices: Vec<usize>) -> Result<Self> {
         check(&indices)?;
-        Ok(Self { indices, device })
+        Ok(Self { indices })
     }
 
     /// Features in reverse order.
-    pub fn reverse(dim: usize, device: D) -> Self {
-        Self { indices: (0..dim).rev().collect(), device }
+    pub fn reverse(dim: usize) -> Self {
+        Self { indices: (0..dim).rev().collect() }
     }
 
     /// A permutation drawn from a seed.
-    pub fn random(dim: usize, seed: u64, device: D) -> Self {
-        Self { indices: random_indices(dim, seed), device }
+    pub fn random(dim: usize, seed: u64) -> Self {
+        Self { indices: random_indices(dim, seed) }
     }
 
     /// π.
@@ -68,7 +67,7 @@ pub(crate) fn check(indices: &[usize]) -> Result<()> {
     Ok(())
 }
 
-impl<E: Scalar, D: FlowDevice<E>> Module<E> for Permutation<D> {
+impl<E: Scalar> Module<E> for Permutation {
     fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         visitor.indices("indices", &self.indices);
     }
@@ -103,40 +102,35 @@ impl<E: Scalar> AffineMap<E> for Map<'_> {
     fn finish(&self, _: &Matrix<E>, _: &[E], _: E, _: &mut [E]) {}
 }
 
-impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for Permutation<D> {
-    fn kind(&self) -> &'static str {
-        "Permutation"
+impl<E: Scalar> RowFlow<E> for Permutation {
+    fn facts(&self) -> Facts {
+        Facts::new("Permutation")
     }
 
     fn dim(&self) -> usize {
         self.indices.len()
     }
 
-    fn prepare<'a>(&'a self, _: usize, _: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+    fn prepare<'a>(&'a self, _: usize, _: &Context<E>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         let part = AffinePart { map: Box::new(Map(&self.indices)), parameters: 0 };
         Ok(Box::new(AffineKernel::new(part, Vec::new())))
     }
 
-    fn affine<'a>(&'a self, _: &Context<E, D>) -> Result<Option<Box<dyn AffineMap<E> + 'a>>> {
+    fn affine<'a>(&'a self, _: &Context<E>) -> Result<Option<Box<dyn AffineMap<E> + 'a>>> {
         Ok(Some(Box::new(Map(&self.indices))))
     }
 
-    fn plain(&self) -> Option<&dyn PlainRows<E, D>> {
+    fn taped(&self) -> Option<&dyn TapedRows<E>> {
         Some(self)
-    }
-
-    fn multiply_adds(&self) -> u64 {
-        0
     }
 }
 
 /// Columns of `x` in another order, in dfdx operations.
-pub(crate) fn permute_columns<E: Scalar, D: FlowDevice<E>, T: Tape<E, D>>(
-    x: Tensor<(usize, usize), E, D, T>,
+pub(crate) fn permute_columns<E: Scalar, T: Tape<E, E::Device>>(
+    x: Tensor<(usize, usize), E, T>,
     indices: &[usize],
-    device: &D,
-) -> Tensor<(usize, usize), E, D, T> {
-    let indices: Tensor<(usize,), usize, D> = device.tensor_from_vec(indices.to_vec(), (indices.len(),));
+) -> Tensor<(usize, usize), E, T> {
+    let indices: dfdx::prelude::Tensor<(usize,), usize, E::Device> = E::device().tensor_from_vec(indices.to_vec(), (indices.len(),));
     x.permute::<_, Axes2<1, 0>>().gather(indices).permute::<_, Axes2<1, 0>>()
 }
 
@@ -147,18 +141,14 @@ pub(crate) fn inverse_indices(indices: &[usize]) -> Vec<usize> {
     inverse
 }
 
-impl<E: Scalar, D: FlowDevice<E>> PlainRows<E, D> for Permutation<D> {
-    fn forward_taped(&self, x: Taped<(usize, usize), E, D>, _: &Context<E, D>) -> Result<TapedRows<E, D>> {
-        let log_det = self.device.zeros_like(&(x.shape().0,)).retaped();
-        Ok((permute_columns(x, &self.indices, &self.device), log_det))
+impl<E: Scalar> TapedRows<E> for Permutation {
+    fn forward_taped(&self, x: Taped<(usize, usize), E>, _: &Context<E>) -> Result<TapedMap<E>> {
+        let log_det = E::zeros((x.shape().0,)).retaped();
+        Ok((permute_columns(x, &self.indices), log_det))
     }
 
-    fn inverse(
-        &self,
-        y: Tensor<(usize, usize), E, D>,
-        _: &Context<E, D>,
-    ) -> Result<(Tensor<(usize, usize), E, D>, Tensor<(usize,), E, D>)> {
-        let log_det = self.device.zeros_like(&(y.shape().0,));
-        Ok((permute_columns(y, &inverse_indices(&self.indices), &self.device), log_det))
+    fn inverse_taped(&self, y: Tensor<(usize, usize), E>, _: &Context<E>) -> Result<MappedRows<E>> {
+        let log_det = E::zeros((y.shape().0,));
+        Ok((permute_columns(y, &inverse_indices(&self.indices)), log_det))
     }
 }

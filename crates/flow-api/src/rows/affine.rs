@@ -124,13 +124,13 @@ impl<E: Scalar> RowKernel<E> for AffineKernel<'_, E> {
         Ok(())
     }
 
-    fn pullback(&self, cotangent: &mut [E], pull: &Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
+    fn pullback(&self, cotangent: &mut [E], pull: &mut Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
         let x = if self.trained() { tape.pop()? } else { Buffer::take(0) };
         self.pull(&x, cotangent, pull.lanes, sums);
         Ok(())
     }
 
-    fn pullback_inverting(&self, values: &mut [E], cotangent: &mut [E], pull: &Pull<'_, E>, sums: &mut [E]) -> Result<()> {
+    fn pullback_inverting(&self, values: &mut [E], cotangent: &mut [E], pull: &mut Pull<'_, E>, sums: &mut [E]) -> Result<()> {
         self.invert(values, pull.lanes);
         self.pull(values, cotangent, pull.lanes, sums);
         Ok(())

@@ -1,50 +1,47 @@
 //! Row flows one after the other, run block by block in one pass.
 
-use super::kernel::{Direction, Lanes, PlainRows, Pull, RowFlow, RowKernel, RowTape, Taped, TapedRows};
-use super::run::{BLOCK_LANES, HostCondition, finite};
+use super::blocks::{BLOCK_LANES, HostCondition, finite};
+use super::kernel::{Direction, Lanes, Pull, RowFlow, RowKernel, RowTape};
+use super::taped::TapedKernel;
 use super::{AffineKernel, AffinePart};
 use crate::bijector::{leads_to, one_condition, shape_error};
-use crate::{
-    Context, FlowDevice, FlowError, InverseKind, LayerInfo, LogDetKind, Module, Result, Scalar, SolveReport, Visitor, VisitorMut,
-    parameter_count,
-};
-use dfdx::prelude::{HasShape, Tensor};
+use crate::{Context, Facts, FlowError, Kernels, LayerInfo, Module, Result, Scalar, SolveReport, Visitor, VisitorMut, parameter_count};
 use flow_kernels::workspace::Buffer;
 
 /// Row flows of one dimension, composed; their paths are `0.…`, `1.…`, ….
 ///
 /// A block of rows goes through all of them while it is in cache, and neighbouring affine maps are one matrix product.
-pub struct RowChain<E: Scalar, D: FlowDevice<E>> {
+pub struct RowChain<E: Scalar> {
     dim: usize,
-    flows: Vec<Box<dyn RowFlow<E, D>>>,
+    flows: Vec<Box<dyn RowFlow<E>>>,
 }
 
-impl<E: Scalar, D: FlowDevice<E>> RowChain<E, D> {
+impl<E: Scalar> RowChain<E> {
     /// Composes flows on R^dim.
     ///
     /// # Errors
     /// [`FlowError::Composition`] for a flow of another dimension, [`FlowError::Condition`] for two that take conditions of different widths.
-    pub fn new(dim: usize, flows: Vec<Box<dyn RowFlow<E, D>>>) -> Result<Self> {
+    pub fn new(dim: usize, flows: Vec<Box<dyn RowFlow<E>>>) -> Result<Self> {
         let mut before = "the input".to_owned();
         for (i, flow) in flows.iter().enumerate() {
-            let name = format!("{i} ({})", flow.kind());
+            let name = format!("{i} ({})", flow.facts().kind);
             if flow.dim() != dim {
                 let (expected, got) = (format!("(batch, {})", flow.dim()), format!("(batch, {dim})"));
                 return Err(FlowError::Composition { first: before, second: name, expected, got });
             }
             before = name;
         }
-        one_condition(flows.iter().map(|flow| (flow.kind(), flow.condition_width())))?;
+        one_condition(flows.iter().map(|flow| (flow.facts().kind, flow.facts().condition)))?;
         Ok(Self { dim, flows })
     }
 
     /// The flows in order.
-    pub fn flows(&self) -> &[Box<dyn RowFlow<E, D>>] {
+    pub fn flows(&self) -> &[Box<dyn RowFlow<E>>] {
         &self.flows
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> Module<E> for RowChain<E, D> {
+impl<E: Scalar> Module<E> for RowChain<E> {
     fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         self.flows.visit(visitor);
     }
@@ -99,12 +96,12 @@ impl<E: Scalar> RowKernel<E> for ChainKernel<'_, E> {
         self.0.iter().any(|link| link.kernel.estimates())
     }
 
-    fn pullback(&self, cotangent: &mut [E], pull: &Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
+    fn pullback(&self, cotangent: &mut [E], pull: &mut Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
         self.backwards(sums)
             .try_for_each(|(Link { path, kernel, .. }, sums)| kernel.pullback(cotangent, pull, tape, sums).map_err(|e| e.in_layer(path)))
     }
 
-    fn pullback_inverting(&self, values: &mut [E], cotangent: &mut [E], pull: &Pull<'_, E>, sums: &mut [E]) -> Result<()> {
+    fn pullback_inverting(&self, values: &mut [E], cotangent: &mut [E], pull: &mut Pull<'_, E>, sums: &mut [E]) -> Result<()> {
         self.backwards(sums).try_for_each(|(Link { path, kernel, .. }, sums)| {
             kernel.pullback_inverting(values, cotangent, pull, sums).map_err(|e| e.in_layer(path))
         })
@@ -125,21 +122,27 @@ impl<E: Scalar> RowKernel<E> for ChainKernel<'_, E> {
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for RowChain<E, D> {
-    fn kind(&self) -> &'static str {
-        "RowChain"
+impl<E: Scalar> RowFlow<E> for RowChain<E> {
+    fn facts(&self) -> Facts {
+        Facts::of("RowChain", self.flows.iter().map(|flow| flow.facts()))
     }
 
     fn dim(&self) -> usize {
         self.dim
     }
 
-    fn prepare<'a>(&'a self, rows: usize, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+    fn prepare<'a>(&'a self, rows: usize, cx: &Context<E>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         let mut links: Vec<Link<'a, E>> = Vec::with_capacity(self.flows.len());
         let mut at = 0;
         while let Some(flow) = self.flows.get(at) {
             let first = cx.child(at);
             let path = first.path().to_owned();
+            if let Some(taped) = flow.taped().filter(|_| cx.kernels() == Kernels::Taped) {
+                let kernel = Box::new(TapedKernel::new(taped, self.dim, flow.facts(), &first));
+                links.push(Link { path, parameters: parameter_count(flow), kernel });
+                at += 1;
+                continue;
+            }
             let mut parts = Vec::new();
             while let Some(flow) = self.flows.get(at + parts.len()) {
                 let cx = cx.child(at + parts.len());
@@ -160,7 +163,7 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for RowChain<E, D> {
         Ok(Box::new(ChainKernel(links)))
     }
 
-    fn prepare_until<'a>(&'a self, layer: &str, rows: usize, cx: &Context<E, D>) -> Result<Option<Box<dyn RowKernel<E> + 'a>>> {
+    fn prepare_until<'a>(&'a self, layer: &str, rows: usize, cx: &Context<E>) -> Result<Option<Box<dyn RowKernel<E> + 'a>>> {
         if cx.path() == layer {
             return self.prepare(rows, cx).map(Some);
         }
@@ -179,16 +182,12 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for RowChain<E, D> {
         Ok(None)
     }
 
-    fn plain(&self) -> Option<&dyn PlainRows<E, D>> {
-        self.flows.iter().all(|flow| flow.plain().is_some()).then_some(self)
-    }
-
-    fn initialise(&mut self, values: &[E], rows: usize, cx: &Context<E, D>) -> Result<()> {
+    fn initialise(&mut self, values: &[E], rows: usize, cx: &Context<E>) -> Result<()> {
         if values.len() != self.dim * rows {
             return Err(shape_error(cx.path(), "initialise", (rows, self.dim), values.len()));
         }
         let mut so_far = Buffer::copy_of(values);
-        let condition = HostCondition::of_rows(cx, self.condition_width(), rows)?;
+        let condition = HostCondition::of_rows(cx, self.facts().condition, rows)?;
         for (i, flow) in self.flows.iter_mut().enumerate() {
             let cx = cx.child(i);
             flow.initialise(&so_far, rows, &cx).map_err(|e| e.in_layer(cx.path()))?;
@@ -198,51 +197,11 @@ impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for RowChain<E, D> {
         Ok(())
     }
 
-    fn log_det_kind(&self) -> LogDetKind {
-        self.flows.iter().fold(LogDetKind::Exact, |kind, flow| kind.and(flow.log_det_kind()))
-    }
-
-    fn inverse_kind(&self) -> InverseKind {
-        self.flows.iter().fold(InverseKind::ClosedForm, |kind, flow| kind.and(flow.inverse_kind()))
-    }
-
-    fn condition_width(&self) -> Option<usize> {
-        self.flows.iter().find_map(|flow| flow.condition_width())
-    }
-
-    fn multiply_adds(&self) -> u64 {
-        self.flows.iter().map(|flow| flow.multiply_adds()).sum()
-    }
-
     fn describe(&self, path: &str, rows: usize, table: &mut Vec<LayerInfo>) {
         let dot = if path.is_empty() { "" } else { "." };
         for (i, flow) in self.flows.iter().enumerate() {
             flow.describe(&format!("{path}{dot}{i}"), rows, table);
         }
-    }
-}
-
-impl<E: Scalar, D: FlowDevice<E>> PlainRows<E, D> for RowChain<E, D> {
-    fn forward_taped(&self, x: Taped<(usize, usize), E, D>, cx: &Context<E, D>) -> Result<TapedRows<E, D>> {
-        let log_det = x.device().zeros_like(&(x.shape().0,)).retaped();
-        self.flows.iter().enumerate().try_fold((x, log_det), |(x, log_det), (i, flow)| {
-            let cx = cx.child(i);
-            let (y, own) = plain(flow.as_ref(), &cx)?.forward_taped(x, &cx)?;
-            Ok((y, log_det + own))
-        })
-    }
-
-    fn inverse(
-        &self,
-        y: Tensor<(usize, usize), E, D>,
-        cx: &Context<E, D>,
-    ) -> Result<(Tensor<(usize, usize), E, D>, Tensor<(usize,), E, D>)> {
-        let log_det = y.device().zeros_like(&(y.shape().0,));
-        self.flows.iter().enumerate().rev().try_fold((y, log_det), |(y, log_det), (i, flow)| {
-            let cx = cx.child(i);
-            let (x, own) = plain(flow.as_ref(), &cx)?.inverse(y, &cx)?;
-            Ok((x, log_det + own))
-        })
     }
 }
 
@@ -260,7 +219,7 @@ fn forward_in_blocks<E: Scalar>(
             to.copy_from_slice(&from[first..first + lanes]);
         }
         let (mut log_det, mut variance) = (Buffer::zeroed(lanes), Buffer::zeroed(lanes));
-        let condition = condition.map(|condition| condition.block(lanes, |lane| first + lane));
+        let condition = condition.map(|condition| condition.block(first, lanes));
         let mut bookkeeping = Lanes {
             lanes,
             first_row: first as u64,
@@ -277,16 +236,8 @@ fn forward_in_blocks<E: Scalar>(
     Ok(())
 }
 
-fn plain<'a, E: Scalar, D: FlowDevice<E>>(flow: &'a dyn RowFlow<E, D>, cx: &Context<E, D>) -> Result<&'a dyn PlainRows<E, D>> {
-    flow.plain().ok_or_else(|| FlowError::Unsupported {
-        layer: cx.path().to_owned(),
-        operation: "plain kernels",
-        reason: format!("{} runs on host row blocks alone", flow.kind()),
-    })
-}
-
-impl<E: Scalar, D: FlowDevice<E>> std::fmt::Debug for RowChain<E, D> {
+impl<E: Scalar> std::fmt::Debug for RowChain<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.flows.iter().map(|flow| flow.kind())).finish()
+        f.debug_list().entries(self.flows.iter().map(|flow| flow.facts().kind)).finish()
     }
 }

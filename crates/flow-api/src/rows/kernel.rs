@@ -1,8 +1,8 @@
 //! The contract of a fused row kernel: a bijection of R^d on a block of rows in host memory.
 
 use super::affine::AffineMap;
-use crate::{Context, FlowDevice, InverseKind, LayerInfo, LogDetKind, Module, Result, Scalar, SolveReport, parameter_count};
-use dfdx::prelude::{OwnedTape, Tensor};
+use super::taped::{TapedKernel, TapedRows};
+use crate::{Context, Facts, FlowError, LayerInfo, Module, Result, Scalar, SolveReport, parameter_count};
 use flow_kernels::workspace::{Buffer, fetch};
 
 /// A block's bookkeeping: everything besides its values.
@@ -10,6 +10,7 @@ use flow_kernels::workspace::{Buffer, fetch};
 /// A block holds `lanes` rows of the batch *feature-major*: feature j of lane r lies at `j * lanes + r`. Element-wise work then runs over
 /// contiguous lanes, the halves of a coupling are contiguous ranges, and a linear layer is W·X.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Lanes<'a, E> {
     /// Rows in the block.
     pub lanes: usize,
@@ -27,6 +28,7 @@ pub struct Lanes<'a, E> {
 
 /// What a pullback is told besides the cotangents of the values.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Pull<'a, E> {
     /// Rows in the block.
     pub lanes: usize,
@@ -34,11 +36,24 @@ pub struct Pull<'a, E> {
     pub first_row: u64,
     /// The condition, feature-major: width × lanes.
     pub condition: Option<&'a [E]>,
+    /// ∂L/∂condition, feature-major as the condition, to be added to, where somebody asks for it.
+    pub condition_cotangent: Option<&'a mut [E]>,
     /// ∂L/∂log|det J| of every row.
     pub log_det: &'a [E],
 }
 
-impl<E: Scalar> Pull<'_, E> {
+impl<'a, E: Scalar> Pull<'a, E> {
+    /// The pullback of a block without a condition.
+    pub fn new(first_row: u64, log_det: &'a [E]) -> Self {
+        Self { lanes: log_det.len(), first_row, condition: None, condition_cotangent: None, log_det }
+    }
+
+    /// The same with a condition, and a place for its cotangent.
+    #[must_use]
+    pub fn with_condition(self, condition: &'a [E], cotangent: Option<&'a mut [E]>) -> Self {
+        Self { condition: Some(condition), condition_cotangent: cotangent, ..self }
+    }
+
     /// Runs `f`, a forward pass or an inverse whose log-dets and report nobody needs, on this block.
     ///
     /// # Errors
@@ -54,6 +69,19 @@ impl<E: Scalar> Pull<'_, E> {
             variance: &mut variance,
             report: &mut report,
         })
+    }
+}
+
+impl<'a, E> Lanes<'a, E> {
+    /// A block of as many rows as there are log-dets, without a condition.
+    pub fn new(first_row: u64, log_det: &'a mut [E], variance: &'a mut [E], report: &'a mut SolveReport) -> Self {
+        Self { lanes: log_det.len(), first_row, condition: None, log_det, variance, report }
+    }
+
+    /// The same with a condition.
+    #[must_use]
+    pub fn with_condition(self, condition: &'a [E]) -> Self {
+        Self { condition: Some(condition), ..self }
     }
 }
 
@@ -137,7 +165,7 @@ pub trait RowKernel<E: Scalar>: Send + Sync {
     ///
     /// # Errors
     /// As [`RowKernel::forward`].
-    fn pullback(&self, cotangent: &mut [E], pull: &Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()>;
+    fn pullback(&self, cotangent: &mut [E], pull: &mut Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()>;
 
     /// The pullback from the output: y → x and ∂L/∂y → ∂L/∂x in place.
     ///
@@ -145,7 +173,7 @@ pub trait RowKernel<E: Scalar>: Send + Sync {
     ///
     /// # Errors
     /// As [`RowKernel::inverse`].
-    fn pullback_inverting(&self, values: &mut [E], cotangent: &mut [E], pull: &Pull<'_, E>, sums: &mut [E]) -> Result<()> {
+    fn pullback_inverting(&self, values: &mut [E], cotangent: &mut [E], pull: &mut Pull<'_, E>, sums: &mut [E]) -> Result<()> {
         let mut tape = RowTape::recording();
         pull.with_lanes(|lanes| {
             self.inverse(values, lanes)?;
@@ -174,24 +202,23 @@ pub trait RowKernel<E: Scalar>: Send + Sync {
 
 /// A bijection of R^d, shared by all rows of a batch: the one plug-in that the mixing skeleton needs.
 ///
-/// [`Rows`](crate::Rows) makes a [`Bijector`](crate::Bijector) of it. It has fused row-block kernels for host memory
-/// ([`RowFlow::prepare`]) and may have a plain dfdx form for other devices ([`RowFlow::plain`]); without one, its host kernels serve every device.
+/// [`Rows`](crate::Rows) makes a [`Bijector`](crate::Bijector) of it. It has a fused kernel on blocks of rows ([`RowFlow::prepare`]), or a form in dfdx operations
+/// ([`RowFlow::taped`]), of which a kernel is made; where it has both, the testkit holds one against the other.
 ///
 /// An element-wise scale, held against finite differences by the testkit:
 ///
 /// ```
-/// use flow_api::dfdx::prelude::Cpu;
 /// use flow_api::testkit::{Subject, check};
 /// use flow_api::{
-///     Buffer, Context, FlowDevice, Lanes, Module, Parameter, Pull, Result, RowFlow, RowKernel, RowTape, Rows, Scalar, module_fields,
+///     Buffer, Context, Lanes, Module, Parameter, Pull, Result, RowFlow, RowKernel, RowTape, Rows, Scalar, module_fields,
 /// };
 ///
 /// /// y = e^s ⊙ x with a log-scale s for every feature; log|det J| = Σⱼ sⱼ.
-/// struct Scale<E: Scalar, D: FlowDevice<E>> {
-///     log_scale: Parameter<E, D>,
+/// struct Scale<E: Scalar> {
+///     log_scale: Parameter<E>,
 /// }
 ///
-/// impl<E: Scalar, D: FlowDevice<E>> Module<E> for Scale<E, D> {
+/// impl<E: Scalar> Module<E> for Scale<E> {
 ///     module_fields!(E; parameter log_scale);
 /// }
 ///
@@ -220,7 +247,7 @@ pub trait RowKernel<E: Scalar>: Send + Sync {
 ///     }
 ///
 ///     /// ∂L/∂x = e^s ⊙ ∂L/∂y, and Σ yⱼ ∂L/∂yⱼ over the rows for ∂L/∂sⱼ.
-///     fn pullback(&self, cotangent: &mut [E], pull: &Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
+///     fn pullback(&self, cotangent: &mut [E], pull: &mut Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
 ///         let y = tape.pop()?;
 ///         let features = cotangent.chunks_exact_mut(pull.lanes).zip(y.chunks_exact(pull.lanes));
 ///         for ((g, y), (&scale, sum)) in features.zip(self.scale.iter().zip(sums)) {
@@ -241,50 +268,55 @@ pub trait RowKernel<E: Scalar>: Send + Sync {
 ///     }
 /// }
 ///
-/// impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for Scale<E, D> {
-///     fn kind(&self) -> &'static str {
-///         "Scale"
+/// impl<E: Scalar> RowFlow<E> for Scale<E> {
+///     fn facts(&self) -> Facts {
+///         Facts::new("Scale")
 ///     }
 ///     fn dim(&self) -> usize {
 ///         self.log_scale.values().len()
 ///     }
-///     fn prepare<'a>(&'a self, _: usize, _: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+///     fn prepare<'a>(&'a self, _: usize, _: &Context<E>) -> Result<Box<dyn RowKernel<E> + 'a>> {
 ///         let s = self.log_scale.values();
 ///         Ok(Box::new(Ready { scale: s.iter().map(|s| s.exp()).collect(), log_det: s.iter().copied().sum() }))
 ///     }
-///     fn multiply_adds(&self) -> u64 {
-///         0
-///     }
 /// }
 ///
-/// check(&Subject::new("Scale", 3), |_, device: &Cpu| {
-///     Ok(Rows(Scale::<f64, Cpu> { log_scale: Parameter::new(device.clone(), &[3], vec![0.3, -0.2, 0.5]) }))
-/// })?;
+/// check(&Subject::new("Scale", 3), |_| Ok(Rows(Scale::<f64> { log_scale: Parameter::new(&[3], vec![0.3, -0.2, 0.5]) })))?;
 /// # Ok::<(), flow_api::testkit::Failure>(())
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a flow on rows of R^d",
-    note = "implement `RowFlow`; or implement `TapedBijector` on shape `(usize, usize)` and wrap it in `BlockedRows(Recorded(flow))`"
+    note = "implement `RowFlow`: with a fused kernel (`prepare`), or with `TapedRows`, a form in dfdx operations (`taped`)"
 )]
-pub trait RowFlow<E: Scalar, D: FlowDevice<E>>: Module<E> {
-    /// Name of the kind of flow, as in specs.
-    fn kind(&self) -> &'static str;
+pub trait RowFlow<E: Scalar>: Module<E> {
+    /// What it says of itself; the cost is that of a row.
+    fn facts(&self) -> Facts;
 
-    /// d.
+    /// Features in a row, d.
     fn dim(&self) -> usize;
 
     /// Makes the kernel for one call: reads the context's mode and noise and this flow's path from it. `rows` is how many the call has in all, so that work on the weights is done where it
     /// spares work on the rows; passes that belong together are prepared with the same number.
     ///
     /// # Errors
-    /// Use before initialisation; parameters that admit no bijection.
-    fn prepare<'a>(&'a self, rows: usize, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>>;
+    /// Use before initialisation; parameters that admit no bijection. By default the kernel is made of [`RowFlow::taped`]; without one, it is [`FlowError::Unsupported`].
+    fn prepare<'a>(&'a self, rows: usize, cx: &Context<E>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+        let _ = rows;
+        match self.taped() {
+            Some(taped) => Ok(Box::new(TapedKernel::new(taped, self.dim(), self.facts(), cx))),
+            None => Err(FlowError::Unsupported {
+                layer: cx.layer(self.facts().kind).to_owned(),
+                operation: "prepare",
+                reason: "the flow has neither a fused kernel nor a form in dfdx operations".to_owned(),
+            }),
+        }
+    }
 
     /// As [`RowFlow::prepare`], up to and with the part with this dotted path; none if there is no such part here. The context's path is this flow's own.
     ///
     /// # Errors
     /// As [`RowFlow::prepare`].
-    fn prepare_until<'a>(&'a self, layer: &str, rows: usize, cx: &Context<E, D>) -> Result<Option<Box<dyn RowKernel<E> + 'a>>> {
+    fn prepare_until<'a>(&'a self, layer: &str, rows: usize, cx: &Context<E>) -> Result<Option<Box<dyn RowKernel<E> + 'a>>> {
         if cx.path() == layer { self.prepare(rows, cx).map(Some) } else { Ok(None) }
     }
 
@@ -292,13 +324,13 @@ pub trait RowFlow<E: Scalar, D: FlowDevice<E>>: Module<E> {
     ///
     /// # Errors
     /// As [`RowFlow::prepare`].
-    fn affine<'a>(&'a self, cx: &Context<E, D>) -> Result<Option<Box<dyn AffineMap<E> + 'a>>> {
+    fn affine<'a>(&'a self, cx: &Context<E>) -> Result<Option<Box<dyn AffineMap<E> + 'a>>> {
         let _ = cx;
         Ok(None)
     }
 
-    /// The plain dfdx form, if there is one.
-    fn plain(&self) -> Option<&dyn PlainRows<E, D>> {
+    /// The form in dfdx operations, if there is one.
+    fn taped(&self) -> Option<&dyn TapedRows<E>> {
         None
     }
 
@@ -306,66 +338,14 @@ pub trait RowFlow<E: Scalar, D: FlowDevice<E>>: Module<E> {
     ///
     /// # Errors
     /// Too few rows, constant features.
-    fn initialise(&mut self, values: &[E], rows: usize, cx: &Context<E, D>) -> Result<()> {
+    fn initialise(&mut self, values: &[E], rows: usize, cx: &Context<E>) -> Result<()> {
         let _ = (values, rows, cx);
         Ok(())
     }
 
-    /// Exact or estimated in evaluation.
-    fn log_det_kind(&self) -> LogDetKind {
-        LogDetKind::Exact
-    }
-
-    /// In closed form or by iteration.
-    fn inverse_kind(&self) -> InverseKind {
-        InverseKind::ClosedForm
-    }
-
-    /// Width of the condition that it takes, if it is conditional.
-    fn condition_width(&self) -> Option<usize> {
-        None
-    }
-
-    /// Multiply-adds of matrix products for one row forward, as the flow is written down: a kernel may do with fewer.
-    fn multiply_adds(&self) -> u64;
-
     /// Appends this flow's lines of the model's table, for `rows` rows a sample.
     fn describe(&self, path: &str, rows: usize, table: &mut Vec<LayerInfo>) {
         let shape = if rows == 1 { vec![self.dim()] } else { vec![rows, self.dim()] };
-        table.push(LayerInfo {
-            path: path.to_owned(),
-            kind: self.kind().to_owned(),
-            input: shape.clone(),
-            output: shape,
-            parameters: parameter_count(self),
-            log_det: self.log_det_kind(),
-            inverse: self.inverse_kind(),
-            multiply_adds: rows as u64 * self.multiply_adds(),
-        });
+        table.push(LayerInfo::new(path, shape, parameter_count(self), self.facts().for_rows(rows)));
     }
 }
-
-/// A tensor on a tape.
-pub type Taped<S, E, D> = Tensor<S, E, D, OwnedTape<E, D>>;
-
-/// A row flow in plain dfdx operations: for devices whose memory is not the host's, and to check the fused kernels against.
-pub trait PlainRows<E: Scalar, D: FlowDevice<E>> {
-    /// y and log|det J| of every row, recorded on the tape of `x`, shape (rows, d).
-    ///
-    /// # Errors
-    /// As [`RowKernel::forward`].
-    fn forward_taped(&self, x: Taped<(usize, usize), E, D>, cx: &Context<E, D>) -> Result<TapedRows<E, D>>;
-
-    /// x and log|det J⁻¹| of every row.
-    ///
-    /// # Errors
-    /// As [`RowKernel::inverse`].
-    fn inverse(
-        &self,
-        y: Tensor<(usize, usize), E, D>,
-        cx: &Context<E, D>,
-    ) -> Result<(Tensor<(usize, usize), E, D>, Tensor<(usize,), E, D>)>;
-}
-
-/// What [`PlainRows::forward_taped`] gives: y, and log|det J| of every row.
-pub type TapedRows<E, D> = (Taped<(usize, usize), E, D>, Taped<(usize,), E, D>);

@@ -4,7 +4,7 @@ use super::cost::Cost;
 use super::model::{EventShape, Model};
 use super::preprocessing::Preprocessing;
 use super::{Spec, SpecError};
-use crate::{DefaultDevice, Entry, FlowDevice, Module, Result, RowFlow, Scalar, visit};
+use crate::{Entry, Module, Result, RowFlow, Scalar, visit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -27,8 +27,7 @@ pub fn size_range(least: usize) -> String {
 
 /// Where a flow is built: its dimension, the seed of its parameters, and its place for messages.
 #[derive(Clone, Debug)]
-pub struct BuildScope<D> {
-    device: D,
+pub struct BuildScope {
     seed: u64,
     path: String,
     /// How many flows stand before this one in its list, counted over layers: couplings alternate by it.
@@ -37,10 +36,10 @@ pub struct BuildScope<D> {
     numbers: Option<Arc<AtomicUsize>>,
 }
 
-impl<D: Clone> BuildScope<D> {
+impl BuildScope {
     /// The root of a model.
-    pub fn new(device: D, seed: u64) -> Self {
-        Self { device, seed, path: String::new(), index: 0, numbers: None }
+    pub fn new(seed: u64) -> Self {
+        Self { seed, path: String::new(), index: 0, numbers: None }
     }
 
     /// The scope of a part.
@@ -55,11 +54,6 @@ impl<D: Clone> BuildScope<D> {
     pub fn at(mut self, index: usize) -> Self {
         self.index = index;
         self
-    }
-
-    /// The device to build on.
-    pub fn device(&self) -> &D {
-        &self.device
     }
 
     /// The index given to [`BuildScope::at`].
@@ -106,11 +100,8 @@ impl<D: Clone> BuildScope<D> {
     /// Builds a flow and counts the numbers that it holds, which a spec from elsewhere may not have told. Its parts are built in a scope that counts for itself, so that nothing is counted twice, however many threads build flows.
     fn counted<E: Scalar>(
         &self,
-        build: impl FnOnce(&Self) -> Result<Box<dyn RowFlow<E, D>>, SpecError>,
-    ) -> Result<Box<dyn RowFlow<E, D>>, SpecError>
-    where
-        D: FlowDevice<E>,
-    {
+        build: impl FnOnce(&Self) -> Result<Box<dyn RowFlow<E>>, SpecError>,
+    ) -> Result<Box<dyn RowFlow<E>>, SpecError> {
         let flow = build(&self.of_model())?;
         let own = numbers_held(&flow);
         let all = own + self.numbers.as_deref().map_or(0, |so_far| so_far.fetch_add(own, Ordering::Relaxed));
@@ -141,35 +132,26 @@ pub(super) fn numbers_held<E: Scalar>(module: &(impl Module<E> + ?Sized)) -> usi
 
 /// A number type that specs build models in: `f32` or `f64`.
 pub trait SpecScalar: Scalar {
-    /// The device that they are built on: [`DefaultDevice`].
-    type Device: FlowDevice<Self>;
-
     /// Builds a row flow in this type.
     ///
     /// # Errors
     /// As [`BuildRowFlow::build`].
-    fn row_flow(
-        spec: &dyn RowFlowSpec,
-        dim: usize,
-        scope: &BuildScope<Self::Device>,
-    ) -> Result<Box<dyn RowFlow<Self, Self::Device>>, SpecError>;
+    fn row_flow(spec: &dyn RowFlowSpec, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<Self>>, SpecError>;
 
     /// Builds a model in this type.
     ///
     /// # Errors
     /// As [`BuildModel::build`].
-    fn model(spec: &dyn ModelSpec, event: EventShape, scope: &BuildScope<Self::Device>) -> Result<Model<Self>, SpecError>;
+    fn model(spec: &dyn ModelSpec, event: EventShape, scope: &BuildScope) -> Result<Model<Self>, SpecError>;
 }
 
 macro_rules! spec_scalar {
     ($($scalar:ty, $row_flow:ident, $model:ident;)*) => { $(
         impl SpecScalar for $scalar {
-            type Device = DefaultDevice;
-
-            fn row_flow(spec: &dyn RowFlowSpec, dim: usize, scope: &BuildScope<DefaultDevice>) -> Result<Box<dyn RowFlow<Self, DefaultDevice>>, SpecError> {
+            fn row_flow(spec: &dyn RowFlowSpec, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<Self>>, SpecError> {
                 scope.counted(|parts| spec.$row_flow(dim, parts))
             }
-            fn model(spec: &dyn ModelSpec, event: EventShape, scope: &BuildScope<DefaultDevice>) -> Result<Model<Self>, SpecError> {
+            fn model(spec: &dyn ModelSpec, event: EventShape, scope: &BuildScope) -> Result<Model<Self>, SpecError> {
                 if event.len() > MAX_EVENT {
                     return Err(SpecError::Event { path: spec.kind().to_owned(), expected: "at most 67,108,864 numbers", got: event.to_string() });
                 }
@@ -203,12 +185,12 @@ spec_scalar! {
 /// register_row_flow!(Ring);
 ///
 /// impl BuildRowFlow for Ring {
-///     fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError> {
+///     fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError> {
 ///         if self.by >= dim {
 ///             return Err(scope.field_error("by", format!("less than {dim}"), self.by));
 ///         }
 ///         let order = (0..dim).map(|feature| (feature + self.by) % dim).collect();
-///         Ok(Box::new(layers::Permutation::new(order, scope.device().clone())?))
+///         Ok(Box::new(layers::Permutation::new(order)?))
 ///     }
 /// }
 ///
@@ -224,7 +206,7 @@ pub trait BuildRowFlow {
     ///
     /// # Errors
     /// [`SpecError::Field`] for values that no flow can be built with.
-    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError>;
+    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError>;
 
     /// What the flow on R^dim will cost at the least, for any fields: it is asked before the flow is built, and before the fields are checked.
     fn cost(&self, dim: usize) -> Cost {
@@ -246,12 +228,12 @@ pub trait RowFlowSpec: erased_serde::Serialize + std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// As [`BuildRowFlow::build`].
-    fn row_flow_f32(&self, dim: usize, scope: &BuildScope<DefaultDevice>) -> Result<Box<dyn RowFlow<f32, DefaultDevice>>, SpecError>;
+    fn row_flow_f32(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<f32>>, SpecError>;
     /// Builds it in f64.
     ///
     /// # Errors
     /// As [`BuildRowFlow::build`].
-    fn row_flow_f64(&self, dim: usize, scope: &BuildScope<DefaultDevice>) -> Result<Box<dyn RowFlow<f64, DefaultDevice>>, SpecError>;
+    fn row_flow_f64(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<f64>>, SpecError>;
     /// A copy.
     fn boxed_clone(&self) -> Box<dyn RowFlowSpec>;
 }
@@ -273,15 +255,15 @@ macro_rules! register_row_flow {
             fn row_flow_f32(
                 &self,
                 dim: usize,
-                scope: &$crate::spec::BuildScope<$crate::DefaultDevice>,
-            ) -> $crate::Result<Box<dyn $crate::RowFlow<f32, $crate::DefaultDevice>>, $crate::spec::SpecError> {
+                scope: &$crate::spec::BuildScope,
+            ) -> $crate::Result<Box<dyn $crate::RowFlow<f32>>, $crate::spec::SpecError> {
                 $crate::spec::BuildRowFlow::build(self, dim, scope)
             }
             fn row_flow_f64(
                 &self,
                 dim: usize,
-                scope: &$crate::spec::BuildScope<$crate::DefaultDevice>,
-            ) -> $crate::Result<Box<dyn $crate::RowFlow<f64, $crate::DefaultDevice>>, $crate::spec::SpecError> {
+                scope: &$crate::spec::BuildScope,
+            ) -> $crate::Result<Box<dyn $crate::RowFlow<f64>>, $crate::spec::SpecError> {
                 $crate::spec::BuildRowFlow::build(self, dim, scope)
             }
             fn boxed_clone(&self) -> Box<dyn $crate::spec::RowFlowSpec> {
@@ -297,7 +279,7 @@ pub trait BuildModel {
     ///
     /// # Errors
     /// [`SpecError`] for data or fields that no model can be built for.
-    fn build<E: SpecScalar>(&self, event: EventShape, scope: &BuildScope<E::Device>) -> Result<Model<E>, SpecError>;
+    fn build<E: SpecScalar>(&self, event: EventShape, scope: &BuildScope) -> Result<Model<E>, SpecError>;
 
     /// What the model will cost at the least, for any fields; as [`BuildRowFlow::cost`].
     fn cost(&self, event: EventShape) -> Cost {
@@ -333,20 +315,20 @@ pub trait ModelSpec: erased_serde::Serialize + std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// As [`BuildModel::build`].
-    fn model_f32(&self, event: EventShape, scope: &BuildScope<DefaultDevice>) -> Result<Model<f32>, SpecError>;
+    fn model_f32(&self, event: EventShape, scope: &BuildScope) -> Result<Model<f32>, SpecError>;
     /// Builds it in f64.
     ///
     /// # Errors
     /// As [`BuildModel::build`].
-    fn model_f64(&self, event: EventShape, scope: &BuildScope<DefaultDevice>) -> Result<Model<f64>, SpecError>;
+    fn model_f64(&self, event: EventShape, scope: &BuildScope) -> Result<Model<f64>, SpecError>;
     /// A copy.
     fn boxed_clone(&self) -> Box<dyn ModelSpec>;
 }
 
 impl Spec<dyn ModelSpec> {
-    /// Builds the model for events of this shape in `f32` or `f64`, on the number type's own device, with initial parameters drawn from `seed`.
+    /// Builds the model for events of this shape in `f32` or `f64`, with initial parameters drawn from `seed`.
     ///
-    /// [`SpecScalar::model`] does the same in a scope of one's own, for another device.
+    /// [`SpecScalar::model`] does the same in a scope of one's own.
     ///
     /// # Errors
     /// As [`BuildModel::build`].
@@ -362,7 +344,7 @@ impl Spec<dyn ModelSpec> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn build<E: SpecScalar>(&self, event: EventShape, seed: u64) -> Result<Model<E>, SpecError> {
-        E::model(self.0.as_ref(), event, &BuildScope::new(E::Device::default(), seed))
+        E::model(self.0.as_ref(), event, &BuildScope::new(seed))
     }
 }
 
@@ -389,14 +371,14 @@ macro_rules! register_model {
             fn model_f32(
                 &self,
                 event: $crate::spec::EventShape,
-                scope: &$crate::spec::BuildScope<$crate::DefaultDevice>,
+                scope: &$crate::spec::BuildScope,
             ) -> $crate::Result<$crate::spec::Model<f32>, $crate::spec::SpecError> {
                 $crate::spec::BuildModel::build(self, event, scope)
             }
             fn model_f64(
                 &self,
                 event: $crate::spec::EventShape,
-                scope: &$crate::spec::BuildScope<$crate::DefaultDevice>,
+                scope: &$crate::spec::BuildScope,
             ) -> $crate::Result<$crate::spec::Model<f64>, $crate::spec::SpecError> {
                 $crate::spec::BuildModel::build(self, event, scope)
             }
@@ -415,10 +397,9 @@ mod tests {
     #[test]
     fn numbers_are_counted_over_the_model() {
         let spec: FlowSpec = from_ron("LuLinear()").unwrap();
-        let root = BuildScope::new(DefaultDevice::default(), 1);
+        let root = BuildScope::new(1);
         let scope = root.of_model();
-        let build =
-            |scope: &BuildScope<DefaultDevice>| f32::row_flow(spec.0.as_ref(), 4, &scope.child("flow")).map(|flow| numbers_held(&flow));
+        let build = |scope: &BuildScope| f32::row_flow(spec.0.as_ref(), 4, &scope.child("flow")).map(|flow| numbers_held(&flow));
         let one = build(&scope).unwrap();
         assert_eq!(build(&scope).unwrap(), one);
         let count = scope.numbers.as_deref().unwrap();
@@ -431,7 +412,7 @@ mod tests {
         // None is lost where two are built at the same time.
         let (scope, both) = (root.of_model(), std::sync::Barrier::new(2));
         let wait_and_build = || {
-            let build = |parts: &BuildScope<DefaultDevice>| {
+            let build = |parts: &BuildScope| {
                 both.wait();
                 spec.0.row_flow_f32(4, parts)
             };

@@ -77,7 +77,7 @@ impl Cost {
     }
 }
 
-impl<D: Clone> BuildScope<D> {
+impl BuildScope {
     /// Checks that a model may cost so much.
     ///
     /// # Errors

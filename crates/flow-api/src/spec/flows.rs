@@ -11,8 +11,8 @@ pub struct ActNorm {}
 register_row_flow!(ActNorm);
 
 impl BuildRowFlow for ActNorm {
-    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError> {
-        Ok(Box::new(layers::ActNorm::new(dim, scope.device())))
+    fn build<E: SpecScalar>(&self, dim: usize, _: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError> {
+        Ok(Box::new(layers::ActNorm::new(dim)))
     }
 
     fn cost(&self, dim: usize) -> Cost {
@@ -42,9 +42,9 @@ pub struct LuLinear {
 register_row_flow!(LuLinear);
 
 impl BuildRowFlow for LuLinear {
-    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError> {
+    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError> {
         // A matrix of dim × dim.
-        let linear = layers::LuLinear::new(scope.child("LuLinear").size("dim", dim, 1)?, scope.device());
+        let linear = layers::LuLinear::new(scope.child("LuLinear").size("dim", dim, 1)?);
         Ok(Box::new(match self.permutation {
             Order::Identity => linear,
             Order::Reverse => linear.with_permutation((0..dim).rev().collect())?,
@@ -68,12 +68,11 @@ pub struct Permutation {
 register_row_flow!(Permutation);
 
 impl BuildRowFlow for Permutation {
-    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope<E::Device>) -> Result<Box<dyn RowFlow<E, E::Device>>, SpecError> {
-        let device = scope.device().clone();
+    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError> {
         Ok(Box::new(match self.order {
-            Order::Identity => layers::Permutation::new((0..dim).collect(), device)?,
-            Order::Reverse => layers::Permutation::reverse(dim, device),
-            Order::Random => layers::Permutation::random(dim, scope.seed(), device),
+            Order::Identity => layers::Permutation::new((0..dim).collect())?,
+            Order::Reverse => layers::Permutation::reverse(dim),
+            Order::Random => layers::Permutation::random(dim, scope.seed()),
         }))
     }
 
@@ -86,12 +85,7 @@ impl BuildRowFlow for Permutation {
 ///
 /// # Errors
 /// As [`BuildRowFlow::build`].
-pub fn build_flows<E: SpecScalar>(
-    flows: &[FlowSpec],
-    dim: usize,
-    round: usize,
-    scope: &BuildScope<E::Device>,
-) -> Result<RowChain<E, E::Device>, SpecError> {
+pub fn build_flows<E: SpecScalar>(flows: &[FlowSpec], dim: usize, round: usize, scope: &BuildScope) -> Result<RowChain<E>, SpecError> {
     let flows = flows
         .iter()
         .enumerate()
@@ -126,10 +120,10 @@ impl BaseSpec {
     }
 
     /// Builds the density on R^dim.
-    pub fn build<E: SpecScalar>(self, dim: usize, device: &E::Device) -> Box<dyn BaseDensity<E>> {
+    pub fn build<E: SpecScalar>(self, dim: usize) -> Box<dyn BaseDensity<E>> {
         match self {
             Self::StandardNormal => Box::new(StandardNormal::new(dim)),
-            Self::DiagonalNormal => Box::new(DiagonalNormal::new(dim, device)),
+            Self::DiagonalNormal => Box::new(DiagonalNormal::new(dim)),
         }
     }
 }

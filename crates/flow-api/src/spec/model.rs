@@ -2,8 +2,7 @@
 
 use super::build::SpecScalar;
 use super::preprocessing::Preprocessing;
-use crate::{BaseDensity, Bijector, BoxBijector, Context, Flow, LayerInfo, LogProb, Module, Result, Visitor, VisitorMut};
-use dfdx::prelude::{Tensor, TensorFromVec};
+use crate::{BaseDensity, Bijector, BoxBijector, Context, Flow, LayerInfo, LogProb, Module, Result, Tensor, Visitor, VisitorMut};
 
 /// Shape of one event: what a density is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -46,7 +45,7 @@ impl std::fmt::Display for EventShape {
 }
 
 /// A bijector of flattened events, (batch, d) to (batch, d).
-pub type EventBijector<E> = BoxBijector<(usize, usize), (usize, usize), E, <E as SpecScalar>::Device>;
+pub type EventBijector<E> = BoxBijector<(usize, usize), (usize, usize), E>;
 
 /// A flow on flattened events: what specs build and what training, scoring and sampling work on.
 pub type EventFlow<E> = Flow<EventBijector<E>, Box<dyn BaseDensity<E>>>;
@@ -58,11 +57,10 @@ pub type EventFlow<E> = Flow<EventBijector<E>, Box<dyn BaseDensity<E>>>;
 /// ```
 /// use flow_api::layers::{ActNorm, LuLinear};
 /// use flow_api::spec::{EventShape, Model};
-/// use flow_api::{Context, DefaultDevice, RowChain, Rows, StandardNormal};
-/// let device = DefaultDevice::default();
-/// let chain = RowChain::new(2, vec![Box::new(ActNorm::new(2, &device)), Box::new(LuLinear::new(2, &device))])?;
+/// use flow_api::{Context, RowChain, Rows, StandardNormal};
+/// let chain = RowChain::new(2, vec![Box::new(ActNorm::new(2)), Box::new(LuLinear::new(2))])?;
 /// let base = Box::new(StandardNormal::new(2));
-/// let mut model = Model::<f64>::new(Box::new(Rows(chain)), base, EventShape::Vector(2), device)?;
+/// let mut model = Model::<f64>::new(Box::new(Rows(chain)), base, EventShape::Vector(2))?;
 /// assert_eq!(model.describe()?[0].path, "bijector.0");
 ///
 /// // Three points of the plane. `ActNorm` takes its scale and shift from them.
@@ -81,7 +79,6 @@ pub struct Model<E: SpecScalar> {
     flow: EventFlow<E>,
     event: EventShape,
     preprocessing: Preprocessing,
-    device: E::Device,
 }
 
 impl<E: SpecScalar> Model<E> {
@@ -93,7 +90,7 @@ impl<E: SpecScalar> Model<E> {
     ///
     /// # Errors
     /// [`FlowError::Shape`](crate::FlowError::Shape) if the bijector does not take flattened events of this shape, the base density has another size, or an event holds no number.
-    pub fn new(bijector: EventBijector<E>, base: Box<dyn BaseDensity<E>>, event: EventShape, device: E::Device) -> Result<Self> {
+    pub fn new(bijector: EventBijector<E>, base: Box<dyn BaseDensity<E>>, event: EventShape) -> Result<Self> {
         let latent = bijector.output_shape(&(1, event.len()))?;
         if event.is_empty() {
             return Err(crate::shape_error("model", "build", "at least one number", event));
@@ -101,7 +98,7 @@ impl<E: SpecScalar> Model<E> {
         if latent.1 != base.dim() {
             return Err(crate::shape_error("base", "build", ("batch", latent.1), ("batch", base.dim())));
         }
-        Ok(Self { flow: Flow::new(bijector, base), event, preprocessing: Preprocessing::default(), device })
+        Ok(Self { flow: Flow::new(bijector, base), event, preprocessing: Preprocessing::default() })
     }
 
     /// The same with other preprocessing of data, for a model composed in Rust; a spec's models have the spec's own ([`BuildModel::preprocessing`](super::BuildModel::preprocessing)). Its ranges are checked where data meet
@@ -109,10 +106,10 @@ impl<E: SpecScalar> Model<E> {
     ///
     /// ```
     /// use flow_api::spec::{EventShape, Model, Preprocessing};
-    /// use flow_api::{DefaultDevice, Rows, StandardNormal, layers::LuLinear};
-    /// let (event, device) = (EventShape::Image { channels: 3, height: 2, width: 2 }, DefaultDevice::default());
-    /// let flow = Rows(LuLinear::<f32, _>::new(event.len(), &device));
-    /// let model = Model::<f32>::new(Box::new(flow), Box::new(StandardNormal::new(event.len())), event, device)?;
+    /// use flow_api::{Rows, StandardNormal, layers::LuLinear};
+    /// let (event) = (EventShape::Image { channels: 3, height: 2, width: 2 });
+    /// let flow = Rows(LuLinear::<f32>::new(event.len()));
+    /// let model = Model::<f32>::new(Box::new(flow), Box::new(StandardNormal::new(event.len())), event)?;
     /// let model = model.with_preprocessing(Preprocessing { bits: Some(5), flip: true, ..Preprocessing::default() });
     /// assert_eq!(model.preprocessing().bits, Some(5));
     /// # Ok::<(), flow_api::FlowError>(())
@@ -148,29 +145,24 @@ impl<E: SpecScalar> Model<E> {
         self.preprocessing
     }
 
-    /// The device that it runs on.
-    pub fn device(&self) -> &E::Device {
-        &self.device
-    }
-
     /// A batch of flattened events on the model's device.
     ///
     /// # Errors
     /// [`FlowError::Shape`](crate::FlowError::Shape) if the values are not whole events.
-    pub fn batch(&self, values: Vec<E>) -> Result<Tensor<(usize, usize), E, E::Device>> {
+    pub fn batch(&self, values: Vec<E>) -> Result<Tensor<(usize, usize), E>> {
         let dim = self.event.len();
         if dim == 0 || !values.len().is_multiple_of(dim) {
             return Err(crate::shape_error("model", "batch", ("batch", dim), values.len()));
         }
         let shape = (values.len() / dim, dim);
-        Ok(self.device.tensor_from_vec(values, shape))
+        Ok(E::tensor(values, shape))
     }
 
     /// log p of a batch of flattened events.
     ///
     /// # Errors
     /// As [`Flow::log_prob`].
-    pub fn log_prob(&self, values: Vec<E>, cx: &Context<E, E::Device>) -> Result<LogProb<E>> {
+    pub fn log_prob(&self, values: Vec<E>, cx: &Context<E>) -> Result<LogProb<E>> {
         self.flow.log_prob(self.batch(values)?, cx)
     }
 
@@ -179,7 +171,7 @@ impl<E: SpecScalar> Model<E> {
     ///
     /// # Errors
     /// As [`Bijector::forward`](crate::Bijector::forward), and [`FlowError::Unsupported`](crate::FlowError::Unsupported) for a path of no layer.
-    pub fn activations(&self, values: Vec<E>, layer: &str, cx: &Context<E, E::Device>) -> Result<Vec<E>> {
+    pub fn activations(&self, values: Vec<E>, layer: &str, cx: &Context<E>) -> Result<Vec<E>> {
         let found = self.flow.bijector().forward_until(self.batch(values)?, layer, &cx.child("bijector"))?;
         found.ok_or_else(|| crate::FlowError::Unsupported {
             layer: layer.to_owned(),
@@ -194,8 +186,8 @@ impl<E: SpecScalar> Model<E> {
     ///
     /// # Errors
     /// As [`Flow::sample`].
-    pub fn sample(&self, count: usize, temperature: E, cx: &Context<E, E::Device>) -> Result<Vec<E>> {
-        let x = self.flow.sample((count, self.event.len()), temperature, &self.device, cx)?;
+    pub fn sample(&self, count: usize, temperature: E, cx: &Context<E>) -> Result<Vec<E>> {
+        let x = self.flow.sample((count, self.event.len()), temperature, cx)?;
         Ok(crate::to_host(&x))
     }
 
@@ -225,7 +217,7 @@ impl<E: SpecScalar> Module<E> for Model<E> {
 impl<E: SpecScalar> std::fmt::Debug for Model<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Model")
-            .field("bijector", &self.flow.bijector().kind())
+            .field("bijector", &self.flow.bijector().facts().kind)
             .field("base", &self.flow.base().kind())
             .field("event", &self.event)
             .finish_non_exhaustive()

@@ -37,7 +37,7 @@ fn one() -> usize {
 }
 
 impl BuildModel for VectorFlow {
-    fn build<E: SpecScalar>(&self, event: EventShape, scope: &BuildScope<E::Device>) -> Result<Model<E>, SpecError> {
+    fn build<E: SpecScalar>(&self, event: EventShape, scope: &BuildScope) -> Result<Model<E>, SpecError> {
         let EventShape::Vector(dim) = event else {
             return Err(SpecError::Event { path: "VectorFlow".to_owned(), expected: "vectors", got: event.to_string() });
         };
@@ -46,7 +46,7 @@ impl BuildModel for VectorFlow {
         scope.size("flows", self.flows.len(), 1)?;
         let repeated: Vec<FlowSpec> = std::iter::repeat_n(&self.flows, self.repeat).flatten().cloned().collect();
         let chain = build_flows::<E>(&repeated, dim, 0, &scope)?;
-        Ok(Model::new(Box::new(Rows(chain)), self.base.build::<E>(dim, scope.device()), event, scope.device().clone())?)
+        Ok(Model::new(Box::new(Rows(chain)), self.base.build::<E>(dim), event)?)
     }
 
     fn preprocessing(&self) -> Preprocessing {

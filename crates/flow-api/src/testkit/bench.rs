@@ -1,8 +1,7 @@
 //! One instance under test with everything that the checks need.
 
 use super::{Failure, Flat, Item, Subject};
-use crate::{Context, EntryMut, FlowError, Kernels, Module, Scalar, to_host, update};
-use dfdx::prelude::{Cpu, Device, Tensor, TensorFromVec};
+use crate::{Context, EntryMut, FlowError, InverseKind, Kernels, Module, Scalar, Tensor, to_host, update};
 use flow_kernels::noise::Stream;
 use std::sync::Mutex;
 
@@ -15,7 +14,6 @@ const SEED: u64 = 11;
 /// One instance under test.
 pub(super) struct Bench<'s, B> {
     pub(super) subject: &'s Subject,
-    pub(super) device: Cpu,
     pub(super) bijector: B,
     /// A second instance, whose parameters may be moved.
     pub(super) movable: Mutex<B>,
@@ -66,23 +64,32 @@ impl<B: Flat> Bench<'_, B> {
         self.inputs(rows, seed, self.subject.spread)
     }
 
-    pub(super) fn tensor(&self, values: &[f64]) -> Tensor<(usize, usize), f64, Cpu> {
+    pub(super) fn tensor(&self, values: &[f64]) -> Tensor<(usize, usize), f64> {
         let dim = self.subject.dim;
-        self.device.tensor_from_vec(values.to_vec(), (values.len() / dim.max(1), dim))
+        f64::tensor(values.to_vec(), (values.len() / dim.max(1), dim))
     }
 
     /// An evaluation context for the first `rows` samples, with their conditions where one is needed.
-    pub(super) fn context(&self, rows: usize) -> Context<f64, Cpu> {
+    pub(super) fn context(&self, rows: usize) -> Context<f64> {
         self.context_of(0..rows)
     }
 
     /// An evaluation context for these samples.
-    pub(super) fn context_of(&self, samples: impl ExactSizeIterator<Item = usize>) -> Context<f64, Cpu> {
+    pub(super) fn context_of(&self, samples: impl ExactSizeIterator<Item = usize>) -> Context<f64> {
         context_of(self.subject, samples)
     }
 
+    /// The maps that it has: both, or only the one forward.
+    pub(super) fn directions(&self) -> &'static [Direction] {
+        if self.has_inverse() { &Direction::BOTH } else { &[Direction::Forward] }
+    }
+
+    pub(super) fn has_inverse(&self) -> bool {
+        self.bijector.facts().inverse != InverseKind::Missing
+    }
+
     /// A map and its log-dets at these samples, on the host.
-    pub(super) fn map(&self, direction: Direction, item: Item, values: &[f64], cx: &Context<f64, Cpu>) -> Result<Values, Failure> {
+    pub(super) fn map(&self, direction: Direction, item: Item, values: &[f64], cx: &Context<f64>) -> Result<Values, Failure> {
         let mapped = match direction {
             Direction::Forward => self.bijector.forward(self.tensor(values), cx),
             Direction::Inverse => self.bijector.inverse(self.tensor(values), cx),
@@ -92,12 +99,12 @@ impl<B: Flat> Bench<'_, B> {
     }
 
     /// f(x) and its log-dets, on the host.
-    pub(super) fn forward(&self, item: Item, x: &[f64], cx: &Context<f64, Cpu>) -> Result<Values, Failure> {
+    pub(super) fn forward(&self, item: Item, x: &[f64], cx: &Context<f64>) -> Result<Values, Failure> {
         self.map(Direction::Forward, item, x, cx)
     }
 
     /// f⁻¹(y) and its log-dets, on the host.
-    pub(super) fn inverse(&self, item: Item, y: &[f64], cx: &Context<f64, Cpu>) -> Result<Values, Failure> {
+    pub(super) fn inverse(&self, item: Item, y: &[f64], cx: &Context<f64>) -> Result<Values, Failure> {
         self.map(Direction::Inverse, item, y, cx)
     }
 }
@@ -144,20 +151,17 @@ pub(super) fn normal(len: usize, seed: u64) -> Vec<f64> {
 }
 
 /// An evaluation context for these samples in any precision: the condition of a sample is a function of its number alone.
-pub(super) fn context_of<E: Scalar>(subject: &Subject, samples: impl ExactSizeIterator<Item = usize>) -> Context<E, Cpu>
-where
-    Cpu: Device<E>,
-{
+pub(super) fn context_of<E: Scalar>(subject: &Subject, samples: impl ExactSizeIterator<Item = usize>) -> Context<E> {
     let cx = Context::new(SEED);
     let Some(width) = subject.condition else { return cx };
     let shape = (samples.len(), width);
     let values = samples.flat_map(|sample| normal(width, 7000 + sample as u64)).map(E::of).collect();
-    cx.with_condition(Cpu::default().tensor_from_vec(values, shape))
+    cx.with_condition(E::tensor(values, shape))
 }
 
 /// The contexts of both kernels.
-pub(super) fn both_kernels(cx: &Context<f64, Cpu>) -> [Context<f64, Cpu>; 2] {
-    [cx.clone().with_kernels(Kernels::Fused), cx.clone().with_kernels(Kernels::Plain)]
+pub(super) fn both_kernels(cx: &Context<f64>) -> [Context<f64>; 2] {
+    [cx.clone().with_kernels(Kernels::Fused), cx.clone().with_kernels(Kernels::Taped)]
 }
 
 /// An instance with its data-dependent initialisation done and noise on its parameters.
@@ -165,13 +169,12 @@ pub(super) fn prepare<'s, B: Flat>(
     subject: &'s Subject,
     seed: u64,
     shake: f64,
-    make: &impl Fn(u64, &Cpu) -> Result<B, FlowError>,
+    make: &impl Fn(u64) -> Result<B, FlowError>,
 ) -> Result<Bench<'s, B>, Failure> {
     let fail = |item, error: FlowError| subject.fails(item, error.to_string());
-    let device = Cpu::seed_from_u64(seed);
-    let bijector = make(seed, &device).map_err(|e| fail("build", e))?;
-    let movable = make(seed, &device).map_err(|e| fail("build", e))?;
-    let mut bench = Bench { subject, device, bijector, movable: Mutex::new(movable) };
+    let bijector = make(seed).map_err(|e| fail("build", e))?;
+    let movable = make(seed).map_err(|e| fail("build", e))?;
+    let mut bench = Bench { subject, bijector, movable: Mutex::new(movable) };
     let (x, cx) = (bench.typical(64, seed + 1), bench.context(64));
     let x = bench.tensor(&x);
     bench.bijector.initialise(x, &cx).map_err(|e| fail("initialise", e))?;

@@ -1,10 +1,10 @@
 //! Bijections of tensors of any shape, on flattened samples.
 
 use crate::{
-    Bijector, Context, Cotangent, FlowDevice, Gradients, InverseKind, Kept, LogDetKind, Mapped, Module, Point, Pulled, Result, Scalar,
-    Visitor, VisitorMut, shape_error, to_host,
+    Bijector, Context, Cotangent, Facts, Gradients, Kept, Mapped, Module, Point, Pulled, Result, Scalar, Tensor, Visitor, VisitorMut,
+    shape_error, to_host,
 };
-use dfdx::prelude::{HasShape, Shape, Tensor};
+use dfdx::prelude::{HasShape, Shape};
 
 /// A bijection of tensors of shape `X` as one of samples flattened to (batch, d), so that the suite takes it.
 ///
@@ -16,9 +16,9 @@ use dfdx::prelude::{HasShape, Shape, Tensor};
 ///
 /// // Three features, known when compiled; of the shape, the batch axis may have any size.
 /// type Three = (usize, Const<3>);
-/// check(&Subject::new("typed", 3), |seed, device| {
-///     let linear = || Rows(LuLinear::new(3, device).with_random_permutation(seed));
-///     let both = Then::new::<Three, f64, Cpu>(Pinned::<Three, _>::new(linear()), linear(), &(1, Const))?;
+/// check(&Subject::new("typed", 3), |seed| {
+///     let linear = || Rows(LuLinear::new(3).with_random_permutation(seed));
+///     let both = Then::new::<Three, f64>(Pinned::<Three, _>::new(linear()), linear(), &(1, Const))?;
 ///     Ok(Flattened::new(both, (1, Const::<3>)))
 /// })?;
 /// # Ok::<(), flow_api::testkit::Failure>(())
@@ -36,9 +36,9 @@ impl<X: Shape, B> Flattened<X, B> {
     }
 
     /// The input shape of a batch of flattened samples.
-    fn input<E: Scalar, D: FlowDevice<E>>(&self, flat: &(usize, usize), cx: &str) -> Result<X>
+    fn input<E: Scalar>(&self, flat: &(usize, usize), cx: &str) -> Result<X>
     where
-        B: Bijector<X, E, D>,
+        B: Bijector<X, E>,
     {
         let mut concrete = self.example.concrete();
         let wrong = || shape_error(cx, "flatten", self.example, flat);
@@ -50,9 +50,9 @@ impl<X: Shape, B> Flattened<X, B> {
     }
 
     /// The output shape of a batch of flattened samples.
-    fn output<E: Scalar, D: FlowDevice<E>>(&self, flat: &(usize, usize), cx: &str) -> Result<B::Out>
+    fn output<E: Scalar>(&self, flat: &(usize, usize), cx: &str) -> Result<B::Out>
     where
-        B: Bijector<X, E, D>,
+        B: Bijector<X, E>,
     {
         let out = self.inner.output_shape(&self.input(flat, cx)?)?;
         if out.num_elements() == flat.0 * flat.1 { Ok(out) } else { Err(shape_error(cx, "flatten", flat, out)) }
@@ -72,73 +72,62 @@ impl<X: Shape, E: Scalar, B: Module<E>> Module<E> for Flattened<X, B> {
 }
 
 /// The same numbers in another shape.
-fn reshaped<S: Shape, T: Shape, E: Scalar, D: FlowDevice<E>>(x: &Tensor<S, E, D>, shape: T) -> Tensor<T, E, D> {
-    x.device().tensor_from_vec(to_host(x), shape)
+fn reshaped<S: Shape, T: Shape, E: Scalar>(x: &Tensor<S, E>, shape: T) -> Tensor<T, E> {
+    E::tensor(to_host(x), shape)
 }
 
-impl<X: Shape, E: Scalar, D: FlowDevice<E>, B: Bijector<X, E, D>> Bijector<(usize, usize), E, D> for Flattened<X, B> {
+impl<X: Shape, E: Scalar, B: Bijector<X, E>> Bijector<(usize, usize), E> for Flattened<X, B> {
     type Out = (usize, usize);
 
-    fn kind(&self) -> &'static str {
-        self.inner.kind()
+    fn facts(&self) -> Facts {
+        self.inner.facts()
     }
 
     fn output_shape(&self, input: &(usize, usize)) -> Result<(usize, usize)> {
-        self.output::<E, D>(input, self.inner.kind()).map(|_| *input)
+        self.output::<E>(input, self.inner.facts().kind).map(|_| *input)
     }
 
-    fn forward(&self, x: Tensor<(usize, usize), E, D>, cx: &Context<E, D>) -> Result<Mapped<(usize, usize), E, D>> {
+    fn forward(&self, x: Tensor<(usize, usize), E>, cx: &Context<E>) -> Result<Mapped<(usize, usize), E>> {
         let flat = *x.shape();
-        let mapped = self.inner.forward(reshaped(&x, self.input::<E, D>(&flat, cx.layer(self.inner.kind()))?), cx)?;
+        let mapped = self.inner.forward(reshaped(&x, self.input::<E>(&flat, cx.layer(self.inner.facts().kind))?), cx)?;
         Ok(Mapped { value: reshaped(&mapped.value, flat), log_det: mapped.log_det, report: mapped.report })
     }
 
-    fn inverse(&self, y: Tensor<(usize, usize), E, D>, cx: &Context<E, D>) -> Result<Mapped<(usize, usize), E, D>> {
+    fn inverse(&self, y: Tensor<(usize, usize), E>, cx: &Context<E>) -> Result<Mapped<(usize, usize), E>> {
         let flat = *y.shape();
-        let mapped = self.inner.inverse(reshaped(&y, self.output::<E, D>(&flat, cx.layer(self.inner.kind()))?), cx)?;
+        let mapped = self.inner.inverse(reshaped(&y, self.output::<E>(&flat, cx.layer(self.inner.facts().kind))?), cx)?;
         Ok(Mapped { value: reshaped(&mapped.value, flat), log_det: mapped.log_det, report: mapped.report })
     }
 
-    fn forward_keeping(&self, x: Tensor<(usize, usize), E, D>, cx: &Context<E, D>) -> Result<(Mapped<(usize, usize), E, D>, Kept)> {
+    fn forward_keeping(&self, x: Tensor<(usize, usize), E>, cx: &Context<E>) -> Result<(Mapped<(usize, usize), E>, Kept)> {
         let flat = *x.shape();
-        let (mapped, kept) = self.inner.forward_keeping(reshaped(&x, self.input::<E, D>(&flat, cx.layer(self.inner.kind()))?), cx)?;
+        let (mapped, kept) = self.inner.forward_keeping(reshaped(&x, self.input::<E>(&flat, cx.layer(self.inner.facts().kind))?), cx)?;
         Ok((Mapped { value: reshaped(&mapped.value, flat), log_det: mapped.log_det, report: mapped.report }, kept))
     }
 
     fn pullback(
         &self,
-        at: Point<(usize, usize), (usize, usize), E, D>,
-        cotangent: Cotangent<(usize, usize), E, D>,
+        at: Point<(usize, usize), (usize, usize), E>,
+        cotangent: Cotangent<(usize, usize), E>,
         gradients: &mut Gradients<E>,
-        cx: &Context<E, D>,
-    ) -> Result<Pulled<(usize, usize), E, D>> {
+        cx: &Context<E>,
+    ) -> Result<Pulled<(usize, usize), E>> {
         let flat = *cotangent.value.shape();
-        let layer = cx.layer(self.inner.kind());
+        let layer = cx.layer(self.inner.facts().kind);
         let at = match at {
             Point::Kept(kept) => Point::Kept(kept),
-            Point::Input(x) => Point::Input(reshaped(&x, self.input::<E, D>(x.shape(), layer)?)),
-            Point::Output(y) => Point::Output(reshaped(&y, self.output::<E, D>(y.shape(), layer)?)),
+            Point::Input(x) => Point::Input(reshaped(&x, self.input::<E>(x.shape(), layer)?)),
+            Point::Output(y) => Point::Output(reshaped(&y, self.output::<E>(y.shape(), layer)?)),
         };
-        let cotangent = Cotangent { value: reshaped(&cotangent.value, self.output::<E, D>(&flat, layer)?), log_det: cotangent.log_det };
+        let cotangent = Cotangent { value: reshaped(&cotangent.value, self.output::<E>(&flat, layer)?), log_det: cotangent.log_det };
         let pulled = self.inner.pullback(at, cotangent, gradients, cx)?;
-        Ok(Pulled { input: pulled.input.map(|x| reshaped(&x, flat)), cotangent: reshaped(&pulled.cotangent, flat) })
+        let input = pulled.input.map(|x| reshaped(&x, flat));
+        Ok(Pulled::new(input, reshaped(&pulled.cotangent, flat)).with_condition(pulled.condition))
     }
 
-    fn initialise(&mut self, x: Tensor<(usize, usize), E, D>, cx: &Context<E, D>) -> Result<Tensor<(usize, usize), E, D>> {
+    fn initialise(&mut self, x: Tensor<(usize, usize), E>, cx: &Context<E>) -> Result<Tensor<(usize, usize), E>> {
         let flat = *x.shape();
-        let input = self.input::<E, D>(&flat, cx.layer(self.inner.kind()))?;
+        let input = self.input::<E>(&flat, cx.layer(self.inner.facts().kind))?;
         Ok(reshaped(&self.inner.initialise(reshaped(&x, input), cx)?, flat))
-    }
-
-    fn log_det_kind(&self) -> LogDetKind {
-        self.inner.log_det_kind()
-    }
-
-    fn inverse_kind(&self) -> InverseKind {
-        self.inner.inverse_kind()
-    }
-
-    fn condition_width(&self) -> Option<usize> {
-        self.inner.condition_width()
     }
 }

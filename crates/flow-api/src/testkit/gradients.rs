@@ -4,10 +4,9 @@ use super::bench::{BATCH, Bench, both_kernels, normal, size};
 use super::maps::agrees_with_differences;
 use super::{Checked, Failure, Flat, Item};
 use crate::{
-    BLOCK_LANES, Bijector, Context, Cotangent, Entry, FlowError, Gradients, InverseOf, LogDetKind, Memory, Point, Saved, State, Then, load,
-    save, to_host, visit,
+    BLOCK_LANES, Bijector, Context, Cotangent, Entry, FlowError, Gradients, InverseOf, LogDetKind, Memory, Point, Saved, Scalar as _,
+    State, Tensor, Then, load, save, to_host, visit,
 };
-use dfdx::prelude::{Cpu, Tensor, TensorFromVec};
 
 /// Coordinates of each parameter and of x that are compared with differences.
 const PROBED: usize = 6;
@@ -46,23 +45,30 @@ impl Loss {
         y.iter().zip(&self.linear).zip(&self.curvature).map(|((y, w), c)| w + c * y).collect()
     }
 
-    fn cotangent<B: Flat>(&self, bench: &Bench<'_, B>, y: &[f64]) -> Cotangent<(usize, usize), f64, Cpu> {
-        Cotangent {
-            value: bench.tensor(&self.for_value(y)),
-            log_det: bench.device.tensor_from_vec(self.log_det.clone(), (self.log_det.len(),)),
-        }
+    fn cotangent<B: Flat>(&self, bench: &Bench<'_, B>, y: &[f64]) -> Cotangent<(usize, usize), f64> {
+        Cotangent { value: bench.tensor(&self.for_value(y)), log_det: f64::tensor(self.log_det.clone(), (self.log_det.len(),)) }
     }
 }
 
-/// ∂L/∂x and the parameters' gradients, from what `point` says.
+/// What a pullback gives.
+pub(super) struct Derivatives {
+    /// ∂L/∂x.
+    pub(super) input: Vec<f64>,
+    /// ∂L/∂condition; none of a bijection that is not conditional.
+    pub(super) condition: Vec<f64>,
+    /// Those of the parameters.
+    pub(super) gradients: Gradients<f64>,
+}
+
+/// All derivatives of a loss, from what `point` says.
 pub(super) fn pull<B: Flat>(
     bench: &Bench<'_, B>,
     item: Item,
     loss: &Loss,
     x: &[f64],
-    cx: &Context<f64, Cpu>,
+    cx: &Context<f64>,
     point: Memory,
-) -> Result<(Vec<f64>, Gradients<f64>), Failure> {
+) -> Result<Derivatives, Failure> {
     let mut gradients = Gradients::zeros(&bench.bijector);
     let (mapped, kept) = bench.run(item, bench.bijector.forward_keeping(bench.tensor(x), cx))?;
     let cotangent = loss.cotangent(bench, &to_host(&mapped.value));
@@ -80,7 +86,8 @@ pub(super) fn pull<B: Flat>(
         None if point == Memory::Store => {}
         None => return Err(bench.failure(item, "a pullback from the input or the output gives no input back")),
     }
-    Ok((to_host(&pulled.cotangent), gradients))
+    let condition = pulled.condition.as_ref().map(to_host).unwrap_or_default();
+    Ok(Derivatives { input: to_host(&pulled.cotangent), condition, gradients })
 }
 
 /// Every parameter receives a gradient, and gradients are those of differences, the log-det's share included.
@@ -88,22 +95,23 @@ pub(super) fn differences<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked 
     let x = bench.typical(BATCH, 52);
     let cx = bench.context(BATCH);
     let mut loss = Loss::new(x.len(), BATCH);
-    let estimated = bench.bijector.log_det_kind() == LogDetKind::Estimate;
+    let estimated = bench.bijector.facts().log_det == LogDetKind::Estimate;
     if estimated {
         // An unbiased estimate of the gradient need not be the gradient of the estimate.
         loss.log_det.fill(0.0);
     }
-    let (dx, gradients) = pull(bench, item, &loss, &x, &cx, Memory::Store)?;
+    let Derivatives { input: dx, condition, gradients } = pull(bench, item, &loss, &x, &cx, Memory::Store)?;
     if let Some(path) = gradients.untouched().next() {
         return Err(bench.failure(item, format!("parameter `{path}` receives no gradient")));
     }
     if let Some((path, _)) = gradients.iter().find(|(_, g)| g.iter().any(|g| !g.is_finite())) {
         return Err(bench.failure(item, format!("the gradient of `{path}` is not finite")));
     }
-    let value = |bijector: &B, x: &[f64]| -> Result<f64, Failure> {
-        let mapped = bench.run(item, bijector.forward(bench.tensor(x), &cx))?;
+    let value_in = |bijector: &B, x: &[f64], cx: &Context<f64>| -> Result<f64, Failure> {
+        let mapped = bench.run(item, bijector.forward(bench.tensor(x), cx))?;
         Ok(loss.value(&to_host(&mapped.value), &to_host(&mapped.log_det.value)))
     };
+    let value = |bijector: &B, x: &[f64]| value_in(bijector, x, &cx);
     // What differences of this loss can resolve; a solver's own error is divided by the step.
     let resolved = if bench.subject.inverse_tolerance.is_some() { 2e-5 } else { 1e-7 };
     let tolerance = resolved * value(&bench.bijector, &x)?.abs().max(1.0);
@@ -117,6 +125,20 @@ pub(super) fn differences<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked 
             value(&bench.bijector, &moved)
         };
         judge(format!("∂L/∂x[{at}]"), dx[at], &|step| Ok((shifted(step)? - shifted(-step)?) / (2.0 * step)))?;
+    }
+
+    let width = bench.subject.condition.unwrap_or(0);
+    if condition.len() != BATCH * width {
+        return Err(bench.failure(item, format!("∂L/∂condition has {} values where {} are expected", condition.len(), BATCH * width)));
+    }
+    let given = cx.condition().map(to_host).unwrap_or_default();
+    for at in spread_over(condition.len()) {
+        let shifted = |by: f64| {
+            let mut moved = given.clone();
+            moved[at] += by;
+            value_in(&bench.bijector, &x, &cx.clone().with_condition(f64::tensor(moved, (BATCH, width))))
+        };
+        judge(format!("∂L/∂condition[{at}]"), condition[at], &|step| Ok((shifted(step)? - shifted(-step)?) / (2.0 * step)))?;
     }
 
     let state = save(&bench.bijector);
@@ -165,18 +187,23 @@ pub(super) fn memory_settings<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Chec
     let x = bench.typical(BATCH, 53);
     let cx = bench.context(BATCH);
     let loss = Loss::new(x.len(), BATCH);
-    let (dx, reference) = pull(bench, item, &loss, &x, &cx, Memory::Store)?;
+    let Derivatives { input: dx, condition: dc, gradients: reference } = pull(bench, item, &loss, &x, &cx, Memory::Store)?;
     let scale = size(reference.values().iter().chain(&dx));
     for kernels in both_kernels(&cx) {
         for memory in [Memory::Store, Memory::Recompute, Memory::Invert] {
             for (point, from) in [(Memory::Store, "what was kept"), (Memory::Recompute, "the input"), (Memory::Invert, "the output")] {
+                if point == Memory::Invert && !bench.has_inverse() {
+                    continue;
+                }
                 // What was inverted on the way carries the inverse's error, which derivatives enlarge.
                 let inverted = point == Memory::Invert || memory == Memory::Invert;
                 let tolerance =
                     if inverted { bench.subject.inverse_tolerance.map_or(1e-8, |t| (1e3 * t).max(1e-8)) } else { 1e-11 } * scale;
-                let (own, gradients) = pull(bench, item, &loss, &x, &kernels.clone().with_memory(memory), point)?;
+                let Derivatives { input: own, condition, gradients } =
+                    pull(bench, item, &loss, &x, &kernels.clone().with_memory(memory), point)?;
                 let what = format!("{memory:?}, from {from}");
                 bench.subject.close(item, &format!("∂L/∂x, {what}"), &own, &dx, tolerance, 0.0)?;
+                bench.subject.close(item, &format!("∂L/∂condition, {what}"), &condition, &dc, tolerance, 0.0)?;
                 bench.subject.close(
                     item,
                     &format!("parameters' gradients, {what}"),
@@ -193,7 +220,7 @@ pub(super) fn memory_settings<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Chec
 
 /// The gradients of a batch of several blocks are the sums of those of its two parts.
 pub(super) fn sums_over_rows<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
-    if bench.bijector.log_det_kind() == LogDetKind::Estimate {
+    if bench.bijector.facts().log_det == LogDetKind::Estimate {
         return Ok(Some("log-dets are estimates, whose noise depends on the row"));
     }
     let dim = bench.subject.dim;
@@ -201,12 +228,13 @@ pub(super) fn sums_over_rows<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Check
     let cut = rows / 3;
     let x = bench.typical(rows, 55);
     let loss = Loss::new(x.len(), rows);
-    let (dx, whole) = pull(bench, item, &loss, &x, &bench.context(rows), Memory::Store)?;
+    let Derivatives { input: dx, gradients: whole, .. } = pull(bench, item, &loss, &x, &bench.context(rows), Memory::Store)?;
     let part = |samples: std::ops::Range<usize>| {
         let (numbers, cx) = (samples.start * dim..samples.end * dim, bench.context_of(samples.clone()));
         pull(bench, item, &loss.share(samples, dim), &x[numbers], &cx, Memory::Store)
     };
-    let ((first_dx, first), (second_dx, second)) = (part(0..cut)?, part(cut..rows)?);
+    let Derivatives { input: first_dx, gradients: first, .. } = part(0..cut)?;
+    let Derivatives { input: second_dx, gradients: second, .. } = part(cut..rows)?;
     let tolerance = bench.subject.solved(1e-11) * size(whole.values());
     bench.subject.close(item, "∂L/∂x", &[first_dx, second_dx].concat(), &dx, bench.subject.solved(1e-11) * size(&dx), 0.0)?;
     let sums: Vec<f64> = first.values().iter().zip(second.values()).map(|(a, b)| a + b).collect();
@@ -217,9 +245,9 @@ pub(super) fn sums_over_rows<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Check
 /// ∂L/∂x and all parameters' gradients at an input.
 fn pull_at<B: Flat>(
     bijector: &B,
-    x: Tensor<(usize, usize), f64, Cpu>,
-    cotangent: Cotangent<(usize, usize), f64, Cpu>,
-    cx: &Context<f64, Cpu>,
+    x: Tensor<(usize, usize), f64>,
+    cotangent: Cotangent<(usize, usize), f64>,
+    cx: &Context<f64>,
 ) -> Result<(Vec<f64>, Vec<f64>), FlowError> {
     let mut gradients = Gradients::zeros(bijector);
     let pulled = bijector.pullback(Point::Input(x), cotangent, &mut gradients, cx)?;
@@ -230,7 +258,7 @@ fn pull_at<B: Flat>(
 /// the bijection.
 pub(super) fn composition<B: Flat>(first: Bench<'_, B>, second: Bench<'_, B>, item: Item) -> Checked {
     let subject = first.subject;
-    if first.bijector.log_det_kind() == LogDetKind::Estimate {
+    if first.bijector.facts().log_det == LogDetKind::Estimate {
         return Ok(Some("estimates draw other noise below another path"));
     }
     let cx = first.context(BATCH);

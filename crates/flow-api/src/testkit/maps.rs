@@ -2,12 +2,14 @@
 
 use super::bench::{BATCH, Bench, Direction, both_kernels, near, normal, size};
 use super::{Checked, Failure, Flat, Item};
-use crate::{BLOCK_LANES, Context, FlowError, Gradients, LogDetKind, Point};
-use dfdx::prelude::TensorFromVec;
+use crate::{BLOCK_LANES, Context, FlowError, Gradients, LogDetKind, Point, Scalar as _};
 use faer::Mat;
 
 /// Most numbers in a sample whose full Jacobian is formed.
 const JACOBIAN_LIMIT: usize = 128;
+
+/// Why a property of the inverse is not checked.
+const NO_INVERSE: &str = "it has no inverse";
 
 /// Shapes stay, and everything is finite.
 pub(super) fn shapes<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
@@ -16,12 +18,12 @@ pub(super) fn shapes<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
     if shape != (BATCH, dim) {
         return Err(bench.failure(item, format!("output_shape: expected {:?}, got {shape:?}", (BATCH, dim))));
     }
-    if bench.bijector.condition_width() != bench.subject.condition {
-        let (expected, got) = (bench.subject.condition, bench.bijector.condition_width());
+    if bench.bijector.facts().condition != bench.subject.condition {
+        let (expected, got) = (bench.subject.condition, bench.bijector.facts().condition);
         return Err(bench.failure(item, format!("condition_width: expected {expected:?}, got {got:?}")));
     }
     let x = bench.typical(BATCH, 3);
-    for name in Direction::BOTH {
+    for &name in bench.directions() {
         let (values, log_det) = bench.map(name, item, &x, &cx)?;
         if (values.len(), log_det.len()) != (x.len(), BATCH) {
             let got = format!("{} values and {} log-dets for {BATCH} samples of {dim}", values.len(), log_det.len());
@@ -54,6 +56,9 @@ fn starts<B: Flat>(bench: &Bench<'_, B>) -> Vec<(&'static str, Vec<f64>)> {
 
 /// f⁻¹(f(x)) = x and f(f⁻¹(z)) = z; equal rows have equal results where the condition does not differ.
 pub(super) fn round_trips<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
+    if !bench.has_inverse() {
+        return Ok(Some(NO_INVERSE));
+    }
     let tolerance = bench.subject.round_trip();
     let cx = bench.context(BATCH);
     for (name, points) in &starts(bench) {
@@ -64,7 +69,7 @@ pub(super) fn round_trips<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked 
         let x = bench.inverse(item, points, &cx)?.0;
         let again = bench.forward(item, &x, &cx)?.0;
         bench.subject.close(item, &format!("f(f⁻¹(z)), {name}"), &again, points, tolerance * size(points.iter().chain(&x)), 0.0)?;
-        if *name == "repeated rows" && bench.subject.condition.is_none() && bench.bijector.log_det_kind() == LogDetKind::Exact {
+        if *name == "repeated rows" && bench.subject.condition.is_none() && bench.bijector.facts().log_det == LogDetKind::Exact {
             let first = (y[..bench.subject.dim].repeat(BATCH), vec![log_det[0]; BATCH]);
             let tolerance = bench.subject.solved(1e-12) * size(&y);
             bench.subject.close(item, "f(x) of equal rows", &y, &first.0, tolerance, 0.0)?;
@@ -76,8 +81,11 @@ pub(super) fn round_trips<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked 
 
 /// Log-dets of the two directions cancel: at f(x) for every start, and at latents that no x was mapped to.
 pub(super) fn antisymmetry<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
-    if bench.bijector.log_det_kind() == LogDetKind::Estimate {
+    if bench.bijector.facts().log_det == LogDetKind::Estimate {
         return Ok(Some("log-dets are estimates"));
+    }
+    if !bench.has_inverse() {
+        return Ok(Some(NO_INVERSE));
     }
     let tolerance = bench.subject.round_trip();
     let cx = bench.context(BATCH);
@@ -120,7 +128,7 @@ fn log_abs_det(matrix: &Mat<f64>) -> f64 {
 /// Log-dets are those of the Jacobian by finite differences, in both directions.
 pub(super) fn log_dets<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
     let dim = bench.subject.dim;
-    if bench.bijector.log_det_kind() == LogDetKind::Estimate {
+    if bench.bijector.facts().log_det == LogDetKind::Estimate {
         return Ok(Some("log-dets are estimates"));
     }
     if dim > JACOBIAN_LIMIT {
@@ -130,7 +138,7 @@ pub(super) fn log_dets<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
         let x = bench.typical(1, seed);
         // All shifted copies have the condition of the one sample.
         let shifted = bench.context_of(std::iter::repeat_n(sample, 2 * dim));
-        for map in Direction::BOTH {
+        for &map in bench.directions() {
             // Differences of an iteration are differences of its errors.
             if map == Direction::Inverse && bench.subject.inverse_tolerance.is_some() {
                 continue;
@@ -184,7 +192,7 @@ pub(super) fn structure<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
     }
     for output in 0..dim {
         let unit = bench.tensor(&(0..dim).map(|j| if j == output { 1.0 } else { 0.0 }).collect::<Vec<_>>());
-        let cotangent = crate::Cotangent { value: unit, log_det: bench.device.tensor_from_vec(vec![0.0], (1,)) };
+        let cotangent = crate::Cotangent { value: unit, log_det: f64::tensor(vec![0.0], (1,)) };
         let mut gradients = Gradients::zeros(&bench.bijector);
         let pulled = bench.run(item, bench.bijector.pullback(Point::Input(bench.tensor(&x)), cotangent, &mut gradients, &cx))?;
         let row = crate::to_host(&pulled.cotangent);
@@ -200,7 +208,7 @@ pub(super) fn structure<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
 
 /// A row alone is the row in a batch, and a permuted batch is the permuted result, in both directions.
 pub(super) fn batches<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
-    if bench.bijector.log_det_kind() == LogDetKind::Estimate {
+    if bench.bijector.facts().log_det == LogDetKind::Estimate {
         return Ok(Some("log-dets are estimates, whose noise depends on the row"));
     }
     let dim = bench.subject.dim;
@@ -209,7 +217,7 @@ pub(super) fn batches<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
     let x = bench.typical(rows, 31);
     let reversed: Vec<f64> = x.chunks_exact(dim).rev().flatten().copied().collect();
     let tolerance = bench.subject.solved(1e-10);
-    for map in Direction::BOTH {
+    for &map in bench.directions() {
         let (y, log_det) = bench.map(map, item, &x, &bench.context(rows))?;
         for row in [0, 1, rows - 1] {
             let (alone, l) = bench.map(map, item, &x[row * dim..][..dim], &bench.context_of(std::iter::once(row)))?;
@@ -233,6 +241,9 @@ pub(super) fn kernels<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
     let (z, m) = bench.forward(item, &x, &plain)?;
     bench.subject.close(item, "f(x)", &z, &y, 1e-12 * size(&y), 1e-12)?;
     bench.subject.close(item, "log-det", &m, &l, 1e-12 * size(&l), 1e-12)?;
+    if !bench.has_inverse() {
+        return Ok(None);
+    }
     // An inverse may be computed in another way altogether, and iterations stop at other places.
     let tolerance = bench.subject.solved(1e-10);
     let (y, l) = bench.inverse(item, &x, &fused)?;
@@ -245,23 +256,22 @@ pub(super) fn kernels<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
 /// Both directions depend on the condition; a missing one and one of another shape are typed errors. A bijection without one ignores it.
 pub(super) fn condition<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
     let x = bench.typical(BATCH, 35);
-    let with = |rows: usize, width: usize, seed: u64| {
-        Context::new(11).with_condition(bench.device.tensor_from_vec(normal(rows * width, seed), (rows, width)))
-    };
+    let with =
+        |rows: usize, width: usize, seed: u64| Context::new(11).with_condition(f64::tensor(normal(rows * width, seed), (rows, width)));
     let Some(width) = bench.subject.condition else {
         let without = bench.forward(item, &x, &bench.context(BATCH))?.0;
         let with = bench.forward(item, &x, &with(BATCH, 2, 1))?.0;
         bench.subject.close(item, "f(x) with a condition that is not asked for", &with, &without, 1e-12 * size(&without), 0.0)?;
         return Ok(Some("not conditional"));
     };
-    for map in Direction::BOTH {
+    for &map in bench.directions() {
         let [a, b] = [1, 2].map(|seed| bench.map(map, item, &x, &with(BATCH, width, seed)));
         if a?.0 == b?.0 {
             return Err(bench.failure(item, format!("{map} does not depend on the condition")));
         }
     }
     for (name, cx) in [("none", Context::new(11)), ("too wide", with(BATCH, width + 1, 1)), ("too few", with(BATCH - 1, width, 1))] {
-        let cotangent = crate::Cotangent { value: bench.tensor(&x), log_det: bench.device.tensor_from_vec(vec![1.0; BATCH], (BATCH,)) };
+        let cotangent = crate::Cotangent { value: bench.tensor(&x), log_det: f64::tensor(vec![1.0; BATCH], (BATCH,)) };
         let mut gradients = Gradients::zeros(&bench.bijector);
         let calls = [
             ("forward", bench.bijector.forward(bench.tensor(&x), &cx).err()),

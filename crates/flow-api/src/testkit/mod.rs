@@ -7,13 +7,12 @@
 //! The suite takes bijections of flattened samples: a [`RowFlow`](crate::RowFlow) in [`Rows`](crate::Rows), a bijection of another shape in [`Flattened`].
 //!
 //! ```
-//! use dfdx::prelude::Cpu;
 //! use flow_api::layers::LuLinear;
 //! use flow_api::testkit::{Subject, check};
 //! use flow_api::Rows;
 //!
 //! let subject = Subject { identity_start: true, ..Subject::new("LuLinear", 4) };
-//! let report = check(&subject, |_seed, device: &Cpu| Ok(Rows(LuLinear::new(4, device))))?;
+//! let report = check(&subject, |_seed| Ok(Rows(LuLinear::new(4))))?;
 //! assert!(report.items.contains(&"log-det"));
 //! # Ok::<(), flow_api::testkit::Failure>(())
 //! ```
@@ -22,21 +21,18 @@ mod bench;
 mod flattened;
 mod gradients;
 mod maps;
-#[cfg(not(feature = "cuda"))]
 mod model;
 mod mutants;
 mod precision;
 mod state;
 
 pub use flattened::Flattened;
-#[cfg(not(feature = "cuda"))]
 pub use model::check_model;
 pub use mutants::{Mutant, Mutation};
 pub use precision::check_precision;
 
 use crate::{Bijector, FlowError};
 use bench::{Bench, prepare};
-use dfdx::prelude::Cpu;
 use std::fmt;
 
 /// What is to be checked, and what it promises.
@@ -135,8 +131,8 @@ impl fmt::Display for Report {
 }
 
 /// A bijection of flattened samples on the CPU in f64.
-pub trait Flat: Bijector<(usize, usize), f64, Cpu, Out = (usize, usize)> {}
-impl<B: Bijector<(usize, usize), f64, Cpu, Out = (usize, usize)>> Flat for B {}
+pub trait Flat: Bijector<(usize, usize), f64, Out = (usize, usize)> {}
+impl<B: Bijector<(usize, usize), f64, Out = (usize, usize)>> Flat for B {}
 
 /// Nothing if the property holds, the reason if it does not apply.
 type Checked = Result<Option<&'static str>, Failure>;
@@ -159,7 +155,7 @@ fn maps<B: Flat>() -> [(Item, Check<B>); 5] {
 ///
 /// # Errors
 /// The first [`Failure`]: property, place, expected and got.
-pub fn check<B: Flat + Send + Sync>(subject: &Subject, make: impl Fn(u64, &Cpu) -> Result<B, FlowError>) -> Result<Report, Failure> {
+pub fn check<B: Flat + Send + Sync>(subject: &Subject, make: impl Fn(u64) -> Result<B, FlowError>) -> Result<Report, Failure> {
     let every_seed: [(Item, Check<B>); 4] = [
         ("structure", maps::structure),
         ("fused and plain kernels", maps::kernels),
@@ -200,12 +196,11 @@ pub fn check<B: Flat + Send + Sync>(subject: &Subject, make: impl Fn(u64, &Cpu) 
 /// `subject` gives everything but the dimension.
 ///
 /// ```
-/// use dfdx::prelude::Cpu;
 /// use flow_api::testkit::{Subject, check_sizes};
 /// use flow_api::{RowChain, RowFlow, Rows, layers::LuLinear};
 ///
-/// check_sizes(&Subject::new("LuLinear", 1), 1..=5, 1..=3, |dim, depth, seed, device: &Cpu| {
-///     let flow = |i| Box::new(LuLinear::new(dim, device).with_random_permutation(seed + i)) as Box<dyn RowFlow<f64, Cpu>>;
+/// check_sizes(&Subject::new("LuLinear", 1), 1..=5, 1..=3, |dim, depth, seed| {
+///     let flow = |i| Box::new(LuLinear::new(dim).with_random_permutation(seed + i)) as Box<dyn RowFlow<f64>>;
 ///     Ok(Rows(RowChain::new(dim, (0..depth as u64).map(flow).collect())?))
 /// })?;
 /// # Ok::<(), flow_api::testkit::Failure>(())
@@ -217,7 +212,7 @@ pub fn check_sizes<B: Flat>(
     subject: &Subject,
     dims: impl IntoIterator<Item = usize>,
     depths: impl IntoIterator<Item = usize, IntoIter: Clone>,
-    make: impl Fn(usize, usize, u64, &Cpu) -> Result<B, FlowError>,
+    make: impl Fn(usize, usize, u64) -> Result<B, FlowError>,
 ) -> Result<(), Failure> {
     let depths = depths.into_iter();
     for dim in dims {
@@ -225,7 +220,7 @@ pub fn check_sizes<B: Flat>(
             let name = format!("{}, dimension {dim}, depth {depth}", subject.name);
             let subject = Subject { name, dim, ..subject.clone() };
             let seed = (10 * dim + depth) as u64;
-            let bench = prepare(&subject, seed, subject.shake, &|seed, device: &Cpu| make(dim, depth, seed, device))?;
+            let bench = prepare(&subject, seed, subject.shake, &|seed| make(dim, depth, seed))?;
             for (item, check) in maps() {
                 check(&bench, item)?;
             }
@@ -238,7 +233,7 @@ pub fn check_sizes<B: Flat>(
 ///
 /// # Panics
 /// If a property does not hold.
-pub fn assert_conforms<B: Flat + Send + Sync>(subject: &Subject, make: impl Fn(u64, &Cpu) -> Result<B, FlowError>) {
+pub fn assert_conforms<B: Flat + Send + Sync>(subject: &Subject, make: impl Fn(u64) -> Result<B, FlowError>) {
     if let Err(failure) = check(subject, make) {
         panic!("{failure}");
     }

@@ -4,7 +4,6 @@ use super::bench::{BATCH, add_noise, context_of, normal, size};
 use super::{Failure, Item, Report, Subject, check, check_precision};
 use crate::spec::{BuildScope, EventShape, Model, ModelSpec, SpecError, SpecScalar};
 use crate::{BaseDensity, Bijector, Context, FlowError, Gradients, Memory, Saved, load, save, to_host};
-use dfdx::prelude::Cpu;
 use std::sync::{Mutex, MutexGuard};
 
 /// Runs the suite on the model that a spec builds for events of this shape: [`check`] and [`check_precision`] on its bijector, and with its base density that log p is that
@@ -26,13 +25,13 @@ use std::sync::{Mutex, MutexGuard};
 /// The first [`Failure`].
 pub fn check_model(subject: &Subject, spec: &dyn ModelSpec, event: EventShape) -> Result<Report, Failure> {
     let build = |seed| built::<f64>(spec, event, seed);
-    let condition = build(1).map_err(|e| subject.fails("build", e.to_string()))?.flow().bijector().condition_width();
+    let condition = build(1).map_err(|e| subject.fails("build", e.to_string()))?.flow().bijector().facts().condition;
     let subject = Subject { dim: event.len(), condition, ..subject.clone() };
-    let mut report = check(&subject, |seed, _| Ok(build(seed)?.into_flow().into_parts().0))?;
+    let mut report = check(&subject, |seed| Ok(build(seed)?.into_flow().into_parts().0))?;
     check_precision(
         &subject,
-        |seed, _| Ok(built::<f32>(spec, event, seed)?.into_flow().into_parts().0),
-        |seed, _| Ok(build(seed)?.into_flow().into_parts().0),
+        |seed| Ok(built::<f32>(spec, event, seed)?.into_flow().into_parts().0),
+        |seed| Ok(build(seed)?.into_flow().into_parts().0),
     )?;
     report.add("precision", None);
 
@@ -52,11 +51,8 @@ pub fn check_model(subject: &Subject, spec: &dyn ModelSpec, event: EventShape) -
     Ok(report)
 }
 
-fn built<E: SpecScalar>(spec: &dyn ModelSpec, event: EventShape, seed: u64) -> Result<Model<E>, FlowError>
-where
-    E::Device: Default,
-{
-    E::model(spec, event, &BuildScope::new(E::Device::default(), seed)).map_err(|error| match error {
+fn built<E: SpecScalar>(spec: &dyn ModelSpec, event: EventShape, seed: u64) -> Result<Model<E>, FlowError> {
+    E::model(spec, event, &BuildScope::new(seed)).map_err(|error| match error {
         SpecError::Flow(error) => error,
         other => FlowError::Setting {
             layer: "spec".to_owned(),
@@ -99,7 +95,7 @@ impl Suite<'_> {
         self.other.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn context(&self) -> Context<f64, Cpu> {
+    fn context(&self) -> Context<f64> {
         context_of(self.subject, 0..BATCH)
     }
 
@@ -186,12 +182,12 @@ impl Suite<'_> {
     fn samples(&self, item: Item) -> Result<(), Failure> {
         let (flow, cx) = (self.model.flow(), self.context());
         let shape = (BATCH, self.subject.dim);
-        let (x, sampled) = self.run(item, flow.sample_and_log_prob::<(usize, usize), f64, _>(shape, 1.0, self.model.device(), &cx))?;
+        let (x, sampled) = self.run(item, flow.sample_and_log_prob::<(usize, usize), f64>(shape, 1.0, &cx))?;
         let scored = self.run(item, flow.log_prob(x.clone(), &cx))?;
         // log p has the slope of the latent, through which the inverse's error enters.
         let tolerance = self.subject.solved(1e-9) * size(&scored.value) * size(&to_host(&x)) * scored.largest_latent.max(1.0);
         self.subject.close(item, "log p of samples", &sampled.value, &scored.value, tolerance, 0.0)?;
-        let draw = |temperature, cx: &Context<f64, Cpu>| self.run(item, self.model.sample(BATCH, temperature, cx));
+        let draw = |temperature, cx: &Context<f64>| self.run(item, self.model.sample(BATCH, temperature, cx));
         let tolerance = self.subject.solved(1e-12) * size(&to_host(&x));
         self.subject.close(item, "samples of the same seed", &draw(1.0, &cx)?, &to_host(&x), tolerance, 0.0)?;
         if draw(1.0, &cx.clone().at_step(1))? == to_host(&x) {

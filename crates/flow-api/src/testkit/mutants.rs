@@ -1,7 +1,8 @@
 //! Bijections that are wrong on purpose: they test the suite.
 
-use crate::{Bijector, Context, Cotangent, FlowError, Gradients, LogDet, Mapped, Module, Point, Pulled, Result, Visitor, VisitorMut};
-use dfdx::prelude::{Cpu, Tensor};
+use crate::{
+    Bijector, Context, Cotangent, Facts, FlowError, Gradients, LogDet, Mapped, Module, Point, Pulled, Result, Tensor, Visitor, VisitorMut,
+};
 
 /// How a log-det is falsified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ impl<B: Module<f64>> Module<f64> for Mutant<B> {
 }
 
 impl<B: super::Flat> Mutant<B> {
-    fn falsify(&self, mapped: Mapped<(usize, usize), f64, Cpu>) -> Mapped<(usize, usize), f64, Cpu> {
+    fn falsify(&self, mapped: Mapped<(usize, usize), f64>) -> Mapped<(usize, usize), f64> {
         let value = match self.mutation {
             Mutation::Flipped => mapped.log_det.value.negate(),
             Mutation::Halved => mapped.log_det.value * 0.5,
@@ -51,22 +52,22 @@ impl<B: super::Flat> Mutant<B> {
     }
 }
 
-impl<B: super::Flat> Bijector<(usize, usize), f64, Cpu> for Mutant<B> {
+impl<B: super::Flat> Bijector<(usize, usize), f64> for Mutant<B> {
     type Out = (usize, usize);
 
-    fn kind(&self) -> &'static str {
-        "Mutant"
+    fn facts(&self) -> Facts {
+        Facts::of("Mutant", [self.inner.facts()])
     }
 
     fn output_shape(&self, input: &(usize, usize)) -> Result<(usize, usize)> {
         self.inner.output_shape(input)
     }
 
-    fn forward(&self, x: Tensor<(usize, usize), f64, Cpu>, cx: &Context<f64, Cpu>) -> Result<Mapped<(usize, usize), f64, Cpu>> {
+    fn forward(&self, x: Tensor<(usize, usize), f64>, cx: &Context<f64>) -> Result<Mapped<(usize, usize), f64>> {
         Ok(self.falsify(self.inner.forward(x, cx)?))
     }
 
-    fn inverse(&self, y: Tensor<(usize, usize), f64, Cpu>, cx: &Context<f64, Cpu>) -> Result<Mapped<(usize, usize), f64, Cpu>> {
+    fn inverse(&self, y: Tensor<(usize, usize), f64>, cx: &Context<f64>) -> Result<Mapped<(usize, usize), f64>> {
         let mapped = self.inner.inverse(y, cx)?;
         let value = match self.mutation {
             Mutation::Dropped => mapped.log_det.value + 0.125,
@@ -77,15 +78,15 @@ impl<B: super::Flat> Bijector<(usize, usize), f64, Cpu> for Mutant<B> {
 
     fn pullback(
         &self,
-        at: Point<(usize, usize), (usize, usize), f64, Cpu>,
-        cotangent: Cotangent<(usize, usize), f64, Cpu>,
+        at: Point<(usize, usize), (usize, usize), f64>,
+        cotangent: Cotangent<(usize, usize), f64>,
         gradients: &mut Gradients<f64>,
-        cx: &Context<f64, Cpu>,
-    ) -> Result<Pulled<(usize, usize), f64, Cpu>> {
+        cx: &Context<f64>,
+    ) -> Result<Pulled<(usize, usize), f64>> {
         self.inner.pullback(at, cotangent, gradients, cx)
     }
 
-    fn initialise(&mut self, x: Tensor<(usize, usize), f64, Cpu>, cx: &Context<f64, Cpu>) -> Result<Tensor<(usize, usize), f64, Cpu>> {
+    fn initialise(&mut self, x: Tensor<(usize, usize), f64>, cx: &Context<f64>) -> Result<Tensor<(usize, usize), f64>> {
         self.inner.initialise(x, cx)
     }
 }

@@ -4,9 +4,9 @@ use super::bench::{BATCH, context_of, prepare, size};
 use super::gradients::Loss;
 use super::{Failure, Item, Subject};
 use crate::{
-    BLOCK_LANES, Bijector, Context, Cotangent, FlowError, Gradients, Kernels, Point, Real, Saved, Scalar, State, load, save, to_host,
+    BLOCK_LANES, Bijector, Context, Cotangent, FlowError, Gradients, Kernels, Point, Real, Saved, Scalar, State, Tensor, load, save,
+    to_host,
 };
-use dfdx::prelude::{Cpu, Device, Tensor, TensorFromVec};
 
 /// Runs the same weights in f32 and in f64.
 ///
@@ -17,17 +17,17 @@ use dfdx::prelude::{Cpu, Device, Tensor, TensorFromVec};
 /// The first [`Failure`].
 pub fn check_precision<A, B>(
     subject: &Subject,
-    single: impl Fn(u64, &Cpu) -> Result<A, FlowError>,
-    double: impl Fn(u64, &Cpu) -> Result<B, FlowError>,
+    single: impl Fn(u64) -> Result<A, FlowError>,
+    double: impl Fn(u64) -> Result<B, FlowError>,
 ) -> Result<(), Failure>
 where
-    A: Bijector<(usize, usize), f32, Cpu, Out = (usize, usize)>,
+    A: Bijector<(usize, usize), f32, Out = (usize, usize)>,
     B: super::Flat,
 {
     const ITEM: Item = "precision";
     let fails = |e: FlowError| subject.fails(ITEM, e.to_string());
     let mut wide = prepare(subject, 1, subject.shake, &double)?;
-    let mut narrow = single(1, &Cpu::seed_from_u64(1)).map_err(fails)?;
+    let mut narrow = single(1).map_err(fails)?;
     let state: State<f32> = converted(&save(&wide.bijector));
     load(&mut narrow, &state).map_err(fails)?;
     load(&mut wide.bijector, &converted(&state)).map_err(fails)?;
@@ -35,8 +35,8 @@ where
     // Enough rows for a full block and a short one.
     let rows = if subject.dim > BLOCK_LANES { BATCH } else { BLOCK_LANES + 7 };
     let x = wide.typical(rows, 70);
-    let reference = everything::<f64, B>(&wide.bijector, &x, subject, Kernels::Device).map_err(fails)?;
-    let [fused, plain] = [Kernels::Fused, Kernels::Plain].map(|kernels| everything::<f32, A>(&narrow, &x, subject, kernels));
+    let reference = everything::<f64, B>(&wide.bijector, &x, subject, Kernels::Fused).map_err(fails)?;
+    let [fused, plain] = [Kernels::Fused, Kernels::Taped].map(|kernels| everything::<f32, A>(&narrow, &x, subject, kernels));
     let (fused, plain) = (fused.map_err(fails)?, plain.map_err(fails)?);
     for (((what, expected), (_, fused)), (_, plain)) in reference.iter().zip(&fused).zip(&plain) {
         subject.close(ITEM, &format!("{what} in f32"), fused, expected, 1e-3 * size(expected), 0.0)?;
@@ -57,19 +57,13 @@ where
 }
 
 /// Numbers in this precision as a tensor.
-fn tensor<E: Scalar>(values: &[f64], columns: usize) -> Tensor<(usize, usize), E, Cpu>
-where
-    Cpu: Device<E>,
-{
+fn tensor<E: Scalar>(values: &[f64], columns: usize) -> Tensor<(usize, usize), E> {
     let values: Vec<E> = values.iter().map(|&v| E::of(v)).collect();
     let shape = (values.len() / columns.max(1), columns);
-    Cpu::default().tensor_from_vec(values, shape)
+    E::tensor(values, shape)
 }
 
-fn host<S: dfdx::prelude::Shape, E: Scalar>(x: &Tensor<S, E, Cpu>) -> Vec<f64>
-where
-    Cpu: Device<E>,
-{
+fn host<S: dfdx::prelude::Shape, E: Scalar>(x: &Tensor<S, E>) -> Vec<f64> {
     to_host(x).into_iter().map(Real::as_f64).collect()
 }
 
@@ -81,11 +75,10 @@ fn everything<E: Scalar, A>(
     kernels: Kernels,
 ) -> Result<Vec<(&'static str, Vec<f64>)>, FlowError>
 where
-    Cpu: Device<E>,
-    A: Bijector<(usize, usize), E, Cpu, Out = (usize, usize)>,
+    A: Bijector<(usize, usize), E, Out = (usize, usize)>,
 {
     let rows = x.len() / subject.dim.max(1);
-    let cx: Context<E, Cpu> = context_of(subject, 0..rows).with_kernels(kernels);
+    let cx: Context<E> = context_of(subject, 0..rows).with_kernels(kernels);
     let x = tensor(x, subject.dim);
     let forward = bijector.forward(x.clone(), &cx)?;
     let inverse = bijector.inverse(x.clone(), &cx)?;
@@ -94,8 +87,7 @@ where
     // The mean over rows, as in training: sums over many rows have errors of their own.
     let mean = |values: &[f64]| values.iter().map(|v| v / rows as f64).collect::<Vec<_>>();
     let log_det = mean(&loss.log_det).into_iter().map(E::of).collect();
-    let cotangent =
-        Cotangent { value: tensor(&mean(&loss.for_value(&value)), subject.dim), log_det: Cpu::default().tensor_from_vec(log_det, (rows,)) };
+    let cotangent = Cotangent { value: tensor(&mean(&loss.for_value(&value)), subject.dim), log_det: E::tensor(log_det, (rows,)) };
     let mut gradients = Gradients::zeros(bijector);
     let pulled = bijector.pullback(Point::Input(x), cotangent, &mut gradients, &cx)?;
     Ok(vec![
@@ -111,7 +103,7 @@ where
 /// f(x) and f⁻¹(f(x)).
 fn round_trip<A>(bijector: &A, x: &[f64], subject: &Subject) -> Result<(Vec<f64>, Vec<f64>), FlowError>
 where
-    A: Bijector<(usize, usize), f32, Cpu, Out = (usize, usize)>,
+    A: Bijector<(usize, usize), f32, Out = (usize, usize)>,
 {
     let cx = context_of(subject, 0..x.len() / subject.dim.max(1));
     let y = bijector.forward(tensor(x, subject.dim), &cx)?.value;

@@ -7,6 +7,6 @@ use flow_api::{Rows, Then};
 struct Nothing;
 
 fn main() {
-    let four = Rows(LuLinear::<f32, Cpu>::new(4, &Cpu::default()));
+    let four = Rows(LuLinear::<f32>::new(4));
     let _ = Then::new::<(usize, usize), f32, Cpu>(four, Nothing, &(1, 4));
 }

@@ -88,8 +88,7 @@ impl<E: Scalar> Folded<E> {
 #[cfg(test)]
 mod tests {
     use super::super::{Activation, ResidualMlp, ResidualMlpConfig};
-    use dfdx::prelude::Cpu;
-    use flow_api::{EntryMut, FlowDevice, RowTape, Scalar, parameter_count, update};
+    use flow_api::{EntryMut, RowTape, Scalar, parameter_count, update};
     use flow_kernels::noise::Stream;
 
     const LANES: usize = 13;
@@ -101,10 +100,7 @@ mod tests {
     }
 
     /// Output, ∂L/∂input and the parameters' gradients in a call of so many rows, of which one block is run.
-    fn run<E: Scalar>(net: &ResidualMlp<E, Cpu>, rows: usize) -> [Vec<E>; 3]
-    where
-        Cpu: FlowDevice<E>,
-    {
+    fn run<E: Scalar>(net: &ResidualMlp<E>, rows: usize) -> [Vec<E>; 3] {
         let ResidualMlpConfig { inputs, condition, outputs, .. } = *net.config();
         let kernel = net.kernel(rows);
         let (x, c, g) = (noise(inputs * LANES, "x"), noise(condition * LANES, "c"), noise(outputs * LANES, "g"));
@@ -118,11 +114,8 @@ mod tests {
         [output.to_vec(), pulled.to_vec(), gradients]
     }
 
-    fn compare<E: Scalar>(config: ResidualMlpConfig, tolerance: f64)
-    where
-        Cpu: FlowDevice<E>,
-    {
-        let mut net = ResidualMlp::<E, Cpu>::new(config, 7, &Cpu::default()).unwrap();
+    fn compare<E: Scalar>(config: ResidualMlpConfig, tolerance: f64) {
+        let mut net = ResidualMlp::<E>::new(config, 7).unwrap();
         update(&mut net, |path, entry| {
             if let EntryMut::Parameter { values, .. } = entry {
                 let noise = noise::<E>(values.len(), path);

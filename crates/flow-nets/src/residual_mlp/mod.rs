@@ -11,7 +11,7 @@ pub use activation::Activation;
 pub use kernel::ResidualMlpKernel;
 
 use flow_api::spec::{MAX_SIZE, MAX_WEIGHTS, size_range};
-use flow_api::{FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut, module_fields};
+use flow_api::{FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut, module_fields};
 use linear::Affine;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -48,9 +48,8 @@ pub struct ResidualMlpConfig {
 /// ```
 /// use flow_nets::{Activation, ResidualMlp, ResidualMlpConfig};
 /// use flow_api::{RowTape, parameter_count};
-/// use dfdx::prelude::Cpu;
 /// let config = ResidualMlpConfig { inputs: 2, condition: 0, outputs: 3, hidden: 8, blocks: 1, activation: Activation::Relu };
-/// let net = ResidualMlp::<f32, Cpu>::new(config, 7, &Cpu::default())?;
+/// let net = ResidualMlp::<f32>::new(config, 7)?;
 /// assert_eq!(parameter_count(&net), (2 + 1) * 8 + 2 * (8 + 1) * 8 + (8 + 1) * 3);
 /// // Four rows, feature-major.
 /// let output = net.kernel(4).forward(&[0.5; 8], None, 4, &mut RowTape::idle())?;
@@ -58,30 +57,27 @@ pub struct ResidualMlpConfig {
 /// # Ok::<(), flow_api::FlowError>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct ResidualMlp<E: Scalar, D: FlowDevice<E>> {
+pub struct ResidualMlp<E: Scalar> {
     config: ResidualMlpConfig,
-    initial: Linear<E, D>,
-    blocks: Vec<[Linear<E, D>; 2]>,
-    last: Linear<E, D>,
+    initial: Linear<E>,
+    blocks: Vec<[Linear<E>; 2]>,
+    last: Linear<E>,
 }
 
 #[derive(Clone, Debug)]
-struct Linear<E: Scalar, D: FlowDevice<E>> {
-    weight: Parameter<E, D>,
-    bias: Parameter<E, D>,
+struct Linear<E: Scalar> {
+    weight: Parameter<E>,
+    bias: Parameter<E>,
 }
 
 /// What the last linear layer of a block starts below.
 const BLOCK_OUTPUT_BOUND: f64 = 1e-3;
 
-impl<E: Scalar, D: FlowDevice<E>> Linear<E, D> {
+impl<E: Scalar> Linear<E> {
     /// Uniform in ±`bound`.
-    fn new(inputs: usize, outputs: usize, bound: f64, rng: &mut ChaCha8Rng, device: &D) -> Self {
+    fn new(inputs: usize, outputs: usize, bound: f64, rng: &mut ChaCha8Rng) -> Self {
         let mut uniform = |len: usize| (0..len).map(|_| E::of(rng.gen_range(-1.0..1.0) * bound)).collect();
-        Self {
-            weight: Parameter::new(device.clone(), &[outputs, inputs], uniform(outputs * inputs)),
-            bias: Parameter::new(device.clone(), &[outputs], uniform(outputs)),
-        }
+        Self { weight: Parameter::new(&[outputs, inputs], uniform(outputs * inputs)), bias: Parameter::new(&[outputs], uniform(outputs)) }
     }
 
     fn affine(&self) -> Affine<'_, E> {
@@ -89,12 +85,12 @@ impl<E: Scalar, D: FlowDevice<E>> Linear<E, D> {
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> ResidualMlp<E, D> {
+impl<E: Scalar> ResidualMlp<E> {
     /// A network of these sizes with initial parameters drawn from `seed`.
     ///
     /// # Errors
     /// [`FlowError::Setting`] for a size of zero (a condition of width zero is none), and for more than [`MAX_SIZE`] units or blocks or [`MAX_WEIGHTS`] weights.
-    pub fn new(config: ResidualMlpConfig, seed: u64, device: &D) -> Result<Self> {
+    pub fn new(config: ResidualMlpConfig, seed: u64) -> Result<Self> {
         let ResidualMlpConfig { inputs, condition, outputs, hidden, blocks, .. } = config;
         for (field, value) in [("inputs", inputs), ("outputs", outputs), ("hidden", hidden), ("blocks", blocks)] {
             let most = if matches!(field, "hidden" | "blocks") { MAX_SIZE } else { usize::MAX };
@@ -111,7 +107,7 @@ impl<E: Scalar, D: FlowDevice<E>> ResidualMlp<E, D> {
         }
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let default_bound = |inputs: usize| 1.0 / (inputs as f64).sqrt();
-        let mut linear = |inputs, outputs, bound| Linear::new(inputs, outputs, bound, &mut rng, device);
+        let mut linear = |inputs, outputs, bound| Linear::new(inputs, outputs, bound, &mut rng);
         Ok(Self {
             config,
             initial: linear(inputs + condition, hidden, default_bound(inputs + condition)),
@@ -140,11 +136,11 @@ impl<E: Scalar, D: FlowDevice<E>> ResidualMlp<E, D> {
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> Module<E> for Linear<E, D> {
+impl<E: Scalar> Module<E> for Linear<E> {
     module_fields!(E; parameter weight, parameter bias);
 }
 
-impl<E: Scalar, D: FlowDevice<E>> Module<E> for ResidualMlp<E, D> {
+impl<E: Scalar> Module<E> for ResidualMlp<E> {
     fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         visitor.child("initial", &self.initial);
         for (k, [first, second]) in self.blocks.iter().enumerate() {
@@ -166,7 +162,6 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for ResidualMlp<E, D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dfdx::prelude::Cpu;
 
     /// Sizes that each are allowed, but make a network that no memory holds.
     #[test]
@@ -177,7 +172,7 @@ mod tests {
             (ResidualMlpConfig { outputs: 1 << 26, ..small }, "536871056"),
             (ResidualMlpConfig { inputs: usize::MAX, condition: usize::MAX, ..small }, "18446744073709551615"),
         ] {
-            let error = ResidualMlp::<f32, Cpu>::new(config, 7, &Cpu::default()).unwrap_err();
+            let error = ResidualMlp::<f32>::new(config, 7).unwrap_err();
             assert_eq!(error.to_string(), format!("ResidualMlp: hidden: expected a network of at most 268435456 weights, got {got}"));
         }
     }

@@ -2,21 +2,21 @@
 
 use super::{Activation, Linear, ResidualMlp};
 use dfdx::prelude::*;
-use flow_api::{FlowDevice, Scalar, Taped};
+use flow_api::{Scalar, Taped};
 
-type Matrix<E, D> = Taped<(usize, usize), E, D>;
+type Matrix<E> = Taped<(usize, usize), E>;
 
-impl<E: Scalar, D: FlowDevice<E>> Linear<E, D> {
-    fn forward_taped(&self, x: Matrix<E, D>) -> Matrix<E, D> {
+impl<E: Scalar> Linear<E> {
+    fn forward_taped(&self, x: Matrix<E>) -> Matrix<E> {
         let &[outputs, inputs] = self.weight.shape() else { return x }; // a weight has two axes
-        let weight = self.weight.tensor().retaped::<OwnedTape<E, D>>().reshape_like(&(outputs, inputs));
-        let bias = self.bias.tensor().retaped::<OwnedTape<E, D>>().broadcast_like::<_, Axis<0>>(&(x.shape().0, outputs));
+        let weight = self.weight.tensor().retaped::<OwnedTape<E, E::Device>>().reshape_like(&(outputs, inputs));
+        let bias = self.bias.tensor().retaped::<OwnedTape<E, E::Device>>().broadcast_like::<_, Axis<0>>(&(x.shape().0, outputs));
         x.matmul(weight.permute::<_, Axes2<1, 0>>()) + bias
     }
 }
 
 impl Activation {
-    fn apply_taped<E: Scalar, D: FlowDevice<E>>(self, x: Matrix<E, D>) -> Matrix<E, D> {
+    fn apply_taped<E: Scalar>(self, x: Matrix<E>) -> Matrix<E> {
         match self {
             Self::Relu => x.relu(),
             Self::Silu => x.with_empty_tape() * x.sigmoid(),
@@ -26,9 +26,9 @@ impl Activation {
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> ResidualMlp<E, D> {
+impl<E: Scalar> ResidualMlp<E> {
     /// The output (rows, outputs) in dfdx operations, recorded on the tape of `input` (rows, inputs + condition): the input with the condition behind.
-    pub fn forward_taped(&self, input: Taped<(usize, usize), E, D>) -> Taped<(usize, usize), E, D> {
+    pub fn forward_taped(&self, input: Taped<(usize, usize), E>) -> Taped<(usize, usize), E> {
         let activation = self.config.activation;
         let start = self.initial.forward_taped(input);
         let h = self.blocks.iter().fold(start, |h, [first, second]| {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use flow_api::spec::{MAX_SIZE, MAX_WEIGHTS, size_range};
-use flow_api::{FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
+use flow_api::{FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -36,25 +36,25 @@ impl MlpConfig {
 
 /// The parameters of one layer.
 #[derive(Debug, Clone)]
-pub struct MlpLayer<E: Scalar, D: FlowDevice<E>> {
-    weight: Parameter<E, D>,
-    bias: Parameter<E, D>,
-    beta: Option<Parameter<E, D>>,
+pub struct MlpLayer<E: Scalar> {
+    weight: Parameter<E>,
+    bias: Parameter<E>,
+    beta: Option<Parameter<E>>,
 }
 
-impl<E: Scalar, D: FlowDevice<E>> MlpLayer<E, D> {
+impl<E: Scalar> MlpLayer<E> {
     /// out × in.
-    pub fn weight(&self) -> &Parameter<E, D> {
+    pub fn weight(&self) -> &Parameter<E> {
         &self.weight
     }
 
     /// out.
-    pub fn bias(&self) -> &Parameter<E, D> {
+    pub fn bias(&self) -> &Parameter<E> {
         &self.bias
     }
 
     /// The raw β of a hidden layer whose activation has one, shape (1).
-    pub fn beta(&self) -> Option<&Parameter<E, D>> {
+    pub fn beta(&self) -> Option<&Parameter<E>> {
         self.beta.as_ref()
     }
 
@@ -65,7 +65,7 @@ impl<E: Scalar, D: FlowDevice<E>> MlpLayer<E, D> {
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> Module<E> for MlpLayer<E, D> {
+impl<E: Scalar> Module<E> for MlpLayer<E> {
     fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         visitor.parameter("weight", &self.weight);
         visitor.parameter("bias", &self.bias);
@@ -89,9 +89,9 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for MlpLayer<E, D> {
 /// kernel's sums.
 ///
 /// ```
-/// use flow_api::{DefaultDevice, parameter_count};
+/// use flow_api::{parameter_count};
 /// use flow_nets::smooth::{Mlp, MlpConfig, Modulation};
-/// let mlp = Mlp::<f32, DefaultDevice>::new(&MlpConfig::new(2, [16, 16], 2), 7, &DefaultDevice::default())?;
+/// let mlp = Mlp::<f32>::new(&MlpConfig::new(2, [16, 16], 2), 7)?;
 /// let kernel = mlp.kernel()?;
 /// assert_eq!(kernel.sums_len(), parameter_count(&mlp));
 /// let mut y = [0.0; 2];
@@ -99,18 +99,18 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for MlpLayer<E, D> {
 /// # Ok::<(), flow_api::FlowError>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Mlp<E: Scalar, D: FlowDevice<E>> {
+pub struct Mlp<E: Scalar> {
     input: usize,
     activation: Activation,
-    layers: Vec<MlpLayer<E, D>>,
+    layers: Vec<MlpLayer<E>>,
 }
 
-impl<E: Scalar, D: FlowDevice<E>> Mlp<E, D> {
+impl<E: Scalar> Mlp<E> {
     /// The network of these sizes, with weights and biases drawn from the seed, uniform in ±1/√(fan-in): what `torch.nn.Linear` does.
     ///
     /// # Errors
     /// [`FlowError::Setting`] for a width of 0, more than [`MAX_SIZE`] layers or hidden units, and more than [`MAX_WEIGHTS`] weights.
-    pub fn new(config: &MlpConfig, seed: u64, device: &D) -> Result<Self> {
+    pub fn new(config: &MlpConfig, seed: u64) -> Result<Self> {
         let widths = [("input", config.input), ("output", config.output)];
         let mut sizes = [("layers", config.hidden.len().max(1))].into_iter().chain(config.hidden.iter().map(|&width| ("hidden", width)));
         if let Some((field, got)) = sizes.find(|(_, size)| !(1..=MAX_SIZE).contains(size)) {
@@ -141,13 +141,8 @@ impl<E: Scalar, D: FlowDevice<E>> Mlp<E, D> {
             } else {
                 uniform(output, width, &mut rng)
             };
-            let beta = (!is_last && config.activation.has_beta())
-                .then(|| Parameter::new(device.clone(), &[1], vec![E::of(Activation::INITIAL_BETA)]));
-            layers.push(MlpLayer {
-                weight: Parameter::new(device.clone(), &[output, width], weight),
-                bias: Parameter::new(device.clone(), &[output], bias),
-                beta,
-            });
+            let beta = (!is_last && config.activation.has_beta()).then(|| Parameter::new(&[1], vec![E::of(Activation::INITIAL_BETA)]));
+            layers.push(MlpLayer { weight: Parameter::new(&[output, width], weight), bias: Parameter::new(&[output], bias), beta });
         }
         Ok(Self { input: config.input, activation: config.activation, layers })
     }
@@ -163,7 +158,7 @@ impl<E: Scalar, D: FlowDevice<E>> Mlp<E, D> {
     }
 
     /// The layers, first to last.
-    pub fn layers(&self) -> &[MlpLayer<E, D>] {
+    pub fn layers(&self) -> &[MlpLayer<E>] {
         &self.layers
     }
 
@@ -190,7 +185,7 @@ impl<E: Scalar, D: FlowDevice<E>> Mlp<E, D> {
             return Err(flow_api::shape_error("Mlp", "kernel_with", self.layers.len(), weights.len()));
         }
         let last = self.layers.len() - 1;
-        let prepare = |i: usize, layer: &'a MlpLayer<E, D>, weight: Cow<'a, [E]>| {
+        let prepare = |i: usize, layer: &'a MlpLayer<E>, weight: Cow<'a, [E]>| {
             let made = Layer::new(weight, layer.bias.values());
             if i == last {
                 return made;
@@ -207,7 +202,7 @@ impl<E: Scalar, D: FlowDevice<E>> Mlp<E, D> {
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> Module<E> for Mlp<E, D> {
+impl<E: Scalar> Module<E> for Mlp<E> {
     flow_api::module_fields!(E; child layers);
 }
 
@@ -222,12 +217,12 @@ fn uniform<E: Scalar>(output: usize, input: usize, rng: &mut ChaCha8Rng) -> (Vec
 mod tests {
     use super::*;
     use crate::smooth::Modulation;
-    use flow_api::{DefaultDevice, Entry, EntryMut, update, visit};
+    use flow_api::{Entry, EntryMut, update, visit};
 
-    type Net = Mlp<f64, DefaultDevice>;
+    type Net = Mlp<f64>;
 
     fn net(config: &MlpConfig, seed: u64) -> Net {
-        Mlp::new(config, seed, &DefaultDevice::default()).unwrap()
+        Mlp::new(config, seed).unwrap()
     }
 
     fn numbers(net: &Net) -> (Vec<String>, Vec<f64>) {
@@ -308,7 +303,7 @@ mod tests {
         assert!(mlp.kernel_with(weights().take(2), &[[0.6, 0.8]; 2], Modulated::No).is_err());
         let huge = [MlpConfig::new(usize::MAX, [4], 3), MlpConfig::new(3, [MAX_SIZE; 2], 3), MlpConfig::new(3, [MAX_SIZE], usize::MAX)];
         for config in [MlpConfig::new(0, [4], 3), MlpConfig::new(3, [0], 3), MlpConfig::new(3, [4], 0)].into_iter().chain(huge) {
-            assert!(Net::new(&config, 1, &DefaultDevice::default()).is_err(), "{config:?}");
+            assert!(Net::new(&config, 1).is_err(), "{config:?}");
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Evaluations of densities whose likelihood is known.
 
 use crate::{build, digits, model, never, text_of, vectors};
-use dfdx::prelude::{HasShape, Tensor, TensorFromVec, ZerosTensor};
+use dfdx::prelude::HasShape;
 use flow_api::spec::{EventShape, Model, Preprocessing, SpecScalar};
 use flow_api::{
-    Bijector, Context, Cotangent, DefaultDevice, EntryMut, FlowDevice, FlowError, Gradients, Mapped, Mode, Module, Point, Pulled, Recorded,
-    Scalar, StandardNormal, Taped, TapedBijector, module_fields, update,
+    Bijector, Context, Cotangent, EntryMut, Facts, FlowError, Gradients, Mapped, MappedRows, Mode, Module, Point, Pulled, RowFlow, Rows,
+    Scalar, StandardNormal, Taped, TapedMap, TapedRows, Tensor, module_fields, update,
 };
 use flow_train::data::{Crop, Dataset, ImageFolder, InMemory, ItemShape, Values};
 use flow_train::{EvaluateOptions, Evaluation, Events, Settings, Silent, Trainer, evaluate, score};
@@ -184,24 +184,24 @@ struct Hopeless;
 impl<E: Scalar> Module<E> for Hopeless {
     module_fields!(E;);
 }
-impl<E: Scalar, D: FlowDevice<E>> TapedBijector<(usize, usize), E, D> for Hopeless {
-    type Out = (usize, usize);
-    fn kind(&self) -> &'static str {
-        "Hopeless"
-    }
-    fn output_shape(&self, input: &(usize, usize)) -> Result<(usize, usize), FlowError> {
-        Ok(*input)
-    }
-    fn forward_taped(
-        &self,
-        x: Taped<(usize, usize), E, D>,
-        _: &Context<E, D>,
-    ) -> Result<(Taped<(usize, usize), E, D>, Taped<(usize,), E, D>), FlowError> {
-        let log_det = x.device().zeros_like(&(x.shape().0,)).retaped();
+impl<E: Scalar> TapedRows<E> for Hopeless {
+    fn forward_taped(&self, x: Taped<(usize, usize), E>, _: &Context<E>) -> Result<TapedMap<E>, FlowError> {
+        let log_det = E::zeros((x.shape().0,)).retaped();
         Ok((x, log_det))
     }
-    fn inverse(&self, _: Tensor<(usize, usize), E, D>, _: &Context<E, D>) -> Result<Mapped<(usize, usize), E, D>, FlowError> {
+    fn inverse_taped(&self, _: Tensor<(usize, usize), E>, _: &Context<E>) -> Result<MappedRows<E>, FlowError> {
         Err(FlowError::NotConverged { layer: "Hopeless".to_owned(), iterations: 9, residual: 1.0, tolerance: 1e-6, row: 0 })
+    }
+}
+impl<E: Scalar> RowFlow<E> for Hopeless {
+    fn facts(&self) -> Facts {
+        Facts::new("Hopeless")
+    }
+    fn dim(&self) -> usize {
+        3
+    }
+    fn taped(&self) -> Option<&dyn TapedRows<E>> {
+        Some(self)
     }
 }
 
@@ -210,45 +210,45 @@ struct Fussy(FlowError);
 impl Module<f64> for Fussy {
     module_fields!(f64;);
 }
-type Plane = Tensor<(usize, usize), f64, DefaultDevice>;
-type Cx = Context<f64, DefaultDevice>;
-impl Bijector<(usize, usize), f64, DefaultDevice> for Fussy {
+type Plane = Tensor<(usize, usize), f64>;
+type Cx = Context<f64>;
+impl Bijector<(usize, usize), f64> for Fussy {
     type Out = (usize, usize);
-    fn kind(&self) -> &'static str {
-        "Fussy"
+    fn facts(&self) -> Facts {
+        Facts::new("Fussy")
     }
     fn output_shape(&self, input: &(usize, usize)) -> Result<(usize, usize), FlowError> {
         Ok(*input)
     }
-    fn forward(&self, x: Plane, cx: &Cx) -> Result<Mapped<(usize, usize), f64, DefaultDevice>, FlowError> {
+    fn forward(&self, x: Plane, cx: &Cx) -> Result<Mapped<(usize, usize), f64>, FlowError> {
         if x.as_vec().contains(&7.0) {
             return Err(self.0.clone());
         }
-        let (rows, device) = (x.shape().0, x.device().clone());
+        let rows = x.shape().0;
         let noise = (0..rows).map(|row| cx.noise().row(row as u64).next_u64());
         let noise = noise.map(|noise| if noise.is_multiple_of(2) { (noise >> 11) as f64 } else { f64::INFINITY }).collect();
-        let mut mapped = Mapped::exact(x, device.tensor_from_vec(noise, (rows,)));
-        mapped.log_det.standard_error = Some(device.tensor_from_vec(vec![1.0; rows], (rows,)));
+        let mut mapped = Mapped::exact(x, f64::tensor(noise, (rows,)));
+        mapped.log_det.standard_error = Some(f64::tensor(vec![1.0; rows], (rows,)));
         Ok(mapped)
     }
-    fn inverse(&self, y: Plane, _: &Cx) -> Result<Mapped<(usize, usize), f64, DefaultDevice>, FlowError> {
-        let log_det = y.device().zeros_like(&(y.shape().0,));
+    fn inverse(&self, y: Plane, _: &Cx) -> Result<Mapped<(usize, usize), f64>, FlowError> {
+        let log_det = f64::zeros((y.shape().0,));
         Ok(Mapped::exact(y, log_det))
     }
     fn pullback(
         &self,
-        _: Point<(usize, usize), (usize, usize), f64, DefaultDevice>,
-        _: Cotangent<(usize, usize), f64, DefaultDevice>,
+        _: Point<(usize, usize), (usize, usize), f64>,
+        _: Cotangent<(usize, usize), f64>,
         _: &mut Gradients<f64>,
         _: &Cx,
-    ) -> Result<Pulled<(usize, usize), f64, DefaultDevice>, FlowError> {
+    ) -> Result<Pulled<(usize, usize), f64>, FlowError> {
         Err(self.0.clone())
     }
 }
 
 fn fussy(dim: usize, error: FlowError) -> Model<f64> {
     let base = Box::new(StandardNormal::new(dim));
-    Model::new(Box::new(Fussy(error)), base, EventShape::Vector(dim), DefaultDevice::default()).unwrap()
+    Model::new(Box::new(Fussy(error)), base, EventShape::Vector(dim)).unwrap()
 }
 
 fn not_finite() -> FlowError {
@@ -296,34 +296,34 @@ struct Listener(Arc<Mutex<Vec<(bool, u64)>>>);
 impl<E: Scalar> Module<E> for Listener {
     module_fields!(E;);
 }
-impl<E: Scalar, D: FlowDevice<E>> TapedBijector<(usize, usize), E, D> for Listener {
-    type Out = (usize, usize);
-    fn kind(&self) -> &'static str {
-        "Listener"
-    }
-    fn output_shape(&self, input: &(usize, usize)) -> Result<(usize, usize), FlowError> {
-        Ok(*input)
-    }
-    fn forward_taped(
-        &self,
-        x: Taped<(usize, usize), E, D>,
-        cx: &Context<E, D>,
-    ) -> Result<(Taped<(usize, usize), E, D>, Taped<(usize,), E, D>), FlowError> {
+impl<E: Scalar> TapedRows<E> for Listener {
+    fn forward_taped(&self, x: Taped<(usize, usize), E>, cx: &Context<E>) -> Result<TapedMap<E>, FlowError> {
         self.0.lock().unwrap().push((cx.mode() == Mode::Train, cx.noise().row(0).next_u64()));
-        let log_det = x.device().zeros_like(&(x.shape().0,)).retaped();
+        let log_det = E::zeros((x.shape().0,)).retaped();
         Ok((x, log_det))
     }
-    fn inverse(&self, y: Tensor<(usize, usize), E, D>, _: &Context<E, D>) -> Result<Mapped<(usize, usize), E, D>, FlowError> {
-        let log_det = y.device().zeros_like(&(y.shape().0,));
-        Ok(Mapped::exact(y, log_det))
+    fn inverse_taped(&self, y: Tensor<(usize, usize), E>, _: &Context<E>) -> Result<MappedRows<E>, FlowError> {
+        let log_det = E::zeros((y.shape().0,));
+        Ok((y, log_det))
+    }
+}
+impl<E: Scalar> RowFlow<E> for Listener {
+    fn facts(&self) -> Facts {
+        Facts::new("Listener")
+    }
+    fn dim(&self) -> usize {
+        2
+    }
+    fn taped(&self) -> Option<&dyn TapedRows<E>> {
+        Some(self)
     }
 }
 
 #[test]
 fn estimators_have_other_noise_in_training_than_in_validation() {
     let heard = Arc::new(Mutex::new(Vec::new()));
-    let (flow, device) = (Box::new(Recorded(Listener(heard.clone()))), DefaultDevice::default());
-    let model = Model::<f64>::new(flow, Box::new(StandardNormal::new(2)), EventShape::Vector(2), device).unwrap();
+    let flow = Box::new(Rows(Listener(heard.clone())));
+    let model = Model::<f64>::new(flow, Box::new(StandardNormal::new(2)), EventShape::Vector(2)).unwrap();
     let settings = Settings { steps: 4, batch: 4, report_every: 2, validation: 0.5, ..Settings::default() };
     let mut trainer = Trainer::new(model, vectors(normal_values(2, 32), 2), settings).unwrap();
     // Not what initialisation sees.
@@ -340,8 +340,7 @@ fn estimators_have_other_noise_in_training_than_in_validation() {
 #[test]
 fn an_inverse_that_fails_is_a_finding() {
     let set = vectors(normal_values(3, 10), 3);
-    let device = DefaultDevice::default();
-    let model = Model::<f64>::new(Box::new(Recorded(Hopeless)), Box::new(StandardNormal::new(3)), EventShape::Vector(3), device).unwrap();
+    let model = Model::<f64>::new(Box::new(Rows(Hopeless)), Box::new(StandardNormal::new(3)), EventShape::Vector(3)).unwrap();
     let evaluation = found(&model, set.as_ref(), EvaluateOptions::default());
     assert!(evaluation.loss.is_finite());
     let inverse = evaluation.inverse.unwrap();

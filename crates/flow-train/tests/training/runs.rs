@@ -1,11 +1,11 @@
 //! Runs: the same bits at any number of threads and when resumed; ends and failures.
 
 use crate::{StopAfter, build, digits, losses, model, never, settings, spec, text_of, vectors};
-use dfdx::prelude::{Axis, BroadcastTo, HasShape, OwnedTape, Tensor};
+use dfdx::prelude::{Axis, BroadcastTo, HasShape, OwnedTape};
 use flow_api::spec::{EventShape, Model, SpecScalar, from_ron};
 use flow_api::{
-    Context, DefaultDevice, EntryMut, FlowDevice, FlowError, Mapped, Memory, Module, Parameter, Recorded, Scalar, StandardNormal, Taped,
-    TapedBijector, module_fields, update,
+    Context, EntryMut, Facts, FlowError, MappedRows, Memory, Module, Parameter, RowFlow, Rows, Scalar, StandardNormal, Taped, TapedMap,
+    TapedRows, Tensor, module_fields, update,
 };
 use flow_train::data::{Dataset, Draw, ItemShape, Shuffle};
 use flow_train::{
@@ -152,46 +152,45 @@ fn a_trained_model_goes_on_with_other_data_as_it_was_trained() {
 }
 
 /// x + shift, which no weight above 2.5 can be put into.
-struct Fragile<E: Scalar, D: FlowDevice<E>> {
-    shift: Parameter<E, D>,
+struct Fragile<E: Scalar> {
+    shift: Parameter<E>,
 }
-impl<E: Scalar, D: FlowDevice<E>> Module<E> for Fragile<E, D> {
+impl<E: Scalar> Module<E> for Fragile<E> {
     module_fields!(E; parameter shift);
     fn refresh(&mut self) -> Result<(), FlowError> {
         let bad = self.shift.values().iter().any(|w| w.as_f64().abs() > 2.5);
         if bad { Err(FlowError::NotFinite { layer: "Fragile".to_owned(), what: "the weight", row: 0 }) } else { Ok(()) }
     }
 }
-impl<E: Scalar, D: FlowDevice<E>> TapedBijector<(usize, usize), E, D> for Fragile<E, D> {
-    type Out = (usize, usize);
-    fn kind(&self) -> &'static str {
-        "Fragile"
-    }
-    fn output_shape(&self, input: &(usize, usize)) -> Result<(usize, usize), FlowError> {
-        Ok(*input)
-    }
-    fn forward_taped(
-        &self,
-        x: Taped<(usize, usize), E, D>,
-        _: &Context<E, D>,
-    ) -> Result<(Taped<(usize, usize), E, D>, Taped<(usize,), E, D>), FlowError> {
+impl<E: Scalar> TapedRows<E> for Fragile<E> {
+    fn forward_taped(&self, x: Taped<(usize, usize), E>, _: &Context<E>) -> Result<TapedMap<E>, FlowError> {
         let shape = *x.shape();
-        let log_det = x.device().zeros_like(&(shape.0,)).retaped();
-        Ok((x + self.shift.tensor().retaped::<OwnedTape<E, D>>().broadcast_like::<_, Axis<0>>(&shape), log_det))
+        let shift = self.shift.tensor().retaped::<OwnedTape<E, E::Device>>().broadcast_like::<_, Axis<0>>(&shape);
+        Ok((x + shift, E::zeros((shape.0,)).retaped()))
     }
-    fn inverse(&self, y: Tensor<(usize, usize), E, D>, _: &Context<E, D>) -> Result<Mapped<(usize, usize), E, D>, FlowError> {
-        let log_det = y.device().zeros_like(&(y.shape().0,));
-        let shift = self.shift.tensor().clone().broadcast_like::<_, Axis<0>>(y.shape());
-        Ok(Mapped::exact(y - shift, log_det))
+    fn inverse_taped(&self, y: Tensor<(usize, usize), E>, _: &Context<E>) -> Result<MappedRows<E>, FlowError> {
+        let shape = *y.shape();
+        let shift = self.shift.tensor().clone().broadcast_like::<_, Axis<0>>(&shape);
+        Ok((y - shift, E::zeros((shape.0,))))
+    }
+}
+impl<E: Scalar> RowFlow<E> for Fragile<E> {
+    fn facts(&self) -> Facts {
+        Facts::new("Fragile")
+    }
+    fn dim(&self) -> usize {
+        2
+    }
+    fn taped(&self) -> Option<&dyn TapedRows<E>> {
+        Some(self)
     }
 }
 
 #[test]
 fn weights_that_a_layer_cannot_take_name_the_step_and_are_in_no_checkpoint() {
-    let device = DefaultDevice::default();
-    let shift = Parameter::new(device.clone(), &[2], vec![0.0; 2]);
+    let shift = Parameter::new(&[2], vec![0.0; 2]);
     let base = Box::new(StandardNormal::new(2));
-    let model = Model::<f64>::new(Box::new(Recorded(Fragile { shift })), base, EventShape::Vector(2), device).unwrap();
+    let model = Model::<f64>::new(Box::new(Rows(Fragile { shift })), base, EventShape::Vector(2)).unwrap();
     // So far away that every step goes the length of the learning rate.
     let settings = Settings { steps: 100, batch: 4, warm_up: 1, learning_rate: 1.0, report_every: 1, clip: None, ..Settings::default() };
     let mut trainer = Trainer::new(model, vectors(vec![1e3; 16], 2), settings).unwrap();

@@ -20,7 +20,7 @@ const LEAST: f64 = 1e-3;
 /// of one; the slope at both ends of the interval is one. So where the conditioner is zero, y = x exactly.
 /// The authors' code has no such offset: its unnormalised derivatives are these numbers plus o.
 ///
-/// There is no plain dfdx form (dfdx has neither a cumulative sum nor a search): a spline coupling runs on host row blocks on every device.
+/// There is no form in dfdx operations, which has neither a cumulative sum nor a search.
 ///
 /// The spline alone, on slices, for three numbers with a spline of their own each; the log-slopes are added to the last slice:
 /// ```

@@ -3,35 +3,26 @@
 use dfdx::prelude::*;
 use flow_api::spec::{BuildScope, FlowSpec, SpecError, SpecScalar, from_ron};
 use flow_api::{
-    Bijector, Context, Cotangent, EntryMut, FlowDevice, Gradients, Kernels, Memory, Point, RowChain, Rows, Scalar, to_host, update,
+    Bijector, Context, Cotangent, EntryMut, Gradients, Kernels, Memory, Point, RowChain, Rows, Scalar, Tensor, to_host, update,
 };
 use flow_kernels::noise::Stream;
 use flows_coupling as _;
 
-pub(crate) type Flow<E> = Rows<RowChain<E, Cpu>>;
-pub(crate) type Batch<E, D> = Tensor<(usize, usize), E, D>;
+pub(crate) type Flow<E> = Rows<RowChain<E>>;
+pub(crate) type Batch<E> = Tensor<(usize, usize), E>;
 
-pub(crate) fn try_build<E: SpecScalar<Device = Cpu>>(ron: &str, dim: usize, index: usize) -> Result<Flow<E>, SpecError>
-where
-    Cpu: FlowDevice<E>,
-{
+pub(crate) fn try_build<E: SpecScalar>(ron: &str, dim: usize, index: usize) -> Result<Flow<E>, SpecError> {
     seeded(ron, dim, index, 5)
 }
 
-pub(crate) fn seeded<E: SpecScalar<Device = Cpu>>(ron: &str, dim: usize, index: usize, seed: u64) -> Result<Flow<E>, SpecError>
-where
-    Cpu: FlowDevice<E>,
-{
+pub(crate) fn seeded<E: SpecScalar>(ron: &str, dim: usize, index: usize, seed: u64) -> Result<Flow<E>, SpecError> {
     let spec: FlowSpec = from_ron(ron)?;
-    let flow = E::row_flow(spec.0.as_ref(), dim, &BuildScope::new(Cpu::default(), seed).at(index))?;
+    let flow = E::row_flow(spec.0.as_ref(), dim, &BuildScope::new(seed).at(index))?;
     Ok(Rows(RowChain::new(dim, vec![flow])?))
 }
 
 /// A coupling whose parameters are all moved by `amount` times a standard normal number.
-pub(crate) fn build<E: SpecScalar<Device = Cpu>>(ron: &str, dim: usize, index: usize, amount: f64) -> Flow<E>
-where
-    Cpu: FlowDevice<E>,
-{
+pub(crate) fn build<E: SpecScalar>(ron: &str, dim: usize, index: usize, amount: f64) -> Flow<E> {
     let mut flow = try_build(ron, dim, index).unwrap();
     update(&mut flow, |path, entry| {
         if let EntryMut::Parameter { values, .. } = entry {
@@ -50,19 +41,13 @@ pub(crate) fn normal<E: Scalar>(len: usize, name: &str) -> Vec<E> {
     values.into_iter().map(E::of).collect()
 }
 
-pub(crate) fn batch<E: Scalar>(values: Vec<E>, dim: usize) -> Batch<E, Cpu>
-where
-    Cpu: FlowDevice<E>,
-{
+pub(crate) fn batch<E: Scalar>(values: Vec<E>, dim: usize) -> Batch<E> {
     let rows = values.len() / dim;
-    Cpu::default().tensor_from_vec(values, (rows, dim))
+    E::tensor(values, (rows, dim))
 }
 
 /// A context, with a condition where `width` says so.
-pub(crate) fn context<E: Scalar>(rows: usize, width: Option<usize>, kernels: Kernels) -> Context<E, Cpu>
-where
-    Cpu: FlowDevice<E>,
-{
+pub(crate) fn context<E: Scalar>(rows: usize, width: Option<usize>, kernels: Kernels) -> Context<E> {
     let cx = Context::new(1).with_kernels(kernels);
     match width {
         Some(width) => cx.with_condition(batch(normal(rows * width, "condition"), width)),
@@ -71,18 +56,12 @@ where
 }
 
 /// ∂L/∂y and ∂L/∂log-det of a loss with fixed random weights.
-fn weights<E: Scalar>(rows: usize, dim: usize) -> Cotangent<(usize, usize), E, Cpu>
-where
-    Cpu: FlowDevice<E>,
-{
-    Cotangent { value: batch(normal(rows * dim, "w"), dim), log_det: Cpu::default().tensor_from_vec(normal(rows, "v"), (rows,)) }
+fn weights<E: Scalar>(rows: usize, dim: usize) -> Cotangent<(usize, usize), E> {
+    Cotangent { value: batch(normal(rows * dim, "w"), dim), log_det: E::tensor(normal(rows, "v"), (rows,)) }
 }
 
 /// ∂L/∂x and the gradients of all parameters, from what `memory` leaves.
-pub(crate) fn pull<E: SpecScalar<Device = Cpu>>(flow: &Flow<E>, x: &Batch<E, Cpu>, memory: Memory, cx: &Context<E, Cpu>) -> (Vec<E>, Vec<E>)
-where
-    Cpu: FlowDevice<E>,
-{
+pub(crate) fn pull<E: SpecScalar>(flow: &Flow<E>, x: &Batch<E>, memory: Memory, cx: &Context<E>) -> (Vec<E>, Vec<E>) {
     let (rows, dim) = *x.shape();
     let at = match memory {
         Memory::Store => Point::Kept(flow.forward_keeping(x.clone(), cx).unwrap().1),

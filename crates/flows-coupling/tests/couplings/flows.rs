@@ -1,10 +1,9 @@
 //! Every coupling through the conformance suite, against its plain form, and its promises to the bit.
 
 use super::common::{batch, build, context, difference, normal, pull, seeded, try_build};
-use dfdx::prelude::*;
 use flow_api::spec::SpecScalar;
 use flow_api::testkit::{Subject, assert_conforms, check_precision};
-use flow_api::{Bijector, Context, FlowDevice, FlowError, Kernels, Memory, to_host};
+use flow_api::{Bijector, Context, FlowError, Kernels, Memory, to_host};
 
 /// Spec, features, index: every transformer, split, turn and activation, odd and even sizes.
 const CASES: &[(&str, usize, usize)] = &[
@@ -37,10 +36,7 @@ fn is_spline(ron: &str) -> bool {
 
 #[test]
 fn couplings_start_as_the_identity_to_the_bit() {
-    fn check<E: SpecScalar<Device = Cpu>>()
-    where
-        Cpu: FlowDevice<E>,
-    {
+    fn check<E: SpecScalar>() {
         for (ron, dim, index) in CASES.iter().copied().chain([("AffineCoupling()", 49, 1), ("AdditiveCoupling()", 48, 0)]) {
             let (flow, cx) = (try_build::<E>(ron, dim, index).unwrap(), context(ROWS, condition(ron), Kernels::Fused));
             let x = normal::<E>(ROWS * dim, "x");
@@ -73,18 +69,15 @@ fn couplings_conform() {
         let pairs = (0..dim).flat_map(|out| (0..dim).map(move |input| (out, input)));
         let independent = pairs.filter(|(out, input)| out != input && (kept.contains(out) || !kept.contains(input))).collect();
         let subject = Subject { condition: condition(ron), identity_start: true, independent, ..Subject::new(ron, dim) };
-        let double = |seed, _: &Cpu| Ok(seeded::<f64>(ron, dim, index, seed).unwrap());
+        let double = |seed| Ok(seeded::<f64>(ron, dim, index, seed).unwrap());
         assert_conforms(&subject, double);
-        check_precision(&subject, |seed, _| Ok(seeded::<f32>(ron, dim, index, seed).unwrap()), double).unwrap();
+        check_precision(&subject, |seed| Ok(seeded::<f32>(ron, dim, index, seed).unwrap()), double).unwrap();
     }
 }
 
 #[test]
 fn fused_kernels_equal_plain_operations() {
-    fn check<E: SpecScalar<Device = Cpu>>(tolerance: f64)
-    where
-        Cpu: FlowDevice<E>,
-    {
+    fn check<E: SpecScalar>(tolerance: f64) {
         for &(ron, dim, index) in CASES.iter().chain(WIDE).filter(|(ron, ..)| !is_spline(ron)) {
             let rows = 300; // several blocks, the last one short
             let flow = build::<E>(ron, dim, index, 0.2);
@@ -97,7 +90,7 @@ fn fused_kernels_equal_plain_operations() {
                 let [(y, l), (z, m)] = [forward, inverse].map(|mapped| (to_host(&mapped.value), to_host(&mapped.log_det.value)));
                 [y, l, z, m, for_x, for_parameters]
             };
-            for (k, (fused, plain)) in run(Kernels::Fused).iter().zip(run(Kernels::Plain)).enumerate() {
+            for (k, (fused, plain)) in run(Kernels::Fused).iter().zip(run(Kernels::Taped)).enumerate() {
                 let difference = difference(fused, &plain);
                 assert!(difference < tolerance, "{ron}: quantity {k} differs by {difference}");
             }
@@ -143,13 +136,13 @@ fn extreme_inputs_and_parameters_stay_finite() {
 fn a_condition_is_used_and_its_absence_is_an_error() {
     let (ron, dim) = ("AffineCoupling(hidden: 8, condition: 3)", 4);
     let flow = build::<f64>(ron, dim, 0, 0.3);
-    assert_eq!(Bijector::<(usize, usize), f64, Cpu>::condition_width(&flow), Some(3));
+    assert_eq!(Bijector::<(usize, usize), f64>::facts(&flow).condition, Some(3));
     let x = batch(normal::<f64>(2 * dim, "x"), dim);
     let with = |c: Vec<f64>| to_host(&flow.forward(x.clone(), &Context::new(0).with_condition(batch(c, 3))).unwrap().value);
     let (one, other) = (with(vec![0.5; 6]), with(vec![0.5, 0.5, 0.5, 0.5, 0.5, 1.5]));
     assert_eq!(one[..dim], other[..dim]);
     assert_ne!(one[dim..], other[dim..]);
-    for kernels in [Kernels::Fused, Kernels::Plain] {
+    for kernels in [Kernels::Fused, Kernels::Taped] {
         let cx = Context::new(0).with_kernels(kernels);
         let missing = flow.forward(x.clone(), &cx).unwrap_err();
         assert!(matches!(&missing, FlowError::Condition { expected, got, .. } if expected == "(2, 3)" && got == "none"), "{missing}");

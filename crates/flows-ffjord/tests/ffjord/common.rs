@@ -6,7 +6,7 @@ use flow_kernels::noise::Stream;
 use flows_ffjord::ode::{Adaptive, Solver};
 use flows_ffjord::{ContinuousFlow, Ffjord};
 
-pub(crate) type Flow = Rows<ContinuousFlow<f64, Cpu>>;
+pub(crate) type Flow = Rows<ContinuousFlow<f64>>;
 
 pub(crate) fn dopri5(tolerance: f64) -> Solver {
     Solver::Dopri5(Adaptive { rtol: tolerance, atol: tolerance, ..Adaptive::default() })
@@ -21,10 +21,10 @@ pub(crate) fn normal(len: usize, seed: u64) -> Vec<f64> {
 
 /// A flow that does not start as the identity.
 pub(crate) fn flow(spec: &Ffjord, dim: usize) -> Flow {
-    Rows(ContinuousFlow::new(&Ffjord { zero_init: false, ..spec.clone() }, dim, 5, &Cpu::default()).unwrap())
+    Rows(ContinuousFlow::new(&Ffjord { zero_init: false, ..spec.clone() }, dim, 5).unwrap())
 }
 
-pub(crate) fn training() -> Context<f64, Cpu> {
+pub(crate) fn training() -> Context<f64> {
     Context::new(3).in_mode(Mode::Train)
 }
 
@@ -36,8 +36,8 @@ pub(crate) struct Mapped {
     pub(crate) report: SolveReport,
 }
 
-impl From<flow_api::Mapped<(usize, usize), f64, Cpu>> for Mapped {
-    fn from(mapped: flow_api::Mapped<(usize, usize), f64, Cpu>) -> Self {
+impl From<flow_api::Mapped<(usize, usize), f64>> for Mapped {
+    fn from(mapped: flow_api::Mapped<(usize, usize), f64>) -> Self {
         Self {
             value: to_host(&mapped.value),
             log_det: to_host(&mapped.log_det.value),
@@ -51,18 +51,18 @@ fn dim(flow: &Flow) -> usize {
     flow.0.field().net().input()
 }
 
-pub(crate) fn forward(flow: &Flow, x: &[f64], cx: &Context<f64, Cpu>) -> Mapped {
+pub(crate) fn forward(flow: &Flow, x: &[f64], cx: &Context<f64>) -> Mapped {
     let shape = (x.len() / dim(flow), dim(flow));
     flow.forward(Cpu::default().tensor_from_vec(x.to_vec(), shape), cx).unwrap().into()
 }
 
-pub(crate) fn inverse(flow: &Flow, y: &[f64], cx: &Context<f64, Cpu>) -> Mapped {
+pub(crate) fn inverse(flow: &Flow, y: &[f64], cx: &Context<f64>) -> Mapped {
     let shape = (y.len() / dim(flow), dim(flow));
     flow.inverse(Cpu::default().tensor_from_vec(y.to_vec(), shape), cx).unwrap().into()
 }
 
 /// ∂L/∂x and all parameters' gradients of L = ⟨c, y⟩ + ⟨g, log-dets⟩, from what the memory setting leaves.
-pub(crate) fn pullback(flow: &Flow, x: &[f64], c: &[f64], g: &[f64], cx: &Context<f64, Cpu>) -> (Vec<f64>, Gradients<f64>) {
+pub(crate) fn pullback(flow: &Flow, x: &[f64], c: &[f64], g: &[f64], cx: &Context<f64>) -> (Vec<f64>, Gradients<f64>) {
     let device = Cpu::default();
     let shape = (x.len() / dim(flow), dim(flow));
     let x = device.tensor_from_vec(x.to_vec(), shape);

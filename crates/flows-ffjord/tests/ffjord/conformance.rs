@@ -1,7 +1,6 @@
 //! The conformance suite, with the exact trace.
 
 use crate::common::dopri5;
-use dfdx::prelude::Cpu;
 use flow_api::Rows;
 use flow_api::testkit::{Subject, assert_conforms, check_precision};
 use flows_ffjord::ode::{Fixed, Solver};
@@ -16,19 +15,18 @@ fn continuous_flows_conform() {
     ];
     for (name, spec) in specs {
         let subject = Subject { identity_start: true, inverse_tolerance: Some(1e-8), ..Subject::new(name, 4) };
-        assert_conforms(&subject, |seed, device: &Cpu| Ok(Rows(ContinuousFlow::<f64, Cpu>::new(&spec, 4, seed, device)?)));
+        assert_conforms(&subject, |seed| Ok(Rows(ContinuousFlow::<f64>::new(&spec, 4, seed)?)));
     }
 }
 
 #[test]
 fn single_precision_follows_double() {
-    let device = Cpu::default();
     let spec = Ffjord { hidden: 16, ..Ffjord::default() };
     let subject = Subject { inverse_tolerance: Some(1e-5), ..Subject::new("single precision", 6) };
     let result = check_precision(
         &subject,
-        |seed, _: &Cpu| Ok(Rows(ContinuousFlow::<f32, Cpu>::new(&spec, 6, seed, &device)?)),
-        |seed, _: &Cpu| Ok(Rows(ContinuousFlow::<f64, Cpu>::new(&spec, 6, seed, &device)?)),
+        |seed| Ok(Rows(ContinuousFlow::<f32>::new(&spec, 6, seed)?)),
+        |seed| Ok(Rows(ContinuousFlow::<f64>::new(&spec, 6, seed)?)),
     );
     assert_eq!(result, Ok(()));
 }

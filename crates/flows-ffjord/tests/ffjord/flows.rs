@@ -6,7 +6,7 @@ use flow_api::{Bijector, Context, FlowError, Rows, to_host};
 use flows_ffjord::ode::{Adaptive, Fixed, Solver};
 use flows_ffjord::{ContinuousFlow, EndTime, Ffjord, TimeInput};
 
-fn cx() -> Context<f64, Cpu> {
+fn cx() -> Context<f64> {
     Context::new(1)
 }
 
@@ -92,17 +92,13 @@ fn evaluations_rise_as_the_tolerance_falls() {
     assert!(evaluations.is_sorted() && evaluations[0] < evaluations[3], "{evaluations:?}");
 }
 
-fn round_trip<E: flow_api::Scalar>(tolerance: f64, accept: f64)
-where
-    Cpu: flow_api::FlowDevice<E>,
-{
-    let device = Cpu::default();
+fn round_trip<E: flow_api::Scalar>(tolerance: f64, accept: f64) {
     for time in [TimeInput::Autonomous, TimeInput::Concat, TimeInput::ConcatSquash] {
         let spec = Ffjord { hidden: 32, time, solver: dopri5(tolerance), zero_init: false, ..Ffjord::default() };
-        let flow = Rows(ContinuousFlow::<E, Cpu>::new(&spec, 6, 9, &device).unwrap());
+        let flow = Rows(ContinuousFlow::<E>::new(&spec, 6, 9).unwrap());
         let x: Vec<E> = normal(200 * 6, 1).into_iter().map(E::of).collect();
         let cx = Context::new(0);
-        let y = flow.forward(device.tensor_from_vec(x.clone(), (200, 6)), &cx).unwrap();
+        let y = flow.forward(E::tensor(x.clone(), (200, 6)), &cx).unwrap();
         let back = flow.inverse(y.value, &cx).unwrap();
         for (b, x) in to_host(&back.value).iter().zip(&x) {
             assert!((b.as_f64() - x.as_f64()).abs() <= accept, "{time:?}: {x} came back as {b}");
@@ -121,7 +117,7 @@ fn round_trips() {
 
 #[test]
 fn it_starts_as_the_identity() {
-    let flow = Rows(ContinuousFlow::<f64, Cpu>::new(&Ffjord::default(), 3, 1, &Cpu::default()).unwrap());
+    let flow = Rows(ContinuousFlow::<f64>::new(&Ffjord::default(), 3, 1).unwrap());
     let x = normal(9, 1);
     let y = forward(&flow, &x, &cx());
     assert_eq!((y.value, y.log_det), (x, vec![0.0; 3]));

@@ -1,7 +1,6 @@
 //! FFJORD of `PyTorch` and torchdiffeq, with the exact trace.
 
 use crate::common::{Flow, assert_close, dopri5, flow, forward, inverse, pullback, set};
-use dfdx::prelude::Cpu;
 use flow_api::Context;
 use flows_ffjord::ode::{Fixed, Solver};
 use flows_ffjord::{Adjoint, Ffjord, Gradient, TimeInput};
@@ -54,7 +53,7 @@ fn ffjord_of_torchdiffeq() {
     for (solver, gradient) in cases {
         let flow = build(&tensors, &Ffjord { solver, gradient, ..Ffjord::default() });
         // Evaluation has the exact trace.
-        let cx = Context::<f64, Cpu>::new(0);
+        let cx = Context::<f64>::new(0);
         let y = forward(&flow, &get("x"), &cx);
         let log_prob: Vec<f64> = y
             .value

@@ -1,7 +1,6 @@
 //! Gradients against central differences, and against each other.
 
 use crate::common::{Flow, assert_close, dopri5, flow, forward, normal, nudge, pullback, training};
-use dfdx::prelude::Cpu;
 use flow_api::{Context, Memory};
 use flows_ffjord::ode::{Adaptive, Fixed, Solver};
 use flows_ffjord::{Activation, Adjoint, EndTime, Ffjord, Gradient, Hutchinson, Probe, Regularisation, TimeInput, Trace};
@@ -21,7 +20,7 @@ fn case() -> Case {
 
 impl Case {
     /// What training differentiates: ⟨c, y⟩ + ⟨g, log-det⟩ + ⟨|g|, regularisers⟩: whatever the sign of a log-det's factor, regularisers are penalties.
-    fn loss(&self, flow: &Flow, x: &[f64], weights: Regularisation, cx: &Context<f64, Cpu>) -> f64 {
+    fn loss(&self, flow: &Flow, x: &[f64], weights: Regularisation, cx: &Context<f64>) -> f64 {
         let y = forward(flow, x, cx);
         let penalties = flow.0.penalties(x, cx).unwrap();
         let rows = self.g.iter().zip(&y.log_det).zip(&penalties);
@@ -30,7 +29,7 @@ impl Case {
     }
 
     /// Compares the pullback with central differences in every number of x and in some of every parameter.
-    fn check(&self, name: &str, spec: &Ffjord, cx: &Context<f64, Cpu>, tolerance: f64) {
+    fn check(&self, name: &str, spec: &Ffjord, cx: &Context<f64>, tolerance: f64) {
         const STEP: f64 = 1e-5;
         let mut flow = flow(spec, DIM);
         let (for_x, gradients) = pullback(&flow, &self.x, &self.c, &self.g, cx);

@@ -1,13 +1,11 @@
 //! Specs: what is accepted, and what is refused with which words.
-
-use dfdx::prelude::Cpu;
 use flow_api::RowFlow;
 use flow_api::spec::{BuildScope, FlowSpec, SpecError, SpecScalar, from_ron, to_ron};
 use flows_ffjord as _;
 
-fn build(ron: &str) -> Result<Box<dyn RowFlow<f64, Cpu>>, SpecError> {
+fn build(ron: &str) -> Result<Box<dyn RowFlow<f64>>, SpecError> {
     let spec: FlowSpec = from_ron(ron)?;
-    f64::row_flow(spec.0.as_ref(), 4, &BuildScope::new(Cpu::default(), 1).child("flows").child(2))
+    f64::row_flow(spec.0.as_ref(), 4, &BuildScope::new(1).child("flows").child(2))
 }
 
 #[test]
@@ -23,7 +21,7 @@ fn specs_are_read_and_written() {
         let text = to_ron(&spec).unwrap();
         let again: FlowSpec = from_ron(&text).unwrap();
         assert_eq!(to_ron(&again).unwrap(), text);
-        assert_eq!(build(ron).unwrap().kind(), "Ffjord");
+        assert_eq!(build(ron).unwrap().facts().kind, "Ffjord");
     }
 }
 
@@ -74,7 +72,7 @@ fn settings_that_f32_does_not_hold_are_refused() {
     ] {
         assert!(build(ron).is_ok(), "{ron} in f64");
         let spec: FlowSpec = from_ron(ron).unwrap();
-        let scope = BuildScope::new(Cpu::default(), 1);
+        let scope = BuildScope::new(1);
         let error = f32::row_flow(spec.0.as_ref(), 4, &scope).err().unwrap_or_else(|| panic!("{ron} was accepted"));
         assert_eq!(error.to_string(), format!("Ffjord: {expected}"));
     }

@@ -42,7 +42,7 @@ fn estimates_are_unbiased_and_know_their_error() {
             set_trace(&mut flow, estimate(probes, distribution));
             // The log-det of a flow that reports estimates in evaluation carries the error.
             flow.0.set_trace(Mode::Evaluate, estimate(probes, distribution)).unwrap();
-            assert_eq!(flow.0.log_det_kind(), LogDetKind::Estimate);
+            assert_eq!(flow.0.facts().log_det, LogDetKind::Estimate);
             let y = forward(&flow, &x, &training());
             let (mean, deviation) = mean_and_deviation(&y.log_det);
             let z = (mean - exact) / (deviation / (ROWS as f64).sqrt());

@@ -1,11 +1,13 @@
 //! What several test files need.
 
-use dfdx::prelude::{Cpu, Tensor, TensorFromVec};
-use flow_api::{Bijector, Context, Cotangent, EntryMut, Gradients, LogDet, Memory, Mode, Point, Rows, SolveReport, save, to_host, update};
+use flow_api::{
+    Bijector, Context, Cotangent, EntryMut, Gradients, LogDet, Memory, Mode, Point, Rows, Scalar as _, SolveReport, Tensor, save, to_host,
+    update,
+};
 use flow_kernels::noise::Stream;
 use flows_lipschitz::{Activation, Estimator, PowerIteration, Probe, Residual, ResidualFlow, Roulette};
 
-pub(crate) type Flow = Rows<ResidualFlow<f64, Cpu>>;
+pub(crate) type Flow = Rows<ResidualFlow<f64>>;
 
 /// Reproducible normal numbers.
 pub(crate) fn normal(len: usize, seed: u64) -> Vec<f64> {
@@ -22,7 +24,7 @@ pub(crate) fn spec() -> Residual {
 
 /// A flow whose weights but the last are so large that they are divided by their norms, and whose β are not at their initial value.
 pub(crate) fn flow(spec: &Residual, dim: usize) -> Flow {
-    let mut flow = Rows(ResidualFlow::new(spec, dim, 5, &Cpu::default()).unwrap());
+    let mut flow = Rows(ResidualFlow::new(spec, dim, 5).unwrap());
     let last = last_weight(spec);
     update(&mut flow, |path, entry| {
         if let EntryMut::Parameter { values, .. } = entry {
@@ -115,33 +117,33 @@ pub(crate) struct Mapped {
     pub(crate) report: SolveReport,
 }
 
-fn host((value, log_det, report): (Tensor<(usize, usize), f64, Cpu>, LogDet<f64, Cpu>, SolveReport)) -> Mapped {
+fn host((value, log_det, report): (Tensor<(usize, usize), f64>, LogDet<f64>, SolveReport)) -> Mapped {
     let standard_error = log_det.standard_error.as_ref().map(to_host);
     Mapped { value: to_host(&value), log_det: to_host(&log_det.value), standard_error, report }
 }
 
-pub(crate) fn tensor(flow: &Flow, x: &[f64]) -> Tensor<(usize, usize), f64, Cpu> {
-    Cpu::default().tensor_from_vec(x.to_vec(), (x.len() / dim(flow), dim(flow)))
+pub(crate) fn tensor(flow: &Flow, x: &[f64]) -> Tensor<(usize, usize), f64> {
+    f64::tensor(x.to_vec(), (x.len() / dim(flow), dim(flow)))
 }
 
-pub(crate) fn forward(flow: &Flow, x: &[f64], cx: &Context<f64, Cpu>) -> Mapped {
+pub(crate) fn forward(flow: &Flow, x: &[f64], cx: &Context<f64>) -> Mapped {
     let m = flow.forward(tensor(flow, x), cx).unwrap();
     host((m.value, m.log_det, m.report))
 }
 
-pub(crate) fn inverse(flow: &Flow, y: &[f64], cx: &Context<f64, Cpu>) -> Mapped {
+pub(crate) fn inverse(flow: &Flow, y: &[f64], cx: &Context<f64>) -> Mapped {
     let m = flow.inverse(tensor(flow, y), cx).unwrap();
     host((m.value, m.log_det, m.report))
 }
 
 /// ∂L/∂x and all parameters' gradients of L = ⟨c, y⟩ + ⟨g, log-dets⟩, from what the memory setting leaves.
-pub(crate) fn pullback(flow: &Flow, x: &[f64], c: &[f64], g: &[f64], cx: &Context<f64, Cpu>) -> (Vec<f64>, Gradients<f64>) {
+pub(crate) fn pullback(flow: &Flow, x: &[f64], c: &[f64], g: &[f64], cx: &Context<f64>) -> (Vec<f64>, Gradients<f64>) {
     let at = match cx.memory() {
         Memory::Store => Point::Kept(flow.forward_keeping(tensor(flow, x), cx).unwrap().1),
         Memory::Recompute => Point::Input(tensor(flow, x)),
         Memory::Invert => Point::Output(flow.forward(tensor(flow, x), cx).unwrap().value),
     };
-    let cotangent = Cotangent { value: tensor(flow, c), log_det: Cpu::default().tensor_from_vec(g.to_vec(), (g.len(),)) };
+    let cotangent = Cotangent { value: tensor(flow, c), log_det: f64::tensor(g.to_vec(), (g.len(),)) };
     let mut gradients = Gradients::zeros(flow);
     let pulled = flow.pullback(at, cotangent, &mut gradients, cx).unwrap();
     (to_host(&pulled.cotangent), gradients)

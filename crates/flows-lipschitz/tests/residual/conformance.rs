@@ -1,7 +1,6 @@
 //! The conformance suite.
 
 use crate::common::{estimators, spec};
-use dfdx::prelude::Cpu;
 use flow_api::Rows;
 use flow_api::testkit::{Subject, assert_conforms};
 use flows_lipschitz::{Activation, FixedPoint, Probe, Residual, ResidualFlow};
@@ -24,7 +23,7 @@ fn exact_flows_conform() {
         ("tanh", 3, Residual { activation: Activation::Tanh, layers: 2, ..spec() }),
     ] {
         let spec = tight(&spec);
-        assert_conforms(&subject(name, dim), |seed, device: &Cpu| Ok(Rows(ResidualFlow::<f64, Cpu>::new(&spec, dim, seed, device)?)));
+        assert_conforms(&subject(name, dim), |seed| Ok(Rows(ResidualFlow::<f64>::new(&spec, dim, seed)?)));
     }
 }
 
@@ -34,7 +33,7 @@ fn estimators_conform_where_they_are_exact() {
     for estimator in estimators(100, 2, Probe::Rademacher) {
         let spec = tight(&Residual { evaluation: estimator, hidden: 5, coefficient: 0.8, ..spec() });
         let subject = subject(format!("{estimator:?}"), 1);
-        assert_conforms(&subject, |seed, device: &Cpu| Ok(Rows(ResidualFlow::<f64, Cpu>::new(&spec, 1, seed, device)?)));
+        assert_conforms(&subject, |seed| Ok(Rows(ResidualFlow::<f64>::new(&spec, 1, seed)?)));
     }
 }
 
@@ -42,5 +41,5 @@ fn estimators_conform_where_they_are_exact() {
 fn starts_as_the_identity_if_wanted() {
     let spec = tight(&Residual { zero_init: true, ..spec() });
     let subject = Subject { identity_start: true, ..subject("zero_init", 4) };
-    assert_conforms(&subject, |seed, device: &Cpu| Ok(Rows(ResidualFlow::<f64, Cpu>::new(&spec, 4, seed, device)?)));
+    assert_conforms(&subject, |seed| Ok(Rows(ResidualFlow::<f64>::new(&spec, 4, seed)?)));
 }

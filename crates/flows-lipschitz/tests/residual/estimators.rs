@@ -160,7 +160,7 @@ fn estimators_are_switched_on_loaded_weights() {
     let flow = contraction();
     let state = save(&flow);
     let other = Residual { log_det: Estimator::Neumann(Roulette::default()), ..gentle_spec() };
-    let mut loaded: Flow = Rows(ResidualFlow::new(&other, 4, 77, &Cpu::default()).unwrap());
+    let mut loaded: Flow = Rows(ResidualFlow::new(&other, 4, 77).unwrap());
     load(&mut loaded, &state).unwrap();
     assert!(save(&loaded) == state);
     let x = normal(40, 12);

@@ -27,7 +27,7 @@ fn default_tolerances_are_reached() {
         }
     }
     let spec = Residual::default();
-    let flow = Rows(ResidualFlow::<f32, Cpu>::new(&spec, 48, 3, &Cpu::default()).unwrap());
+    let flow = Rows(ResidualFlow::<f32>::new(&spec, 48, 3).unwrap());
     let y: Vec<f32> = normal(200 * 48, 2).into_iter().map(flow_kernels::Real::of).collect();
     let cx = Context::new(0);
     let x = flow.inverse(Cpu::default().tensor_from_vec(y.clone(), (200, 48)), &cx).unwrap();
@@ -45,7 +45,7 @@ fn default_tolerances_are_reached() {
 fn sizes_that_are_out_of_the_ordinary() {
     let solved = |what: &str, bias: f32, size: f32, inverse: FixedPoint| {
         let spec = Residual { hidden: 64, inverse, ..Residual::default() };
-        let mut flow = Rows(ResidualFlow::<f32, Cpu>::new(&spec, 48, 3, &Cpu::default()).unwrap());
+        let mut flow = Rows(ResidualFlow::<f32>::new(&spec, 48, 3).unwrap());
         update(&mut flow, |path, entry| {
             if let (EntryMut::Parameter { values, .. }, "net.layers.2.bias") = (entry, path) {
                 values.fill(bias);
@@ -61,7 +61,7 @@ fn sizes_that_are_out_of_the_ordinary() {
     solved("large g(x)", 1e4, 0.1, FixedPoint::default());
     // No number of f32, and so what any residual that is one keeps to.
     let generous = FixedPoint { tolerance: Some(1e39), ..FixedPoint::default() };
-    let flow = Rows(ResidualFlow::<f32, Cpu>::new(&Residual { inverse: generous, ..Residual::default() }, 2, 3, &Cpu::default()).unwrap());
+    let flow = Rows(ResidualFlow::<f32>::new(&Residual { inverse: generous, ..Residual::default() }, 2, 3).unwrap());
     let x = flow.inverse(Cpu::default().tensor_from_vec(vec![1e30, -1e30], (1, 2)), &Context::new(0)).unwrap();
     assert!(x.report.residual.is_finite() && x.report.iterations == 1, "{:?}", x.report);
 }
@@ -69,7 +69,7 @@ fn sizes_that_are_out_of_the_ordinary() {
 /// Weights that have outgrown what is known of their norms: the flow is no contraction, and says so with the layer, the row and what was reached.
 fn expanding(anderson: usize) -> Flow {
     let spec = Residual { layers: 1, inverse: FixedPoint { anderson, max_iterations: 50, ..FixedPoint::default() }, ..spec() };
-    let mut flow: Flow = Rows(ResidualFlow::new(&spec, 2, 5, &Cpu::default()).unwrap());
+    let mut flow: Flow = Rows(ResidualFlow::new(&spec, 2, 5).unwrap());
     // A rotation that also grows.
     set(&mut flow, "net.layers.0.weight", &[0.0, -30.0, 30.0, 0.0]);
     set(&mut flow, "net.layers.0.bias", &[1.0, 1.0]);

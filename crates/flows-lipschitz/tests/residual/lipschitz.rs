@@ -1,7 +1,6 @@
 //! The bound on the Lipschitz constant, against singular value decompositions and sampled slopes.
 
 use crate::common::{ACTIVATIONS, Flow, forward, normal, pullback};
-use dfdx::prelude::Cpu;
 use flow_api::{Context, EntryMut, Rows, update};
 use flow_train::{Adam, AdamConfig};
 use flows_lipschitz::{LipschitzMlp, Residual, ResidualFlow};
@@ -13,7 +12,7 @@ fn norm(weight: &[f64], rows: usize) -> f64 {
 }
 
 /// The power iteration's norm is that of the decomposition, and every normalised layer keeps to the coefficient.
-fn assert_bounded(what: &str, g: &LipschitzMlp<f64, Cpu>) {
+fn assert_bounded(what: &str, g: &LipschitzMlp<f64>) {
     for (i, ((layer, found), normalised)) in g.net().layers().iter().zip(g.spectral_norms()).zip(g.normalised_weights()).enumerate() {
         let rows = layer.shape().0;
         let exact = norm(layer.weight().values(), rows);
@@ -44,7 +43,7 @@ fn the_bound_holds_after_every_step_of_a_large_learning_rate() {
         let what = format!("{activation:?}, dense {dense}");
         let spec = Residual { hidden: 24, activation, dense, ..Residual::default() };
         let dim = 6;
-        let mut flow: Flow = Rows(ResidualFlow::new(&spec, dim, 9, &Cpu::default()).unwrap());
+        let mut flow: Flow = Rows(ResidualFlow::new(&spec, dim, 9).unwrap());
         assert_bounded(&what, flow.0.g());
         let mut adam = Adam::new(&flow, AdamConfig::default());
         let x = normal(32 * dim, 3);
@@ -64,7 +63,7 @@ fn the_bound_holds_after_every_step_of_a_large_learning_rate() {
 #[test]
 fn weights_that_are_hard_for_power_iterations() {
     let spec = Residual { layers: 1, ..Residual::default() };
-    let mut flow: Flow = Rows(ResidualFlow::new(&spec, 4, 9, &Cpu::default()).unwrap());
+    let mut flow: Flow = Rows(ResidualFlow::new(&spec, 4, 9).unwrap());
     let diagonal = |d: [f64; 4]| -> Vec<f64> { (0..16).map(|i| if i % 5 == 0 { d[i / 5] } else { 0.0 }).collect() };
     for d in [[2.0, 1.999, 1.998, 1.0], [1.0, 1.0, 1.0, 5.0], [0.0; 4], [1e-3, 3.0, 0.0, 0.0], [1e8, 1.0, 1.0, 1.0], [1.0; 4]] {
         crate::common::set(&mut flow, "net.layers.0.weight", &diagonal(d));
@@ -76,7 +75,7 @@ fn weights_that_are_hard_for_power_iterations() {
 #[test]
 fn weights_of_great_size() {
     let spec = Residual { layers: 1, ..Residual::default() };
-    let mut flow: Flow = Rows(ResidualFlow::new(&spec, 12, 9, &Cpu::default()).unwrap());
+    let mut flow: Flow = Rows(ResidualFlow::new(&spec, 12, 9).unwrap());
     crate::common::set(&mut flow, "net.layers.0.weight", &normal(144, 2).iter().map(|w| w * 1e90).collect::<Vec<_>>());
     assert_bounded("1e90", flow.0.g());
 }
@@ -85,7 +84,7 @@ fn weights_of_great_size() {
 #[test]
 fn weights_without_a_norm_are_errors() {
     for (bad, got) in [(f64::NAN, "NaN"), (f64::INFINITY, "inf"), (-1e200, "1e200")] {
-        let mut flow: Flow = Rows(ResidualFlow::new(&Residual { hidden: 4, ..Residual::default() }, 4, 9, &Cpu::default()).unwrap());
+        let mut flow: Flow = Rows(ResidualFlow::new(&Residual { hidden: 4, ..Residual::default() }, 4, 9).unwrap());
         let poison = |path: &str, entry: EntryMut<'_, f64>| {
             if let (EntryMut::Parameter { values, .. }, "net.layers.1.weight") = (entry, path) {
                 values[3] = bad;

@@ -1,13 +1,11 @@
 //! Specs: what is accepted, and what is refused with which words.
-
-use dfdx::prelude::Cpu;
 use flow_api::spec::{BuildScope, FlowSpec, SpecError, SpecScalar, from_ron, to_ron};
 use flow_api::{LogDetKind, RowFlow};
 use flows_lipschitz::{Residual, ResidualFlow};
 
-fn build(ron: &str) -> Result<Box<dyn RowFlow<f64, Cpu>>, SpecError> {
+fn build(ron: &str) -> Result<Box<dyn RowFlow<f64>>, SpecError> {
     let spec: FlowSpec = from_ron(ron)?;
-    f64::row_flow(spec.0.as_ref(), 4, &BuildScope::new(Cpu::default(), 1).child("flows").child(2))
+    f64::row_flow(spec.0.as_ref(), 4, &BuildScope::new(1).child("flows").child(2))
 }
 
 #[test]
@@ -33,7 +31,7 @@ fn specs_are_read_and_written() {
         let again: FlowSpec = from_ron(&text).unwrap();
         assert_eq!(to_ron(&again).unwrap(), text);
         let flow = build(ron).unwrap();
-        assert_eq!((flow.kind(), flow.log_det_kind()), ("Residual", kind), "{ron}");
+        assert_eq!((flow.facts().kind, flow.facts().log_det), ("Residual", kind), "{ron}");
     }
 }
 
@@ -74,8 +72,8 @@ fn bad_settings_are_refused() {
     }
     // Below 1 in f64, but not in f32; above 0 likewise.
     for coefficient in [0.999_999_99, 1e-60] {
-        assert!(ResidualFlow::<f64, Cpu>::new(&Residual { coefficient, ..Residual::default() }, 2, 1, &Cpu::default()).is_ok());
-        let error = ResidualFlow::<f32, Cpu>::new(&Residual { coefficient, ..Residual::default() }, 2, 1, &Cpu::default()).unwrap_err();
+        assert!(ResidualFlow::<f64>::new(&Residual { coefficient, ..Residual::default() }, 2, 1).is_ok());
+        let error = ResidualFlow::<f32>::new(&Residual { coefficient, ..Residual::default() }, 2, 1).unwrap_err();
         let expected = "Residual: coefficient: expected a number greater than 0 and less than 1 in f32, got 0.";
         assert!(error.to_string().starts_with(expected), "{error}");
     }

@@ -102,7 +102,7 @@ fn preprocessing(preprocessing: Preprocessing, shape: EventShape) -> Result<()> 
 }
 
 fn build(spec: &Spec<dyn ModelSpec>, event: EventShape) -> Result<Model<f32>> {
-    Ok(f32::model(spec.0.as_ref(), event, &BuildScope::new(<f32 as SpecScalar>::Device::default(), 0))?)
+    Ok(f32::model(spec.0.as_ref(), event, &BuildScope::new(0))?)
 }
 
 fn shape(sizes: &[usize]) -> String {

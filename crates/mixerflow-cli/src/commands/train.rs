@@ -45,8 +45,7 @@ fn begin(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(RunF
     let kind = EventKind::of(split.train.as_ref());
     settings.check_batch::<f32>(kind.shape)?;
     Events::of_kind(kind, spec.0.preprocessing(), settings.seed)?;
-    let model = f32::model(spec.0.as_ref(), kind.shape, &BuildScope::new(<f32 as SpecScalar>::Device::default(), settings.seed))
-        .map_err(|e| format!("{}: {e}", file.display()))?;
+    let model = f32::model(spec.0.as_ref(), kind.shape, &BuildScope::new(settings.seed)).map_err(|e| format!("{}: {e}", file.display()))?;
     Trainer::check_model(&model)?;
     Ok((RunFolder::create(path, RunPlan { spec, settings, data })?, split))
 }

@@ -289,14 +289,14 @@ impl<E: Scalar> RowKernel<E> for FactoredKernel<'_, E> {
         Ok(())
     }
 
-    fn pullback(&self, cotangent: &mut [E], pull: &Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
+    fn pullback(&self, cotangent: &mut [E], pull: &mut Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
         let u = tape.pop()?;
         let x = tape.pop()?;
         self.pull(&x, &u, cotangent, pull.lanes, sums);
         Ok(())
     }
 
-    fn pullback_inverting(&self, values: &mut [E], cotangent: &mut [E], pull: &Pull<'_, E>, sums: &mut [E]) -> Result<()> {
+    fn pullback_inverting(&self, values: &mut [E], cotangent: &mut [E], pull: &mut Pull<'_, E>, sums: &mut [E]) -> Result<()> {
         self.solve_lower(values, pull.lanes);
         let u = Buffer::copy_of(values);
         self.upper.solve(values, pull.lanes);
@@ -334,7 +334,6 @@ mod tests {
     use crate::layers::LuLinear;
     use crate::rows::RowFlow;
     use crate::{Context, EntryMut, SolveReport, parameter_count, update};
-    use dfdx::prelude::Cpu;
     use flow_kernels::noise::Stream;
 
     const ROWS: usize = 5;
@@ -345,8 +344,8 @@ mod tests {
         x
     }
 
-    fn flow(dim: usize, permuted: bool) -> LuLinear<f64, Cpu> {
-        let mut flow = LuLinear::new(dim, &Cpu::default());
+    fn flow(dim: usize, permuted: bool) -> LuLinear<f64> {
+        let mut flow = LuLinear::new(dim);
         if permuted {
             flow = flow.with_random_permutation(1);
         }
@@ -367,7 +366,7 @@ mod tests {
         let map = |values: &mut Vec<f64>, f: &dyn Fn(&mut [f64], &mut Lanes<'_, f64>) -> Result<()>| {
             let (mut log_det, mut variance) = (vec![0.0; ROWS], vec![0.0; ROWS]);
             let report = &mut SolveReport::default();
-            let mut lanes = Lanes { lanes: ROWS, first_row: 0, condition: None, log_det: &mut log_det, variance: &mut variance, report };
+            let mut lanes = Lanes::new(0, &mut log_det, &mut variance, report);
             f(values, &mut lanes).unwrap();
             log_det
         };
@@ -378,14 +377,14 @@ mod tests {
         };
         let mut found = vec![("y", y.clone()), ("log-det", log_det)];
         let for_log_det = noise(ROWS, "l");
-        let pull = Pull { lanes: ROWS, first_row: 0, condition: None, log_det: &for_log_det };
+        let pull = || Pull::new(0, &for_log_det);
         let mut back = y.clone();
         for inverting in [false, true] {
             let (mut cotangent, mut sums) = (noise(dim * ROWS, "g"), vec![0.0; kernel.sums_len()]);
             if inverting {
-                kernel.pullback_inverting(&mut back, &mut cotangent, &pull, &mut sums).unwrap();
+                kernel.pullback_inverting(&mut back, &mut cotangent, &mut pull(), &mut sums).unwrap();
             } else {
-                kernel.pullback(&mut cotangent, &pull, &mut tape, &mut sums).unwrap();
+                kernel.pullback(&mut cotangent, &mut pull(), &mut tape, &mut sums).unwrap();
             }
             let mut gradients = vec![0.25; parameters];
             kernel.finish(&sums, for_log_det.iter().sum(), &mut gradients).unwrap();
@@ -398,7 +397,7 @@ mod tests {
         found
     }
 
-    fn check(dim: usize, flow: &LuLinear<f64, Cpu>, kernel: &dyn RowKernel<f64>, what: &str) {
+    fn check(dim: usize, flow: &LuLinear<f64>, kernel: &dyn RowKernel<f64>, what: &str) {
         let dense = flow.dense(&Context::new(0)).unwrap();
         let parameters = parameter_count(flow);
         let expected = results(&dense, dim, parameters);

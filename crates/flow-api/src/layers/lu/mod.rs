@@ -8,8 +8,8 @@ use self::dense::{Factors, Map};
 use self::factored::{FACTORED_FROM, FactoredKernel, PANEL};
 use self::packed::{Triangle, places, unpack};
 use super::permutation::{check, inverse_indices, permute_columns, random_indices};
-use crate::rows::{AffineKernel, AffineMap, AffinePart, PlainRows, RowFlow, RowKernel, Taped, TapedRows};
-use crate::{Context, FlowDevice, FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut, parameter_count};
+use crate::rows::{AffineKernel, AffineMap, AffinePart, RowFlow, RowKernel, Taped, TapedMap, TapedRows};
+use crate::{Context, Facts, FlowError, MappedRows, Module, Parameter, Result, Scalar, Tensor, Visitor, VisitorMut, parameter_count};
 use dfdx::prelude::*;
 use num_traits::Float;
 
@@ -27,18 +27,18 @@ use num_traits::Float;
 /// a few images, rows are multiplied by U and by L, and solved for. Sources: Kingma & Dhariwal, "Glow", section 3.2 (arXiv:1807.03039), for the LU form with the diagonal kept
 /// apart; Durkan et al., "Neural Spline Flows", section 3 (arXiv:1906.04032), for the identity start.
 #[derive(Debug, Clone)]
-pub struct LuLinear<E: Scalar, D: FlowDevice<E>> {
-    lower: Parameter<E, D>,
-    upper: Parameter<E, D>,
-    log_diagonal: Parameter<E, D>,
-    bias: Parameter<E, D>,
+pub struct LuLinear<E: Scalar> {
+    lower: Parameter<E>,
+    upper: Parameter<E>,
+    log_diagonal: Parameter<E>,
+    bias: Parameter<E>,
     permutation: Option<Vec<usize>>,
 }
 
-impl<E: Scalar, D: FlowDevice<E>> LuLinear<E, D> {
+impl<E: Scalar> LuLinear<E> {
     /// The identity on R^dim.
-    pub fn new(dim: usize, device: &D) -> Self {
-        let zeros = |len: usize| Parameter::new(device.clone(), &[len], vec![E::zero(); len]);
+    pub fn new(dim: usize) -> Self {
+        let zeros = |len: usize| Parameter::new(&[len], vec![E::zero(); len]);
         let triangle = dim * dim.saturating_sub(1) / 2;
         Self { lower: zeros(triangle), upper: zeros(triangle), log_diagonal: zeros(dim), bias: zeros(dim), permutation: None }
     }
@@ -69,7 +69,7 @@ impl<E: Scalar, D: FlowDevice<E>> LuLinear<E, D> {
     }
 
     /// e^s.
-    fn diagonal(&self, cx: &Context<E, D>) -> Result<Vec<E>> {
+    fn diagonal(&self, cx: &Context<E>) -> Result<Vec<E>> {
         let entry = |(j, &s): (usize, &E)| {
             let u = Float::exp(s);
             if u == E::zero() || !Float::is_finite(u) {
@@ -80,7 +80,7 @@ impl<E: Scalar, D: FlowDevice<E>> LuLinear<E, D> {
         self.log_diagonal.values().iter().enumerate().map(entry).collect()
     }
 
-    fn factors(&self, cx: &Context<E, D>) -> Result<Factors<E>> {
+    fn factors(&self, cx: &Context<E>) -> Result<Factors<E>> {
         let dim = self.dim();
         let mut lower = vec![E::zero(); dim * dim];
         let mut upper = vec![E::zero(); dim * dim];
@@ -98,7 +98,7 @@ impl<E: Scalar, D: FlowDevice<E>> LuLinear<E, D> {
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> Module<E> for LuLinear<E, D> {
+impl<E: Scalar> Module<E> for LuLinear<E> {
     fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         visitor.parameter("lower", &self.lower);
         visitor.parameter("upper", &self.upper);
@@ -122,113 +122,103 @@ impl<E: Scalar, D: FlowDevice<E>> Module<E> for LuLinear<E, D> {
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> LuLinear<E, D> {
-    fn map(&self, cx: &Context<E, D>) -> Result<Map<'_, E>> {
+impl<E: Scalar> LuLinear<E> {
+    fn map(&self, cx: &Context<E>) -> Result<Map<'_, E>> {
         Ok(Map { factors: self.factors(cx)?, bias: self.bias.values(), permutation: self.permutation.as_deref(), log_det: self.log_det() })
     }
 
-    fn dense(&self, cx: &Context<E, D>) -> Result<AffineKernel<'_, E>> {
+    fn dense(&self, cx: &Context<E>) -> Result<AffineKernel<'_, E>> {
         Ok(AffineKernel::new(AffinePart { map: Box::new(self.map(cx)?), parameters: parameter_count(self) }, Vec::new()))
     }
 
-    fn factored(&self, panel: usize, cx: &Context<E, D>) -> Result<FactoredKernel<'_, E>> {
+    fn factored(&self, panel: usize, cx: &Context<E>) -> Result<FactoredKernel<'_, E>> {
         let triangles = [self.lower.values(), self.upper.values()];
         Ok(FactoredKernel::new(triangles, self.diagonal(cx)?, self.bias.values(), self.permutation.as_deref(), self.log_det(), panel))
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> RowFlow<E, D> for LuLinear<E, D> {
-    fn kind(&self) -> &'static str {
-        "LuLinear"
+impl<E: Scalar> RowFlow<E> for LuLinear<E> {
+    fn facts(&self) -> Facts {
+        Facts::new("LuLinear").with_multiply_adds((self.bias.values().len() as u64).pow(2))
     }
 
     fn dim(&self) -> usize {
         self.bias.values().len()
     }
 
-    fn prepare<'a>(&'a self, _: usize, cx: &Context<E, D>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+    fn prepare<'a>(&'a self, _: usize, cx: &Context<E>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         if self.dim() >= FACTORED_FROM {
             return Ok(Box::new(self.factored(PANEL, cx)?));
         }
         Ok(Box::new(self.dense(cx)?))
     }
 
-    fn affine<'a>(&'a self, cx: &Context<E, D>) -> Result<Option<Box<dyn AffineMap<E> + 'a>>> {
+    fn affine<'a>(&'a self, cx: &Context<E>) -> Result<Option<Box<dyn AffineMap<E> + 'a>>> {
         if self.dim() >= FACTORED_FROM {
             return Ok(None);
         }
         Ok(Some(Box::new(self.map(cx)?)))
     }
 
-    fn plain(&self) -> Option<&dyn PlainRows<E, D>> {
+    fn taped(&self) -> Option<&dyn TapedRows<E>> {
         Some(self)
-    }
-
-    fn multiply_adds(&self) -> u64 {
-        (self.dim() as u64).pow(2)
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> LuLinear<E, D> {
+impl<E: Scalar> LuLinear<E> {
     /// A packed triangle as a dense matrix on the tape: gathered from the packed values and masked.
-    fn dense_taped(&self, packed: &Parameter<E, D>, triangle: Triangle) -> Taped<(usize, usize), E, D> {
+    fn dense_taped(&self, packed: &Parameter<E>, triangle: Triangle) -> Taped<(usize, usize), E> {
         let dim = self.dim();
-        let device = packed.device();
         let (mut from, mut mask) = (vec![0; dim * dim], vec![E::zero(); dim * dim]);
         for (k, place) in places(dim, triangle).enumerate() {
             from[place] = k;
             mask[place] = E::one();
         }
-        let mask = device.tensor_from_vec(mask, (dim, dim));
+        let mask = E::tensor(mask, (dim, dim));
         if packed.values().is_empty() {
             return mask.retaped();
         }
-        let from: Tensor<(usize,), usize, D> = device.tensor_from_vec(from, (dim * dim,));
-        packed.tensor().retaped::<OwnedTape<E, D>>().gather(from).reshape_like(&(dim, dim)) * mask
+        let from: dfdx::prelude::Tensor<(usize,), usize, E::Device> = E::device().tensor_from_vec(from, (dim * dim,));
+        packed.tensor().retaped::<OwnedTape<E, E::Device>>().gather(from).reshape_like(&(dim, dim)) * mask
     }
 
-    fn identity(&self) -> Tensor<(usize, usize), E, D> {
+    fn identity(&self) -> Tensor<(usize, usize), E> {
         let dim = self.dim();
         let values = (0..dim * dim).map(|k| if k % (dim + 1) == 0 { E::one() } else { E::zero() }).collect();
-        self.bias.device().tensor_from_vec(values, (dim, dim))
+        E::tensor(values, (dim, dim))
     }
 }
 
-impl<E: Scalar, D: FlowDevice<E>> PlainRows<E, D> for LuLinear<E, D> {
-    fn forward_taped(&self, x: Taped<(usize, usize), E, D>, _: &Context<E, D>) -> Result<TapedRows<E, D>> {
+impl<E: Scalar> TapedRows<E> for LuLinear<E> {
+    fn forward_taped(&self, x: Taped<(usize, usize), E>, _: &Context<E>) -> Result<TapedMap<E>> {
         let shape = *x.shape();
         let square = (shape.1, shape.1);
         let lower = self.dense_taped(&self.lower, Triangle::Lower) + self.identity();
-        let log_diagonal = self.log_diagonal.tensor().retaped::<OwnedTape<E, D>>();
+        let log_diagonal = self.log_diagonal.tensor().retaped::<OwnedTape<E, E::Device>>();
         let log_det = log_diagonal.with_empty_tape().broadcast_like::<_, Axis<0>>(&shape).sum::<(usize,), Axis<1>>();
         let diagonal = log_diagonal.exp().broadcast_like::<_, Axis<0>>(&square) * self.identity();
         let upper = self.dense_taped(&self.upper, Triangle::Upper) + diagonal;
         let x = match &self.permutation {
-            Some(indices) => permute_columns(x, indices, self.bias.device()),
+            Some(indices) => permute_columns(x, indices),
             None => x,
         };
-        let bias = self.bias.tensor().retaped::<OwnedTape<E, D>>().broadcast_like::<_, Axis<0>>(&shape);
+        let bias = self.bias.tensor().retaped::<OwnedTape<E, E::Device>>().broadcast_like::<_, Axis<0>>(&shape);
         let y = x.matmul(upper.permute::<_, Axes2<1, 0>>()).matmul(lower.permute::<_, Axes2<1, 0>>()) + bias;
         Ok((y, log_det))
     }
 
-    fn inverse(
-        &self,
-        y: Tensor<(usize, usize), E, D>,
-        cx: &Context<E, D>,
-    ) -> Result<(Tensor<(usize, usize), E, D>, Tensor<(usize,), E, D>)> {
+    fn inverse_taped(&self, y: Tensor<(usize, usize), E>, cx: &Context<E>) -> Result<MappedRows<E>> {
         let shape = *y.shape();
-        let device = self.bias.device();
         // dfdx has no triangular solve: the inverse matrix is formed on the host.
         let inverse = self.factors(cx)?.inverse();
-        let inverse = device.tensor_from_vec(inverse, (shape.1, shape.1));
+        let inverse = E::tensor(inverse, (shape.1, shape.1));
         let bias = self.bias.tensor().clone().broadcast_like::<_, Axis<0>>(&shape);
         let x = (y - bias).matmul(inverse.permute::<_, Axes2<1, 0>>());
         let x = match &self.permutation {
-            Some(indices) => permute_columns(x, &inverse_indices(indices), device),
+            Some(indices) => permute_columns(x, &inverse_indices(indices)),
             None => x,
         };
         let log_det = self.log_det();
-        Ok((x, device.tensor_from_vec(vec![-log_det; shape.0], (shape.0,))))
+        Ok((x, E::tensor(vec![-log_det; shape.0], (shape.0,))))
     }
 }

@@ -1,6 +1,6 @@
 //! The work of a pass through the layers, in tasks that any thread takes as soon as what they need is there. Nobody waits: a task that was last to give another one what it needs hands it on.
 
-use flow_api::{Result, Threaded, work_through};
+use crate::{Result, work_through};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -52,12 +52,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// # Errors
 /// That of a task; of several that failed at the same time, of the first in order.
-pub(crate) fn schedule<K: Threaded, S: Threaded>(
+pub(crate) fn schedule<K: Send + Sync, S: Send + Sync>(
     layers: usize,
     groups: usize,
-    prepare: impl Fn(usize) -> Result<K> + Threaded,
-    run: impl Fn(usize, usize, &K) -> Result<S> + Threaded,
-    finish: impl Fn(&K, Vec<S>) -> Result<()> + Threaded,
+    prepare: impl Fn(usize) -> Result<K> + Send + Sync,
+    run: impl Fn(usize, usize, &K) -> Result<S> + Send + Sync,
+    finish: impl Fn(&K, Vec<S>) -> Result<()> + Send + Sync,
 ) -> Result<()> {
     let layer = |layer| Layer {
         kernel: Mutex::new(None),
@@ -123,7 +123,7 @@ pub(crate) fn schedule<K: Threaded, S: Threaded>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flow_api::FlowError;
+    use crate::FlowError;
     use rayon::prelude::*;
     use std::sync::Mutex;
 
