@@ -398,7 +398,7 @@ impl<E: SpecScalar> Trainer<E> {
     }
 
     /// That of the next step.
-    fn context(&self) -> Context<E, E::Device> {
+    fn context(&self) -> Context<E> {
         Context::new(self.settings.seed).at_step(self.optimiser.steps()).in_mode(Mode::Train).with_memory(self.settings.memory)
     }
 
