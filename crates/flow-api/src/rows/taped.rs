@@ -122,7 +122,7 @@ impl<'a, E: Scalar> TapedKernel<'a, E> {
         let (y, log_det) = self.flow.forward_taped(x.leaky_trace(), &cx)?;
         let through_value = (y * self.to_tensor(cotangent, lanes)).sum::<(), _>();
         let through_log_det = (log_det * E::tensor(pull.log_det.to_vec(), (lanes,))).sum::<(), _>();
-        let mut local = through_value.try_add(through_log_det).and_then(|loss| loss.try_backward()).map_err(failed)?;
+        let mut local = through_value.try_add(through_log_det).and_then(Backward::try_backward).map_err(failed)?;
         let (mut at, mut error) = (0, None);
         module::visit(self.flow, |_, entry| {
             let Entry::Parameter { values, parameter, .. } = entry else { return };

@@ -1,6 +1,5 @@
 //! A type that is no bijection cannot be composed.
 
-use dfdx::prelude::*;
 use flow_api::layers::LuLinear;
 use flow_api::{Rows, Then};
 
@@ -8,5 +7,5 @@ struct Nothing;
 
 fn main() {
     let four = Rows(LuLinear::<f32>::new(4));
-    let _ = Then::new::<(usize, usize), f32, Cpu>(four, Nothing, &(1, 4));
+    let _ = Then::new::<(usize, usize), f32>(four, Nothing, &(1, 4));
 }

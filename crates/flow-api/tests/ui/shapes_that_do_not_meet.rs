@@ -5,8 +5,7 @@ use flow_api::layers::LuLinear;
 use flow_api::{Pinned, Rows, Then};
 
 fn main() {
-    let device = Cpu::default();
     let four = Pinned::<(usize, Const<4>), _>::new(Rows(LuLinear::<f32>::new(4)));
     let six = Pinned::<(usize, Const<6>), _>::new(Rows(LuLinear::<f32>::new(6)));
-    let _ = Then::new::<(usize, Const<4>), f32, Cpu>(four, six, &(1, Const));
+    let _ = Then::new::<(usize, Const<4>), f32>(four, six, &(1, Const));
 }

@@ -345,7 +345,7 @@ fn an_inverse_that_fails_is_a_finding() {
     assert!(evaluation.loss.is_finite());
     let inverse = evaluation.inverse.unwrap();
     assert!(inverse.error.is_nan() && inverse.sampled_per_second.is_nan());
-    assert!(inverse.failure.unwrap().starts_with("Hopeless: no convergence after 9 iterations"));
+    assert!(inverse.failure.unwrap().starts_with("bijector: no convergence after 9 iterations"));
 }
 
 #[test]

@@ -131,7 +131,9 @@ fn a_damaged_run_is_refused() {
         assert!(code == 1 && text.contains(message), "{file}: expected `{message}`:\n{text}");
         fs::write(&checksums, &sums).unwrap();
         let (code, text) = place.fail("eval run --data digits");
-        assert!(code == 1 && text.contains(&format!("{file}: it was changed since it was written")), "{text}");
+        // A header that cannot be one is told before anything is hashed.
+        let changed = text.contains(&format!("{file}: it was changed since it was written"));
+        assert!(code == 1 && (changed || file == "model.safetensors" && text.contains(message)), "{text}");
         fs::write(&path, kept).unwrap();
     }
     place.run("eval run --data digits");
