@@ -210,7 +210,7 @@ pub trait RowKernel<E: Scalar>: Send + Sync {
 /// ```
 /// use flow_api::testkit::{Subject, check};
 /// use flow_api::{
-///     Buffer, Context, Lanes, Module, Parameter, Pull, Result, RowFlow, RowKernel, RowTape, Rows, Scalar, module_fields,
+///     Buffer, Context, Facts, Lanes, Module, Parameter, Pull, Result, RowFlow, RowKernel, RowTape, Rows, Scalar, module_fields,
 /// };
 ///
 /// /// y = e^s ⊙ x with a log-scale s for every feature; log|det J| = Σⱼ sⱼ.
