@@ -2,8 +2,8 @@
 
 use crate::base::check_temperature;
 use crate::{
-    BaseDensity, Bijector, Context, Cotangent, FlowError, Gradients, LogDet, Memory, Module, Point, Result, Scalar, SolveReport, Tensor,
-    module_fields, to_host,
+    BaseDensity, Bijector, Context, Cotangent, FlowError, Gradients, Kept, LogDet, Mapped, Module, Point, Pulled, Result, Scalar, SolveReport,
+    Tensor, module_fields, to_host,
 };
 use dfdx::prelude::{HasShape, Shape};
 use num_traits::Float;
@@ -56,6 +56,61 @@ pub struct Loss<E> {
     pub report: SolveReport,
 }
 
+/// The latents of a training batch: what a loss sees, and what its pullback needs.
+pub struct Latents<Z: Shape, E: Scalar> {
+    shape: Z,
+    z: Vec<E>,
+    log_det: LogDet<E>,
+    report: SolveReport,
+    kept: Kept,
+}
+
+impl<Z: Shape, E: Scalar> Latents<Z, E> {
+    /// z of all samples, one after the other.
+    pub fn z(&self) -> &[E] {
+        &self.z
+    }
+
+    /// log|det ∂z/∂x| of every sample.
+    pub fn log_det(&self) -> &LogDet<E> {
+        &self.log_det
+    }
+
+    /// What iterative parts did.
+    pub fn report(&self) -> SolveReport {
+        self.report
+    }
+}
+
+impl<Z: Shape, E: Scalar> std::fmt::Debug for Latents<Z, E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Latents").field("shape", &self.shape).field("report", &self.report).finish_non_exhaustive()
+    }
+}
+
+/// Derivatives of a loss with respect to latents and log-dets, where a pullback through the flow starts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LatentCotangent<E> {
+    /// ∂L/∂z of all samples, one after the other.
+    pub z: Vec<E>,
+    /// ∂L/∂log|det ∂z/∂x| of every sample.
+    pub log_det: Vec<E>,
+}
+
+impl<E: Scalar> LatentCotangent<E> {
+    /// Adds another loss's cotangent of the latents.
+    ///
+    /// # Errors
+    /// [`FlowError::Shape`] for another number of values.
+    pub fn add_to_latents(&mut self, z: &[E]) -> Result<()> {
+        if z.len() != self.z.len() {
+            return Err(crate::shape_error("flow", "train", self.z.len(), z.len()));
+        }
+        self.z.iter_mut().zip(z).for_each(|(sum, &own)| *sum += own);
+        Ok(())
+    }
+}
+
 impl<B, P> Flow<B, P> {
     /// A flow from x by `bijector` to z ~ `base`.
     pub fn new(bijector: B, base: P) -> Self {
@@ -88,6 +143,39 @@ impl<B, P> Flow<B, P> {
         self.bijector.initialise(x, &cx.child("bijector")).map(|_| ())
     }
 
+    /// z = f(x) and log|det ∂z/∂x|: the latents of data.
+    ///
+    /// ```
+    /// use flow_api::{Context, Flow, Rows, Scalar, StandardNormal, layers::LuLinear, to_host};
+    /// let flow = Flow::new(Rows(LuLinear::<f64>::new(2)), StandardNormal::new(2));
+    /// let (x, cx) = (f64::tensor(vec![1.0, -2.0], (1, 2)), Context::new(0));
+    /// let latents = flow.encode(x.clone(), &cx)?;
+    /// assert_eq!(to_host(&flow.decode(latents.value, &cx)?.value), to_host(&x));
+    /// # Ok::<(), flow_api::FlowError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Bijector::forward`], and [`FlowError::NotFinite`] for an input that holds NaN or infinity.
+    pub fn encode<X: Shape, E: Scalar>(&self, x: Tensor<X, E>, cx: &Context<E>) -> Result<Mapped<B::Out, E>>
+    where
+        B: Bijector<X, E>,
+    {
+        check_finite(&x, cx)?;
+        self.bijector.forward(x, &cx.child("bijector"))
+    }
+
+    /// x = f⁻¹(z) and log|det ∂x/∂z|: the data of latents.
+    ///
+    /// # Errors
+    /// Those of [`Bijector::inverse`], and [`FlowError::NotFinite`] for latents that hold NaN or infinity.
+    pub fn decode<X: Shape, E: Scalar>(&self, z: Tensor<B::Out, E>, cx: &Context<E>) -> Result<Mapped<X, E>>
+    where
+        B: Bijector<X, E>,
+    {
+        check_finite(&z, cx)?;
+        self.bijector.inverse(z, &cx.child("bijector"))
+    }
+
     /// log p(x) of every sample.
     ///
     /// # Errors
@@ -97,8 +185,7 @@ impl<B, P> Flow<B, P> {
         B: Bijector<X, E>,
         P: BaseDensity<E>,
     {
-        check_finite(&x, cx)?;
-        let mapped = self.bijector.forward(x, &cx.child("bijector"))?;
+        let mapped = self.encode(x, cx)?;
         let z = to_host(&mapped.value);
         let value = self.add_base(&z, &mapped.log_det, cx)?;
         let largest_latent = z.iter().fold(E::zero(), |largest, z| largest.max(Float::abs(*z)));
@@ -182,9 +269,90 @@ impl<B, P> Flow<B, P> {
         self.sample_and_log_prob(latent_shape, temperature, &cx.clone().without_log_det()).map(|(x, _)| x)
     }
 
+    /// The pass to the latents of a training step, with whatever the context's [`Memory`](crate::Memory) keeps for [`Flow::pull_back`].
+    ///
+    /// # Errors
+    /// As [`Flow::encode`]; [`FlowError::Shape`] for a batch without samples.
+    pub fn forward_training<X: Shape, E: Scalar>(&self, x: Tensor<X, E>, cx: &Context<E>) -> Result<Latents<B::Out, E>>
+    where
+        B: Bijector<X, E>,
+    {
+        check_finite(&x, cx)?;
+        if x.shape().num_elements() == 0 {
+            return Err(crate::shape_error(cx.layer("flow"), "train", "at least one sample", x.shape()));
+        }
+        let (mapped, kept) = self.bijector.forward_keeping(x, &cx.child("bijector"))?;
+        Ok(Latents { shape: *mapped.value.shape(), z: to_host(&mapped.value), log_det: mapped.log_det, report: mapped.report, kept })
+    }
+
+    /// log p(x) of every sample, given its latents.
+    ///
+    /// # Errors
+    /// [`FlowError::NotFinite`] names the sample whose likelihood is not a number; [`FlowError::Shape`] if the base density has another size.
+    pub fn log_prob_of<Z: Shape, E: Scalar>(&self, latents: &Latents<Z, E>, cx: &Context<E>) -> Result<Vec<E>>
+    where
+        P: BaseDensity<E>,
+    {
+        let log_prob = self.add_base(&latents.z, &latents.log_det, cx)?;
+        match log_prob.iter().position(|l| !Float::is_finite(*l)) {
+            None => Ok(log_prob),
+            Some(row) => Err(FlowError::NotFinite { layer: cx.child("base").path().to_owned(), what: "the log-likelihood", row }),
+        }
+    }
+
+    /// The cotangents of latents that a weighted sum Σ wᵢ log p(xᵢ) has, with the base density's share added to `gradients`.
+    ///
+    /// # Errors
+    /// [`FlowError::Shape`] for as many weights as there are no samples, and for gradients of another module.
+    pub fn likelihood_cotangent<Z: Shape, E: Scalar>(
+        &self,
+        latents: &Latents<Z, E>,
+        weights: Vec<E>,
+        gradients: &mut Gradients<E>,
+        cx: &Context<E>,
+    ) -> Result<LatentCotangent<E>>
+    where
+        P: BaseDensity<E>,
+    {
+        let batch = to_host(&latents.log_det.value).len();
+        self.check_base(latents.z.len(), batch, cx)?;
+        if weights.len() != batch {
+            return Err(crate::shape_error(cx.layer("flow"), "train", batch, weights.len()));
+        }
+        gradients.check(cx.child("base").path(), &self.base)?;
+        let mut z = vec![E::zero(); latents.z.len()];
+        self.base.pullback(&latents.z, &weights, &mut z, gradients.slice_mut(cx.child("base").path()));
+        Ok(LatentCotangent { z, log_det: weights })
+    }
+
+    /// Pulls cotangents of latents and log-dets back through the bijector: adds its parameters' gradients to `gradients`, and gives ∂L/∂x and ∂L/∂condition.
+    ///
+    /// # Errors
+    /// As [`Bijector::pullback`].
+    pub fn pull_back<X: Shape, E: Scalar>(
+        &self,
+        latents: Latents<B::Out, E>,
+        cotangent: LatentCotangent<E>,
+        gradients: &mut Gradients<E>,
+        cx: &Context<E>,
+    ) -> Result<Pulled<X, E>>
+    where
+        B: Bijector<X, E>,
+    {
+        let Latents { shape, z, log_det, kept, .. } = latents;
+        let batch = to_host(&log_det.value).len();
+        if (cotangent.z.len(), cotangent.log_det.len()) != (z.len(), batch) {
+            let got = (cotangent.z.len(), cotangent.log_det.len());
+            return Err(crate::shape_error(cx.layer("flow"), "pullback", (z.len(), batch), got));
+        }
+        drop((z, log_det));
+        let cotangent = Cotangent { value: E::tensor(cotangent.z, shape), log_det: E::tensor(cotangent.log_det, (batch,)) };
+        self.bijector.pullback(Point::Kept(kept), cotangent, gradients, &cx.child("bijector"))
+    }
+
     /// The mean negative log-likelihood of a batch, with its gradients added to `gradients`.
     ///
-    /// What is kept between the two sweeps is the context's [`Memory`].
+    /// It is [`Flow::forward_training`], [`Flow::likelihood_cotangent`] and [`Flow::pull_back`] one after the other: a loss that is not the likelihood alone puts its own cotangents between them.
     ///
     /// # Errors
     /// As [`Flow::log_prob`]; [`FlowError::NotFinite`] names the sample whose likelihood is not a number; [`FlowError::Shape`] for a batch without samples and for gradients
@@ -194,34 +362,14 @@ impl<B, P> Flow<B, P> {
         B: Bijector<X, E>,
         P: BaseDensity<E>,
     {
-        check_finite(&x, cx)?;
         gradients.check(cx.path(), self)?;
-        if x.shape().num_elements() == 0 {
-            return Err(crate::shape_error(cx.layer("flow"), "nll", "at least one sample", x.shape()));
-        }
-        let bijector_cx = cx.child("bijector");
-        let (mapped, at) = if cx.memory() == Memory::Invert && self.bijector.facts().inverse == crate::InverseKind::ClosedForm {
-            let mapped = self.bijector.forward(x, &bijector_cx)?;
-            let output = mapped.value.clone();
-            (mapped, Point::Output(output))
-        } else {
-            let (mapped, kept) = self.bijector.forward_keeping(x, &bijector_cx)?;
-            (mapped, Point::Kept(kept))
-        };
-        let z = to_host(&mapped.value);
-        let log_prob = self.add_base(&z, &mapped.log_det, cx)?;
-        if let Some(row) = log_prob.iter().position(|l| !Float::is_finite(*l)) {
-            return Err(FlowError::NotFinite { layer: cx.child("base").path().to_owned(), what: "the log-likelihood", row });
-        }
+        let latents = self.forward_training(x, cx)?;
+        let log_prob = self.log_prob_of(&latents, cx)?;
         let batch = log_prob.len();
         let weight = -E::one() / E::of(batch as f64);
-        let weights = vec![weight; batch];
-        let mut dz = vec![E::zero(); z.len()];
-        self.base.pullback(&z, &weights, &mut dz, gradients.slice_mut(cx.child("base").path()));
-        let cotangent = Cotangent { value: E::tensor(dz, *mapped.value.shape()), log_det: E::tensor(weights, (batch,)) };
-        let report = mapped.report;
-        drop(mapped);
-        self.bijector.pullback(at, cotangent, gradients, &bijector_cx)?;
+        let cotangent = self.likelihood_cotangent(&latents, vec![weight; batch], gradients, cx)?;
+        let report = latents.report;
+        self.pull_back(latents, cotangent, gradients, cx)?;
         let nll = log_prob.iter().copied().sum::<E>() * weight;
         Ok(Loss { nll, log_prob, report })
     }

@@ -40,7 +40,7 @@ pub use compose::{InverseOf, Pinned, Then};
 pub use context::{Context, Keep, Kernels, Memory, Mode};
 pub use error::{FlowError, Result, StateMismatch};
 pub use facts::{Facts, InverseKind};
-pub use flow::{Flow, LogProb, Loss};
+pub use flow::{Flow, LatentCotangent, Latents, LogProb, Loss};
 pub use gradients::Gradients;
 pub use log_det::{LogDet, LogDetKind, Probe, SolveReport};
 pub use module::{
