@@ -2,8 +2,8 @@
 
 use crate::base::check_temperature;
 use crate::{
-    BaseDensity, Bijector, Context, Cotangent, FlowError, Gradients, Kept, LogDet, Mapped, Module, Point, Pulled, Result, Scalar, SolveReport,
-    Tensor, module_fields, to_host,
+    BaseDensity, Bijector, Context, Cotangent, FlowError, Gradients, Kept, LogDet, Mapped, Module, Point, Pulled, Result, Scalar,
+    SolveReport, Tensor, module_fields, to_host,
 };
 use dfdx::prelude::{HasShape, Shape};
 use num_traits::Float;

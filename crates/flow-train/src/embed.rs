@@ -3,8 +3,8 @@
 use crate::data::{Dataset, each_once};
 use crate::events::Events;
 use crate::{Result, TrainError};
+use flow_api::Context;
 use flow_api::spec::{Model, SpecScalar};
-use flow_api::{Bijector, Context, to_host};
 
 /// Maps every item of a data set to its activations behind a layer of the model's table, such as `bijector.layers.3.channel`; `bijector` gives the latents. `each` gets them batch by
 /// batch, in order, one row an item.
@@ -63,13 +63,12 @@ pub fn interpolate<E: SpecScalar>(model: &Model<E>, a: &[E], b: &[E], steps: usi
     if steps < 2 {
         return Err(TrainError::Setting { field: "steps", expected: "at least 2".to_owned(), got: steps.to_string() });
     }
-    let cx = Context::new(0).child("bijector");
-    let bijector = model.flow().bijector();
-    let latents = to_host(&bijector.forward(model.batch([a, b].concat())?, &cx)?.value);
+    let cx = Context::new(0);
+    let latents = model.encode([a, b].concat(), &cx)?;
     let (from, to) = latents.split_at(latents.len() / 2);
     let way = (0..steps).flat_map(|step| {
         let t = E::of(step as f64 / (steps - 1) as f64);
         from.iter().zip(to).map(move |(&from, &to)| from + t * (to - from))
     });
-    Ok(to_host(&bijector.inverse(model.batch(way.collect())?, &cx.without_log_det())?.value))
+    Ok(model.decode(way.collect(), &cx.without_log_det())?)
 }

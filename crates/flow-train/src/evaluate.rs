@@ -6,7 +6,7 @@ use crate::events::Events;
 use crate::training::number_or_null;
 use crate::{Result, TrainError};
 use flow_api::spec::{Model, SpecScalar};
-use flow_api::{Bijector, Context, FlowError, LogProb, to_host};
+use flow_api::{Context, FlowError, LogProb, to_host};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -381,13 +381,12 @@ fn reconstruct<E: SpecScalar>(
     inverse: &mut Inverse,
 ) -> Result<()> {
     let events = events.for_evaluation();
-    let cx = context(options).child("bijector");
+    let cx = context(options);
     let mut largest = 0.0_f64;
     for batch in each_once(options.inverted_items.min(data.len()), options.batch) {
         let (values, _) = events.of::<E>(&data.batch(&batch)?)?;
-        let bijector = model.flow().bijector();
-        let z = bijector.forward(model.batch(values.clone())?, &cx)?.value;
-        let back = bijector.inverse(z, &cx)?;
+        let z = model.flow().encode(model.batch(values.clone())?, &cx)?.value;
+        let back = model.flow().decode(z, &cx)?;
         inverse.evaluations = inverse.evaluations.max(back.report.evaluations);
         for (a, b) in to_host(&back.value).iter().zip(&values) {
             let error = (a.as_f64() - b.as_f64()).abs();

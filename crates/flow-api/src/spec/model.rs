@@ -158,6 +158,22 @@ impl<E: SpecScalar> Model<E> {
         Ok(E::tensor(values, shape))
     }
 
+    /// The latents z = f(x) of flattened events, flattened.
+    ///
+    /// # Errors
+    /// As [`Flow::encode`].
+    pub fn encode(&self, values: Vec<E>, cx: &Context<E>) -> Result<Vec<E>> {
+        Ok(crate::to_host(&self.flow.encode(self.batch(values)?, cx)?.value))
+    }
+
+    /// The flattened events x = f⁻¹(z) of latents, the way back from [`Model::encode`].
+    ///
+    /// # Errors
+    /// As [`Flow::decode`].
+    pub fn decode(&self, latents: Vec<E>, cx: &Context<E>) -> Result<Vec<E>> {
+        Ok(crate::to_host(&self.flow.decode(self.batch(latents)?, cx)?.value))
+    }
+
     /// log p of a batch of flattened events.
     ///
     /// # Errors
