@@ -217,6 +217,10 @@ pub trait Module<E: Scalar>: Send + Sync {
     /// Called after parameters or state changed (an optimiser's step, loading): brings derived state up to date, for example the power
     /// iteration of a spectral norm.
     ///
+    /// State that is derived from parameters is loaded with them, and the parameters may have been changed since it was saved. So a module
+    /// keeps with such state what tells whose it is, a hash of the parameters, and leaves what is up to date as it is, to the bit: a model
+    /// that is loaded as it was saved is the same one. Everything else is derived anew.
+    ///
     /// # Errors
     /// If the new values admit no valid state.
     fn refresh(&mut self) -> Result<()> {
@@ -375,7 +379,8 @@ pub fn save<E: Scalar, M: Module<E> + ?Sized>(module: &M) -> State<E> {
     state
 }
 
-/// Copies all parameters and state in, bit for bit. Names, kinds and shapes are all checked before the first value changes.
+/// Copies all parameters and state in, bit for bit, then calls [`Module::refresh`], which replaces what was derived from other parameters
+/// than these. Names, kinds and shapes are all checked before the first value changes.
 ///
 /// # Errors
 /// [`FlowError::State`] with every difference, and those of [`Module::refresh`] for values that admit no valid state. The module is then as it was.
@@ -404,7 +409,7 @@ pub fn load<E: Scalar, M: Module<E> + ?Sized>(module: &mut M, state: &State<E>) 
 
 /// Writes a state of the module's own layout.
 fn write<E: Scalar, M: Module<E> + ?Sized>(module: &mut M, state: &State<E>) -> Result<()> {
-    let mut copy = |path: &str, entry: EntryMut<'_, E>| match (entry, state.get(path)) {
+    update(module, |path, entry| match (entry, state.get(path)) {
         (EntryMut::Parameter { values, .. }, Some(Saved::Parameter { values: new, .. }))
         | (EntryMut::Reals(values), Some(Saved::Reals(new))) => {
             values.copy_from_slice(new);
@@ -412,11 +417,7 @@ fn write<E: Scalar, M: Module<E> + ?Sized>(module: &mut M, state: &State<E>) -> 
         (EntryMut::Indices(values), Some(Saved::Indices(new))) => values.copy_from_slice(new),
         (EntryMut::Flag(value), Some(Saved::Flag(new))) => *value = *new,
         _ => {} // ruled out by `load`
-    };
-    update(module, &mut copy)?;
-    // Refreshing may move state on, as a power iteration does; a saved state has been refreshed, and comes back bit for bit.
-    module.visit_mut(&mut VisitorMut::new(&mut copy));
-    Ok(())
+    })
 }
 
 impl<E> Saved<E> {

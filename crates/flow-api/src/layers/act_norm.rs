@@ -13,7 +13,8 @@ use num_traits::Float;
 /// # Initialisation
 /// Data-dependent and explicit ([`Bijector::initialise`](crate::Bijector::initialise)): s = −ln std(x), t = −mean(x)/std(x), so that every feature leaves with mean 0 and standard deviation 1 over the batch (rows of all
 /// samples). Used before that, it is an error ([`FlowError::NotInitialised`]), as are one row and a constant feature. A layer that is initialised stays as it is: what was trained is not lost when
-/// training goes on with other data. Source: Kingma & Dhariwal, "Glow", section 3.1 (arXiv:1807.03039). Whether it is initialised is state, saved with the parameters.
+/// training goes on with other data. Source: Kingma & Dhariwal, "Glow", section 3.1 (arXiv:1807.03039). Whether it is initialised is state, saved
+/// with the parameters; parameters that are set, or loaded, to anything but zeros are initialised ones.
 #[derive(Debug, Clone)]
 pub struct ActNorm<E: Scalar> {
     log_scale: Parameter<E>,
@@ -35,6 +36,12 @@ impl<E: Scalar> ActNorm<E> {
 
 impl<E: Scalar> Module<E> for ActNorm<E> {
     module_fields!(E; parameter log_scale, parameter shift, flag initialised);
+
+    /// Parameters that are not at zero any more were set by someone, which no data may overwrite.
+    fn refresh(&mut self) -> Result<()> {
+        self.initialised |= [&self.log_scale, &self.shift].iter().any(|p| p.values().iter().any(|&v| v != E::zero()));
+        Ok(())
+    }
 }
 
 /// The map of one call.

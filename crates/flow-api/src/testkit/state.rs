@@ -3,10 +3,14 @@
 use super::bench::{BATCH, Bench, Values};
 use super::gradients::{Derivatives, Loss, pull};
 use super::{Checked, Failure, Flat, Item};
-use crate::{BLOCK_LANES, Cotangent, FlowError, Gradients, LogDetKind, Memory, Point, Saved, Scalar as _, load, save, to_host, visit};
+use crate::{
+    BLOCK_LANES, Cotangent, EntryMut, FlowError, Gradients, LogDetKind, Memory, Point, Saved, Scalar as _, State, load, save, to_host, update,
+    visit,
+};
 
-/// State that is saved from one instance and loaded into another, built from another seed, gives bit-equal results; a state that does not fit changes nothing; no two
-/// entries share a path.
+/// State that is saved from one instance and loaded into another, built from another seed, is that very state there and gives bit-equal
+/// results; a state that does not fit changes nothing; no two entries share a path; what is derived from parameters follows those that are
+/// loaded.
 pub(super) fn round_trip<B: Flat>(bench: &Bench<'_, B>, other: &Bench<'_, B>, item: Item) -> Checked {
     let state = save(&bench.bijector);
     let mut entries = 0;
@@ -29,6 +33,9 @@ pub(super) fn round_trip<B: Flat>(bench: &Bench<'_, B>, other: &Bench<'_, B>, it
         }
     }
     bench.run(item, load(&mut *copy, &state))?;
+    if save(&*copy) != state {
+        return Err(bench.failure(item, "loading does not leave the state that was loaded"));
+    }
     let (x, cx) = (bench.typical(BATCH, 60), bench.context(BATCH));
     let loaded = bench.run(item, copy.forward(bench.tensor(&x), &cx))?;
     let host =
@@ -38,7 +45,36 @@ pub(super) fn round_trip<B: Flat>(bench: &Bench<'_, B>, other: &Bench<'_, B>, it
         let back = bench.run(item, copy.inverse(bench.tensor(&x), &cx))?;
         bench.subject.same(item, "f⁻¹(x) of a loaded instance", &host(back), &bench.inverse(item, &x, &cx)?)?;
     }
+    derived_state_follows(bench, &mut *copy, &save(&other.bijector), item)?;
     Ok(None)
+}
+
+/// Parameters that are loaded beside what was derived from others leave the same state as those that are set in the running instance.
+fn derived_state_follows<B: Flat>(bench: &Bench<'_, B>, copy: &mut B, other: &State<f64>, item: Item) -> Result<(), Failure> {
+    let state = save(&*copy);
+    let foreign = |path: &str| match other.get(path) {
+        Some(Saved::Parameter { values, .. }) => Some(values),
+        _ => None,
+    };
+    let set = update(copy, |path, entry| {
+        if let (EntryMut::Parameter { values, .. }, Some(new)) = (entry, foreign(path)) {
+            values.copy_from_slice(new);
+        }
+    });
+    bench.run(item, set)?;
+    let expected = save(&*copy);
+    let mut edited = state.clone();
+    for (path, entry) in &mut edited {
+        if let (Saved::Parameter { values, .. }, Some(new)) = (entry, foreign(path)) {
+            values.clone_from(new);
+        }
+    }
+    bench.run(item, load(copy, &state))?;
+    bench.run(item, load(copy, &edited))?;
+    if save(&*copy) != expected {
+        return Err(bench.failure(item, "loaded parameters beside state of others: the state is not that of the parameters"));
+    }
+    Ok(())
 }
 
 /// Everything that a call gives, for comparisons to the bit: f(x), f⁻¹(x), and the gradients of a loss.
