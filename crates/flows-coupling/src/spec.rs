@@ -31,7 +31,8 @@ macro_rules! coupling_spec {
             pub blocks: usize,
             /// The conditioner's nonlinearity. Default `Relu`.
             pub activation: Activation,
-            /// Which features pass; couplings of a model take turns between this form and the flipped one. Default `Halves`.
+            /// Which features pass; all couplings of a list take turns between this form and the flipped one, whatever their kinds. Default
+            /// `Halves`.
             pub split: Split,
             /// Width of the condition that the conditioner sees besides the features that pass; without it the coupling is unconditional. Default none.
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,6 +70,10 @@ macro_rules! coupling_spec {
                 let half = dim / 2;
                 let hidden_layers = self.blocks.saturating_mul(2).saturating_add(1);
                 Cost::of_numbers(Cost::weights(half, self.hidden, hidden_layers, half))
+            }
+
+            fn takes_turns(&self) -> bool {
+                true
             }
         }
     };

@@ -4,7 +4,8 @@ use flow_api::{FlowError, Real, Result};
 use flow_kernels::workspace::Buffer;
 use serde::{Deserialize, Serialize};
 
-/// How a coupling cuts its features in two; couplings of a model take turns between the form below and the flipped one.
+/// How a coupling cuts its features in two; all couplings of a list take turns between the form
+/// below and the flipped one, layer by layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Split {
     /// Keeps the first ⌊d/2⌋ features and moves the rest; flipped, keeps the last ⌊d/2⌋ and moves the first d − ⌊d/2⌋.

@@ -30,7 +30,7 @@ pub fn size_range(least: usize) -> String {
 pub struct BuildScope {
     seed: u64,
     path: String,
-    /// How many flows stand before this one in its list, counted over layers: couplings alternate by it.
+    /// How many flows that take turns stand before this one in its list, counted over layers.
     index: usize,
     /// Numbers that the flows hold that were built so far, while a whole model is built.
     numbers: Option<Arc<AtomicUsize>>,
@@ -49,14 +49,15 @@ impl BuildScope {
         Self { path: format!("{}{dot}{name}", self.path), ..self.clone() }
     }
 
-    /// The same scope for the `index`-th flow of its kind of place: couplings with alternating splits take their turn from it.
+    /// The same scope for the `index`-th of the flows that take turns ([`BuildRowFlow::takes_turns`]).
     #[must_use]
     pub fn at(mut self, index: usize) -> Self {
         self.index = index;
         self
     }
 
-    /// The index given to [`BuildScope::at`].
+    /// Whose turn it is: how many flows that take turns ([`BuildRowFlow::takes_turns`]) stand before this one in its list, and in those of
+    /// the layers before, whatever their kinds. Couplings move one part of the features where it is even, and the other where it is odd.
     pub fn index(&self) -> usize {
         self.index
     }
@@ -213,6 +214,12 @@ pub trait BuildRowFlow {
         let _ = dim;
         Cost::of_numbers(0)
     }
+
+    /// Whether the flow leaves features as they are, which ones by its place among all flows of its list that do so:
+    /// [`BuildScope::index`] counts those, and those alone. Default false.
+    fn takes_turns(&self) -> bool {
+        false
+    }
 }
 
 /// A row flow that a spec can name.
@@ -234,6 +241,8 @@ pub trait RowFlowSpec: erased_serde::Serialize + std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`BuildRowFlow::build`].
     fn row_flow_f64(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<f64>>, SpecError>;
+    /// As [`BuildRowFlow::takes_turns`].
+    fn takes_turns(&self) -> bool;
     /// A copy.
     fn boxed_clone(&self) -> Box<dyn RowFlowSpec>;
 }
@@ -265,6 +274,9 @@ macro_rules! register_row_flow {
                 scope: &$crate::spec::BuildScope,
             ) -> $crate::Result<Box<dyn $crate::RowFlow<f64>>, $crate::spec::SpecError> {
                 $crate::spec::BuildRowFlow::build(self, dim, scope)
+            }
+            fn takes_turns(&self) -> bool {
+                $crate::spec::BuildRowFlow::takes_turns(self)
             }
             fn boxed_clone(&self) -> Box<dyn $crate::spec::RowFlowSpec> {
                 Box::new(self.clone())

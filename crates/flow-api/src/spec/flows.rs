@@ -81,19 +81,19 @@ impl BuildRowFlow for Permutation {
     }
 }
 
-/// Builds a list of flows on R^dim; `round` counts the lists that a model builds for the same place, layer by layer, so that couplings alternate.
+/// Builds a list of flows on R^dim; `round` counts the lists that a model builds for the same place, layer by layer, so that all couplings
+/// of the list take turns over the layers, whatever their kinds ([`BuildRowFlow::takes_turns`]).
 ///
 /// # Errors
 /// As [`BuildRowFlow::build`].
 pub fn build_flows<E: SpecScalar>(flows: &[FlowSpec], dim: usize, round: usize, scope: &BuildScope) -> Result<RowChain<E>, SpecError> {
+    let takes_turns = |flow: &&FlowSpec| flow.0.takes_turns();
+    let each_round = flows.iter().filter(takes_turns).count();
     let flows = flows
         .iter()
         .enumerate()
         .map(|(i, flow)| {
-            // Flows of one kind take turns: the first coupling of round 0 keeps one half, the next one the other.
-            let same_kind = |other: &&FlowSpec| other.0.kind() == flow.0.kind();
-            let before = flows[..i].iter().filter(same_kind).count();
-            let each_round = flows.iter().filter(same_kind).count();
+            let before = flows[..i].iter().filter(takes_turns).count();
             E::row_flow(flow.0.as_ref(), dim, &scope.child(i).at(round * each_round + before))
         })
         .collect::<Result<_, _>>()?;

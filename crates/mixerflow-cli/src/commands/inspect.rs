@@ -2,6 +2,7 @@
 
 use super::sources::{default_settings, settings, spec};
 use super::step_memory::{Bench, StepMemory};
+use super::unmoved::{never_moved, warning};
 use crate::arguments::Inspect;
 use crate::{MEMORY, Result, output};
 use flow_api::spec::{BuildScope, EventShape, Model, ModelSpec, Preprocessing, Spec, SpecScalar};
@@ -33,7 +34,16 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
     let settings = [Memory::Store, Memory::Recompute, Memory::Invert];
     let steps = settings.map(|memory| Ok((memory, bench.measure(memory)?)));
     let steps = steps.into_iter().collect::<Result<Vec<_>>>()?;
-    let left_out: Vec<_> = steps.iter().filter(|(_, step)| step.is_none()).map(|(memory, _)| name(*memory)).collect();
+    let mut left_out: Vec<_> = steps.iter().filter(|(_, step)| step.is_none()).map(|(memory, _)| name(*memory)).collect();
+    // Its forward passes cost about as much as those steps.
+    let unmoved = left_out.is_empty().then(|| never_moved(&spec, event));
+    match &unmoved {
+        Some(Ok(numbers)) if numbers.is_empty() => {}
+        Some(Ok(numbers)) => tracing::warn!("{}", warning(numbers, event.len())),
+        // What random weights are no flow of is another matter than what was asked for.
+        Some(Err(error)) => tracing::warn!("numbers that no nonlinear flow moves were not found: {error}"),
+        None => left_out.push("numbers that no nonlinear flow moves".to_owned()),
+    }
     let multiply_adds: u64 = table.iter().map(|layer| layer.multiply_adds).sum();
     if arguments.json {
         let layers: Vec<_> = table.iter().map(layer_json).collect();
@@ -41,7 +51,7 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
             steps.iter().map(|(memory, step)| (format!("{memory:?}"), step_json(step.as_ref(), arguments.batch))).collect();
         let all = json!({
             "event": event.to_string(), "layers": layers, "parameters": parameters, "multiply_adds": multiply_adds,
-            "batch": arguments.batch, "memory": memory,
+            "batch": arguments.batch, "memory": memory, "never_moved": unmoved.and_then(Result::ok),
         });
         return Ok(output::line(serde_json::to_string_pretty(&all)?)?);
     }

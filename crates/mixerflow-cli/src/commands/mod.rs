@@ -13,3 +13,4 @@ pub(crate) mod score;
 mod sources;
 mod step_memory;
 pub(crate) mod train;
+mod unmoved;

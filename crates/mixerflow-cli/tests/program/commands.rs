@@ -120,15 +120,38 @@ fn preprocessing_is_part_of_the_spec() {
 #[test]
 fn inspect_shows_layers_and_memory() {
     let place = Place::new();
-    let table = place.run("inspect tiny.ron --shape 1,8,8 --set layers=1 --set channel.AffineCoupling.hidden=16");
+    let table = place.run("inspect tiny.ron --shape 1,8,8 --set layers=3 --set channel.AffineCoupling.hidden=16");
     assert!(table.contains("bijector.layers.0.channel.2  AffineCoupling  4×16 → 4×16  exact"), "{table}");
-    assert!(!table.contains("layers.1."), "{table}");
+    assert!(table.contains("layers.2.") && !table.contains("layers.3."), "{table}");
     let json: serde_json::Value = serde_json::from_str(&place.run("inspect tiny.ron --shape 1,8,8 --json --measure")).unwrap();
     let layers = json["layers"].as_array().unwrap();
     let sum: u64 = layers.iter().map(|layer| layer["parameters"].as_u64().unwrap()).sum();
     assert_eq!(json["parameters"].as_u64(), Some(sum));
     let memory = |setting: &str| json["memory"][setting]["bytes_an_image"].as_f64().unwrap();
     assert!(memory("Store") > memory("Recompute") && memory("Recompute") > memory("Invert"), "{json}");
+}
+
+#[test]
+fn inspect_warns_of_numbers_that_no_nonlinear_flow_moves() {
+    let place = Place::new();
+    for (flows, repeat, shape, expected) in [
+        ("SplineCoupling(hidden: 8), AffineCoupling(hidden: 8)", 1, "2", &[][..]),
+        ("AdditiveCoupling(hidden: 8), LuLinear(), AffineCoupling(hidden: 8)", 1, "5", &[]),
+        ("AffineCoupling(hidden: 8)", 1, "3", &[0]),
+        ("ActNorm(), LuLinear()", 2, "2", &[0, 1]),
+        // The order takes every turn back.
+        ("SplineCoupling(hidden: 8), Permutation(order: Reverse)", 2, "2", &[0]),
+        ("Residual(hidden: 8)", 1, "2", &[]),
+        ("Ffjord(hidden: 8)", 1, "2", &[]),
+    ] {
+        fs::write(place.path("flows.ron"), format!("VectorFlow(flows: [{flows}], repeat: {repeat})")).unwrap();
+        let output = place.program(&format!("inspect flows.ron --shape {shape} --json --measure")).output().unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["never_moved"], serde_json::json!(expected), "{flows}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        let warning = format!("no nonlinear flow moves {} of {shape} numbers (0", expected.len());
+        assert_eq!(said.contains(&warning), !expected.is_empty(), "{flows}: {said}");
+    }
 }
 
 #[test]

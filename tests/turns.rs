@@ -1,0 +1,101 @@
+//! Couplings of a list take turns, whatever their kinds and whoever wrote them.
+
+use flow_api::spec::{BuildRowFlow, BuildScope, EventShape, FlowSpec, Model, ModelSpec, Spec, SpecError, SpecScalar, from_ron};
+use flow_api::{Context, EntryMut, RowFlow, register_row_flow, update};
+use flow_kernels::noise::Stream;
+use mixerflow_toolkit as _; // registers all kinds
+use serde::{Deserialize, Serialize};
+
+/// A coupling of another crate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Foreign {}
+register_row_flow!(Foreign);
+
+impl BuildRowFlow for Foreign {
+    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError> {
+        let affine: FlowSpec = from_ron("AffineCoupling(hidden: 4)")?;
+        E::row_flow(affine.0.as_ref(), dim, scope)
+    }
+
+    fn takes_turns(&self) -> bool {
+        true
+    }
+}
+
+fn normal(len: usize, name: &str) -> Vec<f64> {
+    let mut values = vec![0.0; len];
+    Stream::new(7, 0, name).row(0).gaussian(&mut values);
+    values
+}
+
+/// The model of a spec with noise on all its weights.
+fn shaken(ron: &str, event: EventShape) -> Model<f64> {
+    let spec: Spec<dyn ModelSpec> = from_ron(ron).unwrap();
+    let mut model = spec.build::<f64>(event, 3).unwrap();
+    update(&mut model, |path, entry| {
+        if let EntryMut::Parameter { values, .. } = entry {
+            let noise = normal(values.len(), path);
+            values.iter_mut().zip(noise).for_each(|(value, noise)| *value += 0.1 * noise);
+        }
+    })
+    .unwrap();
+    model
+}
+
+/// The numbers of an event that each layer of the table changes, to the bit.
+fn moved(model: &Model<f64>) -> Vec<Vec<usize>> {
+    let dim = model.event().len();
+    let mut before: Vec<f64> = normal(dim, "x").into_iter().map(|x| 0.5 * x).collect();
+    let x = before.clone();
+    let layers = model.describe().unwrap();
+    let behind = |path: &str| model.activations(x.clone(), path, &Context::new(0)).unwrap();
+    layers
+        .iter()
+        .map(|layer| {
+            let after = behind(&layer.path);
+            let changed = (0..dim).filter(|&i| after[i].to_bits() != before[i].to_bits()).collect();
+            before = after;
+            changed
+        })
+        .collect()
+}
+
+#[test]
+fn couplings_of_a_list_take_turns() {
+    let (first, second) = (vec![2, 3, 4], vec![0, 1, 2]);
+    for (flows, turns) in [
+        // Of one kind, as ever.
+        ("AffineCoupling(hidden: 4), AffineCoupling(hidden: 4), AffineCoupling(hidden: 4)", "121"),
+        ("SplineCoupling(hidden: 4), AffineCoupling(hidden: 4)", "12"),
+        ("AdditiveCoupling(hidden: 4), Foreign(), SplineCoupling(hidden: 4), AffineCoupling(hidden: 4), Foreign()", "12121"),
+        // What moves everything has no turn.
+        ("AffineCoupling(hidden: 4), Residual(hidden: 4), SplineCoupling(hidden: 4), Foreign()", "1a21"),
+    ] {
+        let model = shaken(&format!("VectorFlow(flows: [{flows}])"), EventShape::Vector(5));
+        let expected = turns.chars().map(|turn| match turn {
+            '1' => first.clone(),
+            '2' => second.clone(),
+            _ => (0..5).collect(),
+        });
+        assert_eq!(moved(&model), expected.collect::<Vec<_>>(), "{flows}");
+    }
+}
+
+/// Lists of a `MixerFlow`: one round a layer, and every number of the image is moved by the couplings of a side within two layers.
+#[test]
+fn couplings_take_turns_over_layers() {
+    for (list, couplings) in [
+        ("AffineCoupling(hidden: 4)", 1),
+        ("SplineCoupling(hidden: 4), AffineCoupling(hidden: 4)", 2),
+        ("AffineCoupling(hidden: 4), SplineCoupling(hidden: 4), Foreign()", 3),
+    ] {
+        let ron = format!("MixerFlow(patch: 2, layers: 4, pixel: [], shift: None, channel: [{list}], patches: [])");
+        let moved = moved(&shaken(&ron, EventShape::Image { channels: 1, height: 4, width: 4 }));
+        assert_eq!(moved.len(), 4 * couplings);
+        for pair in moved.windows(2).step_by(2) {
+            let both = [&pair[0][..], &pair[1][..]].concat();
+            let distinct: std::collections::BTreeSet<_> = both.iter().collect();
+            assert!(both.len() == 16 && distinct.len() == 16, "{list}: {moved:?}");
+        }
+    }
+}
