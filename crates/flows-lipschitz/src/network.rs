@@ -52,7 +52,8 @@ pub(crate) struct LipschitzConfig {
     pub(crate) power_iteration: PowerIteration,
 }
 
-/// A multilayer perceptron on R^d whose every layer has a Lipschitz constant of at most c in the 2-norm, so that the whole has one of at most cⁿ (n layers).
+/// A multilayer perceptron on R^d whose every layer has a Lipschitz constant of at most c′ = c (1 + tolerance) in the 2-norm, with the
+/// tolerance of its [`PowerIteration`], which keeps c′ below 1; so that the whole has one of at most c′ⁿ (n layers).
 ///
 /// Layer i multiplies with `W / max(1, σ(W)/c)`. The activations' constants are at most 1. Densely connected, a hidden layer gives `[η₁ h ; η₂ φ(W h + b)]` with
 /// (η₁, η₂) = c (a, b)/√(a² + b²), a and b = softplus(K) + 0.1 with learned K (Perugachi-Diaz et al. 2021, "Invertible `DenseNets`", arXiv:2102.02694, section 3.2).
@@ -90,8 +91,10 @@ impl<E: Scalar> LipschitzMlp<E> {
         let net = Mlp::new(&sizes, seed)?;
         let concat = if dense { layers - 1 } else { 0 };
         let concat = (0..concat).map(|_| Parameter::new(&[2], vec![E::zero(); 2])).collect();
+        let tolerance = power_iteration.tolerance.min((1.0 / bound.as_f64() - 1.0) / 2.0);
+        let power_iteration = PowerIteration { tolerance, ..power_iteration };
         let norm = |(i, layer): (usize, &MlpLayer<E>)| {
-            SpectralNorm::new(layer.weight().values(), layer.shape().0).map_err(|got| bad_weight(i, got))
+            SpectralNorm::new(layer.weight().values(), layer.shape().0, tolerance).map_err(|got| bad_weight(i, got))
         };
         let norms = net.layers().iter().enumerate().map(norm).collect::<Result<_>>()?;
         Ok(Self { net, concat, norms, coefficient: bound, power_iteration })

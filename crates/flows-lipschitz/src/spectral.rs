@@ -13,9 +13,10 @@ use std::borrow::Cow;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PowerIteration {
-    /// It stops when ‖Wᵀu − σv‖ ≤ tolerance · σ, which bounds the error of σ relative to some singular value. Default 1e-3.
+    /// It stops when ‖Wᵀu − σv‖ ≤ tolerance · σ and no singular value is above (1 + tolerance) σ, which a Cholesky factorisation makes sure
+    /// of. Taken to be at most (1/c − 1)/2 for a coefficient c, so that c (1 + tolerance) stays below 1. Default 1e-3.
     pub tolerance: f64,
-    /// And after so many iterations. Default 200.
+    /// And after so many iterations, where the largest singular value is taken from a decomposition instead. Default 200.
     pub iterations: usize,
 }
 
@@ -32,6 +33,9 @@ pub(crate) struct BadWeight(pub(crate) f64);
 /// Iterations at creation, at the least: weights that nothing is known of.
 pub(crate) const AT_CREATION: usize = 200;
 
+/// Iterations between two factorisations that tell whether a singular value is above the bound.
+const CHECKED_EVERY: usize = 4;
+
 /// Vectors that are iterated side by side.
 pub(crate) const VECTORS: usize = 4;
 
@@ -42,6 +46,10 @@ pub(crate) const VECTORS: usize = 4;
 /// as they are in random matrices, and does not notice when another singular value overtakes the one that it has settled on. So a few orthonormal vectors v are iterated
 /// side by side, and the best combination of them is taken (Rayleigh-Ritz): v = v₁ and u belong to the largest. The last of the vectors starts
 /// anew, at random, whenever the weights have changed, so that no direction stays unseen.
+///
+/// # The bound
+/// An iteration finds σ from below. That no singular value is above b = (1 + tolerance) σ is known once `b² I − WᵀW` has a Cholesky
+/// factorisation (up to rounding); where it has none the iteration goes on, and at its end a decomposition takes its place.
 ///
 /// # State
 /// `u` (out), `v` (vectors × in, v₁ first) and `weights`, a hash of the weights that they belong to. While the weights are the same bits, nothing is done: a
@@ -54,8 +62,8 @@ pub(crate) struct SpectralNorm<E> {
 }
 
 impl<E: Real> SpectralNorm<E> {
-    /// The norm of `weight`, with many iterations.
-    pub(crate) fn new(weight: &[E], rows: usize) -> Result<Self, BadWeight> {
+    /// The norm of `weight`, with many iterations, and no singular value more than `tolerance` above it.
+    pub(crate) fn new(weight: &[E], rows: usize, tolerance: f64) -> Result<Self, BadWeight> {
         let cols = weight.len() / rows;
         let vectors = VECTORS.min(rows).min(cols);
         let mut v = vec![E::zero(); vectors * cols];
@@ -63,7 +71,7 @@ impl<E: Real> SpectralNorm<E> {
         orthonormalise(&mut v, cols, 0);
         let mut norm = Self { u: vec![E::zero(); rows], v, hash: [0] };
         let settled = PowerIteration { tolerance: 16.0 * E::epsilon().as_f64(), iterations: AT_CREATION };
-        norm.refresh(weight, settled)?;
+        norm.iterate(weight, settled, tolerance, hash(weight))?;
         Ok(norm)
     }
 
@@ -73,9 +81,11 @@ impl<E: Real> SpectralNorm<E> {
     /// [`BadWeight`] for weights that are no numbers, or whose squares overflow.
     pub(crate) fn refresh(&mut self, weight: &[E], settings: PowerIteration) -> Result<(), BadWeight> {
         let hash = hash(weight);
-        if self.hash == [hash] {
-            return Ok(());
-        }
+        if self.hash == [hash] { Ok(()) } else { self.iterate(weight, settings, settings.tolerance, hash) }
+    }
+
+    /// Iterates until σ has settled and no singular value is above (1 + `above`) σ.
+    fn iterate(&mut self, weight: &[E], settings: PowerIteration, above: f64, hash: usize) -> Result<(), BadWeight> {
         let (rows, cols) = (self.u.len(), weight.len() / self.u.len());
         let vectors = self.v.len() / cols;
         let weights = Operand::new(weight, rows, cols);
@@ -86,6 +96,7 @@ impl<E: Real> SpectralNorm<E> {
         orthonormalise(&mut self.v, cols, hash);
         let mut images = vec![E::zero(); vectors * rows];
         let mut next = vec![E::zero(); vectors * cols];
+        let mut check_at = 1;
         for iteration in 0.. {
             matmul(&mut images, Accumulate::Replace, Operand::new(&self.v, vectors, cols), weights.transposed());
             if !rayleigh_ritz(&mut images, &mut self.v, vectors) {
@@ -106,14 +117,42 @@ impl<E: Real> SpectralNorm<E> {
             let mut residual = next[..cols].to_vec();
             axpy(&mut residual, -sigma, &self.v[..cols]);
             let converged = Float::sqrt(dot(&residual, &residual)) <= tolerance * sigma;
-            if iteration >= settings.iterations.max(1) || (iteration >= 1 && converged) {
-                break;
+            let ends = iteration >= settings.iterations.max(1);
+            if ends || (iteration >= check_at && (converged || check_at > 1)) {
+                if is_bound(weight, rows, sigma * E::of(1.0 + above)) {
+                    break;
+                }
+                if ends {
+                    self.decompose(weight);
+                    break;
+                }
+                check_at = iteration + CHECKED_EVERY;
             }
             std::mem::swap(&mut self.v, &mut next);
             orthonormalise(&mut self.v, cols, hash);
         }
         self.hash = [hash];
         Ok(())
+    }
+
+    /// Takes u and v₁ from the eigenvectors of the smaller one of `WᵀW` and `WWᵀ`.
+    fn decompose(&mut self, weight: &[E]) {
+        let (rows, cols) = (self.u.len(), weight.len() / self.u.len());
+        let Some(gram) = Gram::new(weight, rows, E::one() / self.sigma(weight)) else { return };
+        let Ok(eigen) = gram.matrix().self_adjoint_eigen(Side::Lower) else { return };
+        // Eigenvalues ascend.
+        let largest = |i: usize| E::of(eigen.U()[(i, gram.dim - 1)]);
+        let Self { u, v, .. } = self;
+        let weights = Operand::new(weight, rows, cols);
+        if gram.dim == cols {
+            v[..cols].iter_mut().enumerate().for_each(|(i, v)| *v = largest(i));
+            matmul(u, Accumulate::Replace, weights, Operand::new(&v[..cols], cols, 1));
+            normalise(u);
+        } else {
+            u.iter_mut().enumerate().for_each(|(i, u)| *u = largest(i));
+            matmul(&mut v[..cols], Accumulate::Replace, Operand::new(u, 1, rows), weights);
+            normalise(&mut v[..cols]);
+        }
     }
 
     /// v₁.
@@ -153,6 +192,49 @@ impl<E: Real> SpectralNorm<E> {
             axpy(row, -along * u, self.right(cols));
         }
     }
+}
+
+/// The smaller one of `BᵀB` and `BBᵀ` for B = scale · W.
+struct Gram<E> {
+    dim: usize,
+    values: Vec<E>,
+}
+
+impl<E: Real> Gram<E> {
+    /// None where it is not finite.
+    fn new(weight: &[E], rows: usize, factor: E) -> Option<Self> {
+        let cols = weight.len() / rows;
+        let mut scaled = weight.to_vec();
+        scale(&mut scaled, factor);
+        let scaled = Operand::new(&scaled, rows, cols);
+        let dim = rows.min(cols);
+        let mut values = vec![E::zero(); dim * dim];
+        let (left, right) = if rows < cols { (scaled, scaled.transposed()) } else { (scaled.transposed(), scaled) };
+        matmul(&mut values, Accumulate::Replace, left, right);
+        values.iter().all(|g| Float::is_finite(*g)).then_some(Self { dim, values })
+    }
+
+    fn matrix(&self) -> Mat<f64> {
+        Mat::from_fn(self.dim, self.dim, |i, j| self.values[i * self.dim + j].as_f64())
+    }
+}
+
+/// Whether no singular value of W is above the bound, up to the rounding of the number type.
+fn is_bound<E: Real>(weight: &[E], rows: usize, bound: E) -> bool {
+    if bound <= E::zero() {
+        return weight.iter().all(|w| *w == E::zero());
+    }
+    let Some(gram) = Gram::new(weight, rows, E::one() / bound) else { return false };
+    let rounding = 8.0 * rows.max(weight.len() / rows) as f64 * E::epsilon().as_f64();
+    let mut rest = -gram.matrix();
+    (0..gram.dim).for_each(|i| rest[(i, i)] += 1.0 + rounding);
+    rest.llt(Side::Lower).is_ok()
+}
+
+/// Divides by the length.
+fn normalise<E: Real>(x: &mut [E]) {
+    let length = Float::sqrt(dot(x, x));
+    scale(x, E::one() / length);
 }
 
 /// Rotates the vectors v (and their images W v) among themselves so that they are sorted by ‖W v‖, the first one with the largest that any combination has; false, and

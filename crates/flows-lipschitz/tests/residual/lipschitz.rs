@@ -3,7 +3,7 @@
 use crate::common::{ACTIVATIONS, Flow, forward, normal, pullback};
 use flow_api::{Context, EntryMut, Rows, update};
 use flow_train::{Adam, AdamConfig};
-use flows_lipschitz::{LipschitzMlp, Residual, ResidualFlow};
+use flows_lipschitz::{LipschitzMlp, PowerIteration, Residual, ResidualFlow};
 
 /// The largest singular value of a weight with so many rows.
 fn norm(weight: &[f64], rows: usize) -> f64 {
@@ -68,6 +68,36 @@ fn weights_that_are_hard_for_power_iterations() {
     for d in [[2.0, 1.999, 1.998, 1.0], [1.0, 1.0, 1.0, 5.0], [0.0; 4], [1e-3, 3.0, 0.0, 0.0], [1e8, 1.0, 1.0, 1.0], [1.0; 4]] {
         crate::common::set(&mut flow, "net.layers.0.weight", &diagonal(d));
         assert_bounded(&format!("{d:?}"), flow.0.g());
+    }
+}
+
+/// A singular value that has just overtaken the one that the iteration has settled on: its residual is zero, and the bound is not.
+#[test]
+fn a_singular_value_that_has_just_overtaken_is_seen() {
+    let dim = 16;
+    for iterations in [1, 3, 200] {
+        let power_iteration = PowerIteration { iterations, ..PowerIteration::default() };
+        let spec = Residual { layers: 1, power_iteration, ..Residual::default() };
+        let mut flow: Flow = Rows(ResidualFlow::new(&spec, dim, 9).unwrap());
+        for second in [1.0, 2.05, 2.5, 1.9, 2.01] {
+            let entry = |i: usize| [2.0, second].get(i).copied().unwrap_or(1.0);
+            let weight: Vec<f64> = (0..dim * dim).map(|at| if at % (dim + 1) == 0 { entry(at / dim) } else { 0.0 }).collect();
+            crate::common::set(&mut flow, "net.layers.0.weight", &weight);
+            assert_bounded(&format!("{second}, {iterations} iterations"), flow.0.g());
+        }
+    }
+}
+
+/// However near c is to 1, and however rough the iteration may be, no layer reaches 1.
+#[test]
+fn the_bound_stays_below_one() {
+    let power_iteration = PowerIteration { tolerance: 0.5, iterations: 1 };
+    let spec = Residual { hidden: 40, coefficient: 0.999, power_iteration, ..Residual::default() };
+    let mut flow: Flow = Rows(ResidualFlow::new(&spec, 8, 9).unwrap());
+    for seed in 0..20 {
+        crate::common::set(&mut flow, "net.layers.1.weight", &normal(1600, seed));
+        let largest = norm(&flow.0.g().normalised_weights()[1], 40);
+        assert!(largest < 1.0, "seed {seed}: {largest}");
     }
 }
 

@@ -43,8 +43,8 @@ pub(super) fn never_moved(spec: &Spec<dyn ModelSpec>, event: EventShape) -> Resu
     let (before, here, after) = (encode(-1.0)?, encode(0.0)?, encode(1.0)?);
     let is_bent = |at: usize| {
         let (a, b, c) = (before[at], here[at], after[at]);
-        // Written so that NaN is bent.
-        !((a + c - 2.0 * b).abs() <= ROUNDING * (a.abs() + b.abs() + c.abs() + 1.0))
+        let bend = (a + c - 2.0 * b).abs();
+        bend.is_nan() || bend > ROUNDING * (a.abs() + b.abs() + c.abs() + 1.0)
     };
     Ok((0..dim).filter(|number| (0..PLACES).all(|place| !is_bent(place * dim + number))).collect())
 }
