@@ -3,20 +3,22 @@
 use crate::{Real, Scalar, Tensor};
 use flow_kernels::noise::RowNoise;
 
-/// Whether a layer's log-det is computed or estimated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Whether a layer's log-det is computed, solved for or estimated, from the best to the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogDetKind {
-    /// Exact up to rounding; of an ODE flow, up to the error of its solver.
+    /// Exact up to rounding.
     Exact,
+    /// That of an ODE's solution, up to the error of its solver ([`SolveReport::log_det_error`]), which is no matter of chance.
+    Solved,
     /// An estimate with a standard error.
     Estimate,
 }
 
 impl LogDetKind {
-    /// A composition is exact where both are.
+    /// A composition is as good as the worse of the two.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        if self == Self::Exact && other == Self::Exact { Self::Exact } else { Self::Estimate }
+        self.max(other)
     }
 }
 
@@ -24,6 +26,7 @@ impl std::fmt::Display for LogDetKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Exact => "exact",
+            Self::Solved => "solved",
             Self::Estimate => "estimate",
         })
     }
@@ -55,6 +58,10 @@ pub struct LogDet<E: Scalar> {
     /// The value, or its estimate.
     pub value: Tensor<(usize,), E>,
     /// Standard error of the estimate of every sample; `None` where the value is exact.
+    ///
+    /// Its square is unbiased, so that it is right over many samples or layers. Of a single sample it knows as much as the estimator's n probes
+    /// do: an interval of twice its size holds the truth as often as Student's t with (n − 1) · layers degrees of freedom says, 70 % at two
+    /// probes in one layer, 95 % at many; and where probes can agree by chance, as Rademacher's do in few dimensions, it can be 0.
     pub standard_error: Option<Tensor<(usize,), E>>,
 }
 
@@ -69,7 +76,7 @@ impl<E: Scalar> LogDet<E> {
         Self::exact(E::zeros((batch,)))
     }
 
-    /// Exact or an estimate.
+    /// An estimate where it carries a standard error; what leaves none, a rounding or a solver's error, is not told apart here.
     pub fn kind(&self) -> LogDetKind {
         if self.standard_error.is_some() { LogDetKind::Estimate } else { LogDetKind::Exact }
     }
@@ -96,6 +103,9 @@ pub struct SolveReport {
     pub rejected: usize,
     /// The largest residual that an iterative inverse left, in units of the data: measured, but of an adaptive ODE solver its own estimate.
     pub residual: f64,
+    /// What ODE solvers left of error in a row's log-det, in nats, as they estimate it: that of the worst block, summed over layers; beside
+    /// the standard error of an estimated trace. Its order is right, it is no bound. Infinite where a solver has no estimate, which is so on a fixed grid.
+    pub log_det_error: f64,
 }
 
 impl SolveReport {
@@ -107,6 +117,7 @@ impl SolveReport {
             evaluations: self.evaluations + next.evaluations,
             rejected: self.rejected + next.rejected,
             residual: self.residual.max(next.residual),
+            log_det_error: self.log_det_error + next.log_det_error,
         }
     }
 
@@ -118,6 +129,7 @@ impl SolveReport {
             evaluations: self.evaluations.max(other.evaluations),
             rejected: self.rejected.max(other.rejected),
             residual: self.residual.max(other.residual),
+            log_det_error: self.log_det_error.max(other.log_det_error),
         }
     }
 }

@@ -21,8 +21,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// # Log-det
 /// log|det ∂y/∂x| = ∫₀ᵀ tr ∂f/∂z dt, solved together with z. Its trace is exact or an estimate ([`Trace`]), with one choice for
 /// training and one for evaluation, which can be changed at any time. An estimate carries its standard error.
-/// A log-det with an exact trace counts as [`LogDetKind::Exact`], and has no standard error, but it is that of the continuous flow up to the solver's error, not up to
+/// A log-det with an exact trace is [`LogDetKind::Solved`]: it has no standard error, but is that of the continuous flow up to the solver's error, not up to
 /// rounding: to the tolerance of an adaptive [`Solver`], and as good as the grid of a fixed one, which may be no likelihood of the map that its steps make.
+/// [`SolveReport::log_det_error`] has what an adaptive solver estimates to have left: the sum of its steps' errors in root mean square over a block,
+/// at the tolerance of the largest |z| or |log-det|, as if all of it were one row's. It is of the order of the worst row's true error, or
+/// above, but no bound on it.
 ///
 /// # Inverse
 /// The same solve from T to 0, with an error of the same size. Its residual in [`SolveReport`]:
@@ -79,7 +82,7 @@ impl Tally {
     fn take(&self) -> SolveReport {
         let [iterations, evaluations, rejected] = [0, 1, 2].map(|i: usize| self.0[i].swap(0, Ordering::Relaxed));
         // Gradients are no inverse.
-        SolveReport { iterations, evaluations, rejected, residual: 0.0 }
+        SolveReport { iterations, evaluations, rejected, residual: 0.0, log_det_error: 0.0 }
     }
 }
 
@@ -261,7 +264,7 @@ impl<E: Scalar> ContinuousFlow<E> {
 impl<E: Scalar> RowFlow<E> for ContinuousFlow<E> {
     fn facts(&self) -> Facts {
         let log_det = match self.evaluation_trace {
-            Trace::Exact => LogDetKind::Exact,
+            Trace::Exact => LogDetKind::Solved,
             Trace::Hutchinson(_) => LogDetKind::Estimate,
         };
         let facts = Facts::new("Ffjord").with_log_det(log_det).with_inverse(InverseKind::Iterative);
@@ -333,7 +336,10 @@ impl<E: Scalar> Kernel<'_, E> {
             integrals.add_log_dets(&state[values.len()..], lanes.log_det, lanes.variance);
         }
         let Work { evaluations, accepted, rejected, .. } = work;
-        *lanes.report = lanes.report.then(SolveReport { iterations: accepted, evaluations, rejected, residual: 0.0 });
+        // Log-dets inherit the errors of z, and are held to the same tolerance; what is small in root mean square may all be one row's.
+        let worst = (lanes.lanes as f64).sqrt();
+        let log_det_error = wanted.map_or(0.0, |_| self.estimated_error(work, &state).map_or(f64::INFINITY, |rms| worst * rms));
+        *lanes.report = lanes.report.then(SolveReport { iterations: accepted, evaluations, rejected, residual: 0.0, log_det_error });
         Ok((rest, work))
     }
 
@@ -342,11 +348,18 @@ impl<E: Scalar> Kernel<'_, E> {
         Ok(work)
     }
 
+    /// What an adaptive solve has left by its own estimate: the errors of its steps at the tolerance of the largest number of a state. A fixed
+    /// grid has no estimate.
+    fn estimated_error(&self, work: Work, state: &[E]) -> Option<f64> {
+        let (_, Steps::Adaptive(Adaptive { atol, rtol, .. })) = self.solver.parts() else { return None };
+        let largest = state.iter().fold(0.0, |largest, z| f64::max(largest, z.as_f64().abs()));
+        Some(work.error * (atol + rtol * largest))
+    }
+
     /// What the solve back from y to x has left, as the flow's documentation says.
     fn residual(&self, y: &[E], x: &[E], work: Work, lanes: &mut Lanes<'_, E>) -> Result<f64> {
-        if let (_, Steps::Adaptive(Adaptive { atol, rtol, .. })) = self.solver.parts() {
-            let largest = y.iter().chain(x).fold(0.0, |largest, z| f64::max(largest, z.as_f64().abs()));
-            return Ok(work.error * (atol + rtol * largest));
+        if let (Some(at_y), Some(at_x)) = (self.estimated_error(work, y), self.estimated_error(work, x)) {
+            return Ok(f64::max(at_y, at_x));
         }
         let mut again = Buffer::copy_of(x);
         let mut system = FlowSystem { field: &self.field, lanes: lanes.lanes, integrals: None };

@@ -25,10 +25,11 @@ pub enum Trace {
 /// The probes are drawn once a solve, so that the solver sees a smooth right-hand side, and anew for every row, training step and layer.
 ///
 /// # Standard error
-/// With n ≥ 2 probes the log-dets of the single probes are integrated side by side, and the standard error is that of their mean. A single probe tells nothing about its
+/// With n ≥ 2 probes the log-dets of the single probes are integrated side by side, and the standard error is that of their mean,
+/// of which [`LogDet::standard_error`](flow_api::LogDet::standard_error) says how much it means at few probes. A single probe tells nothing about its
 /// own spread, so with n = 1 an estimate of an upper bound is reported: Var(εᵀJε) ≤ 2‖J‖² (Frobenius) for both distributions, whence the standard error of the integral is at
 /// most √2 ∫ ‖J‖ dt; ‖J‖² is estimated by ‖Jε‖², which costs nothing. It is right in the mean square over many rows, and of a single one may be too small: for the error of one row
-/// take n ≥ 2. The error control ignores it.
+/// take many. The error control ignores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Hutchinson {

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 /// Invertible Generative Modeling", arXiv:1906.02735, sections 3.1 and 3.2).
 ///
 /// # Standard errors
-/// With two or more probes (each with a length of its own) the standard error is that of their mean. One probe tells little of its own spread, so its error is
+/// With two or more probes (each with a length of its own) the standard error is that of their mean; of a single row it means as much as
+/// [`LogDet::standard_error`](flow_api::LogDet::standard_error) says, at two probes little. One probe tells little of its own spread, so its error is
 /// put together from formulas that hold in expectation: the variance of vᵀAv for Gaussian v (for Rademacher v an upper bound, nearly reached but
 /// in few dimensions), with A the weighted series as far as it was drawn, and the variance that the random length adds. Every row draws its own probes and lengths, so the errors of a sample's rows are independent.
 /// The error of cutting off a `Truncated` series is not in it: at most d · Σ_{k>n} Lᵏ/k, L the Lipschitz constant of g.

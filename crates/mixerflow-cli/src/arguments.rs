@@ -232,6 +232,9 @@ pub(crate) struct Score {
     pub(crate) part: Part,
     #[command(flatten)]
     pub(crate) scoring: Scoring,
+    /// Estimates of each item's log-det to average, at the least, where log-dets are estimates: the standard error of a single item needs many
+    #[arg(long, default_value_t = 16, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) estimates: u64,
     /// Put the least likely items first
     #[arg(long)]
     pub(crate) sort: bool,

@@ -4,8 +4,8 @@ use super::bench::{BATCH, Bench, Values};
 use super::gradients::{Derivatives, Loss, pull};
 use super::{Checked, Failure, Flat, Item};
 use crate::{
-    BLOCK_LANES, Cotangent, EntryMut, FlowError, Gradients, LogDetKind, Memory, Point, Saved, Scalar as _, State, load, save, to_host, update,
-    visit,
+    BLOCK_LANES, Cotangent, EntryMut, FlowError, Gradients, LogDetKind, Memory, Point, Saved, Scalar as _, State, load, save, to_host,
+    update, visit,
 };
 
 /// State that is saved from one instance and loaded into another, built from another seed, is that very state there and gives bit-equal

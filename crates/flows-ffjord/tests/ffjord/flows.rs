@@ -2,9 +2,9 @@
 
 use crate::common::{assert_close, dopri5, flow, forward, inverse, linear, normal, set};
 use dfdx::prelude::{Cpu, TensorFromVec};
-use flow_api::{Bijector, Context, FlowError, Rows, to_host};
+use flow_api::{Bijector, Context, FlowError, LogDetKind, RowFlow as _, Rows, to_host};
 use flows_ffjord::ode::{Adaptive, Fixed, Solver};
-use flows_ffjord::{ContinuousFlow, EndTime, Ffjord, TimeInput};
+use flows_ffjord::{ContinuousFlow, EndTime, Ffjord, TimeInput, Trace};
 
 fn cx() -> Context<f64> {
     Context::new(1)
@@ -253,4 +253,37 @@ fn adaptive_solvers_estimate_the_residual_of_their_inverse() {
             assert!(estimate > rms && estimate < 1e3 * tolerance, "{solver:?}: estimated {estimate}, measured {rms}");
         }
     }
+}
+
+/// The error that an adaptive solver tells of its log-dets is of the order of the true one or above, against a solve at a tolerance of 1e-12, and
+/// falls with the tolerance; a fixed grid says that it knows none, and a call without log-dets has none.
+#[test]
+fn solvers_tell_the_error_of_their_log_dets() {
+    let x = normal(2 * 200, 8);
+    let steep = |solver| {
+        let mut flow = flow(&Ffjord { hidden: 16, layers: 3, solver, trace: Trace::Exact, ..Ffjord::default() }, 2);
+        flow_api::update(&mut flow, |path, entry| {
+            if let flow_api::EntryMut::Parameter { values, .. } = entry {
+                let noise = normal(values.len(), path.len() as u64);
+                values.iter_mut().zip(noise).for_each(|(value, noise)| *value = 2.5 * *value + 0.3 * noise);
+            }
+        })
+        .unwrap();
+        flow
+    };
+    let truth = forward(&steep(dopri5(1e-12)), &x, &cx()).log_det;
+    let bosh3 = |tolerance| Solver::Bosh3(Adaptive { rtol: tolerance, atol: tolerance, ..Adaptive::default() });
+    for (name, solver) in [("dopri5", dopri5 as fn(f64) -> Solver), ("bosh3", bosh3)] {
+        for tolerance in [1e-3, 1e-4, 1e-6] {
+            let found = forward(&steep(solver(tolerance)), &x, &cx());
+            let error = found.log_det.iter().zip(&truth).map(|(found, truth)| (found - truth).abs()).fold(0.0, f64::max);
+            let told = found.report.log_det_error;
+            assert!(told > 0.2 * error && told < 1e4 * tolerance, "{name}, {tolerance:e}: {told:e}, off by {error:e}");
+        }
+    }
+    let fixed = steep(Solver::Rk4(Fixed { steps: 4 }));
+    assert_eq!(fixed.0.facts().log_det, LogDetKind::Solved);
+    assert!(forward(&fixed, &x, &cx()).report.log_det_error.is_infinite());
+    let unasked = forward(&steep(dopri5(1e-4)), &x, &cx().without_log_det());
+    assert!(unasked.report.log_det_error.abs() < f64::MIN_POSITIVE);
 }

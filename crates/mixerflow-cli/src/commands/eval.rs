@@ -56,6 +56,11 @@ fn tell(found: &Evaluation) -> Result<()> {
     if let Some(error) = found.log_det_standard_error {
         lines.push(("log-det estimate", format!("± {error:.3} nats an item")));
     }
+    if found.log_det_solver_error.is_nan() {
+        lines.push(("log-det solved", "to an error that fixed steps do not tell".to_owned()));
+    } else if found.log_det_solver_error > 0.0 {
+        lines.push(("log-det solved", format!("to about {:.1e} nats in the worst item", found.log_det_solver_error)));
+    }
     if found.evaluations > 0 {
         lines.push(("evaluations", format!("{} in a forward pass", found.evaluations)));
     }

@@ -3,7 +3,7 @@
 use super::sources::model;
 use crate::arguments::Score;
 use crate::{Result, output};
-use flow_train::{score, write_whole};
+use flow_train::{EvaluateOptions, score, write_whole};
 use std::io::Write;
 
 /// A line of the table.
@@ -20,7 +20,7 @@ struct Line {
 
 pub(crate) fn run(arguments: &Score) -> Result<()> {
     let opened = model(&arguments.run)?;
-    let options = arguments.scoring.options();
+    let options = EvaluateOptions { estimates: arguments.estimates, ..arguments.scoring.options() };
     let unit_of_nats = opened.events.report(0.0) - opened.events.report(1.0);
     let mut lines = Vec::new();
     for (part, data) in arguments.data.parts(arguments.part, opened.settings.seed)? {
