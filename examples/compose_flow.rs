@@ -8,7 +8,7 @@
 
 use mixerflow_toolkit::coupling::{Activation, Conditioner, Coupling, RationalQuadratic, Split};
 use mixerflow_toolkit::prelude::*;
-use mixerflow_toolkit::train::data::{DataSource, Dataset, Draw, Values};
+use mixerflow_toolkit::train::data::{DataSource, Dataset, Draw, SourceKind, Values};
 use mixerflow_toolkit::train::{Adam, AdamConfig, EvaluateOptions, Settings, Silent, Trainer, evaluate};
 use std::error::Error;
 use std::sync::atomic::AtomicBool;
@@ -85,7 +85,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let samples = model.sample(3, 1.0, &cx.clone().at_step(step))?;
         println!("  three samples: {:.2?}", samples.chunks(2).collect::<Vec<_>>());
     }
-    if let DataSource::Toy(toy) = source
+    if let SourceKind::Toy(toy) = source.kind
         && let Some(entropy) = toy.entropy()
     {
         println!("Entropy of the data: {entropy:.3} nats a point");

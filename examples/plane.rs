@@ -18,7 +18,7 @@
 //! ```
 
 use clap::Parser;
-use flow_train::data::{DataSource, Dataset, Draw, Values};
+use flow_train::data::{DataSource, Dataset, Draw, SourceKind, Values};
 use flow_train::picture::{Plane, plane_centres, save_planes};
 use flow_train::text::Table;
 use flow_train::{Bar, Ending, EvaluateOptions, Settings, Trainer, evaluate};
@@ -99,7 +99,7 @@ fn train(
     let model = trainer.finish()?;
     let options = EvaluateOptions { batch: 1024, likelihood_alone: true, ..EvaluateOptions::default() };
     let test = evaluate(&model, split.test.as_ref(), &events, &options)?;
-    let floor = if let DataSource::Toy(toy) = source { toy.entropy() } else { None };
+    let floor = if let SourceKind::Toy(toy) = &source.kind { toy.entropy() } else { None };
 
     let stem: String = name.chars().take_while(|c| *c != '?').map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
     draw(&arguments.out.join(stem).with_extension("png"), &model, split.test.as_ref(), seed)?;

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `spec.ron` | the architecture |
 //! | `settings.ron` | the [`Settings`], seed included |
-//! | `data.ron` | the [`EventKind`] of the data |
+//! | `data.ron` | the [`EventKind`] of the data and a [`DataRecord`] of them |
 //! | `model.safetensors` | parameters and all other state, keyed by path |
 //! | `optimiser.safetensors` | Adam's moments `first` and `second`, and the weights' `average` if there is one, each flat in the order of the parameters |
 //! | `best.safetensors` | the model of the best validation, if one was finite |
@@ -24,8 +24,8 @@ use crate::optimiser::{AdamState, set_flat_weights};
 use crate::replace::{Content, present, replace};
 use crate::state_file::{self, Notes, broken};
 use crate::training::{Best, Progress, Run, Trainer};
-use crate::{Result, Settings, TrainError, data::Dataset};
-use flow_api::spec::{BuildScope, Model, ModelSpec, Spec, SpecScalar, from_ron, to_ron};
+use crate::{DataRecord, Result, Settings, TrainError, data::Dataset};
+use flow_api::spec::{BuildScope, EventShape, Model, ModelSpec, Spec, SpecScalar, from_ron, to_ron};
 use flow_api::{Saved, State, load, parameter_count, save};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -185,7 +185,7 @@ pub fn export<E: SpecScalar>(folder: &Path, file: &Path) -> Result<()> {
     let texts = [
         (SPEC, to_ron(&opened.spec)),
         (SETTINGS, to_ron(&opened.settings)),
-        (DATA, to_ron(&opened.events.kind())),
+        (DATA, to_ron(&DataFile::of(&opened.events))),
         ("format", Ok(FORMAT.to_owned())),
     ];
     let notes =
@@ -254,7 +254,7 @@ fn model_files<E: SpecScalar>(
     Ok(vec![
         (SPEC, ron_bytes(folder, SPEC, spec)?),
         (SETTINGS, ron_bytes(folder, SETTINGS, settings)?),
-        (DATA, ron_bytes(folder, DATA, &events.kind())?),
+        (DATA, ron_bytes(folder, DATA, &DataFile::of(events))?),
         (MODEL, state_file::encode(&folder.join(MODEL), state, &Notes::new())?),
     ])
 }
@@ -268,16 +268,36 @@ fn build<E: SpecScalar>(files: &Files) -> Result<Opened<E>> {
     Ok(Opened { note, ..assemble(spec, settings, read_ron(files, DATA)?, &files.path(MODEL))? })
 }
 
+/// `data.ron`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DataFile {
+    shape: EventShape,
+    levels: Option<u32>,
+    /// Empty in checkpoints of versions that kept no record.
+    #[serde(default)]
+    record: DataRecord,
+}
+
+impl DataFile {
+    fn of(events: &Events) -> Self {
+        let EventKind { shape, levels } = events.kind();
+        Self { shape, levels, record: events.record().clone() }
+    }
+}
+
 /// The spec's model for the weights of a file.
-fn assemble<E: SpecScalar>(spec: Spec<dyn ModelSpec>, settings: Settings, kind: EventKind, weights: &Path) -> Result<Opened<E>> {
+fn assemble<E: SpecScalar>(spec: Spec<dyn ModelSpec>, settings: Settings, data: DataFile, weights: &Path) -> Result<Opened<E>> {
     /// So many numbers are built in a moment, and tensor by tensor compared with those of the file.
     const FEW: u64 = 1 << 22;
     settings.check()?;
+    let DataFile { shape, levels, record } = data;
+    let kind = EventKind { shape, levels };
     let (asked, there) = (spec.0.cost(kind.shape).numbers as u64, state_file::most_numbers::<E>(weights)?);
     if asked > there.max(FEW) {
         return Err(broken(weights, format!("holds {there} numbers at most, where its spec asks for at least {asked}")));
     }
-    let events = Events::of_kind(kind, spec.0.preprocessing(), settings.seed)?;
+    let events = Events::of_kind(kind, spec.0.preprocessing(), settings.seed)?.with_record(record);
     let scope = BuildScope::new(settings.seed);
     let model = E::model(spec.0.as_ref(), kind.shape, &scope)?;
     Ok(Opened { spec, settings, events, model, note: None })

@@ -1,6 +1,6 @@
 //! What can go wrong in training, evaluation and checkpoints.
 
-use crate::data::DataError;
+use crate::data::{DataError, table::list};
 use flow_api::spec::SpecError;
 use flow_api::{FlowError, StateMismatch};
 use std::io;
@@ -70,6 +70,14 @@ pub enum TrainError {
         /// The data's.
         data: String,
     },
+    /// The columns of a table are not those of the model.
+    #[error("columns: expected {}, got {}{}", list(expected), list(got), column_hint(expected, got))]
+    Columns {
+        /// The names of the model's columns, in order.
+        expected: Vec<String>,
+        /// Those of the table.
+        got: Vec<String>,
+    },
     /// The model takes a condition, which items of a data set do not have.
     #[error(
         "the model takes a condition of {width} numbers: conditional models cannot be trained from a data set yet, only from Rust with `Flow::nll` and `Context::with_condition`"
@@ -132,10 +140,21 @@ pub enum TrainError {
     Threads(String),
 }
 
+/// What is missing, what is too much, and how to read the table all the same.
+fn column_hint(expected: &[String], got: &[String]) -> String {
+    let without = |names: &[String], others: &[String]| names.iter().filter(|name| !others.contains(name)).cloned().collect::<Vec<_>>();
+    let (missing, further) = (without(expected, got), without(got, expected));
+    if !missing.is_empty() {
+        let further = if further.is_empty() { String::new() } else { format!(", and there is {}", list(&further)) };
+        return format!(": there is no {}{further}", list(&missing));
+    }
+    format!(": columns={} takes them in the order of the model", expected.join(","))
+}
+
 /// An item of a data set, named as well as its set can.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// Its number in the data set that was given to train on.
+    /// Its number in the file or folder that it comes from, counted from 0.
     pub index: usize,
     /// Its name, such as its file.
     pub name: Option<String>,

@@ -304,7 +304,7 @@ fn score_until<E: SpecScalar>(
                             Ok(part) => scores.add(&mut sums, &items[i..=i], &preprocessing[i..=i], &part),
                             Err(error) if is_of_an_item(&error) => {
                                 scores.non_finite += 1;
-                                let item = Item { index: items[i], name: data.item_name(items[i]) };
+                                let item = Item { index: data.row(items[i]), name: data.item_name(items[i]) };
                                 scores.failure.get_or_insert_with(|| format!("{item}: {error}"));
                             }
                             Err(other) => return Err(other.into()),

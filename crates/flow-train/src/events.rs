@@ -1,7 +1,7 @@
 //! From batches of a data set to events of a model.
 
 use crate::data::{Batch, DataError, Dataset, Dequantiser, ItemShape, Values};
-use crate::{Result, TrainError};
+use crate::{DataRecord, Result, TrainError};
 use flow_api::Scalar;
 use flow_api::spec::{EventShape, Preprocessing};
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,7 @@ impl EventKind {
 pub struct Events {
     kind: EventKind,
     dequantiser: Option<Dequantiser>,
+    record: DataRecord,
 }
 
 impl Events {
@@ -48,7 +49,18 @@ impl Events {
     /// # Errors
     /// [`TrainError::Data`] for a preprocessing that does not fit the levels.
     pub fn new(data: &dyn Dataset, preprocessing: Preprocessing, seed: u64) -> Result<Self> {
-        Self::of_kind(EventKind::of(data), preprocessing, seed)
+        Ok(Self::of_kind(EventKind::of(data), preprocessing, seed)?.with_record(DataRecord::without_items(data)))
+    }
+
+    /// The same with what is remembered of the data.
+    #[must_use]
+    pub fn with_record(self, record: DataRecord) -> Self {
+        Self { record, ..self }
+    }
+
+    /// What is remembered of the data.
+    pub fn record(&self) -> &DataRecord {
+        &self.record
     }
 
     /// The same for items of a kind, without the items.
@@ -61,13 +73,13 @@ impl Events {
             return Err(DataError::Setting { what: "preprocessing", expected: "none for data that have no levels", got }.into());
         }
         let dequantiser = kind.levels.map(|levels| Dequantiser::new(preprocessing, levels, kind.item(), seed)).transpose()?;
-        Ok(Self { kind, dequantiser })
+        Ok(Self { kind, dequantiser, record: DataRecord::default() })
     }
 
     /// The same for evaluation: without flips, and with noise of its own.
     #[must_use]
     pub fn for_evaluation(&self) -> Self {
-        Self { kind: self.kind, dequantiser: self.dequantiser.as_ref().map(Dequantiser::for_evaluation) }
+        Self { dequantiser: self.dequantiser.as_ref().map(Dequantiser::for_evaluation), ..self.clone() }
     }
 
     /// The kind of items.
@@ -139,10 +151,12 @@ impl Events {
     /// Checks that the items of a data set are of this kind, and that a model takes it.
     ///
     /// # Errors
-    /// [`TrainError::Shape`].
+    /// [`TrainError::Shape`], and [`TrainError::Columns`] where those of a table are others.
     pub fn check(&self, data: &dyn Dataset, model: EventShape) -> Result<()> {
         let kind = EventKind::of(data);
         let text = |kind: EventKind| kind.levels.map_or(kind.shape.to_string(), |levels| format!("{} in {levels} levels", kind.shape));
+        // A table with a column too many or too few is told by their names.
+        self.record.check_columns(data)?;
         if kind == self.kind && kind.shape == model {
             Ok(())
         } else {

@@ -77,6 +77,8 @@ pub struct Bar {
     smoothed: Option<(f64, f64)>,
     /// Seconds when the last step ended.
     last: f64,
+    /// The last validation and the best, as text.
+    validation: String,
 }
 
 impl Bar {
@@ -86,7 +88,7 @@ impl Bar {
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("━╸ ");
         let shown = ProgressBar::no_length().with_style(style).with_prefix(name.to_owned());
-        Self { shown, unit: "", smoothed: None, last: 0.0 }
+        Self { shown, unit: "", smoothed: None, last: 0.0, validation: String::new() }
     }
 }
 
@@ -97,6 +99,8 @@ impl<E: SpecScalar> Observer<E> for Bar {
         self.shown.set_position(trainer.optimiser().steps());
         self.shown.reset_eta();
         self.shown.reset_elapsed();
+        // It is there before the first step ends, which may be a while with pictures to decode.
+        self.shown.tick();
         Ok(())
     }
 
@@ -108,7 +112,13 @@ impl<E: SpecScalar> Observer<E> for Bar {
         let (loss, seconds) = self.smoothed.map_or((loss, took), |(l, s)| (l + NEW * (loss - l), s + NEW * (took - s)));
         (self.smoothed, self.last) = (Some((loss, seconds)), now);
         self.shown.set_position(step);
-        self.shown.set_message(format!("{loss:.3} {}, {seconds:.3} s a step", self.unit));
+        self.shown.set_message(format!("{loss:.3}{} {}, {seconds:.3} s a step", self.validation, self.unit));
+    }
+
+    fn report(&mut self, report: &Report, trainer: &Trainer<E>) -> Result<()> {
+        let best = trainer.best().map_or(String::new(), |best| format!(", best {:.3}", best.value));
+        self.validation = report.validation.map_or(String::new(), |loss| format!(", validation {loss:.3}{best}"));
+        Ok(())
     }
 
     fn end(&mut self, _: Ending, _: &Trainer<E>) -> Result<()> {

@@ -3,6 +3,7 @@
 //! | entry | holds |
 //! |---|---|
 //! | `spec.ron`, `settings.ron`, `data.txt` | architecture, [`Settings`], and [`DataSource`] as text: what the run was begun with |
+//! | `items.txt` | which items are in which part, where items have names |
 //! | `metrics.jsonl` | a line a [`Report`](crate::Report) |
 //! | `samples/` | a grid of samples a report |
 //! | `latest/`, `best/` | [checkpoints](crate::checkpoint) |
@@ -29,6 +30,12 @@ const DATA: &str = "data.txt";
 const METRICS: &str = "metrics.jsonl";
 const SAMPLES: &str = "samples";
 const LOCK: &str = "lock";
+/// Which items are in which part.
+const ITEMS: &str = "items.txt";
+/// What the command line writes of a run.
+const LOG: &str = "log";
+/// All that a run writes.
+const FILES: [&str; 10] = [SPEC, SETTINGS, DATA, ITEMS, METRICS, LOG, LATEST, BEST_MODEL, SAMPLES, LOCK];
 
 /// What a run is begun with.
 #[derive(Clone, Debug)]
@@ -75,6 +82,11 @@ impl RunFolder {
     /// [`TrainError::Setting`]; [`TrainError::Checkpoint`] if there is something in the folder already; [`TrainError::Locked`]; [`TrainError::Io`].
     pub fn create(path: &Path, plan: RunPlan) -> Result<Self> {
         plan.settings.check()?;
+        if Self::exists(path) && made_no_step(path) {
+            // A run that failed before its first step is in nobody's way.
+            let (plan, lock) = (plan.clone(), lock(path)?);
+            Self { path: path.to_owned(), plan, _lock: lock }.discard()?;
+        }
         if Self::exists(path) {
             check_plan(path)?;
             return Err(broken(path, "already holds a run: continue it with --resume, or choose another folder"));
@@ -93,7 +105,7 @@ impl RunFolder {
     /// Takes up a run that was begun here, by this process or another: [`RunFolder::train`] then goes on from its last checkpoint.
     ///
     /// `change` may alter the settings that a run can go on with: all but seed, batch, validation share, initial batch, weights' average and dequantisation. Steps are at least those
-    /// that are made. What was altered is written down when a step will be made with it.
+    /// that are made. What was altered is written down when a step will be made with it. Whether the data are those of the run is told when it trains.
     ///
     /// # Errors
     /// As [`RunFolder::create`]; [`TrainError::Checkpoint`] if there is no run.
@@ -111,6 +123,13 @@ impl RunFolder {
         fixed(&plan.settings, &settings)?;
         check_checkpoint(path, &RunPlan { settings: settings.clone(), ..plan.clone() })?;
         Ok(Self { path: path.to_owned(), plan: RunPlan { settings, ..plan }, _lock: lock })
+    }
+
+    /// The same run, whose data lie elsewhere or are named in another way by now: written down when a step will be made with them.
+    #[must_use]
+    pub fn with_data(mut self, data: DataSource) -> Self {
+        self.plan.data = data;
+        self
     }
 
     /// Whether a run was begun at `path`: its checkpoints are one too where a file beside them is lost.
@@ -138,6 +157,47 @@ impl RunFolder {
         let path = path.join(METRICS);
         let file = File::open(&path).map_err(TrainError::io(&path))?;
         lines(file, &path, |line| serde_json::from_str(line).map_err(|e| e.to_string())).collect()
+    }
+
+    /// Removes what a run without a checkpoint has written, and its folder if that holds nothing else: the next try finds it free. One that
+    /// can be resumed stays as it is.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub fn discard_unless_begun(self) -> Result<()> {
+        if is_checkpoint(&present(&self.path.join(LATEST), is_checkpoint)) { Ok(()) } else { self.discard() }
+    }
+
+    /// Writes down which items are in which part ([`list_items`](crate::data::list_items)), for sources whose items have names.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub fn write_items(&self, list: &str) -> Result<()> {
+        replace_file(&self.path.join(ITEMS), list.as_bytes())
+    }
+
+    /// What [`RunFolder::write_items`] wrote at `path`; none for other sources, and runs of versions that wrote no such list.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub fn read_items(path: &Path) -> Result<Option<String>> {
+        let path = path.join(ITEMS);
+        if path.is_file() { read_text(&path).map(Some) } else { Ok(None) }
+    }
+
+    fn discard(&self) -> Result<()> {
+        let gone = |result: io::Result<()>| match result {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other,
+        };
+        for name in FILES {
+            let path = self.path.join(name);
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            gone(removed).map_err(TrainError::io(&path))?;
+        }
+        // A folder that holds something else stays.
+        let _ = fs::remove_dir(&self.path);
+        Ok(())
     }
 
     /// What the run was begun with.
@@ -224,6 +284,18 @@ impl<E: SpecScalar> Observer<E> for Both<'_, E> {
         self.0.end(ending, trainer)?;
         self.1.end(ending, trainer)
     }
+}
+
+/// Whether the run at `path` is whole, stands before its first step, and has nothing of anyone else's in its folder.
+fn made_no_step(path: &Path) -> bool {
+    let latest = present(&path.join(LATEST), is_checkpoint);
+    let before_first = if is_checkpoint(&latest) {
+        Files::of(&latest).and_then(|files| read_ron::<Progress>(&files, PROGRESS)).is_ok_and(|progress| progress.step == 0)
+    } else {
+        [LATEST, BEST_MODEL, METRICS, SAMPLES].iter().all(|name| !path.join(name).exists())
+    };
+    let is_own = |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| FILES.iter().any(|name| entry.file_name() == *name));
+    missing(path).is_empty() && before_first && fs::read_dir(path).is_ok_and(|mut entries| entries.all(is_own))
 }
 
 /// Settings that make the run what it is: with others, what is resumed would be another run.

@@ -1,6 +1,6 @@
 //! Pictures of what a model draws.
 
-use crate::data::ItemShape;
+use crate::data::{DataError, ItemShape};
 use crate::events::Events;
 use crate::{Result, TrainError, picture};
 use flow_api::spec::{Model, SpecScalar};
@@ -63,7 +63,7 @@ pub fn sample<E: SpecScalar>(model: &Model<E>, count: usize, temperature: f64, s
 pub fn draw_samples<E: SpecScalar>(path: &Path, model: &Model<E>, events: &Events, drawing: &Drawing) -> Result<bool> {
     let sample = |count| sample(model, count, drawing.temperature, drawing.seed);
     match (events.kind().item(), events.dequantiser()) {
-        (ItemShape::Image { .. }, Some(_)) => {
+        (ItemShape::Image { .. }, _) => {
             draw_events(path, &sample(drawing.count.unwrap_or(GRID))?, events, drawing.columns)?;
         }
         (ItemShape::Vector { dims: 2 }, None) => {
@@ -90,10 +90,39 @@ pub(crate) fn try_draw_samples<E: SpecScalar>(path: &Path, model: &Model<E>, eve
 /// Draws events of a model of images as a grid.
 ///
 /// # Errors
-/// Events that are no images of levels, that are no numbers, and files that cannot be written.
+/// Events that are no images, that are no numbers, and files that cannot be written.
 pub fn draw_events<E: SpecScalar>(path: &Path, values: &[E], events: &Events, columns: usize) -> Result<()> {
-    let levels = events.levels().unwrap_or(0);
-    picture::save_grid(path, &events.quantise(values)?, events.kind().item(), levels, columns)
+    let (shades, levels) = shades(values, events)?;
+    picture::save_grid(path, &shades, events.kind().item(), levels, columns)
+}
+
+/// What is drawn of events: their levels and how many there are, or of real numbers 256 shades from 0 to 1, or to 255, where most values lie there, and
+/// otherwise from the smallest to the largest of most of them.
+///
+/// # Errors
+/// Events that are no numbers.
+pub fn shades<E: SpecScalar>(values: &[E], events: &Events) -> Result<(Vec<u8>, u32)> {
+    /// What is cut off at either end.
+    const CUT: f64 = 0.005;
+    if let Some(levels) = events.levels() {
+        return Ok((events.quantise(values)?, levels));
+    }
+    let mut sorted: Vec<f64> = values.iter().map(|x| x.as_f64()).collect();
+    if let Some(at) = sorted.iter().position(|x| !x.is_finite()) {
+        let got = sorted[at].to_string();
+        return Err(DataError::Setting { what: "events", expected: "finite numbers", got }.into());
+    }
+    sorted.sort_by(f64::total_cmp);
+    let cut = num_traits::cast::<f64, usize>(sorted.len() as f64 * CUT).unwrap_or(0);
+    let (Some(&low), Some(&high)) = (sorted.get(cut), sorted.iter().rev().nth(cut)) else { return Ok((Vec::new(), 256)) };
+    let (low, high) = match (low, high) {
+        (low, high) if low > -0.25 && high < 1.25 => (0.0, 1.0),
+        (low, high) if low > -64.0 && high < 319.0 && high > 64.0 => (0.0, 255.0),
+        range => range,
+    };
+    let scale = 255.0 / (high - low).max(f64::MIN_POSITIVE);
+    let shade = |x: &E| num_traits::cast::<f64, u8>(((x.as_f64() - low) * scale).round().clamp(0.0, 255.0)).unwrap_or(0);
+    Ok((values.iter().map(shade).collect(), 256))
 }
 
 #[cfg(test)]
@@ -101,6 +130,25 @@ mod tests {
     use super::*;
     use crate::EventKind;
     use flow_api::spec::{BuildScope, EventShape, ModelSpec, Preprocessing, Spec, from_ron};
+
+    #[test]
+    fn real_pictures_are_drawn_in_their_range() {
+        let kind = EventKind { shape: EventShape::Image { channels: 1, height: 1, width: 2 }, levels: None };
+        let events = Events::of_kind(kind, Preprocessing::default(), 0).unwrap();
+        let cases = [
+            (vec![0.0, 1.0, 0.5, 1.1], vec![0, 255, 128, 255]),
+            (vec![0.0, 255.0, 128.0, -3.0], vec![0, 255, 128, 0]),
+            (vec![-3.0, 3.0, 0.0, 1.5], vec![0, 255, 128, 191]),
+        ];
+        for (values, expected) in cases {
+            assert_eq!(shades::<f64>(&values, &events).unwrap(), (expected, 256), "{values:?}");
+        }
+        assert!(matches!(shades(&[0.0, f64::NAN], &events), Err(TrainError::Data(DataError::Setting { .. }))));
+        // Levels are drawn as they are: of two, black and white.
+        let two = EventKind { levels: Some(2), ..kind };
+        let events = Events::of_kind(two, Preprocessing::default(), 0).unwrap();
+        assert_eq!(shades(&[-0.2, 0.4], &events).unwrap(), (vec![0, 1], 2));
+    }
 
     #[test]
     fn a_model_that_cannot_be_sampled_makes_no_picture() {

@@ -1,6 +1,6 @@
 //! The training loop.
 
-use crate::data::{Batch, Dataset, Draw, Loader, Shuffle, Subset, TrainOrder, Values};
+use crate::data::{Batch, Dataset, Draw, Loader, Shuffle, Subset, TrainOrder};
 use crate::error::Item;
 use crate::evaluate::{EvaluateOptions, evaluate_until};
 use crate::events::Events;
@@ -8,6 +8,7 @@ use crate::history::History;
 use crate::hold_out::hold_out;
 use crate::observe::Observer;
 use crate::optimiser::{Adam, AdamState, set_flat_weights};
+use crate::record::DataRecord;
 use crate::threads::on_threads;
 use crate::{Result, Settings, TrainError};
 use flow_api::spec::{Model, SpecScalar};
@@ -169,32 +170,12 @@ pub struct Trainer<E: SpecScalar> {
     /// Of both together.
     items: usize,
     fingerprint: u64,
-    /// Numbers of the training items in the data set that was given, where some are held out.
-    kept: Option<Vec<usize>>,
     history: History,
     best: Option<Best<E>>,
     /// Reports since the best one.
     stale: u32,
     seconds: f64,
     since: Since,
-}
-
-/// A hash of a few items spread over a data set, and of whether they share sources: FNV-1a of their values, item by item, as one may be large.
-fn fingerprint(data: &dyn Dataset) -> Result<u64> {
-    const ITEMS: usize = 16;
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for index in (0..data.len()).step_by(data.len().div_ceil(ITEMS).max(1)) {
-        let mut add = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        // A run that held out crops of pictures one by one cannot go on: others would be held out now.
-        if index + 1 < data.len() && data.source(index + 1) == data.source(index) {
-            add(1);
-        }
-        match data.batch(&[Draw { epoch: 0, index }])?.values {
-            Values::Levels(levels) => levels.into_iter().for_each(&mut add),
-            Values::Real(values) => values.into_iter().flat_map(f64::to_le_bytes).for_each(&mut add),
-        }
-    }
-    Ok(hash)
 }
 
 impl<E: SpecScalar> Trainer<E> {
@@ -221,9 +202,16 @@ impl<E: SpecScalar> Trainer<E> {
         if let Some(expected) = progress.items.filter(|items| *items != got) {
             return Err(TrainError::DataChanged { expected, got });
         }
+        // Where items are gone, the keys of the others were compared.
+        let gone = (0..got).any(|index| data.is_gone(index));
         let mut trainer = Self::uninitialised(model, data, settings)?;
-        if progress.fingerprint.is_some_and(|begun| begun != trainer.fingerprint) {
+        if !gone && progress.fingerprint.is_some_and(|begun| begun != trainer.fingerprint) {
             return Err(TrainError::DataChanged { expected: got, got });
+        }
+        if let Some(begun) = progress.fingerprint {
+            trainer.fingerprint = begun;
+            let record = DataRecord { fingerprint: Some(begun), ..trainer.events.record().clone() };
+            trainer.events = trainer.events.with_record(record);
         }
         trainer.optimiser.restore(optimiser)?;
         (trainer.history, trainer.stale, trainer.best) = (History::of(progress.history)?, progress.stale, best);
@@ -242,21 +230,17 @@ impl<E: SpecScalar> Trainer<E> {
     fn uninitialised(model: Model<E>, data: Arc<dyn Dataset>, settings: Settings) -> Result<Self> {
         settings.check()?;
         Self::check_model(&model)?;
-        let events = Events::new(data.as_ref(), model.preprocessing(), settings.seed)?;
+        let record = DataRecord::of(data.as_ref())?;
+        let (items, fingerprint) = (data.len(), record.fingerprint.unwrap_or_default());
+        let events = Events::new(data.as_ref(), model.preprocessing(), settings.seed)?.with_record(record);
         events.check(data.as_ref(), model.event())?;
         settings.check_batch::<E>(model.event())?;
-        let (items, fingerprint) = (data.len(), fingerprint(data.as_ref())?);
         let (held, kept) = hold_out(data.as_ref(), &settings);
-        let (train, validation, kept) = if held.is_empty() {
-            (data, None, None)
-        } else {
-            let train: Arc<dyn Dataset> = Arc::new(Subset::new(data.clone(), kept.clone())?);
-            let validation: Arc<dyn Dataset> = Arc::new(Subset::new(data, held)?);
-            (train, Some(validation), Some(kept))
-        };
+        let validation: Option<Arc<dyn Dataset>> = if held.is_empty() { None } else { Some(Arc::new(Subset::new(data.clone(), held)?)) };
+        let train: Arc<dyn Dataset> = if kept.len() == items { data } else { Arc::new(Subset::new(data, kept)?) };
         let optimiser = Adam::new(&model, settings.adam(model.event().len()));
         let (history, best, stale, seconds, since) = (History::default(), None, 0, 0.0, Since::default());
-        Ok(Self { model, optimiser, settings, events, train, validation, items, fingerprint, kept, history, best, stale, seconds, since })
+        Ok(Self { model, optimiser, settings, events, train, validation, items, fingerprint, history, best, stale, seconds, since })
     }
 
     fn initialise(&mut self) -> Result<()> {
@@ -432,8 +416,7 @@ impl<E: SpecScalar> Trainer<E> {
     }
 
     fn item(&self, draw: Draw) -> Item {
-        let index = self.kept.as_ref().and_then(|kept| kept.get(draw.index).copied()).unwrap_or(draw.index);
-        Item { index, name: self.train.item_name(draw.index) }
+        Item { index: self.train.row(draw.index), name: self.train.item_name(draw.index) }
     }
 
     /// Validates and reports, unless `stop` is raised before that is done: whether it is.

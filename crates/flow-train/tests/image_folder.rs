@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use flow_train::data::{Crop, DataError, DataSource, Dataset, Draw, ImageFolder, ItemShape, SplitRule, Values};
+use flow_train::data::{Crop, DataError, DataSource, Dataset, Draw, ImageFolder, ItemShape, Items, Split, SplitRule, Values};
 use image::{DynamicImage, Rgb, RgbImage, Rgba, RgbaImage};
 
 type Test = Result<(), Box<dyn std::error::Error>>;
@@ -88,9 +88,19 @@ fn subfolders_are_classes_and_every_tenth_file_is_a_test_file() -> Test {
     // A pattern with a slash goes by the path inside the folder.
     let by_path = ImageFolder { test: Some("dog/1?.png".into()), ..ImageFolder::new(dir.path()) }.open(0)?;
     assert_eq!((by_path.train.len(), by_path.test.len()), (12, 8));
-    // One file beside the subfolders: no classes.
+    // One file beside the subfolders is left out and said, and the classes stay.
     save(dir.path(), "stray.png", coordinates(4, 4, 0))?;
-    assert!(ImageFolder::new(dir.path()).open(0)?.train.classes().is_empty());
+    let split = ImageFolder::new(dir.path()).open(0)?;
+    assert_eq!((split.train.classes().len(), split.train.len() + split.test.len()), (2, 20));
+    let lines = split.found.left_out_lines();
+    assert!(lines.iter().any(|line| line.contains("without a class (stray.png)")), "{lines:?}");
+    // Many of them say that the folders are no classes.
+    for i in 0..5 {
+        save(dir.path(), &format!("more{i}.png"), coordinates(4, 4, 0))?;
+    }
+    let split = ImageFolder::new(dir.path()).open(0)?;
+    assert_eq!((split.train.classes().len(), split.train.len() + split.test.len()), (0, 26));
+    assert!(split.found.warnings[0].contains("6 pictures lie in no folder of a class"), "{:?}", split.found.warnings);
     Ok(())
 }
 
@@ -103,6 +113,9 @@ fn formats_transparency_grey_and_scaling() -> Test {
     save(dir.path(), "c.jpg", RgbImage::from_pixel(16, 8, Rgb([127, 127, 127])))?;
     // Told by content, not by name.
     std::fs::copy(dir.path().join("c.jpg"), dir.path().join("d.png"))?;
+    for name in ["e.gif", "f.bmp", "g.tif", "h.ppm"] {
+        save(dir.path(), name, RgbImage::from_pixel(16, 8, Rgb([127, 127, 127])))?;
+    }
     for grey in [false, true] {
         let split = ImageFolder { grey, ..ImageFolder::new(dir.path()) }.open(0)?;
         let channels = if grey { 1 } else { 3 };
@@ -114,6 +127,110 @@ fn formats_transparency_grey_and_scaling() -> Test {
     let scaled = ImageFolder { size: Some(4), crop: Crop::Center, resize: true, ..ImageFolder::new(dir.path()) }.open(0)?;
     assert_eq!(scaled.train.shape(), ItemShape::Image { channels: 3, height: 4, width: 4 });
     assert!(levels(&*scaled.train, &all(&*scaled.train, 0)).iter().all(|v| v.abs_diff(127) <= 2));
+    Ok(())
+}
+
+/// Every item of both parts by its row, with its first value (`blue` of its picture) and its class.
+fn by_row(split: &Split) -> Vec<(usize, u8, Option<String>)> {
+    let items = Items::of(split, split.train.held_out());
+    let batch = items.batch(&all(&items, 0)).unwrap();
+    let Values::Levels(pixels) = batch.values else { panic!("pictures have levels") };
+    let dims = items.shape().dims();
+    let class = |i: usize| batch.labels.as_ref().map(|labels| items.classes()[labels[i] as usize].clone());
+    (0..items.len()).map(|i| (items.row(i), pixels[i * dims + dims * 2 / 3], class(i))).collect()
+}
+
+/// Folders named after parts are the parts, whatever is in them, and their folders are the classes.
+#[test]
+fn folders_named_after_parts_are_the_parts() -> Test {
+    let dir = tempfile::tempdir()?;
+    for (i, name) in ["train/cat/a", "train/cat/b", "train/dog/c", "val/cat/d", "test/dog/e", "test/cat/f"].iter().enumerate() {
+        save(dir.path(), &format!("{name}.png"), coordinates(4, 4, u8::try_from(i)?))?;
+    }
+    let source: DataSource = format!("images:{}", dir.path().display()).parse()?;
+    let split = source.open(0)?;
+    assert_eq!((split.train.len(), split.test.len(), &split.rule), (4, 2, &SplitRule::Folders));
+    assert_eq!((split.train.classes(), split.train.held_out()), (&["cat".to_owned(), "dog".to_owned()][..], &[3][..]));
+    // In the order of the folder: test, train, val.
+    let class = |name: &str| Some(name.to_owned());
+    let expected = [
+        (0, 5, class("cat")),
+        (1, 4, class("dog")),
+        (2, 0, class("cat")),
+        (3, 1, class("cat")),
+        (4, 2, class("dog")),
+        (5, 3, class("cat")),
+    ];
+    assert_eq!(by_row(&split), expected);
+    let (held, kept) = flow_train::hold_out(&*split.train, &flow_train::Settings { validation: 0.5, ..flow_train::Settings::default() });
+    assert_eq!((held, kept), (vec![3], vec![0, 1, 2]));
+    assert!(source.with_rule(&split.rule).to_string().ends_with("?split=folders"));
+
+    // Another rule that is said makes them classes; another folder beside them is asked about; without test pictures the validation folder is it.
+    let classes: DataSource = format!("{source}?split=every-tenth").parse()?;
+    assert_eq!(classes.open(0)?.train.classes(), ["test", "train", "val"]);
+    save(dir.path(), "extra/x.png", coordinates(4, 4, 9))?;
+    let question = source.open(0).unwrap_err().to_string();
+    assert!(question.contains("beside `extra`: split=folders takes the parts"), "{question}");
+    let forced: DataSource = format!("{source}?split=folders").parse()?;
+    assert_eq!(forced.open(0)?.found.left_out_count(), 1);
+    std::fs::remove_dir_all(dir.path().join("extra"))?;
+    std::fs::remove_dir_all(dir.path().join("test"))?;
+    assert_eq!((source.open(0)?.test.len(), source.open(0)?.train.held_out().len()), (1, 0));
+    Ok(())
+}
+
+/// Links are followed, but not in a circle; what is left out is counted by reason.
+#[cfg(unix)]
+#[test]
+fn links_are_followed_and_what_is_left_out_is_counted() -> Test {
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir()?;
+    for i in 0..3 {
+        save(dir.path(), &format!("set/dogs/{i}.png"), coordinates(4, 4, i))?;
+        save(dir.path(), &format!("elsewhere/{i}.png"), coordinates(4, 4, 10 + i))?;
+    }
+    let set = dir.path().join("set");
+    symlink("../elsewhere", set.join("cats"))?;
+    symlink("..", set.join("dogs/circle"))?;
+    symlink("nowhere", set.join("dogs/broken.png"))?;
+    for name in ["dogs/a.txt", "dogs/b.txt", "dogs/.hidden.png", "dogs/README"] {
+        std::fs::write(set.join(name), "no picture")?;
+    }
+    let split = ImageFolder::new(&set).open(0)?;
+    let cats: Vec<_> =
+        by_row(&split).into_iter().filter(|(_, _, class)| class.as_deref() == Some("cats")).map(|(_, blue, _)| blue).collect();
+    assert_eq!(cats, [10, 11, 12]);
+    let expected = ["a link that leads back", "a link that leads nowhere", "hidden", "no ending", "the ending .txt"];
+    let found: Vec<_> = split.found.left_out().map(|(reason, count, _)| (reason.to_owned(), count)).collect();
+    for (reason, (found, count)) in expected.iter().zip(&found) {
+        assert!(found.starts_with(reason) && *count == if reason.contains(".txt") { 2 } else { 1 }, "{reason}: {found} {count}");
+    }
+    assert_eq!(found.len(), expected.len());
+    Ok(())
+}
+
+/// A JPEG that is cut off anywhere in its data is as broken as a PNG; a whole one is not, whatever follows it.
+#[test]
+fn a_cut_jpeg_is_no_picture() -> Test {
+    let dir = tempfile::tempdir()?;
+    for i in 0..4 {
+        save(dir.path(), &format!("{i}.jpg"), coordinates(64, 64, 40 * i))?;
+    }
+    let whole = std::fs::read(dir.path().join("0.jpg"))?;
+    std::fs::write(dir.path().join("0.jpg"), [&whole, &b"and more"[..]].concat())?;
+    let folder = ImageFolder { skip_bad: true, ..ImageFolder::new(dir.path()) };
+    assert!(folder.open(0)?.skipped.is_empty());
+    // Behind the header, which a file that is cut off in it has not.
+    let scan = whole.windows(2).position(|mark| mark == [0xff, 0xda]).ok_or("a scan")? + 20;
+    for share in [0, 40, 99] {
+        std::fs::write(dir.path().join("1.jpg"), &whole[..scan + (whole.len() - 2 - scan) * share / 100])?;
+        let split = folder.open(0)?;
+        assert_eq!((split.train.len() + split.test.len(), split.skipped.len()), (3, 1), "{share} %");
+        let drawn = ImageFolder { skip_bad: false, ..folder.clone() }.open(0)?;
+        let error = drawn.train.batch(&all(&*drawn.train, 0)).unwrap_err();
+        assert!(error.to_string().contains("1.jpg: not a readable picture: cut off"), "{error}");
+    }
     Ok(())
 }
 

@@ -33,18 +33,25 @@ Data sources:
   idx:IMAGES[,LABELS]                       MNIST's format, plain or gzip
   cifar10:DIR                               CIFAR-10: its binary files, or its pictures as PNG strips
   images:DIR[?size=S&crop=random|center|none&crops=K&resize=1&grey=1&test=GLOB,…&skip-bad=1&cache=MIB]
-                                            pictures in a folder; classes are its sub-folders
-  npy:FILE[?layout=chw|hwc]                 u8 or real arrays: N×H×W, N×C×H×W, N×H×W×C, N×D
+                                            pictures in a folder; its sub-folders are parts (train, val, test) or classes
+  npy:FILE[?layout=chw|hwc&levels=L]        u8 or real arrays: N×H×W, N×C×H×W, N×H×W×C, N×D
   npz:FILE[?x=KEY&y=KEY&layout=…]           arrays of an archive
   safetensors:FILE[?x=KEY&y=KEY&layout=…]   tensors of a file
-  csv:FILE[?label=first|last&header=1]      a table of numbers
-  toy:two-moons|eight-gaussians|checkerboard|circles|rings[?n=N&noise=S]";
+  csv:FILE[?label=first|last|NAME&id=NAME&columns=NAME,…&drop=NAME,…&sep=…&header=1|0&missing=drop]
+                                            a table of numbers, with or without a header, plain or gzip
+  toy:two-moons|eight-gaussians|checkerboard|circles|rings[?n=N&noise=S]
+
+Which items are for testing: every source but cifar10 and toy takes split=every-tenth|last-tenth|hash:SHARE|none
+(of pictures also folders), and files take test=FILE (of npz and safetensors keys). A ? or & in a name is written
+%3F or %26. A path whose ending says what it is needs no kind: wine.csv.";
 
 /// The commands.
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Show a spec's layers, parameters and memory
     Inspect(Inspect),
+    /// Look at data: shape, parts, columns, classes, what is left out, and what may spoil a density
+    Data(LookAt),
     /// Train a model, or resume a run
     Train(Train),
     /// Evaluate a model: bits/dim (nats for real-valued data) with standard error, and the error of the inverse
@@ -57,6 +64,8 @@ pub(crate) enum Command {
     Interpolate(Interpolate),
     /// Write latents, or activations of a layer, to an array file
     Embed(Embed),
+    /// Turn latents back into events
+    Decode(Decode),
     /// Train several specs on the same data and compare them
     Compare(Compare),
     /// Plot the learning curves of runs
@@ -65,6 +74,8 @@ pub(crate) enum Command {
     Export(Export),
     /// Turn an exported file back into a run folder
     Import(Import),
+    /// List the specs that are built in: their names stand for their files
+    Specs,
     /// Print shell completions
     Completions(Completions),
 }
@@ -73,9 +84,9 @@ pub(crate) enum Command {
 #[derive(Args)]
 #[command(after_help = DATA)]
 pub(crate) struct Data {
-    /// Data, such as `digits` or `images:DIR?size=32&crop=random`; see the list below
+    /// Data, such as `digits` or `images:DIR?size=32&crop=random`; see the list below [default: the run's own]
     #[arg(long, value_name = "DATA")]
-    pub(crate) data: DataSource,
+    pub(crate) data: Option<DataSource>,
     /// Skip pictures that cannot be read, and report how many there were
     #[arg(long)]
     pub(crate) skip_bad: bool,
@@ -84,12 +95,31 @@ pub(crate) struct Data {
 /// Which items of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
-    /// The training items.
+    /// The items that are trained on.
     Train,
+    /// Those held out of them to choose the best model with.
+    Validation,
     /// The test items.
     Test,
-    /// Training items, then test items.
+    /// All items, in the order of the file or folder.
     All,
+}
+
+#[derive(Args)]
+#[command(after_help = DATA)]
+pub(crate) struct LookAt {
+    /// Data, such as `wine.csv` or `images:DIR`; see the list below
+    #[arg(value_name = "DATA")]
+    pub(crate) data: DataSource,
+    /// Skip pictures that cannot be read, and report how many there were
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
+    /// Seed of random crops and generated points
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What a training step keeps between forward and backward pass.
@@ -115,11 +145,15 @@ impl From<Memory> for flow_api::Memory {
 
 #[derive(Args)]
 pub(crate) struct Inspect {
-    /// The spec, a RON file
+    /// The spec, a RON file or the name of a built-in one (`mixerflow specs`), or a run folder
+    #[arg(value_name = "SPEC|RUN")]
     pub(crate) spec: PathBuf,
-    /// Shape of an item: C,H,W for images, D for vectors [default: the spec's own, if it states one]
+    /// Shape of an item: C,H,W for images, D for vectors [default: that of the run, or the spec's own, if it states one]
     #[arg(long, value_name = "C,H,W", value_delimiter = ',')]
     pub(crate) shape: Vec<usize>,
+    /// Data whose items have the shape
+    #[arg(long, value_name = "DATA", conflicts_with = "shape")]
+    pub(crate) data: Option<DataSource>,
     /// Batch size to report memory for
     #[arg(long, default_value_t = 128, allow_negative_numbers = true)]
     pub(crate) batch: usize,
@@ -169,7 +203,7 @@ pub(crate) struct Training {
 #[derive(Args)]
 #[command(after_help = DATA)]
 pub(crate) struct Train {
-    /// The spec, a RON file; with --resume, the run's own
+    /// The spec, a RON file or the name of a built-in one (`mixerflow specs`); with --resume, the run's own
     #[arg(required_unless_present = "resume")]
     pub(crate) spec: Option<PathBuf>,
     /// Data, such as `digits` or `images:DIR?size=32&crop=random`; see the list below; with --resume, the run's own
@@ -208,9 +242,9 @@ pub(crate) struct Eval {
     pub(crate) run: PathBuf,
     #[command(flatten)]
     pub(crate) data: Data,
-    /// Part of the data to use
-    #[arg(long, value_enum, default_value_t = Part::Test)]
-    pub(crate) part: Part,
+    /// Part of the data to use [default: test, or all where the run has not seen the data]
+    #[arg(long, value_enum)]
+    pub(crate) part: Option<Part>,
     /// Other data, all of whose items count as unusual: reports how well the model separates them from --data (AUROC)
     #[arg(long, value_name = "DATA")]
     pub(crate) against: Vec<DataSource>,
@@ -259,8 +293,8 @@ pub(crate) struct Sample {
     /// Images per row of the grid
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
     pub(crate) columns: usize,
-    /// What to write: a grid (.png), the numbers (.npy), or a folder with one PNG per sample
-    #[arg(long, value_name = "FILE.png|FILE.npy|DIR")]
+    /// What to write: a grid (.png), the numbers (.npy), a table (.csv), or a folder with one PNG per sample
+    #[arg(long, value_name = "FILE.png|FILE.npy|FILE.csv|DIR")]
     pub(crate) out: PathBuf,
 }
 
@@ -270,9 +304,9 @@ pub(crate) struct Interpolate {
     pub(crate) run: PathBuf,
     #[command(flatten)]
     pub(crate) data: Data,
-    /// Part of the data that item numbers refer to
-    #[arg(long, value_enum, default_value_t = Part::Test)]
-    pub(crate) part: Part,
+    /// Part of the data that item numbers refer to [default: test, or all where the run has not seen the data]
+    #[arg(long, value_enum)]
+    pub(crate) part: Option<Part>,
     /// The two items, numbered from 0; repeat the option for several rows
     #[arg(long, value_name = "I,J", required = true, value_parser = pair)]
     pub(crate) pair: Vec<(usize, usize)>,
@@ -315,18 +349,39 @@ pub(crate) struct Embed {
     /// Items per batch
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
     pub(crate) batch: usize,
-    /// The array to write: f32, one row per item
-    #[arg(long, value_name = "FILE.npy")]
+    /// What to write, one row per item in the order of the data: an array of f32 (.npy) with a table of row, part, name and label beside it
+    /// (.index.csv), both in one archive (.npz), or one table (.csv)
+    #[arg(long, value_name = "FILE.npy|FILE.npz|FILE.csv")]
     pub(crate) out: PathBuf,
 }
 
 #[derive(Args)]
+pub(crate) struct Decode {
+    /// The run folder, or one of its checkpoints
+    pub(crate) run: PathBuf,
+    /// The latents, as `embed` writes them: an array of one row per event (.npy), or the array `z` of an archive (.npz)
+    #[arg(long, value_name = "FILE.npy|FILE.npz")]
+    pub(crate) latents: PathBuf,
+    /// Events decoded at a time
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = at_least_one)]
+    pub(crate) batch: usize,
+    /// What to write: the numbers (.npy), a table (.csv), a grid of pictures (.png), or a folder with one PNG per event
+    #[arg(long, value_name = "FILE.npy|FILE.csv|FILE.png|DIR")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Args)]
+#[command(after_help = DATA)]
 pub(crate) struct Compare {
     /// The specs
     #[arg(required = true)]
     pub(crate) specs: Vec<PathBuf>,
-    #[command(flatten)]
-    pub(crate) data: Data,
+    /// Data, such as `digits` or `images:DIR?size=32&crop=random`; see the list below
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: DataSource,
+    /// Skip pictures that cannot be read, and report how many there were
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
     #[command(flatten)]
     pub(crate) training: Training,
     /// Draws of dequantisation noise to average each test item's log-likelihood over

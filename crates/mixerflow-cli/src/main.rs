@@ -44,15 +44,18 @@ fn main() -> ExitCode {
         match command {
             Command::Train(arguments) => return commands::train::run(&arguments, threads),
             Command::Compare(arguments) => return commands::compare::run(&arguments, threads),
+            Command::Data(arguments) => commands::data::run(&arguments),
             Command::Inspect(arguments) => commands::inspect::run(&arguments),
             Command::Eval(arguments) => commands::eval::run(&arguments),
             Command::Score(arguments) => commands::score::run(&arguments),
             Command::Sample(arguments) => commands::sample::run(&arguments),
             Command::Interpolate(arguments) => commands::interpolate::run(&arguments),
             Command::Embed(arguments) => commands::embed::run(&arguments),
+            Command::Decode(arguments) => commands::decode::run(&arguments),
             Command::Plot(arguments) => commands::plot::run(&arguments),
             Command::Export(arguments) => commands::exchange::export(&arguments),
             Command::Import(arguments) => commands::exchange::import(&arguments),
+            Command::Specs => commands::specs::run(),
             Command::Completions(arguments) => commands::completions::run(&arguments),
         }?;
         Ok(ExitCode::SUCCESS)
@@ -62,10 +65,11 @@ fn main() -> ExitCode {
         let causes = std::iter::successors(Some(error.as_ref() as &dyn std::error::Error), |cause| cause.source());
         let mut io = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>());
         let broken_pipe = io.any(|e| e.kind() == std::io::ErrorKind::BrokenPipe);
-        if !broken_pipe {
-            // Where standard error fails too there is nobody to tell.
-            let _ = writeln!(std::io::stderr(), "mixerflow: {error}");
+        if broken_pipe {
+            return ExitCode::SUCCESS;
         }
+        // Where standard error fails too there is nobody to tell.
+        let _ = writeln!(std::io::stderr(), "mixerflow: {error}");
         ExitCode::FAILURE
     })
 }

@@ -14,3 +14,10 @@ pub(crate) fn print(text: impl Display) -> Result<()> {
 pub(crate) fn line(text: impl Display) -> Result<()> {
     print(format_args!("{text}\n"))
 }
+
+/// Tells the user something on standard error, and the log of a run if there is one.
+pub(crate) fn say(text: impl Display) {
+    // Where standard error fails there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "{text}");
+    tracing::info!(target: crate::logging::FILE_ALONE, "{text}");
+}

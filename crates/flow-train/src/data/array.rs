@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{DataError, InMemory, ItemShape, Labels, Result, Split, SplitRule, Values, read_limit};
+use super::{DataError, InMemory, ItemShape, Labels, Result, Values, read_limit};
 
 /// Where the channels of a four-axis picture array stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,6 +16,21 @@ pub enum Layout {
     Hwc,
 }
 
+/// How an array becomes items.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ArrayOptions {
+    /// Order of a picture's axes.
+    pub layout: Layout,
+    /// Levels of bytes, where they are fewer than 256.
+    pub levels: Option<u32>,
+}
+
+impl From<Layout> for ArrayOptions {
+    fn from(layout: Layout) -> Self {
+        Self { layout, levels: None }
+    }
+}
+
 /// The type of an array's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Element {
@@ -27,15 +42,18 @@ pub(super) enum Element {
     I32,
     U64,
     I64,
+    F16,
+    Bf16,
     F32,
     F64,
+    Bool,
 }
 
 impl Element {
     pub(super) fn bytes(self) -> u64 {
         match self {
-            Self::U8 | Self::I8 => 1,
-            Self::U16 | Self::I16 => 2,
+            Self::U8 | Self::I8 | Self::Bool => 1,
+            Self::U16 | Self::I16 | Self::F16 | Self::Bf16 => 2,
             Self::U32 | Self::I32 | Self::F32 => 4,
             Self::U64 | Self::I64 | Self::F64 => 8,
         }
@@ -98,6 +116,9 @@ impl Array {
                 Numbers::Integers(each(&raw, big_endian, from))
             }
             Element::I64 => Numbers::Integers(each(&raw, big_endian, i64::from_le_bytes)),
+            Element::F16 => Numbers::Floats(each(&raw, big_endian, |b| half::f16::from_le_bytes(b).into())),
+            Element::Bf16 => Numbers::Floats(each(&raw, big_endian, |b| half::bf16::from_le_bytes(b).into())),
+            Element::Bool => Numbers::Bytes(raw.into_iter().map(|byte| u8::from(byte != 0)).collect()),
             Element::F32 => Numbers::Floats(each(&raw, big_endian, |b| f32::from_le_bytes(b).into())),
             Element::F64 => Numbers::Floats(each(&raw, big_endian, f64::from_le_bytes)),
         };
@@ -106,12 +127,14 @@ impl Array {
 
     /// A data set of these items; `path` names it in errors.
     ///
-    /// Unsigned bytes are pictures of 256 levels, N×H×W (grey), N×C×H×W or N×H×W×C, or vectors of 256 levels, N×d; floats are the same without levels: their density is modelled as they are.
+    /// Unsigned bytes are pictures of 256 levels, N×H×W (grey), N×C×H×W or N×H×W×C, or vectors of 256 levels, N×d: of 2 levels if all are 0 or 1, and of as many
+    /// as `options` say. Other integers and floats are the same without levels: their density is modelled as they are.
     ///
     /// # Errors
-    /// [`DataError::Header`] for any other shape or type and where the layout of four axes is ambiguous; [`DataError::Value`] for a
-    /// label that is not from 0 to 65,535; and those of [`InMemory::new`].
-    pub fn into_dataset(self, path: &Path, layout: Layout, labels: Option<Self>) -> Result<InMemory> {
+    /// [`DataError::Header`] for any other shape and where the layout of four axes is ambiguous; [`DataError::Value`] for a
+    /// label that is not from 0 to 65,535 and an integer beyond 2⁵³; and those of [`InMemory::new`].
+    pub fn into_dataset(self, path: &Path, options: ArrayOptions, labels: Option<Self>) -> Result<InMemory> {
+        let ArrayOptions { layout, levels: said } = options;
         let error = |field, expected: &str, got: String| {
             Err(DataError::Header { path: path.to_owned(), field, expected: expected.to_owned(), got })
         };
@@ -149,20 +172,34 @@ impl Array {
                 (Values::Real(pixels), None)
             }
             (Numbers::Floats(v), _) => (Values::Real(v), None),
-            (Numbers::Integers(_), _) => {
-                return error("element type", TYPES, "another integer type".to_owned());
+            (Numbers::Integers(v), _) => {
+                let mut reals = Vec::with_capacity(v.len());
+                for (at, &value) in v.iter().enumerate() {
+                    if value.unsigned_abs() > EXACT {
+                        let expected = format!("a whole number of at most {EXACT}, which f64 holds exactly");
+                        let item = at / shape.dims().max(1);
+                        return Err(DataError::Value { path: path.to_owned(), item, expected, got: value.to_string() });
+                    }
+                    reals.push(value as f64);
+                }
+                if let (ItemShape::Image { channels, .. }, true) = (shape, interleaved) {
+                    planes_apart(&mut reals, channels, shape.dims());
+                }
+                (Values::Real(reals), None)
             }
         };
+        // Pictures of 0 and 1 alone are black and white.
+        let levels = match (&values, levels) {
+            (Values::Levels(v), Some(256)) if v.contains(&1) && v.iter().all(|&level| level < 2) => Some(2),
+            (_, levels) => levels,
+        };
         let labels = labels.map(|l| l.labels(path)).transpose()?;
+        let levels = match (levels, said) {
+            (Some(_), Some(said)) => Some(said),
+            (None, Some(said)) => return error("element type", "bytes, of which levels= says how many levels they have", said.to_string()),
+            (levels, None) => levels,
+        };
         InMemory::new(path, values, shape, levels, labels)
-    }
-
-    /// [`into_dataset`](Self::into_dataset), split by [`SplitRule::EveryTenth`].
-    ///
-    /// # Errors
-    /// As those of `into_dataset`, and [`DataError::TooFew`].
-    pub fn into_split(self, path: &Path, layout: Layout, labels: Option<Self>) -> Result<Split> {
-        self.into_dataset(path, layout, labels)?.split(path, &SplitRule::EveryTenth)
     }
 
     /// The elements as labels of items.
@@ -185,7 +222,10 @@ impl Array {
 }
 
 /// What items may consist of.
-pub(super) const TYPES: &str = "uint8, float32 or float64 (of labels any integer type); convert with .astype";
+pub(super) const TYPES: &str = "bool, an integer type, float16, float32 or float64; convert with .astype";
+
+/// The largest whole number up to which f64 holds all.
+const EXACT: u64 = 1 << 53;
 
 /// Reorders pictures of `dims` values in place, from pixel by pixel (H, W, C) to channel by channel (C, H, W).
 pub(super) fn planes_apart<T: Copy + Default>(pictures: &mut [T], channels: usize, dims: usize) {

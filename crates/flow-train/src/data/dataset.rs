@@ -1,10 +1,11 @@
 //! The [`Dataset`] trait and what goes in and out of it.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Debug};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{DataError, Result};
+use super::{Column, DataError, Found, Result, SplitRule};
 
 /// The shape of one item, without the batch axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,6 +117,11 @@ pub trait Dataset: Debug + Send + Sync {
         &[]
     }
 
+    /// What is known of the columns of a table; empty for sets that have none, such as pictures.
+    fn columns(&self) -> &[Column] {
+        &[]
+    }
+
     /// The name of an item, such as its file; `None` if items have no names or there is no such item.
     fn item_name(&self, index: usize) -> Option<String> {
         let _ = index;
@@ -126,6 +132,29 @@ pub trait Dataset: Debug + Send + Sync {
     /// have their own.
     fn source(&self, index: usize) -> usize {
         index
+    }
+
+    /// What tells an item from all others of its source wherever that lies, such as its path inside a folder; by default its name. Items of one
+    /// file, such as crops of a picture, share a key.
+    fn item_key(&self, index: usize) -> Option<String> {
+        self.item_name(index)
+    }
+
+    /// Whether an item that the set had is no longer there: it has a number, and cannot be drawn.
+    fn is_gone(&self, index: usize) -> bool {
+        let _ = index;
+        false
+    }
+
+    /// The number of an item in the file or folder that it comes from, counted from 0, whatever part of it this set is: what joins results
+    /// to their table. Items that were left out are counted too.
+    fn row(&self, index: usize) -> usize {
+        index
+    }
+
+    /// Items that the source itself sets aside to choose the best model with, such as those of a folder `val`.
+    fn held_out(&self) -> &[usize] {
+        &[]
     }
 
     /// The drawn items: a pure function of the seed that the set was opened with and of `draws`.
@@ -153,6 +182,8 @@ pub(super) fn check_draws(draws: &[Draw], len: usize) -> Result<()> {
 pub struct Subset {
     of: Arc<dyn Dataset>,
     items: Vec<usize>,
+    /// Of these items, by their number here.
+    held_out: Vec<usize>,
 }
 
 impl Subset {
@@ -161,10 +192,12 @@ impl Subset {
     /// # Errors
     /// [`DataError::NoSuchItem`] for an item that `of` has not.
     pub fn new(of: Arc<dyn Dataset>, items: Vec<usize>) -> Result<Self> {
-        match items.iter().find(|&&i| i >= of.len()) {
-            Some(&index) => Err(DataError::NoSuchItem { index, len: of.len() }),
-            None => Ok(Self { of, items }),
+        if let Some(&index) = items.iter().find(|&&i| i >= of.len()) {
+            return Err(DataError::NoSuchItem { index, len: of.len() });
         }
+        let held: BTreeSet<usize> = of.held_out().iter().copied().collect();
+        let held_out = (0..items.len()).filter(|&i| held.contains(&items[i])).collect();
+        Ok(Self { of, items, held_out })
     }
 }
 
@@ -185,6 +218,10 @@ impl Dataset for Subset {
         self.of.classes()
     }
 
+    fn columns(&self) -> &[Column] {
+        self.of.columns()
+    }
+
     fn item_name(&self, index: usize) -> Option<String> {
         self.of.item_name(*self.items.get(index)?)
     }
@@ -194,40 +231,27 @@ impl Dataset for Subset {
         self.items.get(index).map_or(index, |&item| self.of.source(item))
     }
 
+    fn item_key(&self, index: usize) -> Option<String> {
+        self.of.item_key(*self.items.get(index)?)
+    }
+
+    fn is_gone(&self, index: usize) -> bool {
+        self.items.get(index).is_some_and(|&inner| self.of.is_gone(inner))
+    }
+
+    fn row(&self, index: usize) -> usize {
+        self.items.get(index).map_or(index, |&inner| self.of.row(inner))
+    }
+
+    fn held_out(&self) -> &[usize] {
+        &self.held_out
+    }
+
     /// The `draws` of the batch are numbered as in this subset.
     fn batch(&self, draws: &[Draw]) -> Result<Batch> {
         check_draws(draws, self.len())?;
         let inner: Vec<_> = draws.iter().map(|d| Draw { index: self.items[d.index], ..*d }).collect();
         Ok(Batch { draws: draws.to_vec(), ..self.of.batch(&inner)? })
-    }
-}
-
-/// Where the test part of a [`Split`] comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SplitRule {
-    /// The set has a fixed test part of its own: separate files, or the documented last part of a bundled set.
-    Fixed,
-    /// The last ⌊n/10⌋ items (at least one) are the test part: the items are taken to be in no particular order.
-    LastTenth,
-    /// Items 9, 19, 29, … (at least the last one) are the test part: safe for files that are sorted by class.
-    EveryTenth,
-    /// The files that match this pattern are the test part.
-    Matching(String),
-    /// Both parts are generated, from separate streams of one seed.
-    Generated,
-}
-
-impl SplitRule {
-    /// Whether item `index` of `n` is a test item under [`LastTenth`](Self::LastTenth) or [`EveryTenth`](Self::EveryTenth);
-    /// the other rules do not go by number, and say no.
-    pub(super) fn is_test(&self, index: usize, n: usize) -> bool {
-        match self {
-            Self::LastTenth => index >= n - (n / 10).max(1).min(n),
-            Self::EveryTenth if n < 10 => index + 1 == n,
-            Self::EveryTenth => index % 10 == 9,
-            Self::Fixed | Self::Matching(_) | Self::Generated => false,
-        }
     }
 }
 
@@ -252,6 +276,8 @@ pub struct Split {
     /// Files left out because they are broken, where the source was told to skip them, and folders of runs and
     /// comparisons, which are no data.
     pub skipped: Vec<Skipped>,
+    /// What was found and what else was left out.
+    pub found: Found,
 }
 
 impl Split {
@@ -264,30 +290,14 @@ impl Split {
         if train.shape() != test.shape() || train.levels() != test.levels() || train.classes() != test.classes() {
             return Err(DataError::PartsDiffer { train: kind(&*train), test: kind(&*test) });
         }
-        Ok(Self { train, test, rule, skipped: Vec::new() })
+        Ok(Self { train, test, rule, skipped: Vec::new(), found: Found::default() })
     }
 
     /// The same, if neither part is empty; `name` stands in errors for where they came from.
     pub(super) fn of_two(self, name: &Path) -> Result<Self> {
-        if self.train.is_empty() || self.test.is_empty() {
+        if self.train.is_empty() || self.test.is_empty() && self.rule != SplitRule::Nothing {
             return Err(DataError::TooFew { path: name.to_owned(), got: self.train.len() + self.test.len() });
         }
         Ok(self)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_rule_leaves_a_tenth_and_at_least_one() {
-        let count = |rule: &SplitRule, n: usize| (0..n).filter(|&i| rule.is_test(i, n)).count();
-        for rule in [SplitRule::LastTenth, SplitRule::EveryTenth] {
-            let counts: Vec<_> = [1, 2, 9, 10, 19, 20, 1000].iter().map(|&n| count(&rule, n)).collect();
-            assert_eq!(counts, [1, 1, 1, 1, 1, 2, 100], "{rule:?}");
-        }
-        assert!(SplitRule::LastTenth.is_test(18, 19) && !SplitRule::LastTenth.is_test(17, 19));
-        assert!(SplitRule::EveryTenth.is_test(9, 19) && !SplitRule::EveryTenth.is_test(18, 19));
     }
 }

@@ -21,11 +21,16 @@ const TRAIN: usize = 1500;
 /// # Errors
 /// As [`idx::read_images`]; the bundled files have none.
 pub fn digits() -> Result<Split> {
+    whole()?.parts_where(|i| i >= TRAIN, SplitRule::Fixed)
+}
+
+/// All of them.
+pub(super) fn whole() -> Result<InMemory> {
     let name = Path::new("digits");
     let idx::Images { count, height, width, pixels } = idx::read_images(name, IMAGES)?;
     let [labels] = Labels::numbered(name, &[idx::read_labels(name, LABELS, count)?])?;
     let shape = ItemShape::Image { channels: 1, height, width };
-    InMemory::new(name, Values::Levels(pixels), shape, Some(17), Some(labels))?.split_where(name, |i| i >= TRAIN, SplitRule::Fixed)
+    InMemory::new(name, Values::Levels(pixels), shape, Some(17), Some(labels))
 }
 
 #[cfg(test)]

@@ -65,6 +65,14 @@ pub enum DataError {
         /// The files that tell the set.
         expected: &'static str,
     },
+    /// What is in a folder can be meant in several ways.
+    #[error("{}: {question}", path.display())]
+    Undecided {
+        /// The folder.
+        path: PathBuf,
+        /// What is in it, and the options that decide.
+        question: String,
+    },
     /// There is no item in the file or folder.
     #[error("{}: holds no items", path.display())]
     Empty {
@@ -147,6 +155,62 @@ pub enum DataError {
         known: Vec<String>,
     },
 
+    /// Columns of a table hold words.
+    #[error(
+        "{}: {}: drop={} leaves {} out, label= takes one as classes, id= takes one as names of the rows",
+        path.display(),
+        columns.iter().map(|(name, _, field)| format!("{name} holds text, such as {field}")).collect::<Vec<_>>().join("; "),
+        columns.iter().map(|(_, key, _)| key.as_str()).collect::<Vec<_>>().join(","),
+        if columns.len() == 1 { "it" } else { "them" },
+    )]
+    TextColumns {
+        /// The file.
+        path: PathBuf,
+        /// Each column as messages call it, as options call it, and a field of it with its line.
+        columns: Vec<(String, String, String)>,
+    },
+    /// A column of a table has no values at all.
+    #[error("{}: {column} has no values: drop={key} leaves it out", path.display())]
+    EmptyColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column as messages call it.
+        column: String,
+        /// The column as options call it.
+        key: String,
+    },
+    /// Rows of a table have no value in some column.
+    #[error(
+        "{}: {rows} of {all} rows {} no value in some column, the first in line {line}: {}; missing=drop leaves such rows out",
+        path.display(),
+        if *rows == 1 { "has" } else { "have" },
+        columns.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", "),
+    )]
+    MissingValues {
+        /// The file.
+        path: PathBuf,
+        /// Rows without a value somewhere.
+        rows: usize,
+        /// All rows.
+        all: usize,
+        /// The line of the first of them, counted from 1.
+        line: u64,
+        /// The columns, and how many values each lacks.
+        columns: Vec<(String, usize)>,
+    },
+    /// A table has no column of this name.
+    #[error("{}: {option}: no column `{got}`; there are: {}", path.display(), known.join(", "))]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// The option that names it.
+        option: &'static str,
+        /// The name.
+        got: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+
     // === Splits and draws ===
     /// There are too few items to split into a training and a test part.
     #[error("{}: {got} item is too few to split into a training and a test part, which takes 2", path.display())]
@@ -164,6 +228,16 @@ pub enum DataError {
         /// What the test part holds.
         test: String,
     },
+    /// A source holds other items than it did.
+    #[error("{}: {}", path.display(), differences(new, gone))]
+    ItemsDiffer {
+        /// The file or folder.
+        path: PathBuf,
+        /// Keys of the items that were not there.
+        new: Vec<String>,
+        /// Keys of the items that are no longer there.
+        gone: Vec<String>,
+    },
     /// An item was drawn that does not exist.
     #[error("no item {index} in a set of {len}")]
     NoSuchItem {
@@ -175,15 +249,25 @@ pub enum DataError {
 
     // === Sources as text ===
     /// There is no such kind of source.
-    #[error("no kind of data `{got}`; there are: {}", known.join(", "))]
+    #[error(
+        "no kind of data `{got}`; {}A source is KIND:PATH with one of the kinds {}",
+        hint.as_ref().map_or_else(String::new, |hint| format!("did you mean {hint}? ")),
+        known.join(", "),
+    )]
     UnknownKind {
         /// What stands before the colon.
         got: String,
+        /// What may be meant.
+        hint: Option<String>,
         /// The kinds that there are.
         known: &'static [&'static str],
     },
     /// A kind of source has no such option.
-    #[error("{kind}: no option `{option}`; there are{}{}", if known.is_empty() { " none" } else { ": " }, known.join(", "))]
+    #[error(
+        "{kind}: no option `{option}`; there are{}{}; a ? or & in a name is written %3F or %26",
+        if known.is_empty() { " none" } else { ": " },
+        known.join(", "),
+    )]
     UnknownOption {
         /// The kind of source.
         kind: &'static str,
@@ -226,4 +310,14 @@ pub enum DataError {
         /// Its length.
         got: usize,
     },
+}
+
+fn differences(new: &[String], gone: &[String]) -> String {
+    let say = |keys: &[String], what: &str, remedy: &str| {
+        let (noun, verb) = if keys.len() == 1 { ("item", "is") } else { ("items", "are") };
+        let of = if what == "gone" { " of the run" } else { "" };
+        (!keys.is_empty()).then(|| format!("{} {noun}{of} {verb} {what} ({}){remedy}", keys.len(), super::table::list(keys)))
+    };
+    let both = [say(gone, "gone", ": --skip-bad goes on without"), say(new, "new", ": the run goes on where they are taken away")];
+    both.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }

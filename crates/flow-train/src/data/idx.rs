@@ -9,32 +9,42 @@ use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 
-use super::{DataError, InMemory, ItemShape, Labels, Result, Split, SplitRule, Values, read_limit};
+use super::{DataError, InMemory, ItemShape, Labels, Result, Split, SplitOption, SplitRule, Values, read_limit};
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// Opens a set of grey pictures from an IDX file and, if given, its labels.
 ///
 /// # Which items are test items
-/// If the file name of `images` contains `train` and a file named `t10k` in its place exists beside it (as MNIST ships), that one is
-/// the test part, with labels from the file so named after `labels`: [`SplitRule::Fixed`]. Otherwise the last tenth is: [`SplitRule::LastTenth`].
+/// If the file name of `images` contains `train` and a file with `t10k` or `test` in its place exists beside it (as MNIST ships), that one is
+/// the test part, with labels from the file so named after `labels`: [`SplitRule::Files`]. One of the two may be compressed, and a dot may stand for a
+/// hyphen. Otherwise the last tenth is: [`SplitRule::LastTenth`].
 ///
 /// # Errors
-/// As [`read_images`] and [`read_labels`], [`DataError::Io`], [`DataError::TooFew`] for a single picture without a test file, and
-/// [`DataError::PartsDiffer`] if train and test pictures differ in size or in classes.
+/// As [`read_images`] and [`read_labels`], [`DataError::Io`], [`DataError::TooFew`] for a single picture without a test file,
+/// [`DataError::Missing`] for a test file without labels, and [`DataError::PartsDiffer`] if train and test pictures differ in size or in classes.
 pub fn open(images: &Path, labels: Option<&Path>) -> Result<Split> {
-    parts(images, labels)?.of_two(images)
+    parts(images, labels, None, None)?.of_two(images)
 }
 
-/// As [`open`], where the training part may be empty.
-pub(super) fn parts(images: &Path, labels: Option<&Path>) -> Result<Split> {
+/// As [`open`], where the training part may be empty and the test part may be said: `test` as `IMAGES[,LABELS]`.
+pub(super) fn parts(images: &Path, labels: Option<&Path>, test: Option<&str>, split: Option<SplitOption>) -> Result<Split> {
     let train = Part::read(images.to_owned(), labels.map(Path::to_owned))?;
-    let Some(test_images) = test_sibling(images).filter(|p| p.exists()) else {
+    let test_files = match test {
+        Some(test) => {
+            let (images, labels) = test.split_once(',').map_or((test, None), |(images, labels)| (images, Some(labels)));
+            Some((PathBuf::from(images), labels.map(PathBuf::from)))
+        }
+        None if split.is_some() => None,
+        None => beside(images, labels)?,
+    };
+    let Some((test_images, test_labels)) = test_files else {
         let labels = train.labels.map(|l| Labels::numbered(images, &[l])).transpose()?;
         let set = in_memory(images, train.images, labels.map(|[l]| l))?;
-        return set.parts(&SplitRule::LastTenth);
+        return set.parts(&split.map_or(SplitRule::LastTenth, Into::into));
     };
-    let test_labels = labels.map(|l| test_sibling(l).unwrap_or_else(|| l.to_owned()));
+    let also = test_labels.as_ref().map_or_else(String::new, |labels| format!(",{}", labels.display()));
+    let rule = SplitRule::Files(format!("{}{also}", test_images.display()));
     let test = Part::read(test_images, test_labels)?;
     let [train_labels, test_labels] = match (train.labels, test.labels) {
         (Some(a), Some(b)) => Labels::numbered(images, &[a, b])?.map(Some),
@@ -42,13 +52,44 @@ pub(super) fn parts(images: &Path, labels: Option<&Path>) -> Result<Split> {
     };
     let train = in_memory(&train.path, train.images, train_labels)?;
     let test = in_memory(&test.path, test.images, test_labels)?;
-    Split::new(Arc::new(train), Arc::new(test), SplitRule::Fixed)
+    Split::new(Arc::new(train), Arc::new(test), rule)
 }
 
-/// `…/t10k-images` for `…/train-images`; none if the file is not named so.
+/// The test files beside training files: pictures, and labels if the training part has any.
+fn beside(images: &Path, labels: Option<&Path>) -> Result<Option<(PathBuf, Option<PathBuf>)>> {
+    let Some(test_images) = test_sibling(images) else { return Ok(None) };
+    let test_labels = labels.map(|labels| {
+        test_sibling(labels).ok_or_else(|| DataError::Missing {
+            path: labels.parent().unwrap_or(labels).to_owned(),
+            expected: "labels of the test pictures beside those of the training pictures; test=IMAGES,LABELS names them, split=last-tenth \
+                       takes the last tenth instead",
+        })
+    });
+    Ok(Some((test_images, test_labels.transpose()?)))
+}
+
+/// `…/t10k-images` for `…/train-images`, if there is such a file: one compressed as the training file is, rather than another.
 fn test_sibling(path: &Path) -> Option<PathBuf> {
-    let name = path.file_name()?.to_str()?;
-    name.contains("train").then(|| path.with_file_name(name.replacen("train", "t10k", 1)))
+    let plain = |name: &str| {
+        let lower = name.to_ascii_lowercase();
+        let plain = lower.strip_suffix(".gz");
+        (plain.unwrap_or(&lower).replace(['.', '_'], "-"), plain.is_some())
+    };
+    let (name, compressed) = plain(path.file_name()?.to_str()?);
+    let wanted: Vec<String> =
+        if name.contains("train") { ["t10k", "test"].map(|part| name.replacen("train", part, 1)).into() } else { return None };
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut found: Vec<(usize, bool, PathBuf)> = std::fs::read_dir(folder)
+        .ok()?
+        .filter_map(|entry| {
+            let file = entry.ok()?.file_name();
+            let (other, other_compressed) = plain(file.to_str()?);
+            let place = wanted.iter().position(|name| *name == other)?;
+            Some((place, other_compressed != compressed, path.with_file_name(file)))
+        })
+        .collect();
+    found.sort();
+    found.into_iter().next().map(|(_, _, path)| path)
 }
 
 /// One images file and its labels, as read.
@@ -237,11 +278,35 @@ mod tests {
 
         std::fs::write(at("t10k-images"), idx(&[5, 1, 1], &[4; 5]))?;
         let missing = open(&at("train-images"), Some(&at("train-labels")));
-        assert!(matches!(missing, Err(DataError::Io { path, .. }) if path == at("t10k-labels")));
+        assert!(matches!(missing, Err(DataError::Missing { path, .. }) if path == dir.path()));
         std::fs::write(at("t10k-labels"), idx(&[5], &[1; 5]))?;
         let split = open(&at("train-images"), Some(&at("train-labels")))?;
-        assert_eq!((split.train.len(), split.test.len(), split.rule), (20, 5, SplitRule::Fixed));
+        let files = SplitRule::Files(format!("{},{}", at("t10k-images").display(), at("t10k-labels").display()));
+        assert_eq!((split.train.len(), split.test.len(), split.rule), (20, 5, files));
         assert_eq!(split.test.classes().len(), 10, "classes are those of both parts");
+
+        // A rule that is said does not look beside the file, and a test part that is said needs no name.
+        let tenth = parts(&at("train-images"), None, None, Some(SplitOption::EveryTenth))?;
+        assert_eq!((tenth.train.len(), tenth.test.len()), (18, 2));
+        std::fs::write(at("else"), idx(&[3, 1, 1], &[4; 3]))?;
+        let said = at("else").display().to_string();
+        assert_eq!(parts(&at("train-images"), None, Some(&said), None)?.test.len(), 3);
+
+        // Compressed, with a dot, or by another name.
+        for (train, test) in [
+            ("a/train-images-idx3-ubyte", "a/t10k-images-idx3-ubyte.gz"),
+            ("b/train-images.idx3-ubyte.gz", "b/t10k-images-idx3-ubyte"),
+            ("c/emnist-letters-train-images-idx3-ubyte", "c/emnist-letters-test-images-idx3-ubyte"),
+        ] {
+            std::fs::create_dir_all(at(train).parent().expect("a folder"))?;
+            for (name, count) in [(train, 12), (test, 4)] {
+                let bytes = idx(&[count, 1, 1], &vec![1; count as usize]);
+                std::fs::write(at(name), if name.ends_with("gz") { gzip(&bytes) } else { bytes })?;
+            }
+            let split = open(&at(train), None)?;
+            assert_eq!((split.train.len(), split.test.len()), (12, 4), "{train}");
+            assert_eq!(split.rule, SplitRule::Files(at(test).display().to_string()));
+        }
 
         std::fs::write(at("t10k-images"), idx(&[5, 1, 2], &[4; 10]))?;
         assert!(matches!(open(&at("train-images"), None), Err(DataError::PartsDiffer { .. })));

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::dataset::check_draws;
-use super::{Batch, DataError, Dataset, Draw, ItemShape, Result, Split, SplitRule, Subset, Values};
+use super::{Batch, Column, DataError, Dataset, Draw, ItemShape, Result, Split, SplitRule, Subset, Values};
 
 /// The class of every item, and what the classes are called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,35 @@ impl Labels {
         let classes: Arc<[String]> = (0..classes).map(|c| c.to_string()).collect();
         Ok(labels.map(|of_items| Self { of_items, classes: classes.clone() }))
     }
+
+    /// Two parts of one set whose classes were numbered apart, with the classes of both.
+    pub(super) fn joined(mut a: InMemory, mut b: InMemory) -> (InMemory, InMemory) {
+        if let (Some(one), Some(other)) = (&mut a.labels, &mut b.labels)
+            && one.classes != other.classes
+        {
+            let mut classes: Vec<String> = one.classes.iter().chain(other.classes.iter()).cloned().collect();
+            sort_classes(&mut classes);
+            let classes: Arc<[String]> = classes.into();
+            for labels in [one, other] {
+                let place = |name: &String| classes.iter().position(|c| c == name).and_then(|at| u32::try_from(at).ok());
+                let places: Vec<u32> = labels.classes.iter().filter_map(place).collect();
+                labels.of_items.iter_mut().for_each(|label| *label = places[*label as usize]);
+                labels.classes = classes.clone();
+            }
+        }
+        (a, b)
+    }
+}
+
+/// Puts names of classes in order, each once: by value if all are numbers, otherwise by the alphabet.
+pub(super) fn sort_classes(classes: &mut Vec<String>) {
+    classes.sort();
+    classes.dedup();
+    let numbers: Option<Vec<f64>> = classes.iter().map(|c| c.parse().ok()).collect();
+    if numbers.is_some() {
+        let value = |text: &String| text.parse().unwrap_or(f64::NAN);
+        classes.sort_by(|a, b| value(a).total_cmp(&value(b)).then(a.cmp(b)));
+    }
 }
 
 /// A set held whole in memory: discrete levels or continuous values, with or without labels.
@@ -58,6 +87,10 @@ pub struct InMemory {
     shape: ItemShape,
     levels: Option<u32>,
     labels: Option<Labels>,
+    columns: Arc<[Column]>,
+    /// Number of each item in its file, where items were left out.
+    rows: Option<Arc<[usize]>>,
+    names: Option<Arc<[Box<str>]>>,
     len: usize,
 }
 
@@ -107,30 +140,52 @@ impl InMemory {
                 return Err(DataError::Value { path: path(), item, expected, got: label.to_string() });
             }
         }
-        Ok(Self { values, shape, levels, labels, len })
+        Ok(Self { values, shape, levels, labels, columns: Arc::default(), rows: None, names: None, len })
     }
 
-    /// Splits off the test items that `rule` names by number.
-    ///
-    /// # Errors
-    /// [`DataError::TooFew`] if one of the parts would be empty.
-    pub(super) fn split(self, name: &Path, rule: &SplitRule) -> Result<Split> {
-        let n = self.len;
-        self.split_where(name, |i| rule.is_test(i, n), rule.clone())
+    /// The same with what is known of its columns: as many as an item has values, or none.
+    #[must_use]
+    pub fn with_columns(self, columns: Vec<Column>) -> Self {
+        Self { columns: columns.into(), ..self }
     }
 
-    /// As [`split`](Self::split), where a part may be empty.
+    /// The same with the number that each item has in its file.
+    #[must_use]
+    pub(super) fn with_rows(self, rows: Vec<usize>) -> Self {
+        let all = rows.len() == self.len && rows.iter().copied().eq(0..self.len);
+        Self { rows: (!all && rows.len() == self.len).then(|| rows.into()), ..self }
+    }
+
+    /// The same with the name of each item.
+    #[must_use]
+    pub(super) fn with_names(self, names: Vec<Box<str>>) -> Self {
+        Self { names: Some(names.into()).filter(|names: &Arc<[Box<str>]>| names.len() == self.len), ..self }
+    }
+
+    /// What tells an item from others whatever its number is: its name, else its values.
+    fn key(&self, index: usize) -> Vec<u8> {
+        if let Some(name) = self.names.as_ref().and_then(|names| names.get(index)) {
+            return name.as_bytes().to_vec();
+        }
+        let at = index * self.shape.dims()..(index + 1) * self.shape.dims();
+        match &self.values {
+            Values::Levels(v) => v[at].to_vec(),
+            Values::Real(v) => v[at].iter().flat_map(|x| x.to_le_bytes()).collect(),
+        }
+    }
+
+    /// Splits off the test items that `rule` names; a part may be empty.
     pub(super) fn parts(self, rule: &SplitRule) -> Result<Split> {
         let n = self.len;
-        self.parts_where(|i| rule.is_test(i, n), rule.clone())
+        let of_test: Vec<bool> = match rule {
+            SplitRule::Share(share) => (0..n).map(|i| SplitRule::is_test_key(*share, &self.key(i))).collect(),
+            rule => (0..n).map(|i| rule.is_test(i, n)).collect(),
+        };
+        self.parts_where(|i| of_test[i], rule.clone())
     }
 
-    /// Splits off the items for which `is_test` says yes, with errors as [`split`](Self::split).
-    pub(super) fn split_where(self, name: &Path, is_test: impl Fn(usize) -> bool, rule: SplitRule) -> Result<Split> {
-        self.parts_where(is_test, rule)?.of_two(name)
-    }
-
-    fn parts_where(self, is_test: impl Fn(usize) -> bool, rule: SplitRule) -> Result<Split> {
+    /// Splits off the items for which `is_test` says yes.
+    pub(super) fn parts_where(self, is_test: impl Fn(usize) -> bool, rule: SplitRule) -> Result<Split> {
         let (test, train): (Vec<_>, Vec<_>) = (0..self.len).partition(|&i| is_test(i));
         let whole: Arc<dyn Dataset> = Arc::new(self);
         Split::new(Arc::new(Subset::new(whole.clone(), train)?), Arc::new(Subset::new(whole, test)?), rule)
@@ -152,6 +207,18 @@ impl Dataset for InMemory {
 
     fn classes(&self) -> &[String] {
         self.labels.as_ref().map_or(&[], |l| &l.classes)
+    }
+
+    fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    fn item_name(&self, index: usize) -> Option<String> {
+        self.names.as_ref()?.get(index).map(|name| name.clone().into())
+    }
+
+    fn row(&self, index: usize) -> usize {
+        self.rows.as_ref().and_then(|rows| rows.get(index)).copied().unwrap_or(index)
     }
 
     fn batch(&self, draws: &[Draw]) -> Result<Batch> {
@@ -215,8 +282,8 @@ mod tests {
     fn one_item_cannot_be_split() -> Result<()> {
         let set = |n| InMemory::new("s".as_ref(), Values::Real(vec![0.0; n]), ItemShape::Vector { dims: 1 }, None, None);
         for rule in [SplitRule::LastTenth, SplitRule::EveryTenth] {
-            assert!(matches!(set(1)?.split("s".as_ref(), &rule), Err(DataError::TooFew { got: 1, .. })));
-            assert_eq!(set(2)?.split("s".as_ref(), &rule)?.test.len(), 1);
+            assert!(matches!(set(1)?.parts(&rule)?.of_two("s".as_ref()), Err(DataError::TooFew { got: 1, .. })));
+            assert_eq!(set(2)?.parts(&rule)?.of_two("s".as_ref())?.test.len(), 1);
         }
         Ok(())
     }

@@ -19,12 +19,16 @@
 
 mod array;
 pub mod cifar;
+mod column;
 mod dataset;
 pub mod dequantise;
 mod digits;
 mod error;
+mod found;
 pub mod idx;
 mod images;
+mod items;
+mod kept;
 mod limits;
 mod loader;
 mod memory;
@@ -34,22 +38,28 @@ mod order;
 mod picture;
 mod random;
 mod source;
+mod split;
 pub mod table;
 pub mod tensors;
 mod toy;
 
-pub use array::{Array, Layout, Numbers};
-pub use dataset::{Batch, Dataset, Draw, ItemShape, Skipped, Split, SplitRule, Subset, Values};
+pub use array::{Array, ArrayOptions, Layout, Numbers};
+pub use column::{Column, ColumnKind, column_name, column_names};
+pub use dataset::{Batch, Dataset, Draw, ItemShape, Skipped, Split, Subset, Values};
 pub use dequantise::{Dequantiser, bits_per_dim};
 pub use digits::digits;
 pub use error::{DataError, Result};
+pub use found::Found;
 pub use images::{Crop, ImageFolder};
+pub use items::{Items, Part};
+pub use kept::{list_items, split_as_listed};
 pub use limits::read_limit;
 pub use loader::Loader;
 pub use memory::{InMemory, Labels};
 pub use order::{Shuffle, TrainOrder, each_once};
-pub use source::{Arrays, DataSource};
-pub use table::LabelColumn;
+pub use source::{Arrays, DataSource, SourceKind};
+pub use split::{SplitOption, SplitRule};
+pub use table::{LabelColumn, TableOptions};
 pub use toy::{Toy, ToyKind};
 
 /// The most bytes that one array read into memory may have after decompression, however much memory is at hand (16 GiB); where less is, it is [`read_limit`].

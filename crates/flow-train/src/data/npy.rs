@@ -73,6 +73,20 @@ pub fn read(path: &Path, mut reader: impl Read) -> Result<Array> {
     Ok(Array::decode(shape, element, big_endian, raw))
 }
 
+/// What stands before the elements of an array of this type and shape.
+pub(super) fn start(descr: &str, shape: &[usize]) -> Vec<u8> {
+    let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
+    // A Python tuple of one has a comma.
+    let comma = if sizes.len() == 1 { "," } else { "" };
+    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}{comma}), }}", sizes.join(", "));
+    // Magic, version, length, header and line break together are a multiple of 64 bytes.
+    let unpadded = MAGIC.len() + 2 + 2 + header.len() + 1;
+    header.extend(std::iter::repeat_n(' ', unpadded.next_multiple_of(64) - unpadded));
+    header.push('\n');
+    let length = u16::try_from(header.len()).unwrap_or(u16::MAX).to_le_bytes();
+    [MAGIC.as_slice(), &[1, 0], &length, header.as_bytes()].concat()
+}
+
 /// Writes an array of f32 row by row, without holding it in memory.
 #[derive(Debug)]
 pub struct Writer<W: Write> {
@@ -100,17 +114,7 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// [`DataError::Io`].
     pub fn new(mut to: W, path: &Path, shape: &[usize]) -> Result<Self> {
-        let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
-        // A Python tuple of one has a comma.
-        let comma = if sizes.len() == 1 { "," } else { "" };
-        let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}{comma}), }}", sizes.join(", "));
-        // Magic, version, length, header and line break together are a multiple of 64 bytes.
-        let unpadded = MAGIC.len() + 2 + 2 + header.len() + 1;
-        header.extend(std::iter::repeat_n(' ', unpadded.next_multiple_of(64) - unpadded));
-        header.push('\n');
-        let length = u16::try_from(header.len()).unwrap_or(u16::MAX).to_le_bytes();
-        let written = [MAGIC.as_slice(), &[1, 0], &length, header.as_bytes()].into_iter().try_for_each(|part| to.write_all(part));
-        written.map_err(|source| DataError::Io { path: path.to_owned(), source })?;
+        to.write_all(&start("<f4", shape)).map_err(|source| DataError::Io { path: path.to_owned(), source })?;
         Ok(Self { to, path: path.to_owned(), missing: shape.iter().product() })
     }
 
@@ -151,6 +155,8 @@ fn element(descr: &str) -> Option<(Element, bool)> {
         "i4" => Element::I32,
         "u8" => Element::U64,
         "i8" => Element::I64,
+        "b1" => Element::Bool,
+        "f2" => Element::F16,
         "f4" => Element::F32,
         "f8" => Element::F64,
         _ => return None,
@@ -227,7 +233,7 @@ fn tuple(sizes: &str) -> Option<Vec<u64>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::array::{Layout, Numbers};
+    use super::super::array::{ArrayOptions, Layout, Numbers};
     use super::super::{Dataset, Draw, ItemShape, Values};
     use super::*;
     use proptest::prelude::*;
@@ -256,6 +262,8 @@ mod tests {
             ("|i1", vec![1, 255], Numbers::Integers(vec![1, -1])),
             ("<u2", vec![1, 0, 0, 255], Numbers::Integers(vec![1, 0xff00])),
             (">i2", vec![0, 1, 255, 254], Numbers::Integers(vec![1, -2])),
+            ("<f2", vec![0, 0x3e, 1, 0], Numbers::Floats(vec![1.5, 2f64.powi(-24)])),
+            ("|b1", vec![0, 2], Numbers::Bytes(vec![0, 1])),
             ("<u8", [7u64, u64::MAX].map(u64::to_le_bytes).concat(), Numbers::Integers(vec![7, i64::MAX])),
             (">i8", [7i64, -9].map(i64::to_be_bytes).concat(), Numbers::Integers(vec![7, -9])),
             ("<f4", [0.5f32, -2.0].map(f32::to_le_bytes).concat(), Numbers::Floats(vec![0.5, -2.0])),
@@ -286,17 +294,17 @@ mod tests {
             (
                 "object",
                 npy(&dict("|O", "1,"), &[0]),
-                "a.npy: descr: expected uint8, float32 or float64 (of labels any integer type); convert with .astype, got |O",
+                "a.npy: descr: expected bool, an integer type, float16, float32 or float64; convert with .astype, got |O",
             ),
             (
                 "no byte order",
                 npy(&dict("|f8", "1,"), &[0; 8]),
-                "a.npy: descr: expected uint8, float32 or float64 (of labels any integer type); convert with .astype, got |f8",
+                "a.npy: descr: expected bool, an integer type, float16, float32 or float64; convert with .astype, got |f8",
             ),
             (
                 "not ascii",
                 npy(&dict("é8", "1,"), &[0; 8]),
-                "a.npy: descr: expected uint8, float32 or float64 (of labels any integer type); convert with .astype, got é8",
+                "a.npy: descr: expected bool, an integer type, float16, float32 or float64; convert with .astype, got é8",
             ),
             (
                 "fortran",
@@ -321,10 +329,10 @@ mod tests {
 
     #[test]
     fn shapes_become_items_or_say_why_not() -> Result<()> {
-        let set = |shape: &str, descr: &str, layout, n: u8| -> Result<_> {
+        let set = |shape: &str, descr: &str, layout: Layout, n: u8| -> Result<_> {
             let width = if descr == "<f8" { 8 } else { 1 };
             let data: Vec<u8> = (0..n).flat_map(|i| if width == 8 { f64::from(i).to_le_bytes().to_vec() } else { vec![i] }).collect();
-            parse(&npy(&dict(descr, shape), &data))?.into_dataset("a.npy".as_ref(), layout, None)
+            parse(&npy(&dict(descr, shape), &data))?.into_dataset("a.npy".as_ref(), layout.into(), None)
         };
         let image = |channels, height, width| ItemShape::Image { channels, height, width };
         let cases = [
@@ -341,11 +349,27 @@ mod tests {
             let n = shape.split(", ").map(|s| s.parse::<u8>().unwrap_or(0)).product();
             assert_eq!(set(shape, descr, layout, n)?.shape(), expected, "{shape} {layout:?}");
         }
-        for (shape, descr, n) in [("1, 3, 2, 1", "|u1", 6), ("1, 2, 2, 2", "|u1", 8), ("4,", "|u1", 4), ("", "|u1", 1), ("2, 2", "|i1", 4)]
-        {
+        for (shape, descr, n) in [("1, 3, 2, 1", "|u1", 6), ("1, 2, 2, 2", "|u1", 8), ("4,", "|u1", 4), ("", "|u1", 1)] {
             let error = set(shape, descr, Layout::Auto, n);
             assert!(matches!(error, Err(DataError::Header { .. })), "({shape}) {descr}: {error:?}");
         }
+        // Other integers are the numbers that they are, as far as f64 holds them, and bytes of 0 and 1 alone have two levels.
+        let integers = |values: [i64; 2]| {
+            let data = values.map(i64::to_le_bytes).concat();
+            parse(&npy(&dict("<i8", "2, 1"), &data))?.into_dataset("a.npy".as_ref(), ArrayOptions::default(), None)
+        };
+        let both = [0, 1].map(|index| Draw { epoch: 0, index });
+        assert_eq!(integers([-7, 1 << 53])?.batch(&both)?.values, Values::Real(vec![-7.0, 9_007_199_254_740_992.0]));
+        assert!(matches!(integers([0, (1 << 53) + 1]), Err(DataError::Value { item: 1, .. })));
+        let bytes = |values: [u8; 2], levels| {
+            let options = ArrayOptions { levels, ..ArrayOptions::default() };
+            parse(&npy(&dict("|u1", "2, 1"), &values))?.into_dataset("a.npy".as_ref(), options, None)
+        };
+        assert_eq!(
+            (bytes([0, 1], None)?.levels(), bytes([0, 2], None)?.levels(), bytes([0, 2], Some(3))?.levels()),
+            (Some(2), Some(256), Some(3))
+        );
+        assert!(matches!(bytes([0, 2], Some(2)), Err(DataError::Value { item: 1, .. })));
         // Interleaved pixels come apart into planes.
         for layout in [Layout::Auto, Layout::Hwc] {
             let batch = set("1, 2, 2, 3", "|u1", layout, 12)?.batch(&[Draw { epoch: 0, index: 0 }])?;
@@ -370,7 +394,7 @@ mod tests {
             prop_assert_eq!(array.is_ok(), sizes.iter().product::<u64>() == n as u64);
             for layout in [Layout::Auto, Layout::Chw, Layout::Hwc] {
                 if let Ok(array) = &array {
-                    let _ = array.clone().into_dataset("a.npy".as_ref(), layout, None);
+                    let _ = array.clone().into_dataset("a.npy".as_ref(), layout.into(), None);
                 }
             }
         }

@@ -1,12 +1,12 @@
 //! One decoded picture.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, ErrorKind, Read};
 use std::path::Path;
 
 use image::imageops::FilterType;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use super::limits::Room;
 use super::{DataError, Result, read_limit};
@@ -28,6 +28,14 @@ pub(super) struct Prepare {
     pub(super) grey: bool,
 }
 
+/// What the beginning of a file says.
+pub(super) struct Header {
+    /// Width and height once prepared.
+    pub(super) size: (u32, u32),
+    /// Whether values have more than 8 bits.
+    pub(super) deep: bool,
+}
+
 /// 8-bit pixels, row by row, channels interleaved.
 pub(super) struct Picture {
     width: usize,
@@ -39,7 +47,11 @@ pub(super) struct Picture {
 impl Prepare {
     /// Decodes and prepares a file.
     pub(super) fn read(self, path: &Path) -> Result<Picture> {
-        let (decoder, orientation) = decoder(path)?;
+        let (decoder, orientation, format) = decoder(path)?;
+        // The decoder fills what is missing with grey.
+        if format == Some(ImageFormat::Jpeg) && !has_jpeg_end(path)? {
+            return Err(DataError::Image { path: path.to_owned(), reason: "cut off: the end of the JPEG data is missing".to_owned() });
+        }
         let _room = DECODED.take(decoder.total_bytes().saturating_mul(FORMS), read_limit());
         let mut image = DynamicImage::from_decoder(decoder).map_err(|e| broken(path, &e))?;
         image.apply_orientation(orientation);
@@ -54,15 +66,17 @@ impl Prepare {
         Ok(Picture { width: width as usize, height: height as usize, channels, pixels })
     }
 
-    /// Width and height that [`read`](Self::read) gives, from the header alone.
-    pub(super) fn read_size(self, path: &Path) -> Result<(u32, u32)> {
-        let (decoder, orientation) = decoder(path)?;
+    /// What [`read`](Self::read) gives, from the header alone.
+    pub(super) fn read_header(self, path: &Path) -> Result<Header> {
+        let (decoder, orientation, _) = decoder(path)?;
+        let color = decoder.color_type();
+        let deep = color.bytes_per_pixel() > color.channel_count();
         let (width, height) = decoder.dimensions();
         let turned = matches!(
             orientation,
             Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
         );
-        self.scaled(path, if turned { (height, width) } else { (width, height) })
+        Ok(Header { size: self.scaled(path, if turned { (height, width) } else { (width, height) })?, deep })
     }
 
     /// The size after scaling. A very thin picture could grow without bound.
@@ -89,17 +103,55 @@ fn broken(path: &Path, error: &image::ImageError) -> DataError {
 }
 
 /// Opens a file by its content.
-fn decoder(path: &Path) -> Result<(impl ImageDecoder, Orientation)> {
+fn decoder(path: &Path) -> Result<(impl ImageDecoder, Orientation, Option<ImageFormat>)> {
     let io = |source| DataError::Io { path: path.to_owned(), source };
     let file = BufReader::new(File::open(path).map_err(io)?);
     let reader = ImageReader::new(file).with_guessed_format().map_err(io)?;
+    let format = reader.format();
     let mut decoder = reader.into_decoder().map_err(|e| broken(path, &e))?;
     if decoder.total_bytes() > MAX_BYTES {
         let expected = format!("a picture of at most {MAX_BYTES} bytes");
         return Err(DataError::ImageSize { path: path.to_owned(), expected, got: decoder.dimensions() });
     }
     let orientation = decoder.orientation().map_err(|e| broken(path, &e))?;
-    Ok((decoder, orientation))
+    Ok((decoder, orientation, format))
+}
+
+/// Whether the data of a JPEG file come to their end mark.
+fn has_jpeg_end(path: &Path) -> Result<bool> {
+    let io = |source| DataError::Io { path: path.to_owned(), source };
+    match jpeg_end(BufReader::new(File::open(path).map_err(io)?)) {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        found => found.map(|()| true).map_err(io),
+    }
+}
+
+/// Reads markers and what they announce, up to the end of the image (ITU T.81, annex B).
+fn jpeg_end(mut file: impl Read) -> std::io::Result<()> {
+    const STUFFED: u8 = 0;
+    let mut byte = move || -> std::io::Result<u8> {
+        let mut one = [0];
+        file.read_exact(&mut one)?;
+        Ok(one[0])
+    };
+    loop {
+        // Compressed data hold 0xff only before a stuffed zero or a restart mark.
+        while byte()? != 0xff {}
+        let mut marker = byte()?;
+        while marker == 0xff {
+            marker = byte()?;
+        }
+        match marker {
+            0xd9 => return Ok(()),
+            STUFFED | 0x01 | 0xd0..=0xd8 => {}
+            _ => {
+                let length = u16::from_be_bytes([byte()?, byte()?]);
+                for _ in 2..length {
+                    byte()?;
+                }
+            }
+        }
+    }
 }
 
 fn over_white(image: &DynamicImage) -> DynamicImage {

@@ -7,20 +7,36 @@ use safetensors::{Dtype, SafeTensors};
 use super::array::{Array, Element};
 use super::{DataError, Result};
 
+/// Names of the tensors, in alphabetical order; `path` only names the source in errors.
+///
+/// # Errors
+/// [`DataError::Header`] for a malformed file.
+pub fn keys(path: &Path, bytes: &[u8]) -> Result<Vec<String>> {
+    let mut known: Vec<String> = parse(path, bytes)?.names().into_iter().map(str::to_owned).collect();
+    known.sort();
+    Ok(known)
+}
+
+fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
+    SafeTensors::deserialize(bytes).map_err(|e| DataError::Header {
+        path: path.to_owned(),
+        field: "safetensors header",
+        expected: "a valid one".to_owned(),
+        got: e.to_string(),
+    })
+}
+
 /// Reads the tensor called `key` from the bytes of a file; `path` only names it in errors.
 ///
 /// # Errors
-/// [`DataError::Header`] for a malformed file or a tensor that is not of integers, f32 or f64; [`DataError::MissingKey`] with the names that
+/// [`DataError::Header`] for a malformed file or a tensor of another type; [`DataError::MissingKey`] with the names that
 /// there are; [`DataError::TooLarge`].
 pub fn read(path: &Path, bytes: &[u8], key: &str) -> Result<Array> {
     let header =
         |field, expected: &str, got: String| DataError::Header { path: path.to_owned(), field, expected: expected.to_owned(), got };
-    let file = SafeTensors::deserialize(bytes).map_err(|e| header("safetensors header", "a valid one", e.to_string()))?;
-    let tensor = file.tensor(key).map_err(|_| {
-        let mut known: Vec<_> = file.names().into_iter().map(str::to_owned).collect();
-        known.sort();
-        DataError::MissingKey { path: path.to_owned(), key: key.to_owned(), known }
-    })?;
+    let file = parse(path, bytes)?;
+    let missing = |known| DataError::MissingKey { path: path.to_owned(), key: key.to_owned(), known };
+    let Ok(tensor) = file.tensor(key) else { return Err(missing(keys(path, bytes)?)) };
     let element = match tensor.dtype() {
         Dtype::U8 => Element::U8,
         Dtype::I8 => Element::I8,
@@ -30,10 +46,13 @@ pub fn read(path: &Path, bytes: &[u8], key: &str) -> Result<Array> {
         Dtype::I32 => Element::I32,
         Dtype::U64 => Element::U64,
         Dtype::I64 => Element::I64,
+        Dtype::BOOL => Element::Bool,
+        Dtype::F16 => Element::F16,
+        Dtype::BF16 => Element::Bf16,
         Dtype::F32 => Element::F32,
         Dtype::F64 => Element::F64,
         other => {
-            return Err(header("element type", "an integer type, F32 or F64", format!("{other:?}")));
+            return Err(header("element type", "BOOL, an integer type, F16, BF16, F32 or F64", format!("{other:?}")));
         }
     };
     let sizes: Vec<u64> = tensor.shape().iter().map(|&s| s as u64).collect();
@@ -55,8 +74,10 @@ mod tests {
     fn file() -> Vec<u8> {
         let floats: Vec<u8> = [0.5f32, 1.5].iter().flat_map(|f| f.to_le_bytes()).collect();
         let x = TensorView::new(Dtype::F32, vec![1, 2], &floats).expect("fits");
-        let h = TensorView::new(Dtype::F16, vec![1], &[0, 0]).expect("fits");
-        safetensors::serialize([("x", x), ("h", h)], None).expect("valid")
+        let h = TensorView::new(Dtype::F16, vec![1], &[0, 0x3e]).expect("fits");
+        let b = TensorView::new(Dtype::BF16, vec![1], &[0xc0, 0x3f]).expect("fits");
+        let e = TensorView::new(Dtype::F8_E5M2, vec![1], &[0]).expect("fits");
+        safetensors::serialize([("x", x), ("h", h), ("b", b), ("e", e)], None).expect("valid")
     }
 
     fn with_header(json: &str, data: &[u8]) -> Vec<u8> {
@@ -67,6 +88,9 @@ mod tests {
     fn tensors_are_read_by_name() -> Result<()> {
         let array = read("a".as_ref(), &file(), "x")?;
         assert_eq!(array, Array { shape: vec![1, 2], numbers: Numbers::Floats(vec![0.5, 1.5]) });
+        for key in ["h", "b"] {
+            assert_eq!(read("a".as_ref(), &file(), key)?.numbers, Numbers::Floats(vec![1.5]), "{key}");
+        }
         Ok(())
     }
 
@@ -81,8 +105,8 @@ mod tests {
             ("deep json", with_header(&"[".repeat(100_000), &[]), "x", "a: safetensors header: "),
             ("lying", with_header(lying, &[1, 2]), "x", "a: safetensors header: "),
             ("overflow", with_header(overflow, &[]), "x", "a: safetensors header: "),
-            ("half floats", file(), "h", "a: element type: expected an integer type, F32 or F64, got F16"),
-            ("no such tensor", file(), "y", "a: no array `y`; there are: h, x"),
+            ("tiny floats", file(), "e", "a: element type: expected BOOL, an integer type, F16, BF16, F32 or F64, got F8_E5M2"),
+            ("no such tensor", file(), "y", "a: no array `y`; there are: b, e, h, x"),
         ];
         for (case, bytes, key, message) in cases {
             let error = read("a".as_ref(), &bytes, key).expect_err(case).to_string();

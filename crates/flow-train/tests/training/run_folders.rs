@@ -176,3 +176,30 @@ fn settings_with_which_no_step_is_made_are_not_written_down() {
         assert!(text.contains("learning_rate: 0.5"), "{place}: {text}");
     }
 }
+
+/// A run that never made a step is in nobody's way, and leaves no folder where it is given up; one that made steps stays.
+#[test]
+fn a_run_without_a_step_does_not_block_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let run = RunFolder::create(&path, plan(settings(2))).unwrap();
+    run.write_items("train a\n").unwrap();
+    assert_eq!(RunFolder::read_items(&path).unwrap().as_deref(), Some("train a\n"));
+    run.discard_unless_begun().unwrap();
+    assert!(!path.exists());
+
+    drop(RunFolder::create(&path, plan(settings(2))).unwrap());
+    let other = Settings { seed: 7, ..settings(2) };
+    drop(RunFolder::create(&path, plan(other.clone())).unwrap());
+    assert_eq!(RunFolder::read_plan(&path).unwrap().settings.seed, 7);
+    // With something of the user's in it, it is theirs.
+    fs::write(path.join("letter.txt"), "mine").unwrap();
+    let before = contents(&path);
+    assert!(text_of(RunFolder::create(&path, plan(settings(2)))).contains("already holds a run"));
+    assert_eq!(contents(&path), before);
+
+    let (_folder, path) = trained(2);
+    assert!(text_of(RunFolder::create(&path, plan(other))).contains("already holds a run"));
+    RunFolder::resume(&path, |plan| plan).unwrap().discard_unless_begun().unwrap();
+    assert!(path.join("latest").exists());
+}

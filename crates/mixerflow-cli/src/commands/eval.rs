@@ -1,41 +1,43 @@
 //! `mixerflow eval`.
 
-use super::sources::model;
-use crate::arguments::{Data, Eval, Part};
+use super::sources::{choose, model, skipping, test_part};
+use crate::arguments::Eval;
 use crate::{Result, output};
+use flow_train::data::Dataset;
 use flow_train::{Evaluation, auroc, evaluate, score};
+use serde_json::json;
 
 pub(crate) fn run(arguments: &Eval) -> Result<()> {
     let opened = model(&arguments.run)?;
     let options = arguments.scoring.options();
     let mut found = serde_json::Map::new();
-    for (part, data) in arguments.data.parts(arguments.part, opened.settings.seed)? {
-        let evaluation = evaluate(&opened.model, data.as_ref(), &opened.events, &options)?;
-        if !arguments.json {
-            output::line(part)?;
-            tell(&evaluation)?;
-        }
-        found.insert(part.to_owned(), serde_json::to_value(&evaluation)?);
+    let chosen = arguments.data.choose(&arguments.run, &opened, test_part(arguments.part))?;
+    let part = chosen.items.part(0).filter(|_| chosen.items.len() < chosen.all);
+    let evaluation = evaluate(&opened.model, &chosen.items, &opened.events, &options)?;
+    if !arguments.json {
+        output::line(chosen.title(part))?;
+        tell(&evaluation)?;
     }
-    let densities = |data: &Data, part| -> Result<Vec<f64>> {
-        let scores = data
-            .parts(part, opened.settings.seed)?
-            .into_iter()
-            .map(|(_, data)| score(&opened.model, data.as_ref(), &opened.events, &options));
-        Ok(scores.collect::<Result<Vec<_>, _>>()?.into_iter().flat_map(|scores| scores.log_likelihood).collect())
-    };
+    let name = part.map_or_else(|| "all".to_owned(), |part| part.to_string());
+    found.insert(name, serde_json::to_value(&evaluation)?);
+    let source = chosen.source.to_string();
+    found.insert("data".to_owned(), json!({ "source": source, "items": chosen.all, "seen": chosen.seen, "rule": chosen.rule.to_string() }));
     if !arguments.against.is_empty() {
-        let usual = densities(&arguments.data, arguments.part)?;
-        let mut areas = serde_json::Map::new();
+        let usual = score(&opened.model, &chosen.items, &opened.events, &options)?.log_likelihood;
+        let (mut areas, mut counts) = (serde_json::Map::new(), serde_json::Map::new());
         for source in &arguments.against {
-            let other = Data { data: source.clone(), skip_bad: arguments.data.skip_bad };
-            let area = auroc(&usual, &densities(&other, Part::All)?);
+            let other = choose(&skipping(source, arguments.data.skip_bad), &opened, None, |_| None)?;
+            let unusual = score(&opened.model, &other.items, &opened.events, &options)?.log_likelihood;
+            let area = auroc(&usual, &unusual);
             if !arguments.json {
-                output::line(format_args!("AUROC {area:.4} against {source}"))?;
+                let (a, b) = (usual.len(), unusual.len());
+                output::line(format_args!("AUROC {area:.4} of {a} items against {b} of {source}"))?;
             }
             areas.insert(source.to_string(), area.into());
+            counts.insert(source.to_string(), json!([usual.len(), unusual.len()]));
         }
         found.insert("auroc".to_owned(), areas.into());
+        found.insert("auroc_items".to_owned(), counts.into());
     }
     if arguments.json {
         output::line(serde_json::to_string_pretty(&found)?)?;

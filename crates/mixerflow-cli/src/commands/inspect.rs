@@ -1,6 +1,7 @@
 //! `mixerflow inspect`.
 
-use super::sources::{default_settings, settings, spec};
+use super::folded::fold;
+use super::sources::{default_settings, model as opened, settings, spec};
 use super::step_memory::{Bench, StepMemory};
 use super::unmoved::{never_moved, warning};
 use crate::arguments::Inspect;
@@ -19,8 +20,18 @@ const PATIENCE: Duration = Duration::from_millis(700);
 
 pub(crate) fn run(arguments: &Inspect) -> Result<()> {
     let began = Instant::now();
-    let spec = spec(&arguments.spec, &arguments.set)?;
-    let event = event(arguments, spec.0.event())?;
+    let (spec, own) = if arguments.spec.is_dir() {
+        let opened = opened(&arguments.spec)?;
+        if let Some(set) = arguments.set.first() {
+            return Err(format!("--set {set}: the spec of a run cannot be changed").into());
+        }
+        (opened.spec, Some(opened.model.event()))
+    } else {
+        let spec = spec(&arguments.spec, &arguments.set)?;
+        let own = spec.0.event();
+        (spec, own)
+    };
+    let event = event(arguments, own)?;
     settings(&arguments.set, default_settings())?.check()?;
     preprocessing(spec.0.preprocessing(), event)?;
     let program = memory_stats::memory_stats().map_or(0.0, |stats| stats.physical_mem as f64);
@@ -56,7 +67,7 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
         return Ok(output::line(serde_json::to_string_pretty(&all)?)?);
     }
     let heads = ["layer", "kind", "in → out", "log-det", "inverse", "parameters", "multiply-adds"].map(str::to_owned);
-    let rows: Vec<_> = table.iter().map(layer_cells).collect();
+    let rows = fold(table.iter().map(layer_cells).collect());
     output::line(Table { heads: &heads, rows: &rows, words: 5 })?;
     output::line(format_args!("events of shape {event}: {parameters} parameters, {multiply_adds} multiply-adds an event forward\n"))?;
     let heads = ["training step", "MiB an image", "MiB besides", &format!("MiB at batch {}", arguments.batch)].map(str::to_owned);
@@ -93,11 +104,15 @@ fn step_json(step: Option<&StepMemory>, batch: usize) -> serde_json::Value {
 
 /// The shape on the command line, or the spec's own.
 fn event(arguments: &Inspect, own: Option<EventShape>) -> Result<EventShape> {
+    if let Some(source) = &arguments.data {
+        let split = source.open_any(0)?;
+        return Ok(EventKind::of(if split.train.is_empty() { &*split.test } else { &*split.train }).shape);
+    }
     match (arguments.shape.as_slice(), own) {
         (&[channels, height, width], _) => Ok(EventShape::Image { channels, height, width }),
         (&[dim], _) => Ok(EventShape::Vector(dim)),
         ([], Some(own)) => Ok(own),
-        ([], None) => Err("--shape: the spec states no shape; give C,H,W of the images or D of the vectors".into()),
+        ([], None) => Err("--shape: the spec states no shape; give C,H,W of the images or D of the vectors, or --data".into()),
         (other, _) => Err(format!("--shape: expected C,H,W or D, got {} numbers", other.len()).into()),
     }
 }

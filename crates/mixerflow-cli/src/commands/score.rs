@@ -1,5 +1,6 @@
 //! `mixerflow score`.
 
+use super::rows::{self, Row, rows};
 use super::sources::model;
 use crate::arguments::Score;
 use crate::{Result, output};
@@ -8,10 +9,7 @@ use std::io::Write;
 
 /// A line of the table.
 struct Line {
-    part: &'static str,
-    index: usize,
-    name: String,
-    label: String,
+    row: Row,
     log_likelihood: f64,
     loss: f64,
     /// Of an estimated log-likelihood, in nats.
@@ -22,26 +20,15 @@ pub(crate) fn run(arguments: &Score) -> Result<()> {
     let opened = model(&arguments.run)?;
     let options = EvaluateOptions { estimates: arguments.estimates, ..arguments.scoring.options() };
     let unit_of_nats = opened.events.report(0.0) - opened.events.report(1.0);
-    let mut lines = Vec::new();
-    for (part, data) in arguments.data.parts(arguments.part, opened.settings.seed)? {
-        let scores = score(&opened.model, data.as_ref(), &opened.events, &options)?;
-        let label = |index: usize| {
-            let label = usize::try_from(*scores.labels.as_ref()?.get(index)?).ok()?;
-            Some(data.classes().get(label).cloned().unwrap_or_else(|| label.to_string()))
-        };
-        lines.extend(scores.log_likelihood.iter().enumerate().map(|(index, &density)| {
-            let loss = opened.events.report(density);
-            Line {
-                part,
-                index,
-                name: data.item_name(index).unwrap_or_default(),
-                label: label(index).unwrap_or_default(),
-                log_likelihood: -loss / unit_of_nats,
-                loss,
-                standard_error: scores.log_det_variance.as_ref().map(|variance| variance[index].sqrt()),
-            }
-        }));
-    }
+    let chosen = arguments.data.choose(&arguments.run, &opened, |_| arguments.part.into())?;
+    let scores = score(&opened.model, &chosen.items, &opened.events, &options)?;
+    let rows = rows(&chosen.items, scores.labels.as_deref());
+    let line = |(index, (row, &density)): (usize, (Row, &f64))| {
+        let loss = opened.events.report(density);
+        let standard_error = scores.log_det_variance.as_ref().map(|variance| variance[index].sqrt());
+        Line { row, log_likelihood: -loss / unit_of_nats, loss, standard_error }
+    };
+    let mut lines: Vec<Line> = rows.into_iter().zip(&scores.log_likelihood).enumerate().map(line).collect();
     if arguments.sort {
         // An item without a likelihood is the most unusual of all.
         let key = |line: &Line| if line.log_likelihood.is_nan() { f64::NEG_INFINITY } else { line.log_likelihood };
@@ -50,7 +37,13 @@ pub(crate) fn run(arguments: &Score) -> Result<()> {
     let unit = if opened.events.levels().is_some() { "bits_per_dim" } else { "negative_log_likelihood" };
     let table = table(unit, &lines)?;
     match &arguments.out {
-        Some(path) => write_whole(path, |file| Ok(file.write_all(table.as_bytes()).map_err(|e| format!("{}: {e}", path.display()))?)),
+        Some(path) => {
+            write_whole(path, |file| -> Result<()> {
+                Ok(file.write_all(table.as_bytes()).map_err(|e| format!("{}: {e}", path.display()))?)
+            })?;
+            output::say(format_args!("{}: {} items", path.display(), lines.len()));
+            Ok(())
+        }
         None => Ok(output::print(table)?),
     }
 }
@@ -59,12 +52,12 @@ fn table(unit: &str, lines: &[Line]) -> Result<String> {
     let mut table = csv::Writer::from_writer(Vec::new());
     // Exact log-likelihoods have no such column.
     let estimates = lines.iter().any(|line| line.standard_error.is_some());
-    let heads = ["part", "index", "name", "label", "log_likelihood", unit];
-    table.write_record(heads.into_iter().chain(estimates.then_some("standard_error")))?;
-    for Line { part, index, name, label, log_likelihood, loss, standard_error } in lines {
-        let cells = [part, &*index.to_string(), name, label, &log_likelihood.to_string(), &loss.to_string()];
+    let heads = rows::HEADS.into_iter().chain(["log_likelihood", unit]);
+    table.write_record(heads.chain(estimates.then_some("standard_error")))?;
+    for Line { row, log_likelihood, loss, standard_error } in lines {
+        let cells = row.cells().into_iter().chain([log_likelihood.to_string(), loss.to_string()]);
         let error = estimates.then(|| standard_error.unwrap_or(f64::NAN).to_string());
-        table.write_record(cells.into_iter().chain(error.as_deref()))?;
+        table.write_record(cells.chain(error))?;
     }
     Ok(String::from_utf8(table.into_inner()?)?)
 }

@@ -1,14 +1,14 @@
 //! What several commands read: specs, settings, data, models.
 
-use crate::Result;
-use crate::arguments::{Data, Part, Scoring, Training};
+use crate::arguments::{self, Data, Scoring, Training};
+use crate::{Result, output};
 use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron, set_field};
-use flow_train::data::{DataSource, Dataset, Split, most_items};
-use flow_train::{EvaluateOptions, Settings, checkpoint};
+use flow_train::checkpoint::Opened;
+use flow_train::data::{DataSource, Dataset, Items, Part, SourceKind, Split, SplitRule, most_items, split_as_listed};
+use flow_train::{EvaluateOptions, Look, RunFolder, Settings, checkpoint, hold_out};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 
 /// What begins the path of a setting in `--set`.
 const SETTINGS: &str = "settings.";
@@ -16,11 +16,15 @@ const SETTINGS: &str = "settings.";
 /// The longest spec that is read, in bytes.
 const MAX_SPEC: u64 = 1 << 20;
 
-/// Reads a spec and overrides fields.
+/// Reads a spec, a file or else one that is built in, and overrides fields.
 pub(super) fn spec(path: &Path, set: &[String]) -> Result<Spec<dyn ModelSpec>> {
     let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_SPEC + 1).read_to_string(&mut text));
-    read.map_err(|e| format!("{}: {e}", path.display()))?;
+    if let Some(own) = path.to_str().filter(|_| !path.exists()).and_then(super::specs::built_in) {
+        text.push_str(own);
+    } else {
+        let read = File::open(path).and_then(|file| file.take(MAX_SPEC + 1).read_to_string(&mut text));
+        read.map_err(|e| format!("{}: {e}; `mixerflow specs` lists those that are built in", path.display()))?;
+    }
     if text.len() as u64 > MAX_SPEC {
         return Err(format!("{}: a spec of more than {MAX_SPEC} bytes", path.display()).into());
     }
@@ -84,41 +88,182 @@ impl Training {
     }
 }
 
-/// Opens data, telling of every file that is left out.
+/// Opens data.
 pub(super) fn open(source: &DataSource, seed: u64) -> Result<Split> {
-    Ok(tell_skipped(source.open(seed)?))
+    Ok(source.open(seed)?)
 }
 
-fn tell_skipped(split: Split) -> Split {
-    for skipped in &split.skipped {
-        tracing::warn!("{} is left out: {}", skipped.path.display(), skipped.reason);
+/// What a source tells of itself, line by line: what was found, and what may not be as the user means it or is left out.
+pub(super) struct Told {
+    pub(super) notes: Vec<String>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// The same with what a look at the items found.
+pub(super) struct Looked {
+    pub(super) told: Told,
+    pub(super) look: Look,
+}
+
+impl Looked {
+    pub(super) fn at(split: &Split) -> Result<Self> {
+        let look = Look::at(&*split.train, &*split.test)?;
+        let mut told = Told::of(split);
+        told.warnings.extend(look.findings.iter().map(ToString::to_string));
+        Ok(Self { told, look })
     }
-    if !split.skipped.is_empty() {
-        tracing::warn!("{} files or folders are left out", split.skipped.len());
+
+    /// What is certain to be wrong is not trained on.
+    pub(super) fn refuse_errors(&self, source: &DataSource) -> Result<()> {
+        let errors: Vec<String> = self.look.errors().map(ToString::to_string).collect();
+        if errors.is_empty() { Ok(()) } else { Err(format!("{source}: {}", errors.join("; ")).into()) }
     }
-    split
+}
+
+impl Told {
+    pub(super) fn of(split: &Split) -> Self {
+        let Split { found, skipped, .. } = split;
+        let mut warnings = found.warnings.clone();
+        warnings.extend(skipped.iter().map(|skipped| format!("{} is left out: {}", skipped.path.display(), skipped.reason)));
+        if !skipped.is_empty() {
+            warnings.push(format!("{} files or folders are left out", skipped.len()));
+        }
+        warnings.extend(found.left_out_lines());
+        Self { notes: found.notes.clone(), warnings }
+    }
+
+    /// To the user: notes as they are, warnings as such.
+    pub(super) fn say(&self) {
+        self.notes.iter().for_each(output::say);
+        self.warn();
+    }
+
+    /// The warnings alone.
+    pub(super) fn warn(&self) {
+        self.warnings.iter().for_each(|warning| output::say(format_args!("warning: {warning}")));
+    }
+}
+
+/// How many items a source has, and what they are for.
+pub(super) fn parts_line(source: &DataSource, items: &Items, rule: &SplitRule) -> String {
+    let [(_, train), (_, validation), (_, test)] = items.counts();
+    let held = if validation > 0 { format!(", {validation} to validate on") } else { String::new() };
+    format!("{source}: {} items: {train} to train on{held}, {test} to test on ({rule})", items.len())
 }
 
 /// `source` with broken pictures left out, if that is asked for.
 pub(super) fn skipping(source: &DataSource, skip_bad: bool) -> DataSource {
-    match source.clone() {
-        DataSource::Images(folder) if skip_bad => DataSource::Images(flow_train::data::ImageFolder { skip_bad: true, ..folder }),
-        other => other,
+    let mut source = source.clone();
+    if let SourceKind::Images(folder) = &mut source.kind {
+        folder.skip_bad |= skip_bad;
+    }
+    source
+}
+
+/// Items for a model, in the order of their source.
+pub(super) struct Chosen {
+    pub(super) items: Items,
+    /// Of all parts.
+    pub(super) all: usize,
+    /// Whether the run knows the data.
+    pub(super) seen: bool,
+    pub(super) source: DataSource,
+    pub(super) rule: SplitRule,
+}
+
+impl Chosen {
+    /// What the items are: `test: 40 of 400 items (every tenth item)`.
+    pub(super) fn title(&self, part: Option<Part>) -> String {
+        match (self.seen, part) {
+            (true, Some(part)) => format!("{part}: {} of {} items ({})", self.items.len(), self.all, self.rule),
+            (true, None) => format!("all: {} items", self.items.len()),
+            (false, Some(part)) => {
+                format!("{part}: {} of {} items of data that the run has not seen ({})", self.items.len(), self.all, self.rule)
+            }
+            (false, None) => format!("all: {} items that the run has not seen", self.items.len()),
+        }
     }
 }
 
 impl Data {
-    /// The parts that are asked for, with their names. With the seed of a run on this data, they are the items that it was trained and can be tested on.
-    pub(super) fn parts(&self, part: Part, seed: u64) -> Result<Vec<(&'static str, Arc<dyn Dataset>)>> {
-        let source = skipping(&self.data, self.skip_bad);
-        // One item is enough where all are asked for.
-        let split = if part == Part::All { tell_skipped(source.open_any(seed)?) } else { open(&source, seed)? };
-        Ok(match part {
-            Part::Train => vec![("train", split.train)],
-            Part::Test => vec![("test", split.test)],
-            Part::All => [("train", split.train), ("test", split.test)].into_iter().filter(|(_, data)| !data.is_empty()).collect(),
-        })
+    /// The items that are asked for, of the run's own data where none are given. Data that the run has not seen are one part.
+    pub(super) fn choose(&self, run: &Path, opened: &Opened<f32>, part: impl Fn(bool) -> Option<Part>) -> Result<Chosen> {
+        let begun = run_data(run);
+        let source = match (&self.data, &begun) {
+            (Some(source), _) | (None, Some(Begun { data: source, .. })) => skipping(source, self.skip_bad),
+            (None, None) => return Err(format!("--data: `{}` does not say what data it was trained on", run.display()).into()),
+        };
+        choose(&source, opened, begun.as_ref(), part)
     }
+}
+
+/// What a run was begun on.
+pub(super) struct Begun {
+    data: DataSource,
+    /// Which items are in which part, where items have names.
+    items: Option<String>,
+}
+
+/// What a run was begun on, if the folder, or the one that the checkpoint lies in, says so.
+fn run_data(run: &Path) -> Option<Begun> {
+    let read = |path: &Path| {
+        let data = RunFolder::read_plan(path).ok()?.data;
+        Some(Begun { data, items: RunFolder::read_items(path).ok()? })
+    };
+    read(run).or_else(|| read(run.parent()?))
+}
+
+/// The items of a source that are asked for; `part` is told whether the run has seen the data.
+pub(super) fn choose(
+    source: &DataSource,
+    opened: &Opened<f32>,
+    begun: Option<&Begun>,
+    part: impl Fn(bool) -> Option<Part>,
+) -> Result<Chosen> {
+    let split = source.open_any(opened.settings.seed)?;
+    Told::of(&split).warn();
+    // What does not fit is no reason to read any of it.
+    opened.events.check(if split.train.is_empty() { &*split.test } else { &*split.train }, opened.model.event())?;
+    // Named items are in the parts that they were in, of which some may be gone by now from where they were.
+    let place = source.path().unwrap_or(Path::new("")).to_owned();
+    let is_place = begun.is_some_and(|begun| begun.data.path() == source.path());
+    let listed = begun.and_then(|begun| begun.items.as_ref()).map(|list| split_as_listed(list, split.clone(), &place, is_place));
+    let (split, gone) = listed.and_then(Result::ok).unwrap_or((split, Vec::new()));
+    let same = if gone.is_empty() { opened.events.record().is_of(split.train.as_ref())? } else { Some(true) };
+    let begun = begun.map(|begun| &begun.data);
+    // Checkpoints of earlier versions have no record of their data.
+    let seen = same.unwrap_or_else(|| begun.is_some_and(|begun| begun == source));
+    if same == Some(false) && begun.is_some_and(|begun| begun.path().is_some() && begun.path() == source.path()) {
+        output::say(format_args!(
+            "warning: {source} is not as it was when the run was begun on it, or is read or split in another way: its items count as unseen"
+        ));
+    }
+    let part = part(seen);
+    let items =
+        if seen || part.is_some() { Items::of(&split, &hold_out(&*split.train, &opened.settings).0) } else { Items::unseen(&split) };
+    let all = items.len();
+    let items = part.map_or_else(|| items.clone(), |part| items.only(part));
+    if items.is_empty() {
+        let part = part.map_or_else(String::new, |part| format!("{part} "));
+        return Err(format!("{source}: there are no {part}items ({})", split.rule).into());
+    }
+    Ok(Chosen { items, all, seen, source: source.clone(), rule: split.rule })
+}
+
+impl From<arguments::Part> for Option<Part> {
+    fn from(part: arguments::Part) -> Self {
+        match part {
+            arguments::Part::Train => Some(Part::Train),
+            arguments::Part::Validation => Some(Part::Validation),
+            arguments::Part::Test => Some(Part::Test),
+            arguments::Part::All => None,
+        }
+    }
+}
+
+/// The part asked for, or test items of data that the run has seen and all of others.
+pub(super) fn test_part(part: Option<arguments::Part>) -> impl Fn(bool) -> Option<Part> {
+    move |seen| part.map_or(seen.then_some(Part::Test), Into::into)
 }
 
 impl Scoring {

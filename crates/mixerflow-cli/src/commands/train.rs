@@ -1,56 +1,99 @@
 //! `mixerflow train`.
 
-use super::sources::{open, skipping, spec};
+use super::ended::{Ended, duration};
+use super::sources::{Looked, open, parts_line, skipping, spec};
 use crate::arguments::Train;
 use crate::{INTERRUPTED, Result, interrupt, logging, output};
-use flow_api::spec::{BuildScope, SpecScalar, to_ron};
-use flow_train::data::Split;
-use flow_train::{Bar, Ending, EventKind, Events, Observer, Report, RunFolder, RunPlan, TrainError, Trainer};
+use flow_api::spec::{BuildScope, EventShape, SpecScalar, to_ron};
+use flow_train::data::{DataError, Items, SourceKind, Split, list_items, split_as_listed};
+use flow_train::{Bar, Ending, EventKind, Events, Look, Observer, Report, RunFolder, RunPlan, Settings, TrainError, Trainer, hold_out};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 pub(crate) fn run(arguments: &Train, threads: Option<usize>) -> Result<ExitCode> {
     let path = arguments.out.clone().unwrap_or_else(|| new_folder(arguments.spec.as_deref()));
-    let (run, split) =
-        if arguments.resume && RunFolder::exists(&path) { resume(arguments, &path, threads)? } else { begin(arguments, &path, threads)? };
+    let resumed = arguments.resume && RunFolder::exists(&path);
+    let (run, split, Looked { told, look }) = if resumed { resume(arguments, &path, threads)? } else { begin(arguments, &path, threads)? };
     logging::to_file(&path.join("log"))?;
     let RunPlan { settings, data, .. } = run.plan();
+    told.say();
+    output::say(parts_line(data, &Items::of(&split, &hold_out(&*split.train, settings).0), &split.rule));
     tracing::info!("{} of {data}: {} training items, {} steps", path.display(), split.train.len(), settings.steps);
 
     let stop = interrupt::flag()?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let ended = Arc::new(Mutex::new(None));
     let mut observers: Vec<Box<dyn Observer<f32> + Send>> = vec![
         Box::new(Bar::new(&name)),
-        Box::new(Log),
+        Box::new(Log { baseline: baseline(&look), dims: split.train.shape().dims(), ended: ended.clone(), begun: 0, ran_away: false }),
         Box::new(StopAt { at: arguments.stop_at.unwrap_or(u64::MAX), reported: (1, 0), raised: stop.clone() }),
     ];
-    let ending = run
-        .train::<f32>(&split.train, &mut observers, &stop)
-        .inspect_err(|error| tracing::error!(target: logging::FILE_ALONE, "{error}"))?;
+    let rate = settings.learning_rate;
+    let ending = match run.train::<f32>(&split.train, &mut observers, &stop) {
+        Ok(ending) => ending,
+        Err(error) => {
+            tracing::error!(target: logging::FILE_ALONE, "{error}");
+            // What never made a step does not stand in the way of the next try; one that an item stopped can go on without it.
+            if !resumed && !matches!(error, TrainError::Data(_)) {
+                run.discard_unless_begun()?;
+            }
+            return Err(with_help(error, rate));
+        }
+    };
+    let ended = ended.lock().ok().and_then(|mut ended| ended.take());
+    if let Some(ended) = ended {
+        ended.tell(&path, ending, &split, &look)?;
+    }
     output::line(path.display())?;
     let was_interrupted = ending == Ending::Stopped && interrupt::came();
     Ok(if was_interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }
 
-fn begin(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(RunFolder, Split)> {
+/// The loss of one normal density of all values, or of one each.
+fn baseline(look: &Look) -> Option<f64> {
+    look.levels.is_none().then(|| look.baselines.last().map(|baseline| baseline.loss))?
+}
+
+/// A divergence with what usually helps.
+fn with_help(error: TrainError, rate: f64) -> crate::Error {
+    match error {
+        TrainError::NotFinite { .. } | TrainError::Step { .. } | TrainError::Update { .. } => format!(
+            "{error}\nwhat usually helps: a smaller --lr (it is {rate}), a longer --set settings.warm_up, a smaller --set settings.clip, or data \
+             without outliers (`mixerflow data` looks at them); --resume goes on from the last checkpoint"
+        )
+        .into(),
+        TrainError::Data(DataError::Image { .. } | DataError::Io { .. }) => format!("{error}; --resume --skip-bad goes on without it").into(),
+        other => other.into(),
+    }
+}
+
+fn begin(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(RunFolder, Split, Looked)> {
     let (Some(file), Some(source)) = (&arguments.spec, &arguments.data) else {
         return Err(format!("{}: no run to resume here; to start one, give SPEC and --data", path.display()).into());
     };
     let training = &arguments.training;
     let (spec, data) = (spec(file, &training.set)?, skipping(source, arguments.skip_bad));
-    let (settings, split) = training.begin(&data, threads)?;
+    let (mut settings, split) = training.begin(&data, threads)?;
+    settings.patience = settings.patience.or_else(|| patience(&settings, &split));
     // A model that cannot be built leaves no folder, nor does one for other data.
     let kind = EventKind::of(split.train.as_ref());
     settings.check_batch::<f32>(kind.shape)?;
     Events::of_kind(kind, spec.0.preprocessing(), settings.seed)?;
-    let model = f32::model(spec.0.as_ref(), kind.shape, &BuildScope::new(settings.seed)).map_err(|e| format!("{}: {e}", file.display()))?;
+    let model = f32::model(spec.0.as_ref(), kind.shape, &BuildScope::new(settings.seed))
+        .map_err(|e| format!("{}: {e}{}", file.display(), one_column(kind.shape)))?;
     Trainer::check_model(&model)?;
-    Ok((RunFolder::create(path, RunPlan { spec, settings, data })?, split))
+    let looked = Looked::at(&split)?;
+    looked.refuse_errors(&data)?;
+    let data = data.with_rule(&split.rule);
+    let run = RunFolder::create(path, RunPlan { spec, settings, data })?;
+    list_items(&split).map_or(Ok(()), |list| run.write_items(&list))?;
+    Ok((run, split, looked))
 }
 
-fn resume(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(RunFolder, Split)> {
+fn resume(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(RunFolder, Split, Looked)> {
     let training = &arguments.training;
     let begun = RunFolder::read_plan(path)?;
     if let Some(file) = &arguments.spec {
@@ -61,14 +104,51 @@ fn resume(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(Run
     } else if let Some(set) = training.set.iter().find(|set| !set.starts_with("settings.")) {
         return Err(format!("--set {set}: the spec of an existing run cannot be changed").into());
     }
-    if let Some(given) = arguments.data.as_ref().map(|source| skipping(source, arguments.skip_bad)).filter(|given| *given != begun.data) {
-        return Err(format!("{}: the run was begun on {}, not on {given}", path.display(), begun.data).into());
-    }
-    let split = open(&begun.data, begun.settings.seed)?;
+    // The same data may lie elsewhere by now, or be named in another way: what they are is compared when the run is taken up.
+    let given = skipping(arguments.data.as_ref().unwrap_or(&begun.data), arguments.skip_bad);
+    let split = open(&given, begun.settings.seed).map_err(|error| match arguments.data {
+        Some(_) => crate::Error::from(error),
+        None => format!("{error}; --data says where the data of this run are now").into(),
+    })?;
+    let data = given.with_rule(&split.rule);
+    // Items keep their parts and numbers though others are gone, which some may be where that is asked for.
+    let skip_bad = matches!(&given.kind, SourceKind::Images(folder) if folder.skip_bad);
+    let place = given.path().unwrap_or(path).to_owned();
+    let split = match RunFolder::read_items(path)? {
+        Some(list) if list_items(&split).as_ref() != Some(&list) => {
+            let (split, gone) = split_as_listed(&list, split, &place, skip_bad)?;
+            if !gone.is_empty() {
+                output::say(format_args!("warning: {} training items are left out from here on: {}", gone.len(), gone.join(", ")));
+            }
+            split
+        }
+        _ => split,
+    };
+    let looked = Looked::at(&split)?;
     let mut settings = training.apply(begun.settings, threads)?;
     settings.steps = training.steps(&settings, split.train.as_ref());
     settings.report_every = training.report_every.unwrap_or(settings.report_every);
-    Ok((RunFolder::resume(path, |_| settings)?, split))
+    Ok((RunFolder::resume(path, |_| settings)?.with_data(data), split, looked))
+}
+
+/// What to do where there is one column alone.
+fn one_column(shape: EventShape) -> &'static str {
+    if shape == EventShape::Vector(1) {
+        "; a coupling needs a second number: of one column Residual and Ffjord make a density, as in plane-residual and plane-ffjord"
+    } else {
+        ""
+    }
+}
+
+/// Small sets are soon learnt by heart: training ends when validation has not improved for a while, a quarter of the run at the least.
+fn patience(settings: &Settings, split: &Split) -> Option<u32> {
+    const FEW: usize = 5000;
+    /// A run of fewer steps is over before it can learn anything by heart.
+    const STEPS: u64 = 200;
+    const REPORTS: u64 = 10;
+    let quarter = settings.steps / 4 / settings.report_every.max(1);
+    let few = settings.validation > 0.0 && split.train.len() < FEW && settings.steps >= STEPS;
+    few.then(|| u32::try_from(quarter.max(REPORTS)).unwrap_or(u32::MAX))
 }
 
 /// `runs/SPEC-TIME`.
@@ -77,23 +157,57 @@ fn new_folder(spec: Option<&Path>) -> PathBuf {
     Path::new("runs").join(format!("{name}-{}", jiff::Zoned::now().strftime("%Y%m%d-%H%M%S")))
 }
 
-/// Writes reports to the log.
-struct Log;
+/// Writes reports to the log, and to standard error where there is no terminal for a bar.
+struct Log {
+    /// What one normal density reaches on real numbers.
+    baseline: Option<f64>,
+    /// Numbers in an item.
+    dims: usize,
+    ended: Arc<Mutex<Option<Ended>>>,
+    /// Steps that were made before.
+    begun: u64,
+    ran_away: bool,
+}
+
+impl Log {
+    fn tell(text: &str) {
+        if std::io::stderr().is_terminal() {
+            tracing::info!("{text}");
+        } else {
+            output::say(text);
+        }
+    }
+}
 
 impl Observer<f32> for Log {
     fn begin(&mut self, trainer: &Trainer<f32>) -> Result<(), TrainError> {
-        tracing::info!("at step {} of {}", trainer.optimiser().steps(), trainer.settings().steps);
+        self.begun = trainer.optimiser().steps();
+        tracing::info!("at step {} of {}", self.begun, trainer.settings().steps);
         if trainer.settings().validation > 0.0 && trainer.held_out() == 0 {
-            tracing::warn!("nothing is held out for validation: all training items come from one source");
+            output::say("warning: nothing is held out for validation: all training items come from one source");
         }
         Ok(())
     }
 
     fn report(&mut self, report: &Report, trainer: &Trainer<f32>) -> Result<(), TrainError> {
+        /// Nats a number, above a normal density, that no density of real measurements comes near.
+        const BEYOND: f64 = 6.0;
         let unit = trainer.events().unit();
-        let validation = report.validation.map_or(String::new(), |loss| format!(", validation {loss:.4}"));
+        let best = trainer.best().map_or(String::new(), |best| format!(", best {:.4} at step {}", best.value, best.step));
+        let validation = report.validation.map_or(String::new(), |loss| format!(", validation {loss:.4}{best}"));
         let Report { step, train, seconds_per_step, gradient_norm, .. } = report;
-        tracing::info!("step {step}: train {train:.4}{validation} {unit}, gradient {gradient_norm:.3}, {seconds_per_step:.4} s a step");
+        let left = trainer.settings().steps.saturating_sub(*step) as f64 * seconds_per_step;
+        let time = format!("{seconds_per_step:.4} s a step, {} left", duration(left));
+        Self::tell(&format!("step {step}: train {train:.4}{validation} {unit}, gradient {gradient_norm:.3}, {time}"));
+        let floor = self.baseline.map(|loss| loss - BEYOND * self.dims as f64);
+        if floor.is_some_and(|floor| *train < floor) && !self.ran_away {
+            self.ran_away = true;
+            output::say(format_args!(
+                "warning: log p runs away: {:.1} nats an item above one normal density, as happens where values repeat, lie on a lattice, or \
+                 determine each other; `mixerflow data` looks for such columns",
+                self.baseline.unwrap_or_default() - train
+            ));
+        }
         Ok(())
     }
 
@@ -105,7 +219,18 @@ impl Observer<f32> for Log {
         };
         tracing::info!("step {}: {why}", trainer.optimiser().steps());
         if Report::none_is_valid(trainer.history()) {
-            tracing::warn!("no validation was finite: there is no best model, and the last one is used");
+            output::say("warning: no validation was finite: there is no best model, and the last one is used");
+        }
+        let ended = Ended {
+            begun: self.begun,
+            made: trainer.optimiser().steps(),
+            steps: trainer.settings().steps,
+            history: trainer.history().to_vec(),
+            best: trainer.best().map(|best| (best.value, best.step)),
+            unit: trainer.events().unit(),
+        };
+        if let Ok(mut place) = self.ended.lock() {
+            *place = Some(ended);
         }
         Ok(())
     }

@@ -31,9 +31,10 @@ fn every_command_does_its_work() {
     place.run("score run --data digits --dequantisations 2 --out scores.csv");
     let table = place.read("scores.csv");
     let mut lines = table.lines();
-    assert_eq!(lines.next(), Some("part,index,name,label,log_likelihood,bits_per_dim"));
+    assert_eq!(lines.next(), Some("row,part,name,label,log_likelihood,bits_per_dim"));
     let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
-    assert_eq!((rows.len(), rows[0][3], rows[1500][0], rows[1500][1]), (1797, "0", "test", "0"));
+    assert_eq!((rows.len(), rows[0][3], rows[1500][0], rows[1500][1]), (1797, "0", "1500", "test"));
+    assert_eq!(rows.iter().filter(|row| row[1] == "validation").count(), 75);
     let mean = rows[1500..].iter().map(|row| row[5].parse::<f64>().unwrap()).sum::<f64>() / 297.0;
     assert!((mean - loss).abs() < 1e-6, "{mean} and {loss}");
     let sorted = place.run("score run --data digits --part test --sort");
@@ -52,9 +53,11 @@ fn every_command_does_its_work() {
     // Latents are the activations behind the last layer.
     place.run("embed run --data digits --out latents.npy");
     place.run("embed run --data digits --layer bijector.layers.1.patch.1 --out last.npy");
-    place.run("embed run --data digits --layer bijector.layers.0.channel --part test --out first.npy");
+    place.run("embed run --layer bijector.layers.0.channel --part test --out first.npy");
     #[cfg(unix)]
     assert!(place.run("embed run --data digits --part test --out /dev/null").is_empty() && !fs::metadata("/dev/null").unwrap().is_file());
+    let index = place.read("latents.index.csv");
+    assert!(index.starts_with("row,part,name,label\n0,") && index.lines().count() == 1798, "{index:.99}");
     let array = |name: &str| fs::read(place.path(name)).unwrap();
     assert_eq!(array("latents.npy").len(), 128 + 4 * 1797 * 64);
     assert_eq!(array("first.npy").len(), 128 + 4 * 297 * 64);
@@ -71,7 +74,7 @@ fn every_command_does_its_work() {
     place.run("sample run --count 1 --out one");
     place.run("train tiny.ron --data images:samples?grey=1 --validation 0 --batch 2 --steps 2 --out photos");
     let scores = place.run("score photos --data images:one?grey=1");
-    assert!(scores.lines().count() == 2 && scores.contains("\ntest,0,one/000000.png,"), "{scores}");
+    assert!(scores.lines().count() == 2 && scores.contains("\n0,,one/000000.png,"), "{scores}");
     place.run("sample run --count 4 --out SAMPLES.PNG");
     assert!(place.path("SAMPLES.PNG").is_file());
 
@@ -121,8 +124,14 @@ fn preprocessing_is_part_of_the_spec() {
 fn inspect_shows_layers_and_memory() {
     let place = Place::new();
     let table = place.run("inspect tiny.ron --shape 1,8,8 --set layers=3 --set channel.AffineCoupling.hidden=16");
-    assert!(table.contains("bijector.layers.0.channel.2  AffineCoupling  4×16 → 4×16  exact"), "{table}");
-    assert!(table.contains("layers.2.") && !table.contains("layers.3."), "{table}");
+    let layer = table.lines().find(|line| line.starts_with("bijector.layers.0.channel.2 ")).unwrap();
+    assert!(layer.contains(" AffineCoupling  4×16 → 4×16  exact"), "{table}");
+    assert!(table.contains("… these 3 times, to bijector.layers.2") && !table.contains("layers.3"), "{table}");
+    // The shape may be that of data or of a run, and equal layers stand once.
+    let of_data = place.run("inspect tiny.ron --data digits");
+    assert!(of_data.contains("… these 2 times, to bijector.layers.1") && !of_data.contains("bijector.layers.1."), "{of_data}");
+    place.run(&train("run", "--steps 1"));
+    assert!(place.run("inspect run").contains("events of shape (1, 8, 8)"));
     let json: serde_json::Value = serde_json::from_str(&place.run("inspect tiny.ron --shape 1,8,8 --json --measure")).unwrap();
     let layers = json["layers"].as_array().unwrap();
     let sum: u64 = layers.iter().map(|layer| layer["parameters"].as_u64().unwrap()).sum();
@@ -163,13 +172,13 @@ fn points_of_the_plane_and_tables_are_data_too() {
     assert!(text.contains("nats               "), "{text}");
     place.run("sample moons --count 100 --out moons.png");
     let header = place.run("score moons --data toy:two-moons?n=400");
-    assert!(header.starts_with("part,index,name,label,log_likelihood,negative_log_likelihood\n"), "{header}");
+    assert!(header.starts_with("row,part,name,label,log_likelihood,negative_log_likelihood\n"), "{header}");
 
     // Of an estimated density the error of every item is told.
     fs::write(place.path("residual.ron"), "VectorFlow(flows: [ActNorm(), Residual(hidden: 8, evaluation: Roulette())])").unwrap();
     place.run("train residual.ron --data toy:two-moons?n=400 --batch 64 --steps 2 --validation 0 --out residual");
     let scores = place.run("score residual --data toy:two-moons?n=400");
-    assert!(scores.starts_with("part,index,name,label,log_likelihood,negative_log_likelihood,standard_error\n"), "{scores:.99}");
+    assert!(scores.starts_with("row,part,name,label,log_likelihood,negative_log_likelihood,standard_error\n"), "{scores:.99}");
     let error = |line: &str| line.rsplit(',').next().unwrap().parse::<f64>().unwrap();
     assert!(scores.lines().skip(1).all(|line| (0.0..5.0).contains(&error(line))), "{scores}");
 

@@ -1,0 +1,190 @@
+//! Pictures that are decoded when they are drawn.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use rand::Rng;
+use rayon::prelude::*;
+
+use super::Crop;
+use crate::data::dataset::check_draws;
+use crate::data::picture::{Picture, Prepare};
+use crate::data::random::{Purpose, stream};
+use crate::data::{Batch, DataError, Dataset, Draw, ItemShape, Result, Values};
+
+/// How many bytes of decoded pictures are kept; shared by both parts.
+pub(super) struct Cache {
+    pub(super) used: AtomicUsize,
+    pub(super) limit: usize,
+}
+
+pub(super) struct File {
+    pub(super) path: PathBuf,
+    /// Its path inside the folder.
+    pub(super) key: String,
+    pub(super) label: Option<u32>,
+    /// Its number among all pictures of the folder.
+    pub(super) row: usize,
+    /// The decoded picture, once there was room to keep it. Nothing is ever evicted: when each picture is drawn once an
+    /// epoch in an order of its own, a cache
+    /// of the last ones used would hardly ever hit, and one that stays hits in proportion to its size.
+    pub(super) picture: OnceLock<Arc<Picture>>,
+}
+
+/// One part of an [`ImageFolder`](super::ImageFolder).
+pub(super) struct Pictures {
+    pub(super) files: Vec<File>,
+    pub(super) shape: ItemShape,
+    pub(super) crop: Crop,
+    pub(super) crops: usize,
+    pub(super) prepare: Prepare,
+    pub(super) classes: Arc<[String]>,
+    /// Items for validation.
+    pub(super) held_out: Vec<usize>,
+    pub(super) seed: u64,
+    pub(super) same_every_epoch: bool,
+    pub(super) cache: Arc<Cache>,
+}
+
+impl Pictures {
+    fn picture(&self, file: &File) -> Result<Arc<Picture>> {
+        if let Some(picture) = file.picture.get() {
+            return Ok(picture.clone());
+        }
+        let picture = Arc::new(self.prepare.read(&file.path)?);
+        let bytes = picture.bytes();
+        if self.cache.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > self.cache.limit
+            || file.picture.set(picture.clone()).is_err()
+        {
+            self.cache.used.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        Ok(picture)
+    }
+
+    /// Writes the window of one draw, channel by channel.
+    fn draw(&self, draw: Draw, item: &mut [u8]) -> Result<()> {
+        let ItemShape::Image { height, width, .. } = self.shape else {
+            return Ok(());
+        };
+        let file = &self.files[draw.index / self.crops];
+        let picture = self.picture(file)?;
+        let (w, h) = picture.size();
+        let (Some(right), Some(down)) = ((w as usize).checked_sub(width), (h as usize).checked_sub(height)) else {
+            // Only if the file was changed after opening.
+            let expected = format!("at least {width}×{height}, as it had when the set was opened");
+            return Err(DataError::ImageSize { path: file.path.clone(), expected, got: (w, h) });
+        };
+        let (left, top) = match self.crop {
+            Crop::None => (0, 0),
+            Crop::Center => (right / 2, down / 2),
+            Crop::Random => {
+                let epoch = if self.same_every_epoch { 0 } else { draw.epoch };
+                let mut rng = stream(self.seed, Purpose::Crop, Draw { epoch, ..draw });
+                (rng.gen_range(0..=right), rng.gen_range(0..=down))
+            }
+        };
+        picture.copy_window(left, top, width, height, item);
+        Ok(())
+    }
+}
+
+impl Dataset for Pictures {
+    fn len(&self) -> usize {
+        self.files.len() * self.crops
+    }
+
+    fn shape(&self) -> ItemShape {
+        self.shape
+    }
+
+    fn levels(&self) -> Option<u32> {
+        Some(256)
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn item_name(&self, index: usize) -> Option<String> {
+        Some(self.files.get(index / self.crops)?.path.display().to_string())
+    }
+
+    fn source(&self, index: usize) -> usize {
+        index / self.crops
+    }
+
+    fn item_key(&self, index: usize) -> Option<String> {
+        Some(self.files.get(index / self.crops)?.key.clone())
+    }
+
+    fn row(&self, index: usize) -> usize {
+        self.files.get(index / self.crops).map_or(index, |file| file.row * self.crops + index % self.crops)
+    }
+
+    fn held_out(&self) -> &[usize] {
+        &self.held_out
+    }
+
+    fn batch(&self, draws: &[Draw]) -> Result<Batch> {
+        check_draws(draws, self.len())?;
+        let dims = self.shape.dims();
+        let mut pixels = vec![0; draws.len() * dims];
+        pixels.par_chunks_exact_mut(dims).zip(draws).try_for_each(|(item, &draw)| self.draw(draw, item))?;
+        let labels = draws.iter().map(|d| self.files[d.index / self.crops].label).collect();
+        Ok(Batch { values: Values::Levels(pixels), labels, draws: draws.to_vec() })
+    }
+}
+
+/// Leaves out the files and what is decoded of them.
+impl fmt::Debug for Pictures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pictures")
+            .field("files", &self.files.len())
+            .field("shape", &self.shape)
+            .field("crop", &self.crop)
+            .field("crops", &self.crops)
+            .field("classes", &self.classes)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kept bytes are counted once a picture and stay within the limit, whatever is drawn.
+    #[test]
+    fn the_cache_keeps_to_its_limit() -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        for i in 0..4 {
+            image::GrayImage::new(600, 600).save(dir.path().join(format!("{i}.png")))?;
+        }
+        let files: Vec<_> = (0..4).map(|i| dir.path().join(format!("{i}.png"))).collect();
+        for (mib, kept) in [(0, 0), (1, 0), (2, 1), (512, 4)] {
+            let pictures = Pictures {
+                files: files
+                    .iter()
+                    .map(|path| File { path: path.clone(), key: String::new(), label: None, row: 0, picture: OnceLock::new() })
+                    .collect(),
+                shape: ItemShape::Image { channels: 3, height: 600, width: 600 },
+                crop: Crop::None,
+                crops: 1,
+                prepare: Prepare { resize: None, grey: false },
+                classes: Arc::default(),
+                held_out: Vec::new(),
+                seed: 0,
+                same_every_epoch: false,
+                cache: Arc::new(Cache { used: AtomicUsize::new(0), limit: mib << 20 }),
+            };
+            for epoch in 0..3 {
+                let draws: Vec<_> = (0..8).map(|i| Draw { epoch, index: i % 4 }).collect();
+                pictures.batch(&draws)?;
+            }
+            assert_eq!(pictures.files.iter().filter(|f| f.picture.get().is_some()).count(), kept, "{mib} MiB");
+            assert_eq!(pictures.cache.used.load(Ordering::Relaxed), kept * 600 * 600 * 3);
+        }
+        Ok(())
+    }
+}

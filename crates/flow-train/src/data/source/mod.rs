@@ -1,0 +1,286 @@
+//! Sources of data as one line of text.
+
+mod text;
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::limits::{Bounded, read_file};
+use super::table::TableOptions;
+use super::{
+    Array, ArrayOptions, DataError, Found, ImageFolder, InMemory, Labels, Result, Split, SplitOption, SplitRule, Toy, cifar, column_names,
+    digits, idx, npy, npz, read_limit, table, tensors,
+};
+
+/// A source of data: what `--data` takes and what a checkpoint remembers.
+///
+/// | text | read as |
+/// |---|---|
+/// | `digits` | the bundled digits, [`digits`](super::digits()) |
+/// | `idx:IMAGES[,LABELS][?test=IMAGES[,LABELS]]` | [`idx::open`] |
+/// | `cifar10:DIR` | [`cifar::open`] |
+/// | `images:DIR[?size=S&crop=random\|center\|none&crops=K&resize=1&grey=1&test=GLOB,…&skip-bad=1&cache=MIB]` | [`ImageFolder`]; `crop` is `center` where a size is given |
+/// | `npy:FILE[?layout=chw\|hwc&levels=L&test=FILE]` | [`npy::read`], [`Array::into_dataset`] |
+/// | `npz:FILE[?x=KEY&y=KEY&test=KEY[,KEY]&layout=chw\|hwc&levels=L]` | the arrays `x` (items; its key is `x` unless said) and `y` (labels, if said) of [`npz::read`]; `x_train`, `y_train`, `x_test` and `y_test` are found by themselves |
+/// | `safetensors:FILE[?x=KEY&y=KEY&test=KEY[,KEY]&layout=chw\|hwc&levels=L]` | the same of [`tensors::read`] |
+/// | `csv:FILE[?label=first\|last\|NAME&id=NAME&columns=NAME,…&drop=NAME,…&sep=comma\|semicolon\|tab\|bar\|blank&header=1\|0&missing=drop&test=FILE]` | [`table::read`] |
+/// | `toy:two-moons\|eight-gaussians\|checkerboard\|circles\|rings[?n=N&noise=S]` | [`Toy`] |
+///
+/// Items that have no test part of their own are split by [`SplitRule::EveryTenth`], those of one IDX file by
+/// [`SplitRule::LastTenth`], unless the option
+/// `split=every-tenth|last-tenth|hash:SHARE|none` says otherwise.
+///
+/// What follows the first `?` is options. A character that means something in this text is written `%` and its two
+/// hexadecimal digits, as in addresses: `%3F` for `?`, `%26` for
+/// `&`, `%2C` for a comma in a name among several, `%25` for `%`. `~/` is the home folder. A path without a kind is
+/// understood where its ending, or a folder there, says what it is:
+/// `wine.csv`, `file:wine.csv`. Printing gives the text back, with the options in the order above and without those
+/// that say the default; parsing what is printed
+/// gives an equal source.
+///
+/// ```
+/// use flow_train::data::DataSource;
+///
+/// let source: DataSource = "toy:two-moons?n=500".parse()?;
+/// assert_eq!(source.to_string(), "toy:two-moons?n=500");
+/// assert_eq!(source.open(1)?.train.len(), 500);
+///
+/// let error = "toys:two-moons".parse::<DataSource>().unwrap_err();
+/// assert!(error.to_string().starts_with("no kind of data `toys`; did you mean toy:two-moons? A source is KIND:PATH"));
+/// # Ok::<(), flow_train::data::DataError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+#[non_exhaustive]
+pub struct DataSource {
+    /// What is read, and how.
+    pub kind: SourceKind,
+    /// How items that have no parts of their own are split; none for the kind's own rule.
+    pub split: Option<SplitOption>,
+    /// The test part: a file, or the keys of arrays; of pictures it is [`ImageFolder::test`].
+    pub test: Option<String>,
+}
+
+/// The kinds of sources.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum SourceKind {
+    /// The bundled digits.
+    Digits,
+    /// IDX files.
+    Idx {
+        /// The pictures to train on.
+        images: PathBuf,
+        /// Their labels.
+        labels: Option<PathBuf>,
+    },
+    /// CIFAR-10.
+    Cifar10 {
+        /// The folder with its files.
+        dir: PathBuf,
+    },
+    /// A folder of pictures.
+    Images(ImageFolder),
+    /// One array.
+    Npy {
+        /// The file.
+        file: PathBuf,
+        /// How it becomes items.
+        options: ArrayOptions,
+    },
+    /// Arrays of an archive.
+    Npz(Arrays),
+    /// Tensors of a file.
+    Safetensors(Arrays),
+    /// A table of numbers.
+    Csv {
+        /// The file.
+        file: PathBuf,
+        /// How it is read.
+        options: TableOptions,
+    },
+    /// A generated set.
+    Toy(Toy),
+}
+
+/// Items and labels among the named arrays of one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrays {
+    /// The file.
+    pub file: PathBuf,
+    /// Name of the array of items.
+    pub x: String,
+    /// Name of the array of labels, if any.
+    pub y: Option<String>,
+    /// How they become items.
+    pub options: ArrayOptions,
+}
+
+impl From<SourceKind> for DataSource {
+    fn from(kind: SourceKind) -> Self {
+        Self { kind, split: None, test: None }
+    }
+}
+
+impl DataSource {
+    /// Every kind, as it stands before the colon.
+    pub const KINDS: [&'static str; 9] = ["digits", "idx", "cifar10", "images", "npy", "npz", "safetensors", "csv", "toy"];
+
+    /// The file or folder, for kinds that have one.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.kind {
+            SourceKind::Digits | SourceKind::Toy(_) => None,
+            SourceKind::Images(ImageFolder { dir: path, .. })
+            | SourceKind::Cifar10 { dir: path }
+            | SourceKind::Idx { images: path, .. }
+            | SourceKind::Npy { file: path, .. }
+            | SourceKind::Csv { file: path, .. }
+            | SourceKind::Npz(Arrays { file: path, .. })
+            | SourceKind::Safetensors(Arrays { file: path, .. }) => Some(path),
+        }
+    }
+
+    /// Opens the source. `seed` is that of random crops and of generated points.
+    ///
+    /// # Errors
+    /// Those of the reader that the table above names, and [`DataError::TooFew`] where a part would be empty.
+    pub fn open(&self, seed: u64) -> Result<Split> {
+        let split = self.open_any(seed)?;
+        match self.path() {
+            Some(path) => split.of_two(path),
+            None => Ok(split),
+        }
+    }
+
+    /// As [`open`](Self::open) for what trains nothing: a single item will do. It is the test part, and the training
+    /// part is empty.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for [`DataError::TooFew`].
+    pub fn open_any(&self, seed: u64) -> Result<Split> {
+        match &self.kind {
+            SourceKind::Digits => match self.split {
+                None => digits(),
+                Some(option) => super::digits::whole()?.parts(&option.into()),
+            },
+            SourceKind::Idx { images, labels } => idx::parts(images, labels.as_deref(), self.test.as_deref(), self.split),
+            SourceKind::Cifar10 { dir } => cifar::open(dir),
+            SourceKind::Images(folder) => folder.parts(seed, self.split),
+            SourceKind::Npy { file, options } => {
+                let read = |file: &Path| npy::read(file, open(file)?)?.into_dataset(file, *options, None);
+                self.parts(read(file)?, Found::default(), |test| Ok((read(Path::new(test))?, Found::default())))
+            }
+            SourceKind::Npz(arrays) => {
+                let keys = npz::keys(&arrays.file, open(&arrays.file)?)?;
+                self.arrays(arrays, &keys, |key| npz::read(&arrays.file, open(&arrays.file)?, key))
+            }
+            SourceKind::Safetensors(arrays) => {
+                let bytes = read_file(&arrays.file)?;
+                let keys = tensors::keys(&arrays.file, &bytes)?;
+                self.arrays(arrays, &keys, |key| tensors::read(&arrays.file, &bytes, key))
+            }
+            SourceKind::Csv { file, options } => {
+                let table::Table { rows, found } = table::read(file, open_table(file)?, options)?;
+                // The columns of the test file are those of the training file, in whatever order they stand there.
+                let names = column_names(super::Dataset::columns(&rows)).map(|names| names.into_iter().map(str::to_owned).collect());
+                let options = TableOptions { columns: names.unwrap_or_default(), ..options.clone() };
+                self.parts(rows, found, |test| {
+                    let table::Table { rows, found } = table::read(Path::new(test), open_table(Path::new(test))?, &options)?;
+                    Ok((rows, found))
+                })
+            }
+            SourceKind::Toy(toy) => toy.open(seed),
+        }
+    }
+
+    /// The source with the rule of its parts written out, so that it splits as it did whatever comes to lie beside its
+    /// files.
+    #[must_use]
+    pub fn with_rule(&self, rule: &SplitRule) -> Self {
+        let mut source = self.clone();
+        match rule {
+            SplitRule::Files(test) => source.test = Some(test.clone()),
+            SplitRule::Fixed | SplitRule::Generated | SplitRule::Matching(_) => {}
+            rule => source.split = SplitOption::of(rule),
+        }
+        source
+    }
+
+    /// Items split by the rule, or with the test part that `test` says, which `read` reads.
+    fn parts(&self, whole: InMemory, mut found: Found, read: impl FnOnce(&str) -> Result<(InMemory, Found)>) -> Result<Split> {
+        let Some(test) = &self.test else {
+            let rule = self.split.map_or(SplitRule::EveryTenth, Into::into);
+            return Ok(Split { found, ..whole.parts(&rule)? });
+        };
+        let (part, told) = read(test)?;
+        found.merge(told);
+        let (train, test_part) = Labels::joined(whole, part);
+        Ok(Split { found, ..Split::new(Arc::new(train), Arc::new(test_part), SplitRule::Files(test.clone()))? })
+    }
+
+    /// As [`parts`](Self::parts) of the arrays of one file.
+    fn arrays(&self, arrays: &Arrays, keys: &[String], read: impl Fn(&str) -> Result<Array>) -> Result<Split> {
+        let has = |key: &str| keys.iter().any(|known| known == key);
+        let mut source = self.clone();
+        let (mut x, mut y) = (arrays.x.clone(), arrays.y.clone());
+        let mut found = Found::default();
+        // As Keras and many others name them.
+        if x == "x" && !has("x") && has("x_train") {
+            "x_train".clone_into(&mut x);
+            y = y.or_else(|| has("y_train").then(|| "y_train".to_owned()));
+            if source.test.is_none() && source.split.is_none() && has("x_test") {
+                let labels = if y.is_some() && has("y_test") { ",y_test" } else { "" };
+                source.test = Some(format!("x_test{labels}"));
+            }
+            let labels = y.as_ref().map_or(String::new(), |y| format!(", their labels {y}"));
+            found.notes.push(format!("{}: the items are the array {x}{labels}", arrays.file.display()));
+        } else if x == "x" && !has("x") && keys.len() == 1 {
+            x.clone_from(&keys[0]);
+            found.notes.push(format!("{}: the items are its only array, {x}", arrays.file.display()));
+        }
+        let set = |x: &str, y: Option<&str>| {
+            let labels = y.map(&read).transpose()?;
+            read(x)?.into_dataset(&arrays.file, arrays.options, labels)
+        };
+        let whole = set(&x, y.as_deref())?;
+        source.parts(whole, found, |test| {
+            let (x, y) = test.split_once(',').map_or((test, None), |(x, y)| (x, Some(y)));
+            Ok((set(x, y)?, Found::default()))
+        })
+    }
+}
+
+/// A text of numbers is shorter than the numbers.
+const TABLE_SHARE: u64 = 4;
+
+fn open_table(path: &Path) -> Result<Bounded<BufReader<File>>> {
+    Ok(Bounded::new(open(path)?, read_limit() / TABLE_SHARE))
+}
+
+fn open(path: &Path) -> Result<BufReader<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(BufReader::new(file)),
+        Err(source) => Err(DataError::Io { path: path.to_owned(), source }),
+    }
+}
+
+impl TryFrom<String> for DataSource {
+    type Error = DataError;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<DataSource> for String {
+    fn from(source: DataSource) -> Self {
+        source.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+//! What a model remembers of the data that it was trained on.
+
+use crate::data::{Column, Dataset, Draw, Values, column_names};
+use crate::{Result, TrainError};
+use serde::{Deserialize, Serialize};
+
+/// What tells the data of a run from others, however they are written: kept in every checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataRecord {
+    /// The columns of a table, if they have names.
+    pub columns: Vec<Column>,
+    /// Names of the classes, by label.
+    pub classes: Vec<String>,
+    /// Training items, those for validation among them; none in checkpoints of versions that did not count them here.
+    pub items: Option<usize>,
+    /// Hash of some of them.
+    pub fingerprint: Option<u64>,
+}
+
+impl DataRecord {
+    /// That of a training part, of which a few items are read.
+    ///
+    /// # Errors
+    /// Items that cannot be read.
+    pub fn of(train: &dyn Dataset) -> Result<Self> {
+        Ok(Self { items: Some(train.len()), fingerprint: Some(fingerprint(train)?), ..Self::without_items(train) })
+    }
+
+    /// Columns and classes alone.
+    pub fn without_items(data: &dyn Dataset) -> Self {
+        let named = column_names(data.columns()).is_some();
+        let columns = if named { data.columns().to_vec() } else { Vec::new() };
+        Self { columns, classes: data.classes().to_vec(), items: None, fingerprint: None }
+    }
+
+    /// Whether a training part is the one that this is the record of; none if the record does not say.
+    ///
+    /// # Errors
+    /// Items that cannot be read.
+    pub fn is_of(&self, train: &dyn Dataset) -> Result<Option<bool>> {
+        let (Some(items), Some(begun)) = (self.items, self.fingerprint) else { return Ok(None) };
+        Ok(Some(items == train.len() && begun == fingerprint(train)?))
+    }
+
+    /// Refuses data whose columns have other names, or stand in another order.
+    ///
+    /// # Errors
+    /// [`TrainError::Columns`].
+    pub fn check_columns(&self, data: &dyn Dataset) -> Result<()> {
+        match (column_names(&self.columns), column_names(data.columns())) {
+            (Some(expected), Some(got)) if expected != got => {
+                let own = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+                Err(TrainError::Columns { expected: own(&expected), got: own(&got) })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A hash of a few items spread over a data set, and of whether they share sources: FNV-1a of their values, item by
+/// item, as one may be large.
+pub(crate) fn fingerprint(data: &dyn Dataset) -> Result<u64> {
+    const ITEMS: usize = 16;
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for index in (0..data.len()).step_by(data.len().div_ceil(ITEMS).max(1)).filter(|&index| !data.is_gone(index)) {
+        let mut add = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        // A run that held out crops of pictures one by one cannot go on: others would be held out now.
+        if index + 1 < data.len() && data.source(index + 1) == data.source(index) {
+            add(1);
+        }
+        match data.batch(&[Draw { epoch: 0, index }])?.values {
+            Values::Levels(levels) => levels.into_iter().for_each(&mut add),
+            Values::Real(values) => values.into_iter().flat_map(f64::to_le_bytes).for_each(&mut add),
+        }
+    }
+    Ok(hash)
+}

@@ -1,0 +1,99 @@
+//! What is told at the end of a run: what was reached, how long it took, and what to do next.
+
+use super::sources::model;
+use crate::{Result, output};
+use flow_train::data::{Split, Subset};
+use flow_train::{Ending, EvaluateOptions, Look, Report, evaluate};
+use std::path::Path;
+
+/// Where a run stands when it ends.
+pub(super) struct Ended {
+    /// Steps that were made before.
+    pub(super) begun: u64,
+    pub(super) made: u64,
+    pub(super) steps: u64,
+    pub(super) history: Vec<Report>,
+    /// Value and step of the best validation.
+    pub(super) best: Option<(f64, u64)>,
+    pub(super) unit: &'static str,
+}
+
+impl Ended {
+    pub(super) fn tell(&self, path: &Path, ending: Ending, split: &Split, look: &Look) -> Result<()> {
+        let Self { begun, made, steps, .. } = self;
+        let run = path.display();
+        match ending {
+            Ending::Stopped => {
+                output::say(format_args!("stopped after {made} of {steps} steps: `mixerflow train --resume --out {run}` goes on"));
+                return Ok(());
+            }
+            Ending::Finished if begun == made => {
+                output::say(format_args!("nothing was done: all {steps} steps are made; --steps with a larger number goes on"));
+                return Ok(());
+            }
+            Ending::Early if begun == made => {
+                output::say(
+                    "nothing was done: validation no longer improved when the run ended; a larger --set settings.patience=N goes on",
+                );
+                return Ok(());
+            }
+            Ending::Finished | Ending::Early => {}
+        }
+        let early = if ending == Ending::Early { ", where validation no longer improved" } else { "" };
+        let seconds = self.history.last().map_or(0.0, |report| report.seconds);
+        let train = self.history.last().map_or(String::new(), |report| format!(": train {:.4}", report.train));
+        let best = self.best.map_or(String::new(), |(value, step)| format!(", best validation {value:.4} at step {step}"));
+        let (unit, test) = (self.unit, test(path, split)?);
+        output::say(format_args!("{made} of {steps} steps{early} in {}{train}{best}{test} {unit}", duration(seconds)));
+        if !look.baselines.is_empty() {
+            let shown: Vec<String> = look.baselines.iter().map(|b| format!("{} {:.4}", b.name, b.loss)).collect();
+            output::say(format_args!("for scale: {} {unit}", shown.join(", ")));
+        }
+        if let Some(warning) = self.rising() {
+            output::say(format_args!("warning: {warning}"));
+        }
+        output::say(format_args!("next: mixerflow eval {run}, mixerflow sample {run} --out samples.png, mixerflow score {run}"));
+        Ok(())
+    }
+
+    /// Whether validation has risen at every one of the last reports, of a run of twice as many.
+    fn rising(&self) -> Option<String> {
+        const REPORTS: usize = 4;
+        let (best, step) = self.best?;
+        let losses: Vec<f64> = self.history.iter().filter_map(|report| report.validation).collect();
+        let last = losses.get(losses.len().checked_sub(REPORTS)?..).filter(|_| losses.len() >= 2 * REPORTS)?;
+        let worst = *last.last()?;
+        (last.is_sorted() && last[0] > best && worst > best).then(|| {
+            format!(
+                "validation has been rising ({best:.4} at step {step}, {worst:.4} at the end): the model of step {step} is kept; fewer steps, more \
+                 data or a smaller model may be what is needed"
+            )
+        })
+    }
+}
+
+/// The loss on test items, at most so many that nobody waits for them.
+fn test(path: &Path, split: &Split) -> Result<String> {
+    const MOST: usize = 2048;
+    let count = split.test.len().min(MOST);
+    if count == 0 {
+        return Ok(String::new());
+    }
+    let opened = model(path)?;
+    let items = Subset::new(split.test.clone(), (0..count).collect())?;
+    let options = EvaluateOptions { likelihood_alone: true, ..EvaluateOptions::default() };
+    let found = evaluate(&opened.model, &items, &opened.events, &options)?;
+    let of = if count < split.test.len() { format!(" of {count} of {} items", split.test.len()) } else { format!(" of {count} items") };
+    Ok(format!(", test {}{of}", found.loss_text(4)))
+}
+
+/// `3 h 20 min`, `4 min 5 s`, `12 s`.
+pub(super) fn duration(seconds: f64) -> String {
+    let (minutes, rest) = ((seconds / 60.0).floor(), seconds % 60.0);
+    match minutes {
+        m if m >= 60.0 => format!("{:.0} h {:.0} min", (m / 60.0).floor(), m % 60.0),
+        m if m >= 1.0 => format!("{m:.0} min {rest:.0} s"),
+        _ if rest < 10.0 => format!("{rest:.1} s"),
+        _ => format!("{rest:.0} s"),
+    }
+}

@@ -1,0 +1,88 @@
+//! Events of a model to files: numbers, tables, pictures.
+
+use crate::{Result, output};
+use flow_train::checkpoint::Opened;
+use flow_train::data::{column_names, npy::Writer};
+use flow_train::picture::save_image;
+use flow_train::{draw_events, shades, write_whole};
+use std::path::Path;
+
+/// What a path asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `.npy`.
+    Array,
+    /// `.csv`.
+    Table,
+    /// `.png`.
+    Grid,
+    /// One PNG an event.
+    Folder,
+}
+
+impl Form {
+    /// Told by the ending.
+    pub(super) fn of(out: &Path) -> Result<Self> {
+        // A folder that is not there yet has no ending, or a slash behind it.
+        if out.is_dir() || out.extension().is_none() || out.as_os_str().as_encoded_bytes().ends_with(b"/") {
+            return Ok(Self::Folder);
+        }
+        let ending = out.extension().unwrap_or_default().to_ascii_lowercase();
+        match ending.to_str() {
+            Some("npy") => Ok(Self::Array),
+            Some("csv") => Ok(Self::Table),
+            Some("png") => Ok(Self::Grid),
+            _ => {
+                let expected = "expected FILE.png, FILE.npy, FILE.csv or a folder; of a new folder with a dot end the name in /";
+                Err(format!("--out {}: {expected}", out.display()).into())
+            }
+        }
+    }
+}
+
+/// Writes events; a grid has `columns` pictures in a row.
+pub(super) fn write_events(out: &Path, form: Form, opened: &Opened<f32>, events: &[f32], columns: usize) -> Result<()> {
+    let width = opened.model.event().len();
+    let count = events.len() / width.max(1);
+    match form {
+        Form::Array => write_whole(out, |file| -> Result<()> {
+            let mut array = Writer::new(file, out, &[count, width])?;
+            array.write(events)?;
+            Ok(array.finish()?)
+        })?,
+        Form::Table => {
+            let numbered = || (1..=width).map(|i| format!("x{i}")).collect();
+            let own = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+            let names: Vec<String> = column_names(&opened.events.record().columns).map_or_else(numbered, own);
+            write_table(out, &names, events.chunks_exact(width.max(1)).map(|row| row.iter().map(f32::to_string).collect()))?;
+        }
+        Form::Grid => draw_events(out, events, &opened.events, columns)?,
+        Form::Folder => {
+            let (shades, levels) = shades(events, &opened.events)?;
+            std::fs::create_dir_all(out).map_err(|e| format!("{}: {e}", out.display()))?;
+            for (i, image) in shades.chunks_exact(width.max(1)).enumerate() {
+                save_image(&out.join(format!("{i:06}.png")), image, opened.events.kind().item(), levels)?;
+            }
+        }
+    }
+    wrote(out, count);
+    Ok(())
+}
+
+/// Writes a table.
+pub(super) fn write_table(out: &Path, heads: &[String], rows: impl Iterator<Item = Vec<String>>) -> Result<()> {
+    write_whole(out, |file| {
+        let mut table = csv::Writer::from_writer(file);
+        table.write_record(heads)?;
+        for row in rows {
+            table.write_record(row)?;
+        }
+        Ok(table.flush().map_err(|e| format!("{}: {e}", out.display()))?)
+    })
+}
+
+/// Says what was written.
+pub(super) fn wrote(out: &Path, count: usize) {
+    let events = if count == 1 { "event" } else { "events" };
+    output::say(format_args!("{}: {count} {events}", out.display()));
+}
