@@ -4,8 +4,8 @@ use super::bench::{BATCH, Bench, both_kernels, normal, size};
 use super::maps::agrees_with_differences;
 use super::{Checked, Failure, Flat, Item};
 use crate::{
-    BLOCK_LANES, Bijector, Context, Cotangent, Entry, FlowError, Gradients, InverseOf, LogDetKind, Memory, Point, Saved, Scalar as _,
-    State, Tensor, Then, load, save, to_host, visit,
+    BLOCK_LANES, Bijector, Context, Cotangent, Entry, EntryMut, FlowError, Gradients, InverseOf, LogDetKind, Memory, Module, Point, Saved,
+    Scalar as _, State, Tensor, Then, VisitorMut, load, save, to_host, visit,
 };
 
 /// Coordinates of each parameter and of x that are compared with differences.
@@ -158,6 +158,7 @@ pub(super) fn differences<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked 
             let shifted = |by: f64| {
                 let mut copy = bench.movable.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 bench.run(item, load(&mut *copy, &moved(&state, &path, &direction, by)))?;
+                hold(&mut *copy, &state);
                 value(&copy, &x)
             };
             let own = own.iter().zip(&direction).map(|(g, d)| g * d).sum();
@@ -165,6 +166,16 @@ pub(super) fn differences<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked 
         }
     }
     Ok(estimated.then_some("without the log-det, which is an estimate"))
+}
+
+/// Puts state that is not trained back as it was: a derivative takes it as constant, and what is derived anew (the vectors of a power iteration) is so to a tolerance alone.
+fn hold<M: Module<f64>>(module: &mut M, state: &State<f64>) {
+    module.visit_mut(&mut VisitorMut::new(&mut |path, entry| match (entry, state.get(path)) {
+        (EntryMut::Reals(values), Some(Saved::Reals(kept))) => values.copy_from_slice(kept),
+        (EntryMut::Indices(values), Some(Saved::Indices(kept))) => values.copy_from_slice(kept),
+        (EntryMut::Flag(value), Some(Saved::Flag(kept))) => *value = *kept,
+        _ => {}
+    }));
 }
 
 /// A state with one parameter moved along a direction.
