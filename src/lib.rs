@@ -40,14 +40,14 @@ pub use mixerflow;
 /// dfdx's prelude has a `Module` and `Gradients` too: a file that takes both preludes whole names these two, `use mixerflow_toolkit::api::{Gradients, Module}`.
 pub mod prelude {
     pub use flow_api::spec::{
-        BaseSpec, BuildModel, BuildRowFlow, BuildScope, EventBijector, EventShape, FlowSpec, Model, ModelSpec, Preprocessing, RowFlowSpec,
-        Spec, SpecError, SpecScalar, from_ron, to_ron,
+        BaseSpec, BuildBase, BuildModel, BuildRowFlow, BuildScope, EventBijector, EventShape, FlowSpec, Model, ModelSpec, Preprocessing,
+        RowFlowSpec, Spec, SpecError, SpecScalar, from_ron, to_ron,
     };
     pub use flow_api::{
         BaseDensity, Bijector, BoxBijector, Context, DiagonalNormal, Facts, Flow, FlowError, Gradients, InverseKind, InverseOf, Kernels,
         LogDet, LogProb, Mapped, MappedRows, Memory, Mode, Module, Parameter, RowChain, RowFlow, RowKernel, RowView, Rows, SampleFlow,
-        SampleKernel, Scalar, Side, Skeleton, StandardNormal, Taped, TapedMap, TapedRows, Tensor, Then, layers, module_fields,
-        parameter_count, register_model, register_row_flow, shape_error, to_host,
+        SampleKernel, Scalar, Side, Skeleton, StandardNormal, Taped, TapedMap, TapedRows, Tensor, Then, bases, layers, module_fields,
+        parameter_count, register_base, register_model, register_row_flow, shape_error, to_host,
     };
 }
 

@@ -92,6 +92,18 @@ pub enum FlowError {
         /// Row of the batch.
         row: usize,
     },
+    /// A number that lies where the map or the density is not defined.
+    #[error("{layer}: row {row}: expected {expected}, got {got}")]
+    Domain {
+        /// Dotted path of the layer.
+        layer: String,
+        /// Row of the batch.
+        row: usize,
+        /// The numbers that it takes.
+        expected: String,
+        /// The number that came.
+        got: String,
+    },
     /// A linear map that cannot be inverted.
     #[error("{layer}: the linear map is singular: {detail}")]
     Singular {
@@ -235,7 +247,7 @@ impl FlowError {
     /// The same error with its row counted in samples of `rows` rows.
     #[must_use]
     pub fn by_sample(mut self, rows: usize) -> Self {
-        if let FlowError::NotFinite { row, .. } | FlowError::NotConverged { row, .. } = &mut self {
+        if let FlowError::NotFinite { row, .. } | FlowError::NotConverged { row, .. } | FlowError::Domain { row, .. } = &mut self {
             *row /= rows.max(1);
         }
         self
@@ -247,7 +259,7 @@ impl FlowError {
             let part = if layer == kind { "" } else { layer.as_str() };
             *layer = [path, part].into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>().join(".");
         }
-        if let FlowError::NotFinite { row, .. } | FlowError::NotConverged { row, .. } = &mut self {
+        if let FlowError::NotFinite { row, .. } | FlowError::NotConverged { row, .. } | FlowError::Domain { row, .. } = &mut self {
             *row = row.saturating_add(usize::try_from(first_row).unwrap_or(usize::MAX));
         }
         self
@@ -255,7 +267,7 @@ impl FlowError {
 
     fn layer_mut(&mut self) -> Option<&mut String> {
         use FlowError::{
-            BatchTooSmall, Condition, ConstantFeature, Device, NoInverse, NotConverged, NotFinite, NotInitialised, Setting, Shape,
+            BatchTooSmall, Condition, ConstantFeature, Device, Domain, NoInverse, NotConverged, NotFinite, NotInitialised, Setting, Shape,
             Singular, StepUnderflow, TooManyEvaluations, Unsupported,
         };
         match self {
@@ -267,6 +279,7 @@ impl FlowError {
             | BatchTooSmall { layer, .. }
             | ConstantFeature { layer, .. }
             | NotFinite { layer, .. }
+            | Domain { layer, .. }
             | Singular { layer, .. }
             | NotConverged { layer, .. }
             | StepUnderflow { layer, .. }

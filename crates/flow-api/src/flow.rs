@@ -1,6 +1,7 @@
 //! A normalizing flow: a bijector and a base density.
 
-use crate::base::check_temperature;
+use crate::bases::check_temperature;
+use crate::bijector::sum_conditions;
 use crate::{
     BaseDensity, Bijector, Context, Cotangent, FlowError, Gradients, Kept, LogDet, Mapped, Module, Point, Pulled, Result, Scalar,
     SolveReport, Tensor, module_fields, to_host,
@@ -47,13 +48,15 @@ impl<E: Scalar, B: Module<E>, P: Module<E>> Module<E> for Flow<B, P> {
 
 /// The loss of a training step.
 #[derive(Clone, Debug)]
-pub struct Loss<E> {
+pub struct Loss<E: Scalar> {
     /// Mean negative log-likelihood of the batch, in nats a sample.
     pub nll: E,
     /// log p of every sample.
     pub log_prob: Vec<E>,
     /// What iterative parts did.
     pub report: SolveReport,
+    /// ∂nll/∂condition of every sample, shape (batch, width), of a flow whose bijector or base is conditional.
+    pub condition: Option<Tensor<(usize, usize), E>>,
 }
 
 /// The latents of a training batch: what a loss sees, and what its pullback needs.
@@ -95,6 +98,8 @@ pub struct LatentCotangent<E> {
     pub z: Vec<E>,
     /// ∂L/∂log|det ∂z/∂x| of every sample.
     pub log_det: Vec<E>,
+    /// ∂L/∂condition of all samples, (batch, width), as far as the loss sees the condition beside the latents: a conditional base density does.
+    pub condition: Option<Vec<E>>,
 }
 
 impl<E: Scalar> LatentCotangent<E> {
@@ -209,7 +214,7 @@ impl<B, P> Flow<B, P> {
         let mut value = to_host(&log_det.value);
         self.check_base(z.len(), value.len(), cx)?;
         let mut base = vec![E::zero(); value.len()];
-        self.base.log_prob(z, &mut base);
+        self.base.log_prob(z, &mut base, &cx.child("base"))?;
         value.iter_mut().zip(base).for_each(|(value, base)| *value += base);
         Ok(value)
     }
@@ -234,10 +239,11 @@ impl<B, P> Flow<B, P> {
         check_temperature(temperature)?;
         let batch = latent_shape.concrete().into_iter().next().unwrap_or(1);
         self.check_base(latent_shape.num_elements(), batch, cx)?;
-        let z = self.base.sample(batch, temperature, &cx.child("base").noise());
+        let base_cx = cx.child("base");
+        let z = self.base.sample(batch, temperature, &base_cx)?;
         let largest_latent = z.iter().fold(E::zero(), |largest, z| largest.max(Float::abs(*z)));
         let mut value = vec![E::zero(); batch];
-        self.base.log_prob(&z, &mut value);
+        self.base.log_prob(&z, &mut value, &base_cx)?;
         let mapped = self.bijector.inverse(E::tensor(z, latent_shape), &cx.child("bijector"))?;
         value.iter_mut().zip(to_host(&mapped.log_det.value)).for_each(|(value, l)| *value -= l);
         let standard_error = mapped.log_det.standard_error.as_ref().map(to_host);
@@ -321,8 +327,9 @@ impl<B, P> Flow<B, P> {
         }
         gradients.check(cx.child("base").path(), &self.base)?;
         let mut z = vec![E::zero(); latents.z.len()];
-        self.base.pullback(&latents.z, &weights, &mut z, gradients.slice_mut(cx.child("base").path()));
-        Ok(LatentCotangent { z, log_det: weights })
+        let base_cx = cx.child("base");
+        let condition = self.base.pullback(&latents.z, &weights, &mut z, gradients.slice_mut(base_cx.path()), &base_cx)?;
+        Ok(LatentCotangent { z, log_det: weights, condition })
     }
 
     /// Pulls cotangents of latents and log-dets back through the bijector: adds its parameters' gradients to `gradients`, and gives ∂L/∂x and ∂L/∂condition.
@@ -346,8 +353,19 @@ impl<B, P> Flow<B, P> {
             return Err(crate::shape_error(cx.layer("flow"), "pullback", (z.len(), batch), got));
         }
         drop((z, log_det));
+        let own = match (cotangent.condition, cx.condition()) {
+            (None, _) => None,
+            (Some(values), Some(condition)) if values.len() == condition.shape().num_elements() => {
+                Some(E::tensor(values, *condition.shape()))
+            }
+            (Some(values), condition) => {
+                return Err(crate::shape_error(cx.layer("flow"), "pullback", condition.map(|c| *c.shape()), values.len()));
+            }
+        };
         let cotangent = Cotangent { value: E::tensor(cotangent.z, shape), log_det: E::tensor(cotangent.log_det, (batch,)) };
-        self.bijector.pullback(Point::Kept(kept), cotangent, gradients, &cx.child("bijector"))
+        let mut pulled = self.bijector.pullback(Point::Kept(kept), cotangent, gradients, &cx.child("bijector"))?;
+        pulled.condition = sum_conditions(pulled.condition.take(), own);
+        Ok(pulled)
     }
 
     /// The mean negative log-likelihood of a batch, with its gradients added to `gradients`.
@@ -369,9 +387,9 @@ impl<B, P> Flow<B, P> {
         let weight = -E::one() / E::of(batch as f64);
         let cotangent = self.likelihood_cotangent(&latents, vec![weight; batch], gradients, cx)?;
         let report = latents.report;
-        self.pull_back(latents, cotangent, gradients, cx)?;
+        let condition = self.pull_back(latents, cotangent, gradients, cx)?.condition;
         let nll = log_prob.iter().copied().sum::<E>() * weight;
-        Ok(Loss { nll, log_prob, report })
+        Ok(Loss { nll, log_prob, report, condition })
     }
 }
 

@@ -9,7 +9,7 @@
 //! - on whole samples: implement [`SampleFlow`];
 //! - then run [`testkit`] on it, and register a spec so that RON files can name it ([`spec`]).
 
-mod base;
+pub mod bases;
 mod bijector;
 mod compose;
 mod context;
@@ -34,7 +34,7 @@ pub use flow_kernels::noise;
 /// Scratch memory of kernels, which a [`RowTape`] keeps.
 pub use flow_kernels::workspace::Buffer;
 
-pub use base::{BaseDensity, DiagonalNormal, StandardNormal};
+pub use bases::{BaseDensity, DiagonalNormal, StandardNormal};
 pub use bijector::{Bijector, BoxBijector, Cotangent, Kept, LayerInfo, Mapped, Point, Pulled, foreign_point, leads_to, shape_error};
 pub use compose::{InverseOf, Pinned, Then};
 pub use context::{Context, Keep, Kernels, Memory, Mode};

@@ -49,7 +49,7 @@ fn a_loss_of_one_s_own_pulls_its_cotangents_back_beside_the_likelihood_s() {
         assert!((gradients.values()[at] - expected).abs() < 1e-7, "parameter {at}: {} {expected}", gradients.values()[at]);
     }
     let latents = flow.forward_training(x.clone(), &cx).unwrap();
-    let short = LatentCotangent { z: vec![0.0; 5], log_det: vec![0.0; 3] };
+    let short = LatentCotangent { z: vec![0.0; 5], log_det: vec![0.0; 3], condition: None };
     let error = flow.pull_back::<(usize, usize), f64>(latents, short, &mut gradients, &cx).unwrap_err();
     assert!(matches!(error, FlowError::Shape { .. }), "{error}");
 }

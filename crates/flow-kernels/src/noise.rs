@@ -68,6 +68,22 @@ fn fnv1a(text: &str) -> u64 {
 #[derive(Clone, Debug)]
 pub struct RowNoise(ChaCha8Rng);
 
+/// Distributions of `rand` and `rand_distr` draw from it as well.
+impl RngCore for RowNoise {
+    fn next_u32(&mut self) -> u32 {
+        self.0.next_u32()
+    }
+    fn next_u64(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+    fn fill_bytes(&mut self, bytes: &mut [u8]) {
+        self.0.fill_bytes(bytes);
+    }
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), rand::Error> {
+        self.0.try_fill_bytes(bytes)
+    }
+}
+
 impl RowNoise {
     /// 64 random bits.
     pub fn next_u64(&mut self) -> u64 {

@@ -12,7 +12,7 @@ use crate::record::DataRecord;
 use crate::threads::on_threads;
 use crate::{Result, Settings, TrainError};
 use flow_api::spec::{Model, SpecScalar};
-use flow_api::{Bijector, Context, FlowError, Gradients, Loss, Mode, State, load, save};
+use flow_api::{Context, FlowError, Gradients, Loss, Mode, State, load, save};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -224,7 +224,7 @@ impl<E: SpecScalar> Trainer<E> {
     /// # Errors
     /// [`TrainError::Conditional`].
     pub fn check_model(model: &Model<E>) -> Result<()> {
-        model.flow().bijector().facts().condition.map_or(Ok(()), |width| Err(TrainError::Conditional { width }))
+        model.condition().map_or(Ok(()), |width| Err(TrainError::Conditional { width }))
     }
 
     fn uninitialised(model: Model<E>, data: Arc<dyn Dataset>, settings: Settings) -> Result<Self> {

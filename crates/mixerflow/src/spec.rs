@@ -90,7 +90,7 @@ impl MixerFlow {
 
 impl BuildModel for MixerFlow {
     fn build<E: SpecScalar>(&self, event: EventShape, scope: &BuildScope) -> Result<Model<E>, SpecError> {
-        let scope = scope.child("bijector");
+        let (base, scope) = (scope.child("base"), scope.child("bijector"));
         if let Some(stated) = self.event().filter(|stated| *stated != event) {
             return Err(scope.field_error("image", format!("the data's shape {event}"), stated));
         }
@@ -116,7 +116,7 @@ impl BuildModel for MixerFlow {
         let layers = parallel(self.layers, layer).into_iter().collect::<Result<Vec<_>, _>>()?;
         let layers = pixel.into_iter().chain(layers).collect();
         let skeleton = Skeleton::new("MixerFlow", image.len(), layers)?;
-        Ok(Model::new(Box::new(skeleton), self.base.build::<E>(image.len()), event)?)
+        Ok(Model::new(Box::new(skeleton), self.base.build::<E>(image.len(), &base)?, event)?)
     }
 
     fn preprocessing(&self) -> Preprocessing {

@@ -1,7 +1,7 @@
-//! Specs of the bijectors that belong to no family, of base densities, and of lists of flows.
+//! Specs of the bijectors that belong to no family, and of lists of flows.
 
 use super::{BuildRowFlow, BuildScope, Cost, FlowSpec, MAX_SIZE, SpecError, SpecScalar};
-use crate::{BaseDensity, DiagonalNormal, RowChain, RowFlow, StandardNormal, layers, register_row_flow};
+use crate::{RowChain, RowFlow, layers, register_row_flow};
 use serde::{Deserialize, Serialize};
 
 /// [`layers::ActNorm`]: a scale and a shift per feature, initialised from data.
@@ -98,32 +98,4 @@ pub fn build_flows<E: SpecScalar>(flows: &[FlowSpec], dim: usize, round: usize, 
         })
         .collect::<Result<_, _>>()?;
     Ok(RowChain::new(dim, flows)?)
-}
-
-/// A base density in a spec.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum BaseSpec {
-    /// [`StandardNormal`].
-    #[default]
-    StandardNormal,
-    /// [`DiagonalNormal`], with learned mean and scale.
-    DiagonalNormal,
-}
-
-impl BaseSpec {
-    /// Numbers that the density on R^dim holds.
-    pub fn numbers(self, dim: usize) -> usize {
-        match self {
-            Self::StandardNormal => 0,
-            Self::DiagonalNormal => dim.saturating_mul(2),
-        }
-    }
-
-    /// Builds the density on R^dim.
-    pub fn build<E: SpecScalar>(self, dim: usize) -> Box<dyn BaseDensity<E>> {
-        match self {
-            Self::StandardNormal => Box::new(StandardNormal::new(dim)),
-            Self::DiagonalNormal => Box::new(DiagonalNormal::new(dim)),
-        }
-    }
 }

@@ -4,6 +4,7 @@
 //! holds. Both are open: a crate registers a kind with [`register_row_flow!`](crate::register_row_flow) or [`register_model!`](crate::register_model), and every
 //! spec file can name it.
 
+mod bases;
 mod build;
 mod cost;
 mod edit;
@@ -14,14 +15,15 @@ mod preprocessing;
 mod ron_text;
 mod vector;
 
+pub use bases::{BaseDensitySpec, BuildBase, Conditional, DiagonalNormal, Logistic, Mixture, StandardNormal, StudentT, Uniform};
 pub use build::{
     BuildModel, BuildRowFlow, BuildScope, MAX_EVENT, MAX_LAYERS, MAX_SIZE, MAX_WEIGHTS, ModelSpec, RowFlowSpec, SpecScalar, size_range,
 };
 pub use cost::{Cost, MAX_FLOWS, MAX_NUMBERS, MAX_PREPARATION};
 pub use edit::set_field;
 pub use error::SpecError;
-pub use flows::{ActNorm, BaseSpec, LuLinear, Order, Permutation, build_flows};
+pub use flows::{ActNorm, LuLinear, Order, Permutation, build_flows};
 pub use model::{EventBijector, EventFlow, EventShape, Model};
 pub use preprocessing::Preprocessing;
-pub use ron_text::{FlowSpec, Kind, Spec, from_ron, to_ron};
+pub use ron_text::{BaseSpec, FlowSpec, Kind, Spec, from_ron, to_ron};
 pub use vector::VectorFlow;

@@ -2,6 +2,7 @@
 
 use super::build::SpecScalar;
 use super::preprocessing::Preprocessing;
+use crate::bijector::one_condition;
 use crate::{BaseDensity, Bijector, BoxBijector, Context, Flow, LayerInfo, LogProb, Module, Result, Tensor, Visitor, VisitorMut};
 
 /// Shape of one event: what a density is over.
@@ -89,7 +90,8 @@ impl<E: SpecScalar> Model<E> {
     /// [`register_model!`](crate::register_model).
     ///
     /// # Errors
-    /// [`FlowError::Shape`](crate::FlowError::Shape) if the bijector does not take flattened events of this shape, the base density has another size, or an event holds no number.
+    /// [`FlowError::Shape`](crate::FlowError::Shape) if the bijector does not take flattened events of this shape, the base density has another size, or an event holds no number;
+    /// [`FlowError::Condition`](crate::FlowError::Condition) if bijector and base take conditions of two widths.
     pub fn new(bijector: EventBijector<E>, base: Box<dyn BaseDensity<E>>, event: EventShape) -> Result<Self> {
         let latent = bijector.output_shape(&(1, event.len()))?;
         if event.is_empty() {
@@ -98,6 +100,7 @@ impl<E: SpecScalar> Model<E> {
         if latent.1 != base.dim() {
             return Err(crate::shape_error("base", "build", ("batch", latent.1), ("batch", base.dim())));
         }
+        one_condition([("bijector", bijector.facts().condition), ("base", base.condition())])?;
         Ok(Self { flow: Flow::new(bijector, base), event, preprocessing: Preprocessing::default() })
     }
 
@@ -138,6 +141,11 @@ impl<E: SpecScalar> Model<E> {
     /// Shape of one event.
     pub fn event(&self) -> EventShape {
         self.event
+    }
+
+    /// Width of the condition that the bijector or the base density takes, if one does.
+    pub fn condition(&self) -> Option<usize> {
+        self.flow.bijector().facts().condition.or_else(|| self.flow.base().condition())
     }
 
     /// What happens to data before the flow sees them.

@@ -3,9 +3,9 @@
 //! typetag reads a trait object from a map with one entry, whose key is the kind. RON's own form for that is an enum variant. So a spec is read as
 //! a variant whose name is whatever stands there, and handed on as such a map.
 
-use super::{ModelSpec, RowFlowSpec, SpecError};
+use super::{BaseDensitySpec, ModelSpec, RowFlowSpec, SpecError};
 use serde::de::value::{MapAccessDeserializer, StringDeserializer};
-use serde::de::{DeserializeSeed, EnumAccess, Error, MapAccess, VariantAccess, Visitor};
+use serde::de::{DeserializeSeed, EnumAccess, Error, IntoDeserializer as _, MapAccess, VariantAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,6 +15,9 @@ pub struct Spec<T: ?Sized>(pub Box<T>);
 
 /// A row flow in a spec.
 pub type FlowSpec = Spec<dyn RowFlowSpec>;
+
+/// A base density in a spec.
+pub type BaseSpec = Spec<dyn BaseDensitySpec>;
 
 /// What a kind of spec has: its name, a text, a copy.
 pub trait Kind: fmt::Debug {
@@ -26,6 +29,8 @@ pub trait Kind: fmt::Debug {
     fn fields(&self) -> &dyn erased_serde::Serialize;
     /// A copy.
     fn copy(&self) -> Box<Self>;
+    /// The kind of this name, if it is a unit struct: its name alone is the whole spec.
+    fn unit(name: &str) -> Option<Box<Self>>;
 }
 
 macro_rules! kind {
@@ -41,10 +46,18 @@ macro_rules! kind {
             fn copy(&self) -> Box<Self> {
                 self.boxed_clone()
             }
+            fn unit(name: &str) -> Option<Box<Self>> {
+                Box::<Self>::deserialize(MapAccessDeserializer::new(OneEntry::<Unit> {
+                    name: Some(name.to_owned()),
+                    value: Some(().into_deserializer()),
+                }))
+                .ok()
+            }
         }
     };
 }
 kind!(RowFlowSpec, "Flow");
+kind!(BaseDensitySpec, "Base");
 kind!(ModelSpec, "Model");
 
 impl<T: Kind + ?Sized> Clone for Spec<T> {
@@ -66,6 +79,9 @@ impl<T: Kind + ?Sized> Serialize for Spec<T> {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 erased_serde::serialize(self.0, serializer)
             }
+        }
+        if T::unit(self.0.name()).is_some() {
+            return serializer.serialize_unit_variant(T::FAMILY, 0, self.0.name());
         }
         serializer.serialize_newtype_variant(T::FAMILY, 0, self.0.name(), &Fields(self.0.fields()))
     }
@@ -94,6 +110,9 @@ where
 
     fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<Box<T>, A::Error> {
         let (name, variant) = access.variant_seed(Name::<T>(PhantomData))?;
+        if let Some(unit) = T::unit(&name) {
+            return variant.unit_variant().map(|()| unit);
+        }
         variant.newtype_variant_seed(Value { name, target: PhantomData })
     }
 }
@@ -124,7 +143,7 @@ where
 
     fn visit_str<E: Error>(self, name: &str) -> Result<String, E> {
         // typetag looks the name up before it asks for the value, which this probe has none of.
-        let probe = OneEntry::<NoValue> { name: Some(name.to_owned()), value: None };
+        let probe = OneEntry::<Unit> { name: Some(name.to_owned()), value: None };
         match Box::<T>::deserialize(MapAccessDeserializer::new(probe)) {
             Err(error) if error.to_string() != NO_VALUE => Err(E::custom(error)),
             _ => Ok(name.to_owned()),
@@ -132,8 +151,8 @@ where
     }
 }
 
-/// A deserialiser that is never used.
-type NoValue = serde::de::value::UnitDeserializer<serde::de::value::Error>;
+/// A deserialiser that gives nothing: only unit structs can be made of it.
+type Unit = serde::de::value::UnitDeserializer<serde::de::value::Error>;
 
 const NO_VALUE: &str = "a spec has one value";
 

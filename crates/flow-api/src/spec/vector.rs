@@ -41,12 +41,12 @@ impl BuildModel for VectorFlow {
         let EventShape::Vector(dim) = event else {
             return Err(SpecError::Event { path: "VectorFlow".to_owned(), expected: "vectors", got: event.to_string() });
         };
-        let scope = scope.child("bijector");
+        let (base, scope) = (scope.child("base"), scope.child("bijector"));
         scope.layers("repeat", self.repeat)?;
         scope.size("flows", self.flows.len(), 1)?;
         let repeated: Vec<FlowSpec> = std::iter::repeat_n(&self.flows, self.repeat).flatten().cloned().collect();
         let chain = build_flows::<E>(&repeated, dim, 0, &scope)?;
-        Ok(Model::new(Box::new(Rows(chain)), self.base.build::<E>(dim), event)?)
+        Ok(Model::new(Box::new(Rows(chain)), self.base.build::<E>(dim, &base)?, event)?)
     }
 
     fn preprocessing(&self) -> Preprocessing {

@@ -17,6 +17,7 @@
 //! # Ok::<(), flow_api::testkit::Failure>(())
 //! ```
 
+mod base;
 mod bench;
 mod flattened;
 mod gradients;
@@ -26,6 +27,7 @@ mod mutants;
 mod precision;
 mod state;
 
+pub use base::check_base;
 pub use flattened::Flattened;
 pub use model::check_model;
 pub use mutants::{Mutant, Mutation};

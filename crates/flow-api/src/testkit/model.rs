@@ -25,8 +25,9 @@ use std::sync::{Mutex, MutexGuard};
 /// The first [`Failure`].
 pub fn check_model(subject: &Subject, spec: &dyn ModelSpec, event: EventShape) -> Result<Report, Failure> {
     let build = |seed| built::<f64>(spec, event, seed);
-    let condition = build(1).map_err(|e| subject.fails("build", e.to_string()))?.flow().bijector().facts().condition;
-    let subject = Subject { dim: event.len(), condition, ..subject.clone() };
+    let first = build(1).map_err(|e| subject.fails("build", e.to_string()))?;
+    let own = first.flow().bijector().facts().condition;
+    let subject = Subject { dim: event.len(), condition: own, ..subject.clone() };
     let mut report = check(&subject, |seed| Ok(build(seed)?.into_flow().into_parts().0))?;
     check_precision(
         &subject,
@@ -35,6 +36,7 @@ pub fn check_model(subject: &Subject, spec: &dyn ModelSpec, event: EventShape) -
     )?;
     report.add("precision", None);
 
+    let subject = Subject { condition: first.condition(), ..subject };
     let (model, other) = (prepared(&subject, build(1), 1)?, prepared(&subject, build(2), 2)?);
     let suite = Suite { subject: &subject, model, other: Mutex::new(other) };
     let checks: [(Item, fn(&_, Item) -> Result<(), Failure>); 5] = [
@@ -106,7 +108,7 @@ impl Suite<'_> {
         let batch = self.run(item, self.model.batch(x))?;
         let mapped = self.run(item, self.model.flow().bijector().forward(batch, &cx.child("bijector")))?;
         let mut expected = vec![0.0; BATCH];
-        self.model.flow().base().log_prob(&to_host(&mapped.value), &mut expected);
+        self.run(item, self.model.flow().base().log_prob(&to_host(&mapped.value), &mut expected, &cx.child("base")))?;
         expected.iter_mut().zip(to_host(&mapped.log_det.value)).for_each(|(p, l)| *p += l);
         self.subject.close(item, "log p", &log_prob.value, &expected, 1e-11 * size(&expected), 0.0)
     }

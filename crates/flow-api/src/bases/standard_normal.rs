@@ -1,0 +1,56 @@
+//! The standard normal density.
+
+use super::{BaseDensity, check_sizes, half_log_two_pi, standard_noise, sum_of_squares};
+use crate::{Context, Module, Result, Scalar, Visitor, VisitorMut};
+
+/// N(0, I): log p(z) = −½‖z‖² − (d/2) ln 2π.
+#[derive(Debug, Clone, Copy)]
+pub struct StandardNormal {
+    dim: usize,
+}
+
+impl StandardNormal {
+    /// On R^dim.
+    pub fn new(dim: usize) -> Self {
+        Self { dim }
+    }
+}
+
+impl<E: Scalar> Module<E> for StandardNormal {
+    fn visit<'m>(&'m self, _: &mut Visitor<'_, 'm, E>) {}
+    fn visit_mut<'m>(&'m mut self, _: &mut VisitorMut<'_, 'm, E>) {}
+}
+
+impl<E: Scalar> BaseDensity<E> for StandardNormal {
+    fn kind(&self) -> &'static str {
+        "StandardNormal"
+    }
+
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
+    fn log_prob(&self, z: &[E], out: &mut [E], cx: &Context<E>) -> Result<()> {
+        check_sizes(self, "log_prob", out.len(), &[z.len()], None, cx)?;
+        let constant = half_log_two_pi() * self.dim as f64;
+        for (row, out) in z.chunks_exact(self.dim.max(1)).zip(out) {
+            *out = E::of(-(sum_of_squares(row.iter().copied()) * 0.5) - constant);
+        }
+        Ok(())
+    }
+
+    fn sample(&self, rows: usize, temperature: E, cx: &Context<E>) -> Result<Vec<E>> {
+        let mut values = standard_noise(self.dim, rows, cx);
+        values.iter_mut().for_each(|z| *z *= temperature);
+        Ok(values)
+    }
+
+    fn pullback(&self, z: &[E], weights: &[E], dz: &mut [E], gradients: &mut [E], cx: &Context<E>) -> Result<Option<Vec<E>>> {
+        check_sizes(self, "pullback", weights.len(), &[z.len(), dz.len()], Some(gradients.len()), cx)?;
+        let dim = self.dim.max(1);
+        for ((z, dz), &weight) in z.chunks_exact(dim).zip(dz.chunks_exact_mut(dim)).zip(weights) {
+            dz.iter_mut().zip(z).for_each(|(dz, &z)| *dz = -weight * z);
+        }
+        Ok(None)
+    }
+}

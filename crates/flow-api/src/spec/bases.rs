@@ -1,0 +1,268 @@
+//! Specs of base densities.
+
+use super::{BaseSpec, BuildScope, Spec, SpecError, SpecScalar};
+use crate::{BaseDensity, FlowError, bases};
+use serde::{Deserialize, Serialize};
+
+/// What the author of a base density's spec writes; [`register_base!`](crate::register_base) makes a [`BaseDensitySpec`] of it.
+///
+/// A spec without fields is a unit struct, and its name alone is its text, as `StandardNormal`. The spec's type has serde's derives, and `typetag` is
+/// among the crate's dependencies:
+///
+/// ```
+/// use flow_api::spec::{BuildBase, BuildScope, EventShape, ModelSpec, Spec, SpecError, SpecScalar, from_ron};
+/// use flow_api::{bases, bases::BaseDensity, register_base};
+/// use serde::{Deserialize, Serialize};
+///
+/// /// Uniform on [−r, r]^d.
+/// #[derive(Clone, Debug, Serialize, Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct Cube {
+///     /// r.
+///     radius: f64,
+/// }
+/// register_base!(Cube);
+///
+/// impl BuildBase for Cube {
+///     fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<E>>, SpecError> {
+///         let radius = E::of(scope.positive("radius", self.radius)?);
+///         Ok(Box::new(bases::Uniform::new(dim, -radius, radius)?))
+///     }
+/// }
+///
+/// # fn main() -> Result<(), SpecError> {
+/// let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [LuLinear()], base: Cube(radius: 2.0))")?;
+/// assert!(spec.build::<f64>(EventShape::Vector(3), 7).is_ok());
+/// let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [LuLinear()], base: Cube(radius: -1.0))")?;
+/// let error = spec.build::<f64>(EventShape::Vector(3), 7).unwrap_err();
+/// assert_eq!(error.to_string(), "base: radius: expected a finite number greater than 0, got -1");
+/// # Ok(())
+/// # }
+/// ```
+pub trait BuildBase {
+    /// Builds the density on R^dim with its initial parameters.
+    ///
+    /// # Errors
+    /// [`SpecError::Field`] for values that no density can be built with.
+    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<E>>, SpecError>;
+
+    /// How many numbers the density on R^dim will hold at the least, for any fields: it is asked before the density is built, and before the fields are checked.
+    fn numbers(&self, dim: usize) -> usize {
+        let _ = dim;
+        0
+    }
+}
+
+/// A base density that a spec can name.
+///
+/// Not implemented by hand: implement [`BuildBase`] and call [`register_base!`](crate::register_base).
+#[typetag::deserialize]
+pub trait BaseDensitySpec: erased_serde::Serialize + std::fmt::Debug + Send + Sync {
+    /// Name of the kind, as in RON.
+    fn kind(&self) -> &'static str;
+    /// Numbers that it holds on R^dim.
+    fn numbers(&self, dim: usize) -> usize;
+    /// Builds it in f32.
+    ///
+    /// # Errors
+    /// As [`BuildBase::build`].
+    fn base_f32(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<f32>>, SpecError>;
+    /// Builds it in f64.
+    ///
+    /// # Errors
+    /// As [`BuildBase::build`].
+    fn base_f64(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<f64>>, SpecError>;
+    /// A copy.
+    fn boxed_clone(&self) -> Box<dyn BaseDensitySpec>;
+}
+
+/// Registers a spec type, which implements [`BuildBase`](crate::spec::BuildBase), serde's traits, `Clone` and `Debug`, under its own name.
+///
+/// The calling crate needs `typetag` among its dependencies. [`BuildBase`](crate::spec::BuildBase) has an example.
+#[macro_export]
+macro_rules! register_base {
+    ($spec:ident) => {
+        #[::typetag::deserialize]
+        impl $crate::spec::BaseDensitySpec for $spec {
+            fn kind(&self) -> &'static str {
+                stringify!($spec)
+            }
+            fn numbers(&self, dim: usize) -> usize {
+                $crate::spec::BuildBase::numbers(self, dim)
+            }
+            fn base_f32(
+                &self,
+                dim: usize,
+                scope: &$crate::spec::BuildScope,
+            ) -> $crate::Result<Box<dyn $crate::BaseDensity<f32>>, $crate::spec::SpecError> {
+                $crate::spec::BuildBase::build(self, dim, scope)
+            }
+            fn base_f64(
+                &self,
+                dim: usize,
+                scope: &$crate::spec::BuildScope,
+            ) -> $crate::Result<Box<dyn $crate::BaseDensity<f64>>, $crate::spec::SpecError> {
+                $crate::spec::BuildBase::build(self, dim, scope)
+            }
+            fn boxed_clone(&self) -> Box<dyn $crate::spec::BaseDensitySpec> {
+                Box::new(self.clone())
+            }
+        }
+    };
+}
+
+impl Default for BaseSpec {
+    fn default() -> Self {
+        Spec(Box::new(StandardNormal))
+    }
+}
+
+impl BaseSpec {
+    /// Builds the density on R^dim.
+    ///
+    /// # Errors
+    /// As [`BuildBase::build`].
+    pub fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<E>>, SpecError> {
+        E::base(self.0.as_ref(), dim, scope)
+    }
+
+    /// Numbers that the density on R^dim holds at the least.
+    pub fn numbers(&self, dim: usize) -> usize {
+        self.0.numbers(dim)
+    }
+}
+
+/// The error of a constructor, with its place in the spec.
+fn located(scope: &BuildScope, error: FlowError) -> SpecError {
+    match error {
+        FlowError::Setting { field, expected, got, .. } => scope.field_error(field, expected, got),
+        other => other.into(),
+    }
+}
+
+/// [`bases::StandardNormal`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandardNormal;
+register_base!(StandardNormal);
+
+impl BuildBase for StandardNormal {
+    fn build<E: SpecScalar>(&self, dim: usize, _: &BuildScope) -> Result<Box<dyn BaseDensity<E>>, SpecError> {
+        Ok(Box::new(bases::StandardNormal::new(dim)))
+    }
+}
+
+/// [`bases::DiagonalNormal`], with learned mean and scale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiagonalNormal;
+register_base!(DiagonalNormal);
+
+impl BuildBase for DiagonalNormal {
+    fn build<E: SpecScalar>(&self, dim: usize, _: &BuildScope) -> Result<Box<dyn BaseDensity<E>>, SpecError> {
+        Ok(Box::new(bases::DiagonalNormal::new(dim)))
+    }
+
+    fn numbers(&self, dim: usize) -> usize {
+        dim.saturating_mul(2)
+    }
+}
+
+/// [`bases::Logistic`], with learned location and scale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logistic;
+register_base!(Logistic);
+
+impl BuildBase for Logistic {
+    fn build<E: SpecScalar>(&self, dim: usize, _: &BuildScope) -> Result<Box<dyn BaseDensity<E>>, SpecError> {
+        Ok(Box::new(bases::Logistic::new(dim)))
+    }
+
+    fn numbers(&self, dim: usize) -> usize {
+        dim.saturating_mul(2)
+    }
+}
+
+/// [`bases::StudentT`], with learned degrees of freedom.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StudentT {
+    /// Degrees of freedom that all features start with.
+    pub degrees: f64,
+}
+register_base!(StudentT);
+
+impl Default for StudentT {
+    fn default() -> Self {
+        Self { degrees: 5.0 }
+    }
+}
+
+impl BuildBase for StudentT {
+    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<E>>, SpecError> {
+        Ok(Box::new(bases::StudentT::new(dim, scope.positive("degrees", self.degrees)?)?))
+    }
+
+    fn numbers(&self, dim: usize) -> usize {
+        dim
+    }
+}
+
+/// [`bases::Mixture`], of normal densities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mixture {
+    /// Normal densities.
+    pub components: usize,
+}
+register_base!(Mixture);
+
+impl BuildBase for Mixture {
+    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<E>>, SpecError> {
+        Ok(Box::new(bases::Mixture::new(dim, scope.size("components", self.components, 1)?, scope.seed())?))
+    }
+
+    fn numbers(&self, dim: usize) -> usize {
+        // More components are refused for themselves.
+        if self.components > super::MAX_SIZE { 0 } else { dim.saturating_mul(2).saturating_add(1).saturating_mul(self.components) }
+    }
+}
+
+/// [`bases::Uniform`], on a box.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Uniform {
+    /// The least that a number of a latent can be.
+    pub low: f64,
+    /// The most.
+    pub high: f64,
+}
+register_base!(Uniform);
+
+impl BuildBase for Uniform {
+    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<E>>, SpecError> {
+        Ok(Box::new(bases::Uniform::new(dim, E::of(self.low), E::of(self.high)).map_err(|e| located(scope, e))?))
+    }
+}
+
+/// [`bases::Conditional`]: another density, with shift and scale from the condition.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conditional {
+    /// The density that is moved and scaled.
+    pub base: BaseSpec,
+    /// Width of the condition.
+    pub condition: usize,
+}
+register_base!(Conditional);
+
+impl BuildBase for Conditional {
+    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<E>>, SpecError> {
+        let condition = scope.size("condition", self.condition, 1)?;
+        let base = self.base.build::<E>(dim, &scope.child("base"))?;
+        Ok(Box::new(bases::Conditional::new(base, condition).map_err(|e| located(scope, e))?))
+    }
+
+    fn numbers(&self, dim: usize) -> usize {
+        let rows = if self.condition > super::MAX_SIZE { 0 } else { dim.saturating_mul(2) };
+        rows.saturating_mul(self.condition.saturating_add(1)).saturating_add(self.base.numbers(dim))
+    }
+}
