@@ -62,7 +62,7 @@ impl fmt::Display for Finding {
 /// ```
 /// use flow_train::data::{Column, Dataset, InMemory, ItemShape, Values};
 /// use flow_train::{Look, Severity};
-/// let values = (0..100).flat_map(|i| [f64::from(i * i % 37) / 7.0, 5.0]).collect();
+/// let values: Vec<f64> = (0..100).flat_map(|i| [f64::from(i * i % 37) / 7.0, 5.0]).collect();
 /// let columns = Column::of(["a".to_owned(), "b".to_owned()], &values);
 /// let set = InMemory::new("t.csv".as_ref(), Values::Real(values), ItemShape::Vector { dims: 2 }, None, None)?.with_columns(columns);
 /// let look = Look::at(&set, &set)?;
