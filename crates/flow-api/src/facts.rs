@@ -35,7 +35,8 @@ impl std::fmt::Display for InverseKind {
     }
 }
 
-/// What a layer says of itself: its kind, how it computes log-dets and inverses, the condition that it takes, and its cost.
+/// What a layer says of itself: its kind, how it computes log-dets and inverses, the condition that it takes, and its
+/// cost.
 ///
 /// ```
 /// use flow_api::{Facts, InverseKind, LogDetKind};
@@ -56,12 +57,14 @@ pub struct Facts {
     pub inverse: InverseKind,
     /// Width of the condition that it takes, if it is conditional.
     pub condition: Option<usize>,
-    /// Multiply-adds of matrix products for one row (of a row flow) or one sample forward, as the layer is written down: a kernel may do with fewer.
+    /// Multiply-adds of matrix products for one row (of a row flow) or one sample forward, as the layer is written
+    /// down: a kernel may do with fewer.
     pub multiply_adds: u64,
 }
 
 impl Facts {
-    /// A layer of this kind with an exact log-det and an inverse in closed form, without a condition and without matrix products.
+    /// A layer of this kind with an exact log-det and an inverse in closed form, without a condition and without
+    /// matrix products.
     pub fn new(kind: &'static str) -> Self {
         Self { kind, log_det: LogDetKind::Exact, inverse: InverseKind::ClosedForm, condition: None, multiply_adds: 0 }
     }

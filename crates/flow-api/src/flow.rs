@@ -98,7 +98,8 @@ pub struct LatentCotangent<E> {
     pub z: Vec<E>,
     /// ∂L/∂log|det ∂z/∂x| of every sample.
     pub log_det: Vec<E>,
-    /// ∂L/∂condition of all samples, (batch, width), as far as the loss sees the condition beside the latents: a conditional base density does.
+    /// ∂L/∂condition of all samples, (batch, width), as far as the loss sees the condition beside the latents: a
+    /// conditional base density does.
     pub condition: Option<Vec<E>>,
 }
 
@@ -184,7 +185,8 @@ impl<B, P> Flow<B, P> {
     /// log p(x) of every sample.
     ///
     /// # Errors
-    /// Those of [`Bijector::forward`], [`FlowError::NotFinite`] for an input that holds NaN or infinity, and [`FlowError::Shape`] if the base density has another size.
+    /// Those of [`Bijector::forward`], [`FlowError::NotFinite`] for an input that holds NaN or infinity, and
+    /// [`FlowError::Shape`] if the base density has another size.
     pub fn log_prob<X: Shape, E: Scalar>(&self, x: Tensor<X, E>, cx: &Context<E>) -> Result<LogProb<E>>
     where
         B: Bijector<X, E>,
@@ -219,13 +221,16 @@ impl<B, P> Flow<B, P> {
         Ok(value)
     }
 
-    /// As many samples x = f⁻¹(z) as `latent_shape` has rows, with their log p(x) (at temperature 1, whatever temperature z was drawn at).
+    /// As many samples x = f⁻¹(z) as `latent_shape` has rows, with their log p(x) (at temperature 1, whatever
+    /// temperature z was drawn at).
     ///
-    /// `latent_shape` is (batch, …) as the bijector gives it. The noise of sample i is a function of the context's seed, step and path, and of i.
+    /// `latent_shape` is (batch, …) as the bijector gives it. The noise of sample i is a function of the context's
+    /// seed, step and path, and of i.
     /// Equal contexts give equal samples: for more, use [`cx.at_step(n)`](Context::at_step).
     ///
     /// # Errors
-    /// Those of [`Bijector::inverse`], [`FlowError::Setting`] for a negative temperature, and [`FlowError::Shape`] for latents of another size than the base density's.
+    /// Those of [`Bijector::inverse`], [`FlowError::Setting`] for a negative temperature, and [`FlowError::Shape`]
+    /// for latents of another size than the base density's.
     pub fn sample_and_log_prob<X: Shape, E: Scalar>(
         &self,
         latent_shape: B::Out,
@@ -275,7 +280,8 @@ impl<B, P> Flow<B, P> {
         self.sample_and_log_prob(latent_shape, temperature, &cx.clone().without_log_det()).map(|(x, _)| x)
     }
 
-    /// The pass to the latents of a training step, with whatever the context's [`Memory`](crate::Memory) keeps for [`Flow::pull_back`].
+    /// The pass to the latents of a training step, with whatever the context's [`Memory`](crate::Memory) keeps for
+    /// [`Flow::pull_back`].
     ///
     /// # Errors
     /// As [`Flow::encode`]; [`FlowError::Shape`] for a batch without samples.
@@ -294,7 +300,8 @@ impl<B, P> Flow<B, P> {
     /// log p(x) of every sample, given its latents.
     ///
     /// # Errors
-    /// [`FlowError::NotFinite`] names the sample whose likelihood is not a number; [`FlowError::Shape`] if the base density has another size.
+    /// [`FlowError::NotFinite`] names the sample whose likelihood is not a number; [`FlowError::Shape`] if the base
+    /// density has another size.
     pub fn log_prob_of<Z: Shape, E: Scalar>(&self, latents: &Latents<Z, E>, cx: &Context<E>) -> Result<Vec<E>>
     where
         P: BaseDensity<E>,
@@ -306,7 +313,8 @@ impl<B, P> Flow<B, P> {
         }
     }
 
-    /// The cotangents of latents that a weighted sum Σ wᵢ log p(xᵢ) has, with the base density's share added to `gradients`.
+    /// The cotangents of latents that a weighted sum Σ wᵢ log p(xᵢ) has, with the base density's share added to
+    /// `gradients`.
     ///
     /// # Errors
     /// [`FlowError::Shape`] for as many weights as there are no samples, and for gradients of another module.
@@ -332,7 +340,8 @@ impl<B, P> Flow<B, P> {
         Ok(LatentCotangent { z, log_det: weights, condition })
     }
 
-    /// Pulls cotangents of latents and log-dets back through the bijector: adds its parameters' gradients to `gradients`, and gives ∂L/∂x and ∂L/∂condition.
+    /// Pulls cotangents of latents and log-dets back through the bijector: adds its parameters' gradients to
+    /// `gradients`, and gives ∂L/∂x and ∂L/∂condition.
     ///
     /// # Errors
     /// As [`Bijector::pullback`].
@@ -370,10 +379,12 @@ impl<B, P> Flow<B, P> {
 
     /// The mean negative log-likelihood of a batch, with its gradients added to `gradients`.
     ///
-    /// It is [`Flow::forward_training`], [`Flow::likelihood_cotangent`] and [`Flow::pull_back`] one after the other: a loss that is not the likelihood alone puts its own cotangents between them.
+    /// It is [`Flow::forward_training`], [`Flow::likelihood_cotangent`] and [`Flow::pull_back`] one after the other:
+    /// a loss that is not the likelihood alone puts its own cotangents between them.
     ///
     /// # Errors
-    /// As [`Flow::log_prob`]; [`FlowError::NotFinite`] names the sample whose likelihood is not a number; [`FlowError::Shape`] for a batch without samples and for gradients
+    /// As [`Flow::log_prob`]; [`FlowError::NotFinite`] names the sample whose likelihood is not a number;
+    /// [`FlowError::Shape`] for a batch without samples and for gradients
     /// of another module.
     pub fn nll<X: Shape, E: Scalar>(&self, x: Tensor<X, E>, gradients: &mut Gradients<E>, cx: &Context<E>) -> Result<Loss<E>>
     where

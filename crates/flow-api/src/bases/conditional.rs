@@ -4,7 +4,8 @@ use super::{BaseDensity, check_sizes};
 use crate::{Context, FlowError, HostCondition, Module, Parameter, Result, Scalar, module_fields, parameter_count};
 use num_traits::Float;
 
-/// A density p₀ on R^d whose shift and log-scale are a linear map of the condition: with (t, s) = W c + b, log p(z | c) = log p₀((z − t)e^{−s}) − Σⱼ sⱼ.
+/// A density p₀ on R^d whose shift and log-scale are a linear map of the condition: with (t, s) = W c + b, log p(z |
+/// c) = log p₀((z − t)e^{−s}) − Σⱼ sⱼ.
 ///
 /// W and b start at 0, so that it starts as p₀.
 ///
@@ -46,7 +47,8 @@ impl<E: Scalar, P: BaseDensity<E>> Conditional<P, E> {
     /// `base`, moved by conditions of `width` numbers.
     ///
     /// # Errors
-    /// [`FlowError::Setting`] if the base is a density on a box: one that moves with parameters has no gradient at its border. [`FlowError::Condition`] if the base
+    /// [`FlowError::Setting`] if the base is a density on a box: one that moves with parameters has no gradient at
+    /// its border. [`FlowError::Condition`] if the base
     /// takes conditions of another width itself.
     pub fn new(base: P, width: usize) -> Result<Self> {
         let (low, high) = base.support();

@@ -5,7 +5,8 @@ use crate::{Context, FlowError, Module, Parameter, Result, Scalar, module_fields
 use num_traits::Float;
 use rand::Rng;
 
-/// A mixture of K normal densities with diagonal covariances: log p(z) = ln Σₖ πₖ N(z; μₖ, diag(e^{sₖ})²), with learned weights π = softmax(a), means μ and
+/// A mixture of K normal densities with diagonal covariances: log p(z) = ln Σₖ πₖ N(z; μₖ, diag(e^{sₖ})²), with
+/// learned weights π = softmax(a), means μ and
 /// log-scales s.
 ///
 /// # Shapes
@@ -19,7 +20,8 @@ pub struct Mixture<E: Scalar> {
 }
 
 impl<E: Scalar> Mixture<E> {
-    /// On R^dim, starting with equal weights, unit scales and means drawn from N(0, I) by `seed`: equal ones would stay equal for ever.
+    /// On R^dim, starting with equal weights, unit scales and means drawn from N(0, I) by `seed`: equal ones would
+    /// stay equal for ever.
     ///
     /// # Errors
     /// [`FlowError::Setting`] for no components.

@@ -23,11 +23,14 @@ use num_traits::Float;
 /// A density on R^d, or on a box in it, that flows map data to.
 ///
 /// # Shapes
-/// Latents are rows of d numbers in host memory, row-major; a call has one row a sample, and the context's condition one vector a row.
+/// Latents are rows of d numbers in host memory, row-major; a call has one row a sample, and the context's condition
+/// one vector a row.
 ///
 /// # Errors
-/// All calls give [`FlowError::Shape`] for buffers that are not of one number of rows ([`check_sizes`] finds them), and [`FlowError::Condition`] for
-/// a condition that is missing or of another shape. A density on a box gives [`FlowError::Domain`] for a latent outside.
+/// All calls give [`FlowError::Shape`] for buffers that are not of one number of rows ([`check_sizes`] finds them),
+/// and [`FlowError::Condition`] for
+/// a condition that is missing or of another shape. A density on a box gives [`FlowError::Domain`] for a latent
+/// outside.
 ///
 /// ```
 /// use flow_api::{Context, bases::{BaseDensity, StandardNormal}};
@@ -68,14 +71,16 @@ pub trait BaseDensity<E: Scalar>: Module<E> {
 
     /// Samples: row r is a function of the context's stream ([`Context::noise`]), of its condition and of r alone.
     ///
-    /// The temperature scales their spread around the density's mean: 1 leaves the density as it is, 0 gives the mean. It does not enter
+    /// The temperature scales their spread around the density's mean: 1 leaves the density as it is, 0 gives the
+    /// mean. It does not enter
     /// [`BaseDensity::log_prob`].
     ///
     /// # Errors
     /// Those of the trait, and [`FlowError::Setting`] for a temperature that the density has no samples at.
     fn sample(&self, rows: usize, temperature: E, cx: &Context<E>) -> Result<Vec<E>>;
 
-    /// weightᵣ ∂log p(zᵣ)/∂zᵣ of every row into `dz`; the parameters' share is added to `gradients`, this density's own slice. Gives
+    /// weightᵣ ∂log p(zᵣ)/∂zᵣ of every row into `dz`; the parameters' share is added to `gradients`, this density's
+    /// own slice. Gives
     /// weightᵣ ∂log p(zᵣ)/∂condition of every row, (rows, width), if the density is conditional.
     ///
     /// # Errors
@@ -107,7 +112,8 @@ impl<E: Scalar, P: BaseDensity<E> + ?Sized> BaseDensity<E> for Box<P> {
     }
 }
 
-/// Checks, for the authors of densities, that the buffers of a call are of `rows` rows: `latents` are the lengths of those with d numbers a row, and
+/// Checks, for the authors of densities, that the buffers of a call are of `rows` rows: `latents` are the lengths of
+/// those with d numbers a row, and
 /// `gradients` is the length of the buffer of the parameters' gradients where the call has one.
 ///
 /// # Errors

@@ -8,7 +8,8 @@ use statrs::function::gamma::{digamma, ln_gamma};
 /// Student's t, with a learned number of degrees of freedom νⱼ for every feature, at location 0 and scale 1:
 /// log p(z) = Σⱼ ln Γ(½(νⱼ+1)) − ln Γ(½νⱼ) − ½ ln(πνⱼ) − ½(νⱼ+1) ln(1 + zⱼ²/νⱼ).
 ///
-/// The parameter is ln ν, so that ν stays above 0. Tails fall as |z|^{−(ν+1)}: a flow that is Lipschitz cannot make heavy tails of a normal base
+/// The parameter is ln ν, so that ν stays above 0. Tails fall as |z|^{−(ν+1)}: a flow that is Lipschitz cannot make
+/// heavy tails of a normal base
 /// (Jaini et al., arXiv:1907.04481). For ν → ∞ it is N(0, I). Special functions are those of `statrs`.
 #[derive(Debug, Clone)]
 pub struct StudentT<E: Scalar> {

@@ -7,7 +7,8 @@ use rand::Rng;
 
 /// The uniform density on the box [low, high]^d: log p(z) = −d ln(high − low) in the box, whose border belongs to it.
 ///
-/// Outside it there is no log-density: such a latent is [`FlowError::Domain`], which names the row. A flow before it has to map into the box, as a logistic
+/// Outside it there is no log-density: such a latent is [`FlowError::Domain`], which names the row. A flow before it
+/// has to map into the box, as a logistic
 /// or a spline with tails of the box does. Temperatures above 1 would leave the box and are refused.
 #[derive(Debug, Clone, Copy)]
 pub struct Uniform<E> {

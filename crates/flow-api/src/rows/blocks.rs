@@ -10,7 +10,8 @@ pub const BLOCK_LANES: usize = 192;
 /// Fewest rows that make a group worth its own sums: so few that a small batch still gives every thread some groups.
 const GROUP_ROWS: usize = 64;
 
-/// Most groups of a batch, and of a large one: enough for many threads, few enough that adding up their sums stays cheap.
+/// Most groups of a batch, and of a large one: enough for many threads, few enough that adding up their sums stays
+/// cheap.
 const MAX_GROUPS: [usize; 2] = [16, 32];
 
 /// Rows in a group of a large batch.
@@ -42,7 +43,8 @@ impl<E: Scalar> HostCondition<E> {
     /// The context's condition for a layer that takes one of width `width`, checked against the batch.
     ///
     /// # Errors
-    /// [`FlowError::Condition`] for a condition that is missing or has another shape. A layer that takes none ignores it.
+    /// [`FlowError::Condition`] for a condition that is missing or has another shape. A layer that takes none ignores
+    /// it.
     pub fn of(cx: &Context<E>, width: Option<usize>, batch: usize) -> Result<Option<Self>> {
         use dfdx::prelude::HasShape;
         let Some(width) = width else { return Ok(None) };

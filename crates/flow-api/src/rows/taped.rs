@@ -10,7 +10,8 @@ use flow_kernels::workspace::Buffer;
 /// A tensor on a tape.
 pub type Taped<S, E> = Tensor<S, E, OwnedTape<E, <E as Scalar>::Device>>;
 
-/// What [`TapedRows::forward_taped`] gives: y, shape (rows, d), and log|det J| of every row, both recorded on the tape of x.
+/// What [`TapedRows::forward_taped`] gives: y, shape (rows, d), and log|det J| of every row, both recorded on the
+/// tape of x.
 pub type TapedMap<E> = (Taped<(usize, usize), E>, Taped<(usize,), E>);
 
 /// What [`TapedRows::inverse_taped`] gives: x, shape (rows, d), and log|det J⁻¹| of every row.
@@ -18,8 +19,10 @@ pub type MappedRows<E> = (Tensor<(usize, usize), E>, Tensor<(usize,), E>);
 
 /// A row flow in dfdx operations: the short way to write one, and what a fused kernel is held against.
 ///
-/// A [`RowFlow`](crate::RowFlow) that returns itself from [`RowFlow::taped`](crate::RowFlow::taped) needs no kernel: one is made of this, whose pullback runs a tape over a block of rows.
-/// Parameters enter by [`Parameter::tensor`] put on a tape, `self.scale.tensor().retaped()`; the condition, where the flow takes one, is that of the context, one vector a row.
+/// A [`RowFlow`](crate::RowFlow) that returns itself from [`RowFlow::taped`](crate::RowFlow::taped) needs no kernel:
+/// one is made of this, whose pullback runs a tape over a block of rows.
+/// Parameters enter by [`Parameter::tensor`] put on a tape, `self.scale.tensor().retaped()`; the condition, where the
+/// flow takes one, is that of the context, one vector a row.
 ///
 /// ```
 /// use flow_api::dfdx::prelude::*;
@@ -61,7 +64,8 @@ pub trait TapedRows<E: Scalar>: Module<E> {
     /// x and log|det J⁻¹| of every row.
     ///
     /// # Errors
-    /// Whatever can go wrong; by default [`FlowError::NoInverse`], to which belong the facts `with_inverse(InverseKind::Missing)`.
+    /// Whatever can go wrong; by default [`FlowError::NoInverse`], to which belong the facts
+    /// `with_inverse(InverseKind::Missing)`.
     fn inverse_taped(&self, y: Tensor<(usize, usize), E>, cx: &Context<E>) -> Result<MappedRows<E>> {
         let _ = y;
         Err(FlowError::NoInverse { layer: cx.path().to_owned() })

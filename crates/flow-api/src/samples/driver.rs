@@ -1,4 +1,5 @@
-//! The one driver of kernels: a batch goes through layers of sample flows, forward, back, and back again with cotangents.
+//! The one driver of kernels: a batch goes through layers of sample flows, forward, back, and back again with
+//! cotangents.
 
 use super::SampleKernel;
 use super::groups::{Batch, Group, GroupPull, GroupTrace, LayerPoint};
@@ -13,7 +14,8 @@ use flow_kernels::simd::add;
 use flow_kernels::workspace::Buffer;
 use std::sync::{Mutex, PoisonError};
 
-/// Fewer groups of samples than this have their kernels spread their work too. It depends on the batch alone, so that sums are added up in one order on any number of threads.
+/// Fewer groups of samples than this have their kernels spread their work too. It depends on the batch alone, so that
+/// sums are added up in one order on any number of threads.
 const FEW_GROUPS: usize = 4;
 
 /// Sums of groups that are added up at a time.
@@ -44,7 +46,8 @@ pub(crate) trait Layers<E: Scalar>: Module<E> {
     /// The kernels of a layer for a batch.
     fn prepare<'a>(&'a self, layer: usize, batch: usize, cx: &Context<E>) -> Result<Vec<Ready<'a, E>>>;
 
-    /// As [`Layers::prepare`], up to and with the part of the layer with this path; none if there is no such part in it.
+    /// As [`Layers::prepare`], up to and with the part of the layer with this path; none if there is no such part in
+    /// it.
     fn prepare_until<'a>(&'a self, layer: usize, part: &str, batch: usize, cx: &Context<E>) -> Result<Option<Vec<Ready<'a, E>>>>;
 
     /// Samples in a group.
@@ -106,7 +109,8 @@ impl<'a, E: Scalar, L: Layers<E> + ?Sized> Driver<'a, L, E> {
         self.layers.group_samples(batch).max(1)
     }
 
-    /// Takes a batch through all layers in place, on all threads; keeps what the memory setting says if a pullback follows.
+    /// Takes a batch through all layers in place, on all threads; keeps what the memory setting says if a pullback
+    /// follows.
     fn pass(&self, values: &mut [E], batch: usize, direction: Direction, keeping: bool) -> Result<(Pass<E>, Vec<Vec<LayerPoint<E>>>)> {
         let condition = self.condition(batch)?;
         let (count, event) = (self.layers.count(), self.layers.event());
@@ -261,7 +265,8 @@ impl<'a, E: Scalar, L: Layers<E> + ?Sized> Driver<'a, L, E> {
         Ok(Pulled { input, cotangent: E::tensor(pulled, shape), condition })
     }
 
-    /// Pulls cotangents back through all layers in place; the recovered input, empty if tapes were kept, and ∂L/∂condition.
+    /// Pulls cotangents back through all layers in place; the recovered input, empty if tapes were kept, and
+    /// ∂L/∂condition.
     fn pull(
         &self,
         groups: Vec<GroupTrace<E>>,

@@ -63,7 +63,8 @@ impl<E: Scalar> SamplePull<'_, E> {
     }
 }
 
-/// What a pass of a group of samples through a layer leaves for its pullback: stacks of buffers, as many as the kernel likes.
+/// What a pass of a group of samples through a layer leaves for its pullback: stacks of buffers, as many as the
+/// kernel likes.
 #[derive(Debug)]
 pub struct SampleTape<E: Scalar> {
     recording: bool,
@@ -131,7 +132,8 @@ pub trait SampleKernel<E: Scalar>: Send + Sync {
     /// As [`SampleKernel::forward`], and failed iterations.
     fn inverse(&self, samples: &mut Samples<'_, E>) -> Result<()>;
 
-    /// ∂L/∂y → ∂L/∂x in place, given what the forward pass left; adds to the sums, and ∂L/∂condition where it is asked for.
+    /// ∂L/∂y → ∂L/∂x in place, given what the forward pass left; adds to the sums, and ∂L/∂condition where it is
+    /// asked for.
     ///
     /// # Errors
     /// As [`SampleKernel::forward`].
@@ -139,7 +141,8 @@ pub trait SampleKernel<E: Scalar>: Send + Sync {
 
     /// The pullback from whatever the memory setting left.
     ///
-    /// By default it inverts and runs forward again where it has to; a kernel whose passes share their work does better.
+    /// By default it inverts and runs forward again where it has to; a kernel whose passes share their work does
+    /// better.
     ///
     /// # Errors
     /// As [`SampleKernel::inverse`].
@@ -160,12 +163,14 @@ pub trait SampleKernel<E: Scalar>: Send + Sync {
         self.pull_tape(tape, pull)
     }
 
-    /// Does to the weights what only passes in this direction need. Optional, and once is enough: before a pass on several threads it spares them waiting for the first.
+    /// Does to the weights what only passes in this direction need. Optional, and once is enough: before a pass on
+    /// several threads it spares them waiting for the first.
     fn prepare_for(&self, direction: Direction) {
         let _ = direction;
     }
 
-    /// Whether its log-dets are estimates in this call: then they have a standard error, whatever the variances that it adds.
+    /// Whether its log-dets are estimates in this call: then they have a standard error, whatever the variances that
+    /// it adds.
     fn estimates(&self) -> bool {
         false
     }
@@ -173,8 +178,10 @@ pub trait SampleKernel<E: Scalar>: Send + Sync {
     /// Length of the sums of a pullback: by default the number of parameters.
     fn sums_len(&self) -> usize;
 
-    /// Turns the sums over all samples into gradients, added to `gradients`: this flow's parameters in the order of [`Module::visit`].
-    /// `log_det` is Σ ∂L/∂log|det J| over all samples, for log-dets that no sample decides. By default the sums are the gradients.
+    /// Turns the sums over all samples into gradients, added to `gradients`: this flow's parameters in the order of
+    /// [`Module::visit`].
+    /// `log_det` is Σ ∂L/∂log|det J| over all samples, for log-dets that no sample decides. By default the sums are
+    /// the gradients.
     ///
     /// # Errors
     /// As [`SampleKernel::forward`].
@@ -189,7 +196,8 @@ pub trait SampleKernel<E: Scalar>: Send + Sync {
 
 /// A bijection of whole samples of a fixed number of values: what a [`Skeleton`](crate::Skeleton) is made of.
 ///
-/// A [`Side`](crate::Side) is one, a row flow on a view; so is a coupling whose conditioner sees all patches or all pixels. The order of the values is the event's own: an image is
+/// A [`Side`](crate::Side) is one, a row flow on a view; so is a coupling whose conditioner sees all patches or all
+/// pixels. The order of the values is the event's own: an image is
 /// channel by channel, row by row.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a bijection of whole samples",
@@ -202,13 +210,15 @@ pub trait SampleFlow<E: Scalar>: Module<E> {
     /// Values in a sample.
     fn event(&self) -> usize;
 
-    /// Makes the kernel for one call on `batch` samples: reads the context's mode and noise and this flow's path from it.
+    /// Makes the kernel for one call on `batch` samples: reads the context's mode and noise and this flow's path from
+    /// it.
     ///
     /// # Errors
     /// Use before initialisation; parameters that admit no bijection.
     fn prepare<'a>(&'a self, batch: usize, cx: &Context<E>) -> Result<Box<dyn SampleKernel<E> + 'a>>;
 
-    /// As [`SampleFlow::prepare`], up to and with the part with this dotted path; none if there is no such part here. The context's path is this flow's own.
+    /// As [`SampleFlow::prepare`], up to and with the part with this dotted path; none if there is no such part here.
+    /// The context's path is this flow's own.
     ///
     /// # Errors
     /// As [`SampleFlow::prepare`].
@@ -216,7 +226,8 @@ pub trait SampleFlow<E: Scalar>: Module<E> {
         if cx.path() == layer { self.prepare(batch, cx).map(Some) } else { Ok(None) }
     }
 
-    /// Samples in a group, when a batch is cut for several threads: a function of the batch alone, so that results do not depend on the number of threads.
+    /// Samples in a group, when a batch is cut for several threads: a function of the batch alone, so that results do
+    /// not depend on the number of threads.
     fn group_samples(&self, batch: usize) -> usize {
         const GROUPS: usize = 16;
         batch.div_ceil(GROUPS).max(1)

@@ -1,4 +1,5 @@
-//! The work of a pass through the layers, in tasks that any thread takes as soon as what they need is there. Nobody waits: a task that was last to give another one what it needs hands it on.
+//! The work of a pass through the layers, in tasks that any thread takes as soon as what they need is there. Nobody
+//! waits: a task that was last to give another one what it needs hands it on.
 
 use crate::{Result, work_through};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -47,8 +48,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes `groups` groups of samples through `layers` layers on all threads of the pool: `prepare` makes a layer's kernels, `run` takes a group through them, and `finish` is given what `run`
-/// left of a layer, in the order of the groups. No more than three layers are ready at a time. The results do not depend on the number of threads.
+/// Takes `groups` groups of samples through `layers` layers on all threads of the pool: `prepare` makes a layer's
+/// kernels, `run` takes a group through them, and `finish` is given what `run`
+/// left of a layer, in the order of the groups. No more than three layers are ready at a time. The results do not
+/// depend on the number of threads.
 ///
 /// # Errors
 /// That of a task; of several that failed at the same time, of the first in order.

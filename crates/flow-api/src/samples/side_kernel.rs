@@ -1,6 +1,7 @@
 //! Runs a row kernel on the rows of a group of samples: in blocks that stay in cache.
 //!
-//! The cut into blocks depends on the group alone, and sums over rows are added up block by block in order, so results are bit-equal at any number of threads.
+//! The cut into blocks depends on the group alone, and sums over rows are added up block by block in order, so
+//! results are bit-equal at any number of threads.
 
 use super::{SampleKernel, SamplePoint, SamplePull, SampleTape, Samples};
 use crate::bijector::{foreign_point, shape_error};

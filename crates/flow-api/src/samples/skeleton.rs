@@ -14,10 +14,13 @@ type Layer<E> = Vec<(String, Box<dyn SampleFlow<E>>)>;
 
 /// Sample flows on one event, layer by layer.
 ///
-/// All of them work in place on one buffer that holds the batch, a group of samples at a time. What a training pass keeps is the context's [`Memory`](crate::Memory):
-/// every flow's activations, every layer's input, or nothing but the output (and the inputs of layers whose inverse is not in closed form).
+/// All of them work in place on one buffer that holds the batch, a group of samples at a time. What a training pass
+/// keeps is the context's [`Memory`](crate::Memory):
+/// every flow's activations, every layer's input, or nothing but the output (and the inputs of layers whose inverse
+/// is not in closed form).
 ///
-/// It is a bijector of tensors of any shape whose samples have as many values as the flows' events. Paths are those given to the flows, with their own behind.
+/// It is a bijector of tensors of any shape whose samples have as many values as the flows' events. Paths are those
+/// given to the flows, with their own behind.
 ///
 /// Events of 6 values as a matrix of 2 × 3: one layer transforms its rows, then its columns.
 ///
@@ -46,10 +49,12 @@ pub struct Skeleton<E: Scalar> {
 }
 
 impl<E: Scalar> Skeleton<E> {
-    /// Layers on events of `event` values, each a list of sample flows with their paths; `kind` names the whole in tables.
+    /// Layers on events of `event` values, each a list of sample flows with their paths; `kind` names the whole in
+    /// tables.
     ///
     /// # Errors
-    /// [`FlowError::Composition`] for a flow on events of another size, [`FlowError::Shape`] for events of no values, [`FlowError::Condition`] for flows that take
+    /// [`FlowError::Composition`] for a flow on events of another size, [`FlowError::Shape`] for events of no values,
+    /// [`FlowError::Condition`] for flows that take
     /// conditions of different widths.
     pub fn new(kind: &'static str, event: usize, layers: Vec<Layer<E>>) -> Result<Self> {
         if event == 0 {
@@ -130,7 +135,8 @@ impl<E: Scalar> Layers<E> for Skeleton<E> {
         Ok(None)
     }
 
-    /// Enough for blocks of every side, and twice as many where that leaves groups for several threads, since every group has its own sums.
+    /// Enough for blocks of every side, and twice as many where that leaves groups for several threads, since every
+    /// group has its own sums.
     fn group_samples(&self, batch: usize) -> usize {
         const GROUPS: usize = 8;
         let samples = self.flows().map(|(_, flow)| flow.group_samples(batch)).max().unwrap_or(1);

@@ -10,11 +10,14 @@ const ROWS: usize = 6;
 /// Draws that are held against the density.
 const DRAWS: usize = 20_000;
 
-/// Checks a base density, whose kind `make` builds from a seed: that it sums to one, that its samples are of it, that row r of them is a function of the stream and
-/// of r alone and that the temperature scales them around one mean, that its gradients by latents, parameters and condition are those of differences, that gradients
+/// Checks a base density, whose kind `make` builds from a seed: that it sums to one, that its samples are of it, that
+/// row r of them is a function of the stream and
+/// of r alone and that the temperature scales them around one mean, that its gradients by latents, parameters and
+/// condition are those of differences, that gradients
 /// of parameters are added to what is there, and that wrong sizes and missing conditions are typed errors.
 ///
-/// The first two need the density in one or two dimensions, where they are held against quadrature on its support; in others they are reported as not checked.
+/// The first two need the density in one or two dimensions, where they are held against quadrature on its support; in
+/// others they are reported as not checked.
 ///
 /// ```
 /// use flow_api::{bases::Logistic, testkit::check_base};
@@ -142,7 +145,8 @@ impl<P: BaseDensity<f64>> Bench<'_, P> {
         Ok(masses)
     }
 
-    /// The counts of draws in the cells differ from their masses as chance has it: χ² within six of its standard deviations.
+    /// The counts of draws in the cells differ from their masses as chance has it: χ² within six of its standard
+    /// deviations.
     fn samples(&self, item: Item, condition: usize, masses: &[f64]) -> Result<(), Failure> {
         let (dim, axis, cells) = (self.subject.dim, self.axis(), self.grid().0);
         let z = self.run(item, self.density.sample(DRAWS, 1.0, &self.context_at(DRAWS, condition)))?;
@@ -173,7 +177,8 @@ impl<P: BaseDensity<f64>> Bench<'_, P> {
         Ok(())
     }
 
-    /// Row r of samples is a function of the stream, its condition and r alone, and temperatures scale the spread around one mean.
+    /// Row r of samples is a function of the stream, its condition and r alone, and temperatures scale the spread
+    /// around one mean.
     fn rows_of_samples(&self, item: Item) -> Result<Option<&'static str>, Failure> {
         let (rows, dim) = (2 * ROWS, self.subject.dim);
         let draw = |rows, temperature, cx: &Context<f64>| self.run(item, self.density.sample(rows, temperature, cx));
