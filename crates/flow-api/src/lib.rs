@@ -48,7 +48,7 @@ pub use module::{
 };
 pub use rows::{
     AffineMap, BLOCK_LANES, Direction, HostCondition, Lanes, MappedRows, Matrix, Pull, RowChain, RowFlow, RowKernel, RowTape, RowView,
-    Rows, Taped, TapedMap, TapedRows,
+    Rows, Taped, TapedMap, TapedRows, block_condition,
 };
 pub use samples::{SampleFlow, SampleKernel, SamplePoint, SamplePull, SampleTape, Samples, Side, Skeleton};
 pub use scalar::{Real, Scalar, Tensor, to_host};

@@ -54,14 +54,14 @@ fn passes(c: &mut Criterion) {
         group.bench_function("vjp", |b| b.iter(|| (0..BLOCKS).for_each(|_| kernel.vjp(&trace, &v, &mut y))));
         group.throughput(throughput(2 * flops, 2 * block + 2 * weights));
         group.bench_function("pullback", |b| {
-            b.iter(|| (0..BLOCKS).for_each(|_| kernel.pullback(&trace, &v, &mut x_bar, &mut sums)));
+            b.iter(|| (0..BLOCKS).for_each(|_| kernel.pullback(&trace, &v, &mut x_bar, &mut [], &mut sums)));
         });
         group.throughput(throughput(4 * flops, 4 * block + 2 * weights));
         let tangents = kernel.jvp_traced(&trace, &u, &mut y);
         group.bench_function("pullback_dual", |b| {
             b.iter(|| {
                 for _ in 0..BLOCKS {
-                    kernel.pullback_dual(&trace, &tangents, &v, &v, &mut x_bar, Some(&mut y), &mut sums);
+                    kernel.pullback_dual(&trace, &tangents, &v, &v, &mut x_bar, Some(&mut y), &mut [], &mut sums);
                 }
             });
         });

@@ -103,7 +103,7 @@ impl Net {
             }
         });
         let kernel = MlpKernel::new(self.input, layers.collect(), self.variant.modulated()).unwrap();
-        f(&kernel, Modulation { scale: &cast::<E>(&scale), shift: &cast::<E>(&shift) })
+        f(&kernel, Modulation { scale: &cast::<E>(&scale), shift: &cast::<E>(&shift), offset: &[] })
     }
 
     /// The network on one row, as the textbook writes it.
@@ -257,7 +257,7 @@ fn first_order_gradient() {
         let c = draw(&mut rng, 4 * LANES);
         let (x_bar, sums) = traced(&net, &x, |kernel, trace, _| {
             let (mut x_bar, mut sums) = (vec![f64::NAN; x.len()], vec![1.0; kernel.sums_len()]);
-            kernel.pullback(trace, &c, &mut x_bar, &mut sums);
+            kernel.pullback(trace, &c, &mut x_bar, &mut [], &mut sums);
             (x_bar, sums)
         });
         assert_close(&format!("{name}: x̄"), &x_bar, &differences(&x, |x| dot(&c, &forward(&net, x))), 1e-8);
@@ -278,10 +278,10 @@ fn second_order_gradient() {
                 let (mut x_bar, mut u_bar, mut sums) = (vec![f64::NAN; x.len()], vec![f64::NAN; u.len()], vec![1.0; kernel.sums_len()]);
                 let u = kernel.tangents(Buffer::copy_of(&u));
                 let tangents = kernel.jvp_traced(trace, &u, &mut []);
-                kernel.pullback_dual(trace, &tangents, &c, &v, &mut x_bar, Some(&mut u_bar), &mut sums);
+                kernel.pullback_dual(trace, &tangents, &c, &v, &mut x_bar, Some(&mut u_bar), &mut [], &mut sums);
                 // Without the sums everything else is the same.
                 let (mut x_alone, mut u_alone) = (vec![f64::NAN; x.len()], vec![f64::NAN; u_bar.len()]);
-                kernel.pullback_dual(trace, &tangents, &c, &v, &mut x_alone, Some(&mut u_alone), &mut []);
+                kernel.pullback_dual(trace, &tangents, &c, &v, &mut x_alone, Some(&mut u_alone), &mut [], &mut []);
                 assert_eq!((&x_alone, &u_alone), (&x_bar, &u_bar), "{name}");
                 (x_bar, u_bar, sums)
             });
@@ -290,6 +290,49 @@ fn second_order_gradient() {
             let expected = differences(&net.numbers, |n| s(&Net { numbers: n.to_vec(), ..net.clone() }, &x, &u));
             assert_close(&format!("{name}: sums"), &sums, &expected.iter().map(|e| e + 1.0).collect::<Vec<_>>(), 1e-7);
         }
+    }
+}
+
+/// A row's offset of the first layer is a bias of its own.
+#[test]
+fn offsets() {
+    for (name, net, x, mut rng) in cases() {
+        let [c, u, v, offset] = [4, 3, 4, 5].map(|rows| draw(&mut rng, rows * LANES));
+        let values = |net: &Net, offset: &[f64]| -> (Vec<f64>, Vec<f64>) {
+            net.with(|kernel, modulation| {
+                let (mut y, mut again, mut ju) = (vec![0.0; 4 * LANES], vec![0.0; 4 * LANES], vec![0.0; 4 * LANES]);
+                let modulation = Modulation { offset, ..modulation };
+                kernel.forward(&x, LANES, modulation, &mut y);
+                let trace = kernel.forward_traced(&x, LANES, modulation, &mut again);
+                assert_eq!(y, again, "{name}");
+                kernel.jvp(&trace, &kernel.tangents(Buffer::copy_of(&u)), &mut ju);
+                (y, ju)
+            })
+        };
+        let (y, _) = values(&net, &offset);
+        for r in 0..LANES {
+            let mut moved = net.clone();
+            moved.numbers[5 * 3..5 * 3 + 5].iter_mut().zip(offset.iter().skip(r).step_by(LANES)).for_each(|(b, o)| *b += o);
+            let at = |values: &[f64]| values.iter().skip(r).step_by(LANES).copied().collect::<Vec<_>>();
+            assert_close(&format!("{name}: row {r}"), &at(&y), &moved.row(&at(&x)), 1e-13);
+        }
+        let s = |net: &Net, offset: &[f64]| {
+            let (y, ju) = values(net, offset);
+            dot(&c, &y) + dot(&v, &ju)
+        };
+        let (offset_bar, sums) = net.with(|kernel, modulation| {
+            let (mut offset_bar, mut sums) = (vec![1.0; offset.len()], vec![0.0; kernel.sums_len()]);
+            let trace = kernel.forward_traced(&x, LANES, Modulation { offset: &offset, ..modulation }, &mut [0.0; 4 * LANES]);
+            let u = kernel.tangents(Buffer::copy_of(&u));
+            let tangents = kernel.jvp_traced(&trace, &u, &mut []);
+            kernel.pullback_dual(&trace, &tangents, &c, &v, &mut vec![0.0; x.len()], None, &mut offset_bar, &mut sums);
+            (offset_bar, sums)
+        });
+        // Cotangents are added to what was there.
+        let expected: Vec<f64> = differences(&offset, |offset| s(&net, offset)).iter().map(|e| e + 1.0).collect();
+        assert_close(&format!("{name}: ō"), &offset_bar, &expected, 1e-7);
+        let expected = differences(&net.numbers, |n| s(&Net { numbers: n.to_vec(), ..net.clone() }, &offset));
+        assert_close(&format!("{name}: sums"), &sums, &expected, 1e-7);
     }
 }
 
@@ -372,7 +415,7 @@ fn everything<E: Real>(net: &Net, x: &[f64], c: &[f64], u: &[f64], v: &[f64]) ->
         let u = kernel.tangents(Buffer::copy_of(&cast::<E>(u)));
         let tangents = kernel.jvp_traced(&trace, &u, &mut ju);
         kernel.vjp(&trace, &cast::<E>(v), &mut jtv);
-        kernel.pullback_dual(&trace, &tangents, &cast::<E>(c), &cast::<E>(v), &mut x_bar, Some(&mut u_bar), &mut sums);
+        kernel.pullback_dual(&trace, &tangents, &cast::<E>(c), &cast::<E>(v), &mut x_bar, Some(&mut u_bar), &mut [], &mut sums);
         kernel.jacobian(&trace, &mut jacobian);
         [y, ju, jtv, x_bar, u_bar, sums, jacobian].into_iter().flatten().map(Real::as_f64).collect()
     })

@@ -3,7 +3,7 @@
 use crate::objective::Objective;
 use crate::ode::{Layout, OdeError, Solver, System, Work};
 use flow_kernels::Real;
-use flow_kernels::simd::{dot, scale};
+use flow_kernels::simd::{axpy, dot, scale};
 use flow_kernels::workspace::Buffer;
 use num_traits::Float;
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ impl Default for Adjoint {
     }
 }
 
-/// State: z and a (d × lanes each), then θ as the mean over the rows.
+/// State: z and a (d × lanes each), then θ as the mean over the rows, then what the first layer's offset gets, row by row.
 struct AdjointSystem<'k, 'p, E: Real> {
     objective: &'k Objective<'k, 'p, E>,
     seminorm: bool,
@@ -45,10 +45,12 @@ impl<E: Real> System<E> for AdjointSystem<'_, '_, E> {
         let block = self.objective.block();
         let (z, a) = y[..2 * block].split_at(block);
         let (dz, rest) = derivative.split_at_mut(block);
-        let (da, dtheta) = rest.split_at_mut(block);
-        let evaluation = self.objective.field.evaluate(t, z, self.objective.lanes, dz);
+        let (da, rest) = rest.split_at_mut(block);
+        let (dtheta, doffset) = rest.split_at_mut(self.objective.field.parameters.min(rest.len()));
+        let evaluation = self.objective.evaluate(t, z, dz);
         let sums = if dtheta.is_empty() { &mut [] } else { &mut self.sums[..] };
-        self.objective.pull(&evaluation, dz, -E::one(), a, Some(&self.g), da, sums);
+        doffset.fill(E::zero());
+        self.objective.pull(&evaluation, dz, -E::one(), a, Some(&self.g), da, doffset, sums);
         dtheta.copy_from_slice(&self.sums[..dtheta.len()]);
         scale(dtheta, E::of(1.0 / self.objective.lanes as f64));
     }
@@ -57,15 +59,16 @@ impl<E: Real> System<E> for AdjointSystem<'_, '_, E> {
         let block = self.objective.block();
         let mut controlled = vec![0..block, block..2 * block];
         if !self.seminorm {
-            controlled.push(2 * block..len);
+            let theta = 2 * block + self.objective.field.parameters;
+            controlled.extend([2 * block..theta, theta..len].into_iter().filter(|part| !part.is_empty()));
         }
         Layout { coupled: 2 * block, controlled }
     }
 }
 
 impl Adjoint {
-    /// z(T) → x and ∂L/∂z(T) → ∂L/∂x in place, with g = ∂L/∂log|det J|; adds ∂L/∂θ to `sums`, and returns ∂L/∂T if `for_end` asks for it.
-    #[allow(clippy::too_many_arguments, reason = "two arguments are results")]
+    /// z(T) → x and ∂L/∂z(T) → ∂L/∂x in place, with g = ∂L/∂log|det J|; adds ∂L/∂θ to `sums` and the offset's cotangent to `offset_bar`, and returns ∂L/∂T if `for_end` asks for it.
+    #[allow(clippy::too_many_arguments, reason = "three arguments are results")]
     pub(crate) fn pull<E: Real>(
         self,
         objective: &Objective<'_, '_, E>,
@@ -74,6 +77,7 @@ impl Adjoint {
         z: &mut [E],
         cotangent: &mut [E],
         g: &[E],
+        offset_bar: &mut [E],
         sums: &mut [E],
         for_end: bool,
     ) -> Result<(f64, Work), OdeError> {
@@ -81,7 +85,7 @@ impl Adjoint {
         let largest = cotangent.iter().chain(g).fold(E::zero(), |largest, c| largest.max(Float::abs(*c)));
         let size = if largest > E::zero() && Float::is_finite(largest) { largest } else { E::one() };
         let parameters = objective.field.parameters;
-        let mut state = Buffer::zeroed(2 * block + parameters);
+        let mut state = Buffer::zeroed(2 * block + parameters + objective.offset.len());
         state[..block].copy_from_slice(z);
         state[block..2 * block].iter_mut().zip(&*cotangent).for_each(|(a, &c)| *a = c / size);
         let mut scaled_g = Buffer::take(g.len());
@@ -90,7 +94,7 @@ impl Adjoint {
         if for_end {
             // ∂L/∂T = ⟨a(T), f(z(T), T)⟩ + Σ (g tr J + |g| p).
             let mut f = Buffer::take(block);
-            let evaluation = objective.field.evaluate(end, z, objective.lanes, &mut f);
+            let evaluation = objective.evaluate(end, z, &mut f);
             end_gradient = dot(cotangent, &f).as_f64() + objective.rate(&evaluation, &f, g);
         }
         let sums_len = objective.field.sums_len();
@@ -100,7 +104,9 @@ impl Adjoint {
         z.copy_from_slice(&state[..block]);
         cotangent.iter_mut().zip(&state[block..2 * block]).for_each(|(c, &a)| *c = size * a);
         let total = size * E::of(objective.lanes as f64);
-        sums.iter_mut().zip(&state[2 * block..]).for_each(|(sum, &theta)| *sum += total * theta);
+        let (theta, offset) = state[2 * block..].split_at(parameters);
+        sums.iter_mut().zip(theta).for_each(|(sum, &theta)| *sum += total * theta);
+        axpy(offset_bar, size, offset);
         Ok((end_gradient, work))
     }
 }

@@ -58,14 +58,21 @@ pub(crate) struct Reverse<'k, 'p, E: Real> {
 }
 
 impl<E: Real> Reverse<'_, '_, E> {
-    /// ∂L/∂z(T) → ∂L/∂x in place; adds ∂L/∂θ to `sums`, and returns ∂L/∂T.
-    pub(crate) fn pull(&self, checkpoints: &[E], first_row: u64, cotangent: &mut [E], sums: &mut [E]) -> Result<(f64, Work)> {
+    /// ∂L/∂z(T) → ∂L/∂x in place; adds ∂L/∂θ to `sums` and the offset's cotangent to `offset_bar`, and returns ∂L/∂T.
+    pub(crate) fn pull(
+        &self,
+        checkpoints: &[E],
+        first_row: u64,
+        cotangent: &mut [E],
+        offset_bar: &mut [E],
+        sums: &mut [E],
+    ) -> Result<(f64, Work)> {
         let block = self.objective.block();
         let lanes = self.objective.lanes;
         if checkpoints.len() != segments(self.grid.steps).len() * block {
             return Err(flow_api::foreign_point(""));
         }
-        let mut field = FlowSystem { field: self.objective.field, lanes, integrals: None };
+        let mut field = FlowSystem { field: self.objective.field, offset: self.objective.offset, lanes, integrals: None };
         let (mut end_gradient, mut work) = (0.0, Work::default());
         for (segment, checkpoint) in segments(self.grid.steps).zip(checkpoints.chunks_exact(block.max(1))).rev() {
             let mut states: Vec<Buffer<E>> = Vec::with_capacity(segment.len());
@@ -77,7 +84,7 @@ impl<E: Real> Reverse<'_, '_, E> {
                 }
             }
             for (step, z) in segment.zip(&states).rev() {
-                end_gradient += self.step(step, z, cotangent, sums);
+                end_gradient += self.step(step, z, cotangent, offset_bar, sums);
                 work.evaluations += self.tableau.nodes.len();
                 work.accepted += 1;
             }
@@ -87,7 +94,7 @@ impl<E: Real> Reverse<'_, '_, E> {
     }
 
     /// The reverse of one step, from its beginning z; returns its share of ∂L/∂T.
-    fn step(&self, step: usize, z: &[E], cotangent: &mut [E], sums: &mut [E]) -> f64 {
+    fn step(&self, step: usize, z: &[E], cotangent: &mut [E], offset_bar: &mut [E], sums: &mut [E]) -> f64 {
         let Self { objective, tableau, grid, g, .. } = self;
         let h = grid.dt();
         let mut k: Vec<Buffer<E>> = Vec::with_capacity(tableau.nodes.len());
@@ -96,7 +103,7 @@ impl<E: Real> Reverse<'_, '_, E> {
         for (&node, row) in tableau.nodes.iter().zip(tableau.stages) {
             combine(&mut stage, z, &terms(h, row, &k));
             let mut slope = Buffer::take(z.len());
-            evaluations.push(objective.field.evaluate(grid.time(step, node), &stage, objective.lanes, &mut slope));
+            evaluations.push(objective.evaluate(grid.time(step, node), &stage, &mut slope));
             k.push(slope);
         }
         let mut end_gradient = 0.0;
@@ -115,7 +122,7 @@ impl<E: Real> Reverse<'_, '_, E> {
             // A stage without weight adds nothing to the log-det.
             let stage_g = (weight.abs() > 0.0).then_some(&stage_g[..]);
             let mut lambda = Buffer::take(z.len());
-            let for_time = objective.pull(evaluation, &k[i], E::one(), &k_bar, stage_g, &mut lambda, &mut stage_sums);
+            let for_time = objective.pull(evaluation, &k[i], E::one(), &k_bar, stage_g, &mut lambda, offset_bar, &mut stage_sums);
             add(&mut sums[..objective.field.parameters], &stage_sums[..objective.field.parameters]);
             if self.for_end {
                 let rate = if stage_g.is_some() { weight * objective.rate(evaluation, &k[i], g) } else { 0.0 };

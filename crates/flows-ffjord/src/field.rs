@@ -1,12 +1,12 @@
 //! The vector field f(z, t): the smooth MLP with the time in it.
 
 use crate::shallow::ShallowField;
-use flow_api::{FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
+use flow_api::{Context, FlowError, HostCondition, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
 use flow_kernels::Real;
 use flow_kernels::scalar::sigmoid;
 use flow_kernels::simd::dot;
 use flow_kernels::workspace::Buffer;
-use flow_nets::smooth::{self, Mlp, MlpConfig, MlpKernel, Modulated, Modulation, Trace};
+use flow_nets::smooth::{self, ConditionInput, Mlp, MlpConfig, MlpKernel, Modulated, Modulation, Trace};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -86,15 +86,18 @@ pub(crate) struct FieldConfig {
     pub(crate) activation: Activation,
     pub(crate) time: TimeInput,
     pub(crate) zero_init: bool,
+    /// Width of the condition, 0 without one.
+    pub(crate) condition: usize,
 }
 
 /// The vector field f: R^d × R → R^d of a continuous flow, with its parameters.
 ///
-/// Layer i computes zᵢ = sᵢ(t) ⊙ (Wᵢ hᵢ + bᵢ) + tᵢ(t), followed by the activation on all layers but the last; s and t by [`TimeInput`].
+/// Layer i computes zᵢ = sᵢ(t) ⊙ (Wᵢ hᵢ + bᵢ) + tᵢ(t), followed by the activation on all layers but the last; s and t by [`TimeInput`]. A condition c is a further input of the
+/// first layer, W₀ z + C c + b₀ ([`ConditionInput`]): it stays the same along a path, and the trace is that of ∂f/∂z.
 ///
 /// # Parameters
 /// `net.layers.{i}.weight` (out × in) and `net.layers.{i}.bias` (out); and, with one number for every output of every layer, first layer first:
-/// `time_shift` (w; `Concat` and `ConcatSquash`), `time_gate` and `time_gate_bias` (g and c; `ConcatSquash`).
+/// `time_shift` (w; `Concat` and `ConcatSquash`), `time_gate` and `time_gate_bias` (g and c; `ConcatSquash`); and `condition.weight` (C).
 #[derive(Debug, Clone)]
 pub struct Field<E: Scalar> {
     net: Mlp<E>,
@@ -103,12 +106,13 @@ pub struct Field<E: Scalar> {
     shift: Option<Parameter<E>>,
     gate: Option<Parameter<E>>,
     gate_bias: Option<Parameter<E>>,
+    condition: ConditionInput<E>,
 }
 
 impl<E: Scalar> Field<E> {
     pub(crate) fn new(config: &FieldConfig, seed: u64) -> Result<Self> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let &FieldConfig { dim, hidden, layers, activation, time, zero_init } = config;
+        let &FieldConfig { dim, hidden, layers, activation, time, zero_init, condition } = config;
         let sizes = MlpConfig { activation: activation.into(), zero_last: zero_init, ..MlpConfig::new(dim, vec![hidden; layers], dim) };
         let net = Mlp::new(&sizes, rng.r#gen())?;
         // As linear layers of torch start: uniform in ±1/√(fan-in), where the time is one of d + 1 inputs, or the only one.
@@ -128,7 +132,8 @@ impl<E: Scalar> Field<E> {
             TimeInput::Concat => (draw(false, zero_init), None, None),
             TimeInput::ConcatSquash => (draw(true, zero_init), draw(true, false), draw(true, false)),
         };
-        Ok(Self { net, activation, time, shift, gate, gate_bias })
+        let condition = ConditionInput::new(hidden, condition, seed)?;
+        Ok(Self { net, activation, time, shift, gate, gate_bias, condition })
     }
 
     /// The network without the time.
@@ -141,11 +146,16 @@ impl<E: Scalar> Field<E> {
         self.time
     }
 
-    /// f(z, t) of rows: `rows` is row-major, as many rows of d numbers as wanted.
+    /// How the condition enters.
+    pub fn condition(&self) -> &ConditionInput<E> {
+        &self.condition
+    }
+
+    /// f(z, t) of rows, at the context's conditions: `rows` is row-major, as many rows of d numbers as wanted.
     ///
     /// # Errors
-    /// [`FlowError::Shape`] for numbers that are not whole rows.
-    pub fn evaluate(&self, rows: &[E], t: f64) -> Result<Vec<E>> {
+    /// [`FlowError::Shape`] for numbers that are not whole rows, [`FlowError::Condition`] for a condition that does not fit.
+    pub fn evaluate(&self, rows: &[E], t: f64, cx: &Context<E>) -> Result<Vec<E>> {
         let dim = self.net.input();
         if !rows.len().is_multiple_of(dim) {
             return Err(flow_api::shape_error("Ffjord", "evaluate", ("rows", dim), rows.len()));
@@ -153,8 +163,20 @@ impl<E: Scalar> Field<E> {
         let lanes = rows.len() / dim;
         let block: Vec<E> = (0..rows.len()).map(|i| rows[i % lanes * dim + i / lanes]).collect();
         let mut out = vec![E::zero(); rows.len()];
-        self.kernel()?.value(t, &block, lanes, &mut out);
+        let offset = self.offset(self.conditions(lanes, cx)?.as_ref(), 0, lanes)?;
+        self.kernel()?.value(t, &block, &offset, lanes, &mut out);
         Ok((0..rows.len()).map(|i| out[i % dim * lanes + i / dim]).collect())
+    }
+
+    /// The context's conditions of so many rows, if the field takes some.
+    pub(crate) fn conditions(&self, rows: usize, cx: &Context<E>) -> Result<Option<HostCondition<E>>> {
+        HostCondition::of(cx, Some(self.condition.width()).filter(|width| *width > 0), rows).map_err(|e| e.in_layer("Ffjord"))
+    }
+
+    /// The first layer's offset of the rows `first..first + lanes`.
+    pub(crate) fn offset(&self, conditions: Option<&HostCondition<E>>, first: usize, lanes: usize) -> Result<Buffer<E>> {
+        let block = conditions.map(|conditions| conditions.block(first, lanes));
+        self.condition.offset(block.as_deref(), lanes)
     }
 
     pub(crate) fn kernel(&self) -> Result<FieldKernel<'_, E>> {
@@ -183,6 +205,7 @@ impl<E: Scalar> Module<E> for Field<E> {
                 visitor.parameter(name, parameter);
             }
         }
+        visitor.child("condition", &self.condition);
     }
     fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         visitor.child("net", &mut self.net);
@@ -192,6 +215,7 @@ impl<E: Scalar> Module<E> for Field<E> {
                 visitor.parameter(name, parameter);
             }
         }
+        visitor.child("condition", &mut self.condition);
     }
 }
 
@@ -203,7 +227,7 @@ pub(crate) struct FieldKernel<'a, E: Real> {
     shift: &'a [E],
     gate: &'a [E],
     gate_bias: &'a [E],
-    /// Numbers in all parameters.
+    /// Numbers in all parameters but the condition's.
     pub(crate) parameters: usize,
 }
 
@@ -216,8 +240,8 @@ pub(crate) struct Moment<E: Real> {
 }
 
 impl<E: Real> Moment<E> {
-    fn modulation(&self) -> Modulation<'_, E> {
-        Modulation { scale: &self.scale, shift: &self.shift }
+    fn modulation<'m>(&'m self, offset: &'m [E]) -> Modulation<'m, E> {
+        Modulation { scale: &self.scale, shift: &self.shift, offset }
     }
 
     /// The same, layer by layer.
@@ -251,6 +275,7 @@ pub(crate) struct Evaluation<E: Real> {
     moment: Moment<E>,
 }
 
+/// `offset` is the block's offset of the first layer, C c; empty without a condition.
 impl<E: Real> FieldKernel<'_, E> {
     pub(crate) fn dim(&self) -> usize {
         self.mlp.input()
@@ -269,21 +294,21 @@ impl<E: Real> FieldKernel<'_, E> {
     }
 
     /// f(z, t).
-    pub(crate) fn value(&self, t: f64, z: &[E], lanes: usize, out: &mut [E]) {
-        self.mlp.forward(z, lanes, self.moment(t).modulation(), out);
+    pub(crate) fn value(&self, t: f64, z: &[E], offset: &[E], lanes: usize, out: &mut [E]) {
+        self.mlp.forward(z, lanes, self.moment(t).modulation(offset), out);
     }
 
     /// f(z, t) and the exact tr ∂f/∂z of every row, if the field is shallow enough for its short form; else nothing is written.
-    pub(crate) fn value_and_trace(&self, t: f64, z: &[E], lanes: usize, out: &mut [E], trace: &mut [E]) -> bool {
+    pub(crate) fn value_and_trace(&self, t: f64, z: &[E], offset: &[E], lanes: usize, out: &mut [E], trace: &mut [E]) -> bool {
         let Some(shallow) = &self.shallow else { return false };
-        shallow.evaluate(&self.moment(t), z, lanes, out, trace);
+        shallow.evaluate(&self.moment(t), z, offset, lanes, out, trace);
         true
     }
 
     /// f(z, t), and what the passes after it need.
-    pub(crate) fn evaluate(&self, t: f64, z: &[E], lanes: usize, out: &mut [E]) -> Evaluation<E> {
+    pub(crate) fn evaluate(&self, t: f64, z: &[E], offset: &[E], lanes: usize, out: &mut [E]) -> Evaluation<E> {
         let moment = self.moment(t);
-        let trace = self.mlp.forward_traced(z, lanes, moment.modulation(), out);
+        let trace = self.mlp.forward_traced(z, lanes, moment.modulation(offset), out);
         Evaluation { trace, moment }
     }
 

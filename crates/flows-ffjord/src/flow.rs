@@ -14,9 +14,14 @@ use flow_api::{
 };
 use flow_kernels::noise::Stream;
 use flow_kernels::workspace::Buffer;
+use flow_nets::smooth::ConditionInput;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A continuous normalizing flow on R^d (FFJORD; Grathwohl et al. 2019, arXiv:1810.01367): x = z(0) is carried along dz/dt = f(z, t) to y = z(T).
+///
+/// # Condition
+/// The field may see a condition beside z, which is not moved ([`Field`]). Its gradient comes through the solver: that of the first layer's offset is integrated with the adjoint, or added up over the
+/// discrete steps.
 ///
 /// # Log-det
 /// log|det ∂y/∂x| = ∫₀ᵀ tr ∂f/∂z dt, solved together with z. Its trace is exact or an estimate ([`Trace`]), with one choice for
@@ -112,8 +117,9 @@ impl<E: Scalar> ContinuousFlow<E> {
         if dim == 0 {
             return Err(setting("dim", "at least 1", dim));
         }
-        let &Ffjord { hidden, layers, activation, time, zero_init, .. } = spec;
-        let field = Field::new(&FieldConfig { dim, hidden, layers, activation, time, zero_init }, seed)?;
+        let &Ffjord { hidden, layers, activation, time, zero_init, condition, .. } = spec;
+        let condition = condition.unwrap_or(0);
+        let field = Field::new(&FieldConfig { dim, hidden, layers, activation, time, zero_init, condition }, seed)?;
         let (end_time, learned) = match spec.end_time {
             EndTime::Fixed(end) => (end, false),
             EndTime::Learned(start) => (start, true),
@@ -170,15 +176,15 @@ impl<E: Scalar> ContinuousFlow<E> {
         self.pullbacks.take()
     }
 
-    /// Carries rows (row-major) along the field from one time to another, forwards or backwards, without their log-dets: for pictures of the flow.
+    /// Carries rows (row-major) along the field from one time to another, forwards or backwards, at the context's conditions and without their log-dets: for pictures of the flow.
     ///
     /// # Errors
-    /// [`FlowError::Shape`] for numbers that are not whole rows; failed solves.
-    pub fn transport(&self, rows: &[E], from: f64, to: f64) -> Result<Vec<E>> {
+    /// [`FlowError::Shape`] for numbers that are not whole rows, [`FlowError::Condition`] for a condition that does not fit; failed solves.
+    pub fn transport(&self, rows: &[E], from: f64, to: f64, cx: &Context<E>) -> Result<Vec<E>> {
         let kernel = self.field.kernel()?;
         let mut moved = rows.to_vec();
-        self.for_each_block(rows, |view, first, lanes, block| {
-            let mut system = FlowSystem { field: &kernel, lanes, integrals: None };
+        self.for_each_block(rows, cx, |view, first, lanes, offset, block| {
+            let mut system = FlowSystem { field: &kernel, offset, lanes, integrals: None };
             self.solver.solve(&mut system, from, to, block).map_err(|e| solve_error(e, lanes, first as u64))?;
             view.scatter(block, first, lanes, &mut moved);
             Ok(())
@@ -194,12 +200,12 @@ impl<E: Scalar> ContinuousFlow<E> {
         let field = self.field.kernel()?;
         let noise = cx.noise();
         let mut penalties = Vec::with_capacity(rows.len() / self.dim());
-        self.for_each_block(rows, |_, first, lanes, block| {
+        self.for_each_block(rows, cx, |_, first, lanes, offset, block| {
             let directions = Directions::new(self.trace(cx.mode()), &field.mlp, lanes, &noise, first as u64);
             let integrals = Integrals::new(&directions, true);
             let mut state = Buffer::zeroed(block.len() + integrals.len());
             state[..block.len()].copy_from_slice(block);
-            let mut system = FlowSystem { field: &field, lanes, integrals: Some((&directions, &integrals)) };
+            let mut system = FlowSystem { field: &field, offset, lanes, integrals: Some((&directions, &integrals)) };
             self.solver.solve(&mut system, 0.0, self.end_time(), &mut state).map_err(|e| solve_error(e, lanes, first as u64))?;
             let values = &state[block.len()..];
             let pairs = values[integrals.kinetic.clone()].iter().zip(&values[integrals.jacobian.clone()]);
@@ -209,19 +215,25 @@ impl<E: Scalar> ContinuousFlow<E> {
         Ok(penalties)
     }
 
-    /// Runs `f` on the blocks of some rows: first row, lanes, and the block.
-    fn for_each_block(&self, rows: &[E], mut f: impl FnMut(&RowView, usize, usize, &mut [E]) -> Result<()>) -> Result<()> {
+    /// Runs `f` on the blocks of some rows: first row, lanes, the offset of the first layer, and the block.
+    fn for_each_block(
+        &self,
+        rows: &[E],
+        cx: &Context<E>,
+        mut f: impl FnMut(&RowView, usize, usize, &[E], &mut [E]) -> Result<()>,
+    ) -> Result<()> {
         let dim = self.dim();
         if !rows.len().is_multiple_of(dim) {
             return Err(flow_api::shape_error("Ffjord", "rows", ("rows", dim), rows.len()));
         }
         let view = RowView::single(dim);
         let count = rows.len() / dim;
+        let conditions = self.field.conditions(count, cx)?;
         (0..count).step_by(BLOCK_LANES).try_for_each(|first| {
             let lanes = BLOCK_LANES.min(count - first);
             let mut block = Buffer::take(dim * lanes);
             view.gather(rows, first, lanes, &mut block);
-            f(&view, first, lanes, &mut block)
+            f(&view, first, lanes, &self.field.offset(conditions.as_ref(), first, lanes)?, &mut block)
         })
     }
 }
@@ -257,7 +269,8 @@ impl<E: Scalar> ContinuousFlow<E> {
             Trace::Exact => self.dim(),
             Trace::Hutchinson(settings) => settings.probes,
         };
-        network.saturating_mul(1 + directions as u64).saturating_mul(self.solver.least_evaluations() as u64)
+        let solve = network.saturating_mul(1 + directions as u64).saturating_mul(self.solver.least_evaluations() as u64);
+        solve.saturating_add(self.field.condition().multiply_adds())
     }
 }
 
@@ -268,7 +281,7 @@ impl<E: Scalar> RowFlow<E> for ContinuousFlow<E> {
             Trace::Hutchinson(_) => LogDetKind::Estimate,
         };
         let facts = Facts::new("Ffjord").with_log_det(log_det).with_inverse(InverseKind::Iterative);
-        facts.with_multiply_adds(self.multiply_adds())
+        facts.with_condition(self.field.condition().width()).with_multiply_adds(self.multiply_adds())
     }
 
     fn dim(&self) -> usize {
@@ -285,6 +298,7 @@ impl<E: Scalar> RowFlow<E> for ContinuousFlow<E> {
         let regularisation = if cx.mode() == Mode::Train { self.regularisation } else { Regularisation::default() };
         Ok(Box::new(Kernel {
             field: self.field.kernel()?,
+            condition: self.field.condition(),
             end,
             end_slope,
             solver: self.solver,
@@ -301,6 +315,7 @@ impl<E: Scalar> RowFlow<E> for ContinuousFlow<E> {
 /// The flow made ready for one call.
 struct Kernel<'a, E: Scalar> {
     field: FieldKernel<'a, E>,
+    condition: &'a ConditionInput<E>,
     end: f64,
     end_slope: Option<f64>,
     solver: Solver,
@@ -329,7 +344,8 @@ impl<E: Scalar> Kernel<'_, E> {
         let wanted = self.wants_log_det.then_some((&directions, &integrals));
         let mut state = Buffer::zeroed(values.len() + wanted.map_or(0, |(_, integrals)| integrals.len()));
         state[..values.len()].copy_from_slice(values);
-        let mut system = FlowSystem { field: &self.field, lanes: lanes.lanes, integrals: wanted };
+        let offset = self.condition.offset(lanes.condition, lanes.lanes)?;
+        let mut system = FlowSystem { field: &self.field, offset: &offset, lanes: lanes.lanes, integrals: wanted };
         let (rest, work) = solve(&mut system, &mut state).map_err(|e| solve_error(e, lanes.lanes, lanes.first_row))?;
         values.copy_from_slice(&state[..values.len()]);
         if wanted.is_some() {
@@ -362,7 +378,8 @@ impl<E: Scalar> Kernel<'_, E> {
             return Ok(f64::max(at_y, at_x));
         }
         let mut again = Buffer::copy_of(x);
-        let mut system = FlowSystem { field: &self.field, lanes: lanes.lanes, integrals: None };
+        let offset = self.condition.offset(lanes.condition, lanes.lanes)?;
+        let mut system = FlowSystem { field: &self.field, offset: &offset, lanes: lanes.lanes, integrals: None };
         let solved = self.solver.solve(&mut system, 0.0, self.end, &mut again);
         lanes.report.evaluations += solved.map_err(|e| solve_error(e, lanes.lanes, lanes.first_row))?.evaluations;
         let mut squares = vec![0.0; lanes.lanes];
@@ -383,18 +400,30 @@ impl<E: Scalar> Kernel<'_, E> {
     /// y → x and ∂L/∂y → ∂L/∂x by the adjoint; adds to `sums`.
     fn pull_adjoint(&self, settings: Adjoint, values: &mut [E], cotangent: &mut [E], pull: &mut Pull<'_, E>, sums: &mut [E]) -> Result<()> {
         let directions = self.directions(pull.lanes, pull.first_row);
-        let objective = Objective { field: &self.field, directions: &directions, regularisation: self.regularisation, lanes: pull.lanes };
+        let offset = self.condition.offset(pull.condition, pull.lanes)?;
+        let mut offset_bar = Buffer::zeroed(offset.len());
+        let objective = self.objective(&directions, &offset, pull.lanes);
         let for_end = self.end_slope.is_some();
-        let pulled = settings.pull(&objective, &self.solver, self.end, values, cotangent, pull.log_det, sums, for_end);
+        let pulled = settings.pull(&objective, &self.solver, self.end, values, cotangent, pull.log_det, &mut offset_bar, sums, for_end);
         let (end_gradient, work) = pulled.map_err(|e| solve_error(e, pull.lanes, pull.first_row))?;
         self.add_end(end_gradient, sums);
         self.pullbacks.record(work);
-        Ok(())
+        self.pull_condition(&offset_bar, pull, sums)
+    }
+
+    fn objective<'k>(&'k self, directions: &'k Directions<E>, offset: &'k [E], lanes: usize) -> Objective<'k, 'k, E> {
+        Objective { field: &self.field, offset, directions, regularisation: self.regularisation, lanes }
+    }
+
+    /// Adds what the offset's cotangent makes of the condition's, and of the sums behind the field's other parameters.
+    fn pull_condition(&self, offset_bar: &[E], pull: &mut Pull<'_, E>, sums: &mut [E]) -> Result<()> {
+        let own = &mut sums[self.field.parameters..][..self.condition.sums_len()];
+        self.condition.pullback(pull.condition, offset_bar, pull.lanes, pull.condition_cotangent.as_deref_mut(), own)
     }
 
     /// ∂L/∂s = ∂L/∂T · 2 s, behind the field's sums.
     fn add_end(&self, end_gradient: f64, sums: &mut [E]) {
-        if let (Some(slope), Some(sum)) = (self.end_slope, sums.get_mut(self.field.parameters)) {
+        if let (Some(slope), Some(sum)) = (self.end_slope, sums.get_mut(self.field.parameters + self.condition.sums_len())) {
             *sum += E::of(slope * end_gradient);
         }
     }
@@ -435,15 +464,16 @@ impl<E: Scalar> RowKernel<E> for Kernel<'_, E> {
         let Gradient::Adjoint(settings) = self.gradient else {
             let (tableau, grid) = self.grid()?;
             let directions = self.directions(pull.lanes, pull.first_row);
-            let objective =
-                Objective { field: &self.field, directions: &directions, regularisation: self.regularisation, lanes: pull.lanes };
+            let offset = self.condition.offset(pull.condition, pull.lanes)?;
+            let mut offset_bar = Buffer::zeroed(offset.len());
+            let objective = self.objective(&directions, &offset, pull.lanes);
             // At T = 0 a learned end time has the gradient 0, since ∂T/∂s = 0.
             let for_end = self.end_slope.is_some() && self.end > 0.0;
             let reverse = Reverse { objective: &objective, tableau, grid, g: pull.log_det, for_end };
-            let (end_gradient, work) = reverse.pull(&kept, pull.first_row, cotangent, sums)?;
+            let (end_gradient, work) = reverse.pull(&kept, pull.first_row, cotangent, &mut offset_bar, sums)?;
             self.add_end(end_gradient, sums);
             self.pullbacks.record(work);
-            return Ok(());
+            return self.pull_condition(&offset_bar, pull, sums);
         };
         if kept.len() != cotangent.len() {
             return Err(flow_api::foreign_point(""));
@@ -465,6 +495,6 @@ impl<E: Scalar> RowKernel<E> for Kernel<'_, E> {
     }
 
     fn sums_len(&self) -> usize {
-        self.field.parameters + usize::from(self.end_slope.is_some())
+        self.field.parameters + self.condition.sums_len() + usize::from(self.end_slope.is_some())
     }
 }

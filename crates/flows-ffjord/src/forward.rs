@@ -9,6 +9,8 @@ use flow_kernels::Real;
 #[derive(Debug)]
 pub(crate) struct FlowSystem<'k, 'p, E: Real> {
     pub(crate) field: &'k FieldKernel<'p, E>,
+    /// The block's offset of the field's first layer.
+    pub(crate) offset: &'k [E],
     pub(crate) lanes: usize,
     pub(crate) integrals: Option<(&'k Directions<E>, &'k Integrals)>,
 }
@@ -21,13 +23,13 @@ impl<E: Real> System<E> for FlowSystem<'_, '_, E> {
         match self.integrals {
             Some((directions, integrals)) if !rates.is_empty() => {
                 let trace_alone = directions.is_exact() && integrals.len() == integrals.log_det.len();
-                if trace_alone && self.field.value_and_trace(t, z, self.lanes, dz, rates) {
+                if trace_alone && self.field.value_and_trace(t, z, self.offset, self.lanes, dz, rates) {
                     return;
                 }
-                let evaluation = self.field.evaluate(t, z, self.lanes, dz);
+                let evaluation = self.field.evaluate(t, z, self.offset, self.lanes, dz);
                 integrals.rates(self.field, &evaluation, directions, dz, rates);
             }
-            _ => self.field.value(t, z, self.lanes, dz),
+            _ => self.field.value(t, z, self.offset, self.lanes, dz),
         }
     }
 

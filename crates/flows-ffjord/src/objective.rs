@@ -32,6 +32,8 @@ pub struct Regularisation {
 #[derive(Debug)]
 pub(crate) struct Objective<'k, 'p, E: Real> {
     pub(crate) field: &'k FieldKernel<'p, E>,
+    /// The block's offset of the field's first layer; empty without a condition.
+    pub(crate) offset: &'k [E],
     pub(crate) directions: &'k Directions<E>,
     pub(crate) regularisation: Regularisation,
     pub(crate) lanes: usize,
@@ -43,11 +45,16 @@ impl<E: Real> Objective<'_, '_, E> {
         self.field.dim() * self.lanes
     }
 
+    /// The field and what the passes after it need, at one time.
+    pub(crate) fn evaluate(&self, t: f64, z: &[E], f: &mut [E]) -> Evaluation<E> {
+        self.field.evaluate(t, z, self.offset, self.lanes, f)
+    }
+
     /// The gradient of S = `scale` (⟨a, f⟩ + Σ (g tr J + |g| p)) (over the rows) at one evaluation, where the field's value is `f`; without g, of the first term alone.
     ///
-    /// `z_bar` = ∂S/∂z and `sums` = ∂S/∂θ are overwritten; `sums` is as long as [`FieldKernel::sums_len`], of which the parameters take the front. Returns ∂S/∂t.
-    /// Where `sums` is empty, ∂S/∂z alone is found, and 0 returned.
-    #[allow(clippy::too_many_arguments, reason = "S has three factors, and its gradient three parts")]
+    /// `z_bar` = ∂S/∂z and `sums` = ∂S/∂θ are overwritten, and ∂S/∂o of the offset is added to `offset_bar` (or not, if it is empty); `sums` is as long as [`FieldKernel::sums_len`], of which the parameters take the front. Returns ∂S/∂t.
+    /// Where `sums` is empty, they are not found, and 0 is returned.
+    #[allow(clippy::too_many_arguments, reason = "S has three factors, and its gradient four parts")]
     pub(crate) fn pull(
         &self,
         evaluation: &Evaluation<E>,
@@ -56,6 +63,7 @@ impl<E: Real> Objective<'_, '_, E> {
         a: &[E],
         g: Option<&[E]>,
         z_bar: &mut [E],
+        offset_bar: &mut [E],
         sums: &mut [E],
     ) -> f64 {
         let mlp = &self.field.mlp;
@@ -73,17 +81,17 @@ impl<E: Real> Objective<'_, '_, E> {
                 let tangents = mlp.jvp_traced(&evaluation.trace, directions, &mut ju);
                 trace_cotangents(&mut v, u, &ju, g, scale * self.directions.weight(), norm_weight);
                 if range.start == 0 {
-                    mlp.pullback_dual(&evaluation.trace, &tangents, &value, &v, z_bar, None, &mut sums[..network]);
+                    mlp.pullback_dual(&evaluation.trace, &tangents, &value, &v, z_bar, None, offset_bar, &mut sums[..network]);
                     // The other groups add their share of the trace alone.
                     value.fill(E::zero());
                 } else {
-                    mlp.pullback_dual(&evaluation.trace, &tangents, &value, &v, &mut part, None, &mut sums[..network]);
+                    mlp.pullback_dual(&evaluation.trace, &tangents, &value, &v, &mut part, None, offset_bar, &mut sums[..network]);
                     add(z_bar, &part);
                 }
             });
         } else {
             value.iter_mut().zip(a).for_each(|(v, &a)| *v = scale * a);
-            mlp.pullback(&evaluation.trace, &value, z_bar, &mut sums[..network]);
+            mlp.pullback(&evaluation.trace, &value, z_bar, offset_bar, &mut sums[..network]);
         }
         if sums.is_empty() { 0.0 } else { self.field.fold_time(evaluation, sums) }
     }

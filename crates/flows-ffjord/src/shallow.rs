@@ -11,6 +11,7 @@ use crate::field::{Activation, Moment};
 use crate::trace::add_feature_products;
 use flow_kernels::matmul::{Accumulate, Operand, matmul};
 use flow_kernels::scalar::{sigmoid_with_derivative, silu_with_derivative, softplus, tanh};
+use flow_kernels::simd::add;
 use flow_kernels::workspace::Buffer;
 use flow_kernels::{Real, vectorized};
 
@@ -34,8 +35,8 @@ impl<'a, E: Real> ShallowField<'a, E> {
         (1..=2).contains(&hidden.len()).then_some(Self { activation, hidden, last })
     }
 
-    /// f(z, t) and tr ∂f/∂z of every row: z and `out` are d × lanes.
-    pub(crate) fn evaluate(&self, moment: &Moment<E>, z: &[E], lanes: usize, out: &mut [E], trace: &mut [E]) {
+    /// f(z, t) and tr ∂f/∂z of every row: z and `out` are d × lanes, and the first layer's offset has its outputs × lanes, or is empty.
+    pub(crate) fn evaluate(&self, moment: &Moment<E>, z: &[E], offset: &[E], lanes: usize, out: &mut [E], trace: &mut [E]) {
         let mut modulation = moment.layers();
         let mut slopes: Vec<Buffer<E>> = Vec::with_capacity(2);
         let mut scales = Vec::with_capacity(2);
@@ -46,6 +47,9 @@ impl<'a, E: Real> ShallowField<'a, E> {
             let mut slope = Buffer::take(next.len());
             let input = if slopes.is_empty() { z } else { &h[..] };
             matmul(&mut next, Accumulate::Replace, matrix(weight, bias.len()), Operand::new(input, input.len() / lanes, lanes));
+            if slopes.is_empty() && !offset.is_empty() {
+                add(&mut next, offset);
+            }
             affine(&mut next, bias, scale, shift, lanes);
             activate(self.activation, &mut next, &mut slope);
             slopes.push(slope);

@@ -63,6 +63,9 @@ pub struct Ffjord {
     pub regularisation: Regularisation,
     /// The field starts as zero, and so the flow as the identity. Default true.
     pub zero_init: bool,
+    /// Width of the condition that the field sees besides z; without it the flow is unconditional. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub condition: Option<usize>,
 }
 register_row_flow!(Ffjord);
 
@@ -80,6 +83,7 @@ impl Default for Ffjord {
             gradient: Gradient::Adjoint(Adjoint::default()),
             regularisation: Regularisation::default(),
             zero_init: true,
+            condition: None,
         }
     }
 }
@@ -129,6 +133,9 @@ impl Ffjord {
             if !(1..=MAX_SIZE).contains(&size) {
                 return Err(setting(field, &size_range(1), size));
             }
+        }
+        if let Some(width) = self.condition.filter(|width| !(1..=MAX_SIZE).contains(width)) {
+            return Err(setting("condition", &size_range(1), width));
         }
         let (EndTime::Fixed(end) | EndTime::Learned(end)) = self.end_time;
         if !(end.is_finite() && end > 0.0) {

@@ -1,6 +1,6 @@
 //! Log-dets by series: along each probe v the products wₖ = (Jᵀ)ᵏ v, and from them the estimate and what its gradient needs.
 
-use crate::lanes;
+use crate::lanes::{self, pick};
 use crate::series::{Series, alternating, coefficient};
 use flow_api::{Result, RowTape, Scalar, foreign_point};
 use flow_kernels::Real;
@@ -13,6 +13,8 @@ pub(crate) struct Block<'b, E: Real> {
     pub(crate) mlp: &'b MlpKernel<'b, E>,
     /// d × lanes.
     pub(crate) x: &'b [E],
+    /// The first layer's offset, its outputs × lanes; empty without a condition.
+    pub(crate) offset: &'b [E],
     pub(crate) trace: &'b Trace<E>,
     pub(crate) lanes: usize,
 }
@@ -52,17 +54,10 @@ impl<'b, E: Real> Active<'b, E> {
         // To trace these few rows again costs no more than to pick them out of the block's trace.
         let x = pick(block.x, block.lanes, &self.index);
         let mut y = Buffer::take(block.mlp.output() * self.index.len());
-        self.traced = Traced::Own(block.mlp.forward_traced(&x, self.index.len(), Modulation::default(), &mut y));
+        let offset = pick(block.offset, block.lanes, &self.index);
+        let modulation = Modulation { offset: &offset, ..Modulation::default() };
+        self.traced = Traced::Own(block.mlp.forward_traced(&x, self.index.len(), modulation, &mut y));
     }
-}
-
-/// Some lanes of a block.
-fn pick<E: Real>(values: &[E], lanes: usize, index: &[usize]) -> Buffer<E> {
-    let mut picked = Buffer::take(values.len() / lanes.max(1) * index.len());
-    for (to, from) in picked.chunks_exact_mut(index.len().max(1)).zip(values.chunks_exact(lanes.max(1))) {
-        to.iter_mut().zip(index).for_each(|(to, &at)| *to = from[at]);
-    }
-    picked
 }
 
 /// What the gradient of one probe's estimate needs: it is Σⱼ rⱼᵀ ∇J uⱼ with u₀ = v, uⱼ₊₁ = J uⱼ.
@@ -224,8 +219,15 @@ impl<'s, E: Real> Draw<'s, E> {
     }
 }
 
-/// Adds the gradient of Σ over lanes of `factors` · estimate, with probes and lengths held fixed, to `x_cotangent` and `sums`.
-pub(crate) fn pull<E: Real>(block: &Block<'_, E>, pairs: &Pairs<E>, factors: &[E], x_cotangent: &mut [E], sums: &mut [E]) {
+/// Adds the gradient of Σ over lanes of `factors` · estimate, with probes and lengths held fixed, to `x_cotangent`, `offset_cotangent` and `sums`.
+pub(crate) fn pull<E: Real>(
+    block: &Block<'_, E>,
+    pairs: &Pairs<E>,
+    factors: &[E],
+    x_cotangent: &mut [E],
+    offset_cotangent: &mut [E],
+    sums: &mut [E],
+) {
     let (lanes, section) = (block.lanes, block.x.len());
     let most = pairs.counts.iter().copied().max().unwrap_or(0);
     let mut active = Active::all(block);
@@ -242,8 +244,11 @@ pub(crate) fn pull<E: Real>(block: &Block<'_, E>, pairs: &Pairs<E>, factors: &[E
         let mut own = Buffer::take(u.len());
         let directions = block.mlp.tangents(u);
         let tangents = block.mlp.jvp_traced(active.trace(), &directions, &mut next);
-        block.mlp.pullback_dual(active.trace(), &tangents, &none, &v, &mut own, None, sums);
-        add_picked(x_cotangent, lanes, &own, &vec![E::one(); width], &active.index);
+        let mut own_offset = Buffer::zeroed(offset_cotangent.len() / lanes * width);
+        block.mlp.pullback_dual(active.trace(), &tangents, &none, &v, &mut own, None, &mut own_offset, sums);
+        let ones = vec![E::one(); width];
+        add_picked(x_cotangent, lanes, &own, &ones, &active.index);
+        add_picked(offset_cotangent, lanes, &own_offset, &ones, &active.index);
         u = next;
     }
 }

@@ -11,6 +11,9 @@ use flow_api::{Context, Facts, FlowError, InverseKind, Mode, Module, Result, Row
 /// A residual flow on R^d: y = x + g(x) with g a network whose Lipschitz constant is below 1 (Behrmann et al. 2019, "Invertible Residual Networks",
 /// arXiv:1811.00995; Chen et al. 2019, "Residual Flows for Invertible Generative Modeling", arXiv:1906.02735).
 ///
+/// # Condition
+/// g may see a condition c beside x, which is not moved: y = x + g(x, c) has an inverse in x at every c, since the bound is one on the dependence on x alone ([`LipschitzMlp`]).
+///
 /// # Log-det
 /// log|det(I + ∂g/∂x)|, found as an [`Estimator`] says: one for training and one for evaluation, by default exact in evaluation. Both can be changed at any time
 /// ([`ResidualFlow::set_estimator`]); the weights know nothing of them.
@@ -60,8 +63,9 @@ impl<E: Scalar> ResidualFlow<E> {
         if dim == 0 {
             return Err(setting("dim", "at least 1", dim));
         }
-        let &Residual { hidden, layers, coefficient, activation, dense, zero_init, power_iteration, .. } = spec;
-        let config = LipschitzConfig { dim, hidden, layers, coefficient, activation, dense, zero_init, power_iteration };
+        let &Residual { hidden, layers, coefficient, activation, dense, zero_init, power_iteration, condition, .. } = spec;
+        let condition = condition.unwrap_or(0);
+        let config = LipschitzConfig { dim, hidden, layers, coefficient, activation, dense, zero_init, power_iteration, condition };
         let g = LipschitzMlp::new(&config, seed)?;
         Ok(Self { g, training: spec.log_det, evaluation: spec.evaluation, inverse: spec.inverse })
     }
@@ -137,14 +141,14 @@ impl<E: Scalar> ResidualFlow<E> {
         };
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive estimate")]
         let total = (network as f64 * (1.0 + passes)).round() as u64;
-        total
+        total.saturating_add(self.g.condition().multiply_adds())
     }
 }
 
 impl<E: Scalar> RowFlow<E> for ResidualFlow<E> {
     fn facts(&self) -> Facts {
         let facts = Facts::new("Residual").with_log_det(self.evaluation.kind()).with_inverse(InverseKind::Iterative);
-        facts.with_multiply_adds(self.multiply_adds())
+        facts.with_condition(self.g.condition().width()).with_multiply_adds(self.multiply_adds())
     }
 
     fn dim(&self) -> usize {
@@ -155,6 +159,7 @@ impl<E: Scalar> RowFlow<E> for ResidualFlow<E> {
         Ok(Box::new(ResidualKernel {
             chain_rule: self.g.chain_rule(),
             mlp: self.g.kernel()?,
+            condition: self.g.condition(),
             series: Series::of(self.estimator(cx.mode())),
             inverse: self.inverse,
             noise: cx.noise(),

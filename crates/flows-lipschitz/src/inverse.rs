@@ -42,7 +42,7 @@ impl FixedPoint {
         self.tolerance.unwrap_or(if size_of::<E>() == 4 { 1e-5 } else { 1e-10 })
     }
 
-    /// y → x in place, for `lanes` rows; `g` writes g(x) for a block of any number of rows.
+    /// y → x in place, for `lanes` rows; `g` writes g(x) for a block of some of the rows, given their places.
     ///
     /// # Errors
     /// [`FlowError::NotConverged`], with the row (counted from `first_row` on) whose residual is the largest.
@@ -51,7 +51,7 @@ impl FixedPoint {
         values: &mut [E],
         lanes: usize,
         first_row: u64,
-        mut g: impl FnMut(&[E], usize, &mut [E]),
+        mut g: impl FnMut(&[E], &[usize], &mut [E]),
     ) -> Result<SolveReport> {
         let mut state = State::new(values, lanes, self.anderson, self.tolerance::<E>());
         let mut report = SolveReport::default();
@@ -148,12 +148,13 @@ impl<E: Real> State<E> {
     }
 
     /// r = y − x − g(x), its norms, and what of them is rounding.
-    fn evaluate(&mut self, g: &mut impl FnMut(&[E], usize, &mut [E])) {
+    fn evaluate(&mut self, g: &mut impl FnMut(&[E], &[usize], &mut [E])) {
         let (section, lanes) = (self.section(), self.lanes());
         let (before, behind) = self.rows.split_at_mut(R * section);
         let (y, x) = before.split_at(section);
         let r = &mut behind[..section];
-        g(x, lanes, r);
+        let places: Vec<usize> = self.lanes.iter().map(|lane| lane.index).collect();
+        g(x, &places, r);
         let (mut sizes, mut squares) = (vec![0.0; lanes], vec![0.0; lanes]);
         add_squares(&mut sizes, r);
         residual(r, y, x);
@@ -333,8 +334,9 @@ mod tests {
     }
 
     /// g(x) = A x + ½ sin(x) · share, A a rotation by a right angle times `size`, on any number of rows of R².
-    fn rotate(size: f64, share: f64) -> impl FnMut(&[f64], usize, &mut [f64]) {
-        move |x, lanes, out| {
+    fn rotate(size: f64, share: f64) -> impl FnMut(&[f64], &[usize], &mut [f64]) {
+        move |x, places, out| {
+            let lanes = places.len();
             for r in 0..lanes {
                 out[r] = -size * x[lanes + r] + share * x[r].sin();
                 out[lanes + r] = size * x[r] + share * x[lanes + r].sin();
@@ -348,12 +350,13 @@ mod tests {
             // Rows of very different sizes, one of them zero: they finish one after the other.
             let x: Vec<f64> = (0..40).map(|i| if i == 20 || i == 0 { 0.0 } else { f64::from(i) * 10f64.powi(i % 7 - 5) }).collect();
             let mut y = vec![0.0; x.len()];
-            rotate(size, share)(&x, 20, &mut y);
+            let all: Vec<usize> = (0..20).collect();
+            rotate(size, share)(&x, &all, &mut y);
             y.iter_mut().zip(&x).for_each(|(y, x)| *y += x);
             let mut found = y.clone();
             let report = settings(depth).solve(&mut found, 20, 0, rotate(size, share)).unwrap();
             let mut again = vec![0.0; x.len()];
-            rotate(size, share)(&found, 20, &mut again);
+            rotate(size, share)(&found, &all, &mut again);
             let residual = |r: usize| [r, r + 20].map(|at| y[at] - found[at] - again[at]).iter().map(|d| d * d).sum::<f64>().sqrt();
             let largest = (0..20).map(residual).fold(0.0, f64::max);
             assert!(largest <= 1e-10 && (largest - report.residual).abs() < 1e-13, "depth {depth}: {largest} and {}", report.residual);
@@ -367,7 +370,7 @@ mod tests {
     fn what_is_no_contraction_does_not_converge() {
         for depth in [0, 3] {
             // No solution within reach: x + g(x) = x + x² + 1 has no zero.
-            let unsolvable = |x: &[f64], _: usize, out: &mut [f64]| out.iter_mut().zip(x).for_each(|(o, x)| *o = x * x + 1.0);
+            let unsolvable = |x: &[f64], _: &[usize], out: &mut [f64]| out.iter_mut().zip(x).for_each(|(o, x)| *o = x * x + 1.0);
             let error = settings(depth).solve(&mut [0.0, -3.0], 2, 100, unsolvable).unwrap_err();
             let FlowError::NotConverged { iterations, residual, tolerance, row, .. } = error else { panic!("{error}") };
             assert!(

@@ -3,7 +3,7 @@
 use crate::estimate::{Block, Pairs, estimate, pull};
 use crate::exact::{Matrices, WIDE};
 use crate::inverse::FixedPoint;
-use crate::lanes::multiply;
+use crate::lanes::{multiply, pick};
 use crate::network::ChainRule;
 use crate::series::Series;
 use flow_api::{FlowError, Lanes, Pull, Result, RowKernel, RowTape, Scalar, foreign_point};
@@ -11,7 +11,7 @@ use flow_kernels::matmul::{Accumulate, Operand, matmul};
 use flow_kernels::noise::Stream;
 use flow_kernels::simd::add;
 use flow_kernels::workspace::Buffer;
-use flow_nets::smooth::{MlpKernel, Modulation, Trace};
+use flow_nets::smooth::{ConditionInput, MlpKernel, Modulation, Trace};
 use num_traits::Float;
 
 /// Columns (unit tangents × lanes) of an exact gradient that go through the network at once, so that its layers stay in the L2 cache.
@@ -21,6 +21,7 @@ const COLUMNS: usize = 768;
 pub(crate) struct ResidualKernel<'a, E: Scalar> {
     pub(crate) chain_rule: ChainRule<'a, E>,
     pub(crate) mlp: MlpKernel<'a, E>,
+    pub(crate) condition: &'a ConditionInput<E>,
     /// None: exact.
     pub(crate) series: Option<Series>,
     pub(crate) inverse: FixedPoint,
@@ -30,8 +31,8 @@ pub(crate) struct ResidualKernel<'a, E: Scalar> {
 }
 
 impl<E: Scalar> ResidualKernel<'_, E> {
-    fn trace(&self, x: &[E], lanes: usize, g: &mut [E]) -> Trace<E> {
-        self.mlp.forward_traced(x, lanes, Modulation::default(), g)
+    fn trace(&self, x: &[E], offset: &[E], lanes: usize, g: &mut [E]) -> Trace<E> {
+        self.mlp.forward_traced(x, lanes, Modulation { offset, ..Modulation::default() }, g)
     }
 
     /// log|det(I + J)| of every lane and, of an estimate, the squared standard error and what its gradient needs.
@@ -75,20 +76,21 @@ impl<E: Scalar> ResidualKernel<'_, E> {
     }
 
     /// ∂L/∂y → ∂L/∂x for the exact log-det: ∇log|det(I + J)| = tr((I + J)⁻¹ ∇J) = Σₖ vₖᵀ ∇J eₖ, with vₖ the k-th row of (I + J)⁻¹ held fixed.
-    fn pull_exact(&self, x: &[E], cotangent: &mut [E], factors: &[E], sums: &mut [E]) {
+    /// Adds what the offset gets to its cotangent.
+    fn pull_exact(&self, at: &Conditioned<'_, E>, cotangent: &mut [E], offset_cotangent: &mut [E], factors: &[E], sums: &mut [E]) {
         let (dim, lanes) = (self.mlp.input(), factors.len());
         let step = (COLUMNS / dim / WIDE).max(1) * WIDE;
         for first in (0..lanes).step_by(step) {
             let width = step.min(lanes - first);
             let part = |block: &[E]| {
-                let mut part = Buffer::take(dim * width);
+                let mut part = Buffer::take(block.len() / lanes * width);
                 for (part, row) in part.chunks_exact_mut(width).zip(block.chunks_exact(lanes)) {
                     part.copy_from_slice(&row[first..first + width]);
                 }
                 part
             };
             let mut scratch = Buffer::take(dim * width);
-            let trace = self.trace(&part(x), width, &mut scratch);
+            let trace = self.trace(&part(at.x), &part(at.offset), width, &mut scratch);
             let columns = dim * width;
             let mut units = Buffer::zeroed(dim * columns);
             for (j, row) in units.chunks_exact_mut(columns).enumerate() {
@@ -108,13 +110,53 @@ impl<E: Scalar> ResidualKernel<'_, E> {
                 }
             }
             multiply(&mut cotangents, &factors[first..first + width]);
-            let own = part(cotangent);
-            self.mlp.pullback_dual(&trace, &tangents, &own, &cotangents, &mut scratch, None, sums);
-            for (row, pulled) in cotangent.chunks_exact_mut(lanes).zip(scratch.chunks_exact(width)) {
-                add(&mut row[first..first + width], pulled);
+            let (own, mut own_offset) = (part(cotangent), Buffer::zeroed(offset_cotangent.len() / lanes * width));
+            self.mlp.pullback_dual(&trace, &tangents, &own, &cotangents, &mut scratch, None, &mut own_offset, sums);
+            for (total, pulled) in [(&mut *cotangent, &scratch), (&mut *offset_cotangent, &own_offset)] {
+                for (row, pulled) in total.chunks_exact_mut(lanes).zip(pulled.chunks_exact(width)) {
+                    add(&mut row[first..first + width], pulled);
+                }
             }
         }
     }
+
+    /// ∂L/∂y → ∂L/∂x in place; adds to the cotangent of the offset and to the network's sums.
+    fn pull_through(
+        &self,
+        at: &Conditioned<'_, E>,
+        cotangent: &mut [E],
+        offset_cotangent: &mut [E],
+        log_det: &[E],
+        tape: &mut RowTape<E>,
+        sums: &mut [E],
+    ) -> Result<()> {
+        let (lanes, mut pulled) = (log_det.len(), Buffer::take(cotangent.len()));
+        let trace = match &self.series {
+            None if self.wants_log_det => {
+                self.pull_exact(at, cotangent, offset_cotangent, log_det, sums);
+                return Ok(());
+            }
+            None => self.trace(at.x, at.offset, lanes, &mut pulled),
+            Some(_) => Trace::from_values(tape.pop()?, lanes),
+        };
+        self.mlp.pullback(&trace, cotangent, &mut pulled, offset_cotangent, sums);
+        if let Some(series) = self.series.as_ref().filter(|_| self.wants_log_det) {
+            let weight = E::of(1.0 / series.probes as f64);
+            let factors: Vec<E> = log_det.iter().map(|&factor| weight * factor).collect();
+            let block = Block { mlp: &self.mlp, x: at.x, offset: at.offset, trace: &trace, lanes };
+            for _ in 0..series.probes {
+                pull(&block, &Pairs::pop(tape)?, &factors, &mut pulled, offset_cotangent, sums);
+            }
+        }
+        add(cotangent, &pulled);
+        Ok(())
+    }
+}
+
+/// A block's x, and its offset of the first layer.
+struct Conditioned<'b, E> {
+    x: &'b [E],
+    offset: &'b [E],
 }
 
 struct LogDets<E: Scalar> {
@@ -140,10 +182,11 @@ impl<E: Scalar> RowKernel<E> for ResidualKernel<'_, E> {
         check_finite("the input", values, lanes)?;
         let x = Buffer::copy_of(values);
         let mut g = Buffer::take(values.len());
-        let trace = self.trace(&x, lanes.lanes, &mut g);
+        let offset = self.condition.offset(lanes.condition, lanes.lanes)?;
+        let trace = self.trace(&x, &offset, lanes.lanes, &mut g);
         lanes.report.evaluations += 1;
         add(values, &g);
-        let block = Block { mlp: &self.mlp, x: &x, trace: &trace, lanes: lanes.lanes };
+        let block = Block { mlp: &self.mlp, x: &x, offset: &offset, trace: &trace, lanes: lanes.lanes };
         let log_dets = self.log_dets(&block, lanes.first_row, tape.is_recording());
         add(lanes.log_det, &log_dets.value);
         add(lanes.variance, &log_dets.variance);
@@ -163,14 +206,17 @@ impl<E: Scalar> RowKernel<E> for ResidualKernel<'_, E> {
 
     fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {
         check_finite("the input of the inverse", values, lanes)?;
-        let report = self.inverse.solve(values, lanes.lanes, lanes.first_row, |x, lanes, g| {
-            self.mlp.forward(x, lanes, Modulation::default(), g);
+        let offset = self.condition.offset(lanes.condition, lanes.lanes)?;
+        let report = self.inverse.solve(values, lanes.lanes, lanes.first_row, |x, places, g| {
+            // Rows leave the iteration one after the other, and take their offsets with them.
+            let offset = pick(&offset, lanes.lanes, places);
+            self.mlp.forward(x, places.len(), Modulation { offset: &offset, ..Modulation::default() }, g);
         })?;
         *lanes.report = lanes.report.then(report);
         if self.wants_log_det {
             let mut g = Buffer::take(values.len());
-            let trace = self.trace(values, lanes.lanes, &mut g);
-            let block = Block { mlp: &self.mlp, x: values, trace: &trace, lanes: lanes.lanes };
+            let trace = self.trace(values, &offset, lanes.lanes, &mut g);
+            let block = Block { mlp: &self.mlp, x: values, offset: &offset, trace: &trace, lanes: lanes.lanes };
             let log_dets = self.log_dets(&block, lanes.first_row, false);
             lanes.log_det.iter_mut().zip(log_dets.value.iter()).for_each(|(sum, &own)| *sum -= own);
             add(lanes.variance, &log_dets.variance);
@@ -184,39 +230,24 @@ impl<E: Scalar> RowKernel<E> for ResidualKernel<'_, E> {
             return Err(foreign_point(""));
         }
         let lanes = pull_of.lanes;
-        let Some(series) = &self.series else {
-            if self.wants_log_det {
-                self.pull_exact(&x, cotangent, pull_of.log_det, sums);
-                return Ok(());
-            }
-            let mut pulled = Buffer::take(x.len());
-            let trace = self.trace(&x, lanes, &mut pulled);
-            self.mlp.pullback(&trace, cotangent, &mut pulled, sums);
-            add(cotangent, &pulled);
-            return Ok(());
-        };
-        let trace = Trace::from_values(tape.pop()?, lanes);
-        let mut pulled = Buffer::take(x.len());
-        self.mlp.pullback(&trace, cotangent, &mut pulled, sums);
-        if self.wants_log_det {
-            let weight = E::of(1.0 / series.probes as f64);
-            let factors: Vec<E> = pull_of.log_det.iter().map(|&factor| weight * factor).collect();
-            let block = Block { mlp: &self.mlp, x: &x, trace: &trace, lanes };
-            for _ in 0..series.probes {
-                pull(&block, &Pairs::pop(tape)?, &factors, &mut pulled, sums);
-            }
-        }
-        add(cotangent, &pulled);
-        Ok(())
+        let (sums, for_condition) = sums.split_at_mut(self.mlp.sums_len());
+        let offset = self.condition.offset(pull_of.condition, lanes)?;
+        let mut through_offset = Buffer::zeroed(offset.len());
+        self.pull_through(&Conditioned { x: &x, offset: &offset }, cotangent, &mut through_offset, pull_of.log_det, tape, sums)?;
+        let onto_condition = pull_of.condition_cotangent.as_deref_mut();
+        self.condition.pullback(pull_of.condition, &through_offset, lanes, onto_condition, for_condition)
     }
 
     fn sums_len(&self) -> usize {
-        self.mlp.sums_len()
+        self.mlp.sums_len() + self.condition.sums_len()
     }
 
     fn finish(&self, sums: &[E], _: E, gradients: &mut [E]) -> Result<()> {
         debug_assert_eq!(gradients.len(), self.parameters);
+        let (sums, of_condition) = sums.split_at(self.mlp.sums_len());
+        let (gradients, for_condition) = gradients.split_at_mut(gradients.len() - of_condition.len());
         self.chain_rule.add_gradients(&self.mlp, sums, gradients);
+        add(for_condition, of_condition);
         Ok(())
     }
 }

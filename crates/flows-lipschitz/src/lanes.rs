@@ -1,6 +1,16 @@
 //! Loops over blocks of rows: feature j of lane r at `j * lanes + r`, with one number a lane on the side.
 
+use flow_kernels::workspace::Buffer;
 use flow_kernels::{Real, vectorized};
+
+/// Some lanes of a block.
+pub(crate) fn pick<E: Real>(values: &[E], lanes: usize, index: &[usize]) -> Buffer<E> {
+    let mut picked = Buffer::take(values.len() / lanes.max(1) * index.len());
+    for (to, from) in picked.chunks_exact_mut(index.len().max(1)).zip(values.chunks_exact(lanes.max(1))) {
+        to.iter_mut().zip(index).for_each(|(to, &at)| *to = from[at]);
+    }
+    picked
+}
 
 vectorized! {
     /// `out[r] += Σ_j a[j, r] b[j, r]`.

@@ -5,7 +5,7 @@ use crate::spectral::{BadWeight, PowerIteration, SpectralNorm};
 use flow_api::{FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
 use flow_kernels::Real;
 use flow_kernels::scalar::{sigmoid, softplus};
-use flow_nets::smooth::{self, Mlp, MlpConfig, MlpKernel, MlpLayer, Modulated};
+use flow_nets::smooth::{self, ConditionInput, Mlp, MlpConfig, MlpKernel, MlpLayer, Modulated};
 use num_traits::Float;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,8 @@ pub(crate) struct LipschitzConfig {
     pub(crate) dense: bool,
     pub(crate) zero_init: bool,
     pub(crate) power_iteration: PowerIteration,
+    /// Width of the condition, 0 without one.
+    pub(crate) condition: usize,
 }
 
 /// A multilayer perceptron on R^d whose every layer has a Lipschitz constant of at most c′ = c (1 + tolerance) in the 2-norm, with the
@@ -58,13 +60,17 @@ pub(crate) struct LipschitzConfig {
 /// Layer i multiplies with `W / max(1, σ(W)/c)`. The activations' constants are at most 1. Densely connected, a hidden layer gives `[η₁ h ; η₂ φ(W h + b)]` with
 /// (η₁, η₂) = c (a, b)/√(a² + b²), a and b = softplus(K) + 0.1 with learned K (Perugachi-Diaz et al. 2021, "Invertible `DenseNets`", arXiv:2102.02694, section 3.2).
 ///
+/// A condition is a further input of the first layer, W x + C c + b ([`ConditionInput`]). The bound is one on the
+/// dependence on x, so W alone is divided by its norm: C may be as large as it likes.
+///
 /// # Parameters and state
 /// `net.layers.{i}.weight` (out × in), `.bias` (out), `.beta` (1, raw: before the softplus; `LipSwish` and `CLipSwish`), `concat.{i}` (the two K of a hidden layer, densely
-/// connected), and the state of the power iteration, `spectral.{i}.u`, `.v` and `.weights` (a hash of the weights that u and v belong to).
+/// connected), `condition.weight` (C), and the state of the power iteration, `spectral.{i}.u`, `.v` and `.weights` (a hash of the weights that u and v belong to).
 #[derive(Debug, Clone)]
 pub struct LipschitzMlp<E: Scalar> {
     net: Mlp<E>,
     concat: Vec<Parameter<E>>,
+    condition: ConditionInput<E>,
     norms: Vec<SpectralNorm<E>>,
     coefficient: E,
     power_iteration: PowerIteration,
@@ -72,7 +78,7 @@ pub struct LipschitzMlp<E: Scalar> {
 
 impl<E: Scalar> LipschitzMlp<E> {
     pub(crate) fn new(config: &LipschitzConfig, seed: u64) -> Result<Self> {
-        let &LipschitzConfig { dim, hidden, layers, coefficient, activation, dense, zero_init, power_iteration } = config;
+        let &LipschitzConfig { dim, hidden, layers, coefficient, activation, dense, zero_init, power_iteration, condition } = config;
         if layers == 0 {
             return Err(setting("layers", "at least 1", 0));
         }
@@ -91,18 +97,24 @@ impl<E: Scalar> LipschitzMlp<E> {
         let net = Mlp::new(&sizes, seed)?;
         let concat = if dense { layers - 1 } else { 0 };
         let concat = (0..concat).map(|_| Parameter::new(&[2], vec![E::zero(); 2])).collect();
+        let condition = ConditionInput::new(net.layers().first().map_or(0, |layer| layer.shape().0), condition, seed)?;
         let tolerance = power_iteration.tolerance.min((1.0 / bound.as_f64() - 1.0) / 2.0);
         let power_iteration = PowerIteration { tolerance, ..power_iteration };
         let norm = |(i, layer): (usize, &MlpLayer<E>)| {
             SpectralNorm::new(layer.weight().values(), layer.shape().0, tolerance).map_err(|got| bad_weight(i, got))
         };
         let norms = net.layers().iter().enumerate().map(norm).collect::<Result<_>>()?;
-        Ok(Self { net, concat, norms, coefficient: bound, power_iteration })
+        Ok(Self { net, concat, condition, norms, coefficient: bound, power_iteration })
     }
 
     /// The network with its parameters.
     pub fn net(&self) -> &Mlp<E> {
         &self.net
+    }
+
+    /// How the condition enters.
+    pub fn condition(&self) -> &ConditionInput<E> {
+        &self.condition
     }
 
     /// c.
@@ -154,7 +166,7 @@ pub(crate) struct ChainRule<'a, E> {
 }
 
 impl<E: Scalar> ChainRule<'_, E> {
-    /// Adds the gradients of the parameters, in the order of the visit, given the sums of `kernel`, which are those of the normalised weights.
+    /// Adds the gradients of the parameters but the condition's, which come last, in the order of the visit, given the sums of `kernel`, which are those of the normalised weights.
     pub(crate) fn add_gradients(&self, kernel: &MlpKernel<'_, E>, sums: &[E], mut gradients: &mut [E]) {
         let mut take = |len: usize| {
             let (own, rest) = std::mem::take(&mut gradients).split_at_mut(len);
@@ -183,6 +195,7 @@ impl<E: Scalar> Module<E> for LipschitzMlp<E> {
         for (i, raw) in self.concat.iter().enumerate() {
             visitor.parameter(format_args!("concat.{i}"), raw);
         }
+        visitor.child("condition", &self.condition);
         for (i, norm) in self.norms.iter().enumerate() {
             visitor.reals(format_args!("spectral.{i}.u"), &norm.u);
             visitor.reals(format_args!("spectral.{i}.v"), &norm.v);
@@ -195,6 +208,7 @@ impl<E: Scalar> Module<E> for LipschitzMlp<E> {
         for (i, raw) in self.concat.iter_mut().enumerate() {
             visitor.parameter(format_args!("concat.{i}"), raw);
         }
+        visitor.child("condition", &mut self.condition);
         for (i, norm) in self.norms.iter_mut().enumerate() {
             visitor.reals(format_args!("spectral.{i}.u"), &mut norm.u);
             visitor.reals(format_args!("spectral.{i}.v"), &mut norm.v);

@@ -42,6 +42,9 @@ pub struct Residual {
     pub power_iteration: PowerIteration,
     /// The last layer starts as zero, and so the flow as the identity. Default false.
     pub zero_init: bool,
+    /// Width of the condition that g sees besides x; without it the flow is unconditional. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub condition: Option<usize>,
 }
 register_row_flow!(Residual);
 
@@ -58,6 +61,7 @@ impl Default for Residual {
             inverse: FixedPoint::default(),
             power_iteration: PowerIteration::default(),
             zero_init: false,
+            condition: None,
         }
     }
 }
@@ -72,6 +76,9 @@ impl Residual {
             if !(1..=MAX_SIZE).contains(&size) {
                 return Err(setting(field, &size_range(1), size));
             }
+        }
+        if let Some(width) = self.condition.filter(|width| !(1..=MAX_SIZE).contains(width)) {
+            return Err(setting("condition", &size_range(1), width));
         }
         if !(self.coefficient > 0.0 && self.coefficient < 1.0) {
             return Err(setting("coefficient", "a number greater than 0 and less than 1", self.coefficient));

@@ -72,10 +72,26 @@ impl<E: Scalar> HostCondition<E> {
     }
 
     /// The condition of the rows `first..first + lanes`, feature-major, where there is one vector a row.
-    pub(super) fn block(&self, first: usize, lanes: usize) -> Vec<E> {
+    pub fn block(&self, first: usize, lanes: usize) -> Vec<E> {
         let vectors = &self.values[first * self.width..][..lanes * self.width];
         (0..vectors.len()).map(|k| vectors[(k % lanes) * self.width + k / lanes]).collect()
     }
+}
+
+/// The condition of a block, feature-major (width × lanes), for a part that takes one of width `width`; empty for a part
+/// that takes none.
+///
+/// # Errors
+/// [`FlowError::Condition`] for a condition that is missing or has another width.
+pub fn block_condition<E>(condition: Option<&[E]>, width: usize, lanes: usize) -> Result<&[E]> {
+    if width == 0 {
+        return Ok(&[]);
+    }
+    condition.filter(|c| c.len() == width * lanes).ok_or_else(|| FlowError::Condition {
+        layer: String::new(),
+        expected: format!("(rows, {width})"),
+        got: condition.map_or("none".to_owned(), |c| format!("(rows, {})", c.len() / lanes.max(1))),
+    })
 }
 
 /// Every log-det of the block is a number.

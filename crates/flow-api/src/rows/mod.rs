@@ -15,7 +15,7 @@ mod view;
 pub use affine::AffineMap;
 pub(crate) use affine::{AffineKernel, AffinePart};
 pub(crate) use blocks::finite;
-pub use blocks::{BLOCK_LANES, HostCondition};
+pub use blocks::{BLOCK_LANES, HostCondition, block_condition};
 pub use chain::RowChain;
 pub use kernel::{Direction, Lanes, Pull, RowFlow, RowKernel, RowTape};
 pub use matrix::Matrix;

@@ -5,7 +5,7 @@ use super::activation::{Activation, Gelu, Nonlinear, Relu, Silu, Tanh};
 use super::epilogue::{Activated, ActivatedBeside, Pulled, PulledOntoSkip, Shifted, Summed};
 use super::folded::Folded;
 use super::linear::{Affine, Sums, Weight, rows};
-use flow_api::{FlowError, Result, RowTape, Scalar};
+use flow_api::{Result, RowTape, Scalar, block_condition};
 use flow_kernels::matmul::{Accumulate, Bias, Epilogue, Operand, matmul, matmul_with, transpose};
 use flow_kernels::simd::{add, add_lanes};
 use flow_kernels::workspace::Buffer;
@@ -119,19 +119,12 @@ impl<'a, E: Scalar> ResidualMlpKernel<'a, E> {
     /// others; not for the very first one if inputs are few), and what `final` saw, unless it is multiplied together with what is in front of it.
     ///
     /// # Errors
-    /// [`FlowError::Condition`] if a condition is missing or has another width.
+    /// [`FlowError::Condition`](flow_api::FlowError::Condition) if a condition is missing or has another width.
     pub fn forward(&self, input: &[E], condition: Option<&[E]>, lanes: usize, tape: &mut RowTape<E>) -> Result<Buffer<E>> {
         let ResidualMlpConfig { inputs, condition: width, .. } = *self.config;
         let mut x = Buffer::take((inputs + width) * lanes);
         x[..inputs * lanes].copy_from_slice(&input[..inputs * lanes]);
-        if width > 0 {
-            let condition = condition.filter(|c| c.len() == width * lanes).ok_or_else(|| FlowError::Condition {
-                layer: String::new(),
-                expected: format!("(rows, {width})"),
-                got: condition.map_or("none".to_owned(), |c| format!("(rows, {})", c.len() / lanes.max(1))),
-            })?;
-            x[inputs * lanes..].copy_from_slice(condition);
-        }
+        x[inputs * lanes..].copy_from_slice(block_condition(condition, width, lanes)?);
         Ok(for_activation!(self.run(x, lanes, tape)))
     }
 

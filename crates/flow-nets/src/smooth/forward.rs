@@ -5,9 +5,9 @@ use flow_kernels::matmul::{Accumulate, Operand, matmul};
 use flow_kernels::workspace::Buffer;
 
 use super::elementwise::{Activate, Affine, push_tangents, scale_rows, scaled, shift_rows};
-use super::kernel::{MlpKernel, Modulation, Stage};
+use super::kernel::{MlpKernel, Modulated, Modulation, Stage};
 
-/// What [`MlpKernel::forward_traced`] leaves for the passes after it: layer inputs, pre-activations, slopes φ′, and the scale of the modulation.
+/// What [`MlpKernel::forward_traced`] leaves for the passes after it: layer inputs, pre-activations, slopes φ′, and what of the modulation they need.
 #[derive(Debug)]
 pub struct Trace<E: Real> {
     pub(super) values: Buffer<E>,
@@ -72,9 +72,19 @@ impl<E: Real> Stage<'_, E> {
         flat.get(self.modulation..self.modulation + self.output).unwrap_or(&[])
     }
 
+    /// W h, and in the first layer W h + o.
+    fn product(&self, h: &[E], lanes: usize, offset: &[E], z: &mut [E]) {
+        let mut accumulate = Accumulate::Replace;
+        if self.is_first() && !offset.is_empty() {
+            z.copy_from_slice(offset);
+            accumulate = Accumulate::Add;
+        }
+        matmul(z, accumulate, self.weight(), Operand::new(h, self.input, lanes));
+    }
+
     /// The last layer.
     fn last(&self, h: &[E], lanes: usize, modulation: Modulation<'_, E>, y: &mut [E]) {
-        matmul(y, Accumulate::Replace, self.weight(), Operand::new(h, self.input, lanes));
+        self.product(h, lanes, modulation.offset, y);
         shift_rows(y, self.affine(modulation), lanes);
     }
 
@@ -85,7 +95,7 @@ impl<E: Real> Stage<'_, E> {
     /// A hidden layer: z and the next layer's input; the slopes too, unless `slope` is empty.
     fn hidden(&self, h: &[E], lanes: usize, modulation: Modulation<'_, E>, z: &mut [E], slope: &mut [E], out: &mut [E]) {
         let Some(hidden) = &self.hidden else { return };
-        matmul(z, Accumulate::Replace, self.weight(), Operand::new(h, self.input, lanes));
+        self.product(h, lanes, modulation.offset, z);
         let (passed, out) = out.split_at_mut(hidden.passed * lanes);
         if let Some([eta, _]) = hidden.concat {
             scaled(passed, eta, h);
@@ -147,7 +157,7 @@ impl<E: Real> Stage<'_, E> {
         if self.hidden.is_none() { [h, &[]] } else { [h, &rest[..self.output * columns]] }
     }
 
-    fn is_first(&self) -> bool {
+    pub(super) fn is_first(&self) -> bool {
         self.trace == 0
     }
 
@@ -180,8 +190,12 @@ impl<E: Real> MlpKernel<'_, E> {
     /// y = g(x), and what the other passes need.
     pub fn forward_traced(&self, x: &[E], lanes: usize, modulation: Modulation<'_, E>, y: &mut [E]) -> Trace<E> {
         let rows = self.trace_rows * lanes;
-        let mut values = Buffer::take(rows + modulation.scale.len());
-        values[rows..].copy_from_slice(modulation.scale);
+        let behind = rows + modulation.scale.len();
+        // The scale's gradient alone needs the offset again.
+        let offset = if self.modulated == Modulated::ScaleShift { modulation.offset } else { &[] };
+        let mut values = Buffer::take(behind + offset.len());
+        values[rows..behind].copy_from_slice(modulation.scale);
+        values[behind..].copy_from_slice(offset);
         if lanes > 0 {
             values[..self.input * lanes].copy_from_slice(&x[..self.input * lanes]);
             for stage in &self.stages {
@@ -200,7 +214,13 @@ impl<E: Real> MlpKernel<'_, E> {
 
     /// s of all layers, as the forward pass was given it.
     pub(super) fn scale<'b>(&self, trace: &'b Trace<E>) -> &'b [E] {
-        &trace.values[self.trace_rows * trace.lanes..]
+        let len = if self.modulated == Modulated::ScaleShift { self.modulation_len() } else { 0 };
+        &trace.values[self.trace_rows * trace.lanes..][..len]
+    }
+
+    /// o, as the forward pass was given it; empty without one, and where no gradient needs it.
+    pub(super) fn offset<'b>(&self, trace: &'b Trace<E>) -> &'b [E] {
+        &trace.values[self.trace_rows * trace.lanes + self.scale(trace).len()..]
     }
 
     /// k tangents a row, input × (k · lanes), with what is the same of their pass wherever the network is evaluated.

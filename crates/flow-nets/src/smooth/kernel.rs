@@ -52,20 +52,24 @@ pub enum Modulated {
     ScaleShift,
 }
 
-/// The modulation of one block: for all layers one behind the other, a scale s and a shift t per output of the layer's linear map.
+/// The modulation of one block: for all layers one behind the other, a scale s and a shift t per output of the layer's linear map; and of the first layer an offset o of every row,
+/// z = s ⊙ (W h + o + b) + t.
 ///
-/// Both are of length [`MlpKernel::modulation_len`], or empty where the network takes none.
+/// Scale and shift are of length [`MlpKernel::modulation_len`], or empty where the network takes none.
 #[derive(Debug, Clone, Copy)]
 pub struct Modulation<'a, E> {
     /// s.
     pub scale: &'a [E],
     /// t.
     pub shift: &'a [E],
+    /// o: the first layer's outputs × lanes, such as a condition gives it
+    /// ([`ConditionInput`](crate::smooth::ConditionInput)); or empty.
+    pub offset: &'a [E],
 }
 
 impl<E> Default for Modulation<'_, E> {
     fn default() -> Self {
-        Self { scale: &[], shift: &[] }
+        Self { scale: &[], shift: &[], offset: &[] }
     }
 }
 

@@ -249,7 +249,7 @@ mod tests {
             let kernel = mlp.kernel().unwrap();
             let mut sums = vec![0.0; kernel.sums_len()];
             let trace = kernel.forward_traced(&x, 1, Modulation::default(), &mut [0.0; 2]);
-            kernel.pullback(&trace, &c, &mut [0.0; 2], &mut sums);
+            kernel.pullback(&trace, &c, &mut [0.0; 2], &mut [], &mut sums);
             sums
         };
         let (names, start) = numbers(&mlp);

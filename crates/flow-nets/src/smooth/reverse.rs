@@ -91,21 +91,21 @@ impl<E: Real> MlpKernel<'_, E> {
         }
     }
 
-    /// The gradient of ⟨ȳ, y⟩: `y_cotangent` is output × lanes, `x_cotangent` (input × lanes) is overwritten, `sums` is added to; where it is empty, the parameters'
-    /// gradients are left out.
-    pub fn pullback(&self, trace: &Trace<E>, y_cotangent: &[E], x_cotangent: &mut [E], sums: &mut [E]) {
+    /// The gradient of ⟨ȳ, y⟩: `y_cotangent` is output × lanes, `x_cotangent` (input × lanes) is overwritten; `offset_cotangent` (that of the first layer's offset, its
+    /// outputs × lanes) and `sums` are added to, and left out where they are empty.
+    pub fn pullback(&self, trace: &Trace<E>, y_cotangent: &[E], x_cotangent: &mut [E], offset_cotangent: &mut [E], sums: &mut [E]) {
         let c = Cotangents { value: Buffer::copy_of(y_cotangent), tangents: Buffer::take(0) };
-        self.reverse(Passes { trace, tangents: None }, c, x_cotangent, None, sums);
+        self.reverse(Passes { trace, tangents: None }, c, x_cotangent, None, offset_cotangent, sums);
     }
 
     /// The gradient of S = ⟨ȳ, y⟩ + Σₖ ⟨vₖ, J uₖ⟩, with the uₖ of the tangent trace.
     ///
     /// `y_cotangent` is output × lanes, `cotangents` (the vₖ, as many as there are tangents) output × (k · lanes); `x_cotangent` (input × lanes) and, if
-    /// wanted, `tangent_cotangents` (∂S/∂uₖ = Jᵀ vₖ, input × (k · lanes)) are overwritten; `sums` is added to, or empty as for [`pullback`](Self::pullback).
+    /// wanted, `tangent_cotangents` (∂S/∂uₖ = Jᵀ vₖ, input × (k · lanes)) are overwritten; `offset_cotangent` and `sums` are added to, or empty as for [`pullback`](Self::pullback).
     ///
     /// S is linear in the pairs (uₖ, vₖ): many of them, as in the gradient of an exact log-det, go through best in groups whose k · lanes columns stay
     /// in the cache, with ȳ in one group and zeros in the others.
-    #[allow(clippy::too_many_arguments, reason = "the pass has four inputs and three outputs")]
+    #[allow(clippy::too_many_arguments, reason = "the pass has four inputs and four outputs")]
     pub fn pullback_dual(
         &self,
         trace: &Trace<E>,
@@ -114,10 +114,11 @@ impl<E: Real> MlpKernel<'_, E> {
         cotangents: &[E],
         x_cotangent: &mut [E],
         tangent_cotangents: Option<&mut [E]>,
+        offset_cotangent: &mut [E],
         sums: &mut [E],
     ) {
         let c = Cotangents { value: Buffer::copy_of(y_cotangent), tangents: Buffer::copy_of(cotangents) };
-        self.reverse(Passes { trace, tangents: Some(tangents) }, c, x_cotangent, tangent_cotangents, sums);
+        self.reverse(Passes { trace, tangents: Some(tangents) }, c, x_cotangent, tangent_cotangents, offset_cotangent, sums);
     }
 
     /// Both pullbacks, from the cotangents of the output.
@@ -127,6 +128,7 @@ impl<E: Real> MlpKernel<'_, E> {
         mut c: Cotangents<E>,
         x_cotangent: &mut [E],
         mut tangent_cotangents: Option<&mut [E]>,
+        offset_cotangent: &mut [E],
         sums: &mut [E],
     ) {
         let (lanes, columns) = (passes.lanes(), passes.columns());
@@ -147,6 +149,7 @@ impl<E: Real> MlpKernel<'_, E> {
             scale_rows(&mut z.value, lanes, scale);
             scale_rows(&mut z.tangents, columns, scale);
             if i == 0 {
+                add(offset_cotangent, &z.value[..offset_cotangent.len()]);
                 stage.pull_input(&z.value, &above.value, lanes, x_cotangent);
                 if let Some(out) = tangent_cotangents.take() {
                     stage.pull_input(&z.tangents, &above.tangents, columns, out);
@@ -229,8 +232,13 @@ impl<E: Real> MlpKernel<'_, E> {
         products(&mut product, Accumulate::Replace);
         add_lanes(&mut rows, &bar.value, lanes);
         let matrix_rows = product.chunks_exact(stage.input).zip(stage.weight.chunks_exact(stage.input));
-        for (j, (sum, (m, w))) in sums[self.scale_sums()][places].iter_mut().zip(matrix_rows).enumerate() {
+        for (j, (sum, (m, w))) in sums[self.scale_sums()][places.clone()].iter_mut().zip(matrix_rows).enumerate() {
             *sum += dot(m, w) + stage.bias[j] * rows[j];
+        }
+        let offset = if stage.is_first() { self.offset(passes.trace) } else { &[] };
+        let with_offset = offset.chunks_exact(lanes).zip(bar.value.chunks_exact(lanes));
+        for (sum, (o, z)) in sums[self.scale_sums()][places].iter_mut().zip(with_offset) {
+            *sum += dot(o, z);
         }
         scale_rows(&mut product, stage.input, scale);
         scale_rows(&mut rows, 1, scale);

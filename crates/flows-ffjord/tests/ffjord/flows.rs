@@ -201,17 +201,18 @@ fn rows_can_be_carried_part_of_the_way() {
     let flow = flow(&Ffjord { hidden: 8, solver: dopri5(1e-9), end_time: EndTime::Learned(0.8), ..Ffjord::default() }, 2);
     let x = normal(20, 1);
     assert!((flow.0.end_time() - 0.8).abs() < 1e-12);
-    let half = flow.0.transport(&x, 0.0, 0.3).unwrap();
-    let whole = flow.0.transport(&half, 0.3, flow.0.end_time()).unwrap();
-    assert_close("two parts", &whole, &forward(&flow, &x, &cx()).value, 1e-7);
-    assert_close("nothing", &flow.0.transport(&x, 0.4, 0.4).unwrap(), &x, 0.0);
-    assert!(flow.0.transport(&x[..3], 0.0, 1.0).is_err());
+    let cx = cx();
+    let half = flow.0.transport(&x, 0.0, 0.3, &cx).unwrap();
+    let whole = flow.0.transport(&half, 0.3, flow.0.end_time(), &cx).unwrap();
+    assert_close("two parts", &whole, &forward(&flow, &x, &cx).value, 1e-7);
+    assert_close("nothing", &flow.0.transport(&x, 0.4, 0.4, &cx).unwrap(), &x, 0.0);
+    assert!(flow.0.transport(&x[..3], 0.0, 1.0, &cx).is_err());
     // ẋ = f(x, t).
     let (h, t) = (1e-4, 0.3);
-    let ahead = flow.0.transport(&half, t, t + h).unwrap();
-    let behind = flow.0.transport(&half, t, t - h).unwrap();
+    let ahead = flow.0.transport(&half, t, t + h, &cx).unwrap();
+    let behind = flow.0.transport(&half, t, t - h, &cx).unwrap();
     let speed: Vec<f64> = ahead.iter().zip(&behind).map(|(a, b)| (a - b) / (2.0 * h)).collect();
-    assert_close("velocity", &flow.0.field().evaluate(&half, t).unwrap(), &speed, 1e-5);
+    assert_close("velocity", &flow.0.field().evaluate(&half, t, &cx).unwrap(), &speed, 1e-5);
 }
 
 /// An Euler step of ż = −a z is x → (1 − a) x, and back (1 + a): the log-det is that of the continuous flow, −a, and not ln|1 − a|, and the report tells how far the

@@ -29,6 +29,7 @@ fn specs_are_read_and_written() {
 fn bad_settings_are_refused() {
     for (ron, expected) in [
         ("Ffjord(hidden: 0)", "flows.2.Ffjord: hidden: expected 1 to 16384, got 0"),
+        ("Ffjord(condition: 0)", "flows.2.Ffjord: condition: expected 1 to 16384, got 0"),
         ("Ffjord(layers: 0)", "flows.2.Ffjord: layers: expected 1 to 16384, got 0"),
         ("Ffjord(solver: Dopri5(rtol: NaN))", "flows.2.Ffjord: rtol: expected a finite number, at least 0, got NaN"),
         ("Ffjord(solver: Dopri5(rtol: -1e-3))", "flows.2.Ffjord: rtol: expected a finite number, at least 0, got -0.001"),

@@ -1,7 +1,7 @@
 //! Hutchinson's estimator: unbiased, with an honest standard error that falls as 1/√n; values and gradients.
 
 use crate::common::{Flow, assert_close, dopri5, flow, forward, linear, normal, pullback, training};
-use flow_api::{LogDetKind, Mode, RowFlow};
+use flow_api::{Context, LogDetKind, Mode, RowFlow};
 use flows_ffjord::ode::{Fixed, Solver};
 use flows_ffjord::{Activation, Ffjord, Hutchinson, Probe, TimeInput, Trace};
 
@@ -139,14 +139,14 @@ fn exact_traces_are_those_of_the_field() {
         ] {
             let solver = Solver::Midpoint(Fixed { steps: 1 });
             let flow = flow(&Ffjord { activation, time, layers, solver, ..spec(Trace::Exact) }, DIM);
-            let field = flow.0.field();
-            let middle: Vec<f64> = x.iter().zip(field.evaluate(&x, 0.0).unwrap()).map(|(x, f)| x + 0.5 * f).collect();
+            let (field, cx) = (flow.0.field(), Context::new(0));
+            let middle: Vec<f64> = x.iter().zip(field.evaluate(&x, 0.0, &cx).unwrap()).map(|(x, f)| x + 0.5 * f).collect();
             let mut traces = vec![0.0; 7];
             for i in 0..DIM {
                 let at = |by: f64| {
                     let mut moved = middle.clone();
                     moved.iter_mut().skip(i).step_by(DIM).for_each(|z| *z += by);
-                    field.evaluate(&moved, 0.5).unwrap()
+                    field.evaluate(&moved, 0.5, &cx).unwrap()
                 };
                 let (ahead, behind) = (at(1e-5), at(-1e-5));
                 traces.iter_mut().enumerate().for_each(|(r, t)| *t += (ahead[r * DIM + i] - behind[r * DIM + i]) / 2e-5);

@@ -27,6 +27,24 @@ fn exact_flows_conform() {
     }
 }
 
+#[test]
+fn conditional_flows_conform() {
+    let conditional = Residual { condition: Some(3), ..spec() };
+    for (name, dim, spec) in [
+        ("three layers", 5, conditional.clone()),
+        ("linear", 3, Residual { layers: 1, ..conditional.clone() }),
+        ("dense CLipSwish", 4, Residual { dense: true, hidden: 5, activation: Activation::CLipSwish, ..conditional.clone() }),
+    ] {
+        let (subject, spec) = (Subject { condition: Some(3), ..subject(name, dim) }, tight(&spec));
+        assert_conforms(&subject, |seed| Ok(Rows(ResidualFlow::<f64>::new(&spec, dim, seed)?)));
+    }
+    for estimator in estimators(100, 2, Probe::Rademacher) {
+        let spec = tight(&Residual { evaluation: estimator, hidden: 5, coefficient: 0.8, ..conditional.clone() });
+        let subject = Subject { condition: Some(3), ..subject(format!("{estimator:?}"), 1) };
+        assert_conforms(&subject, |seed| Ok(Rows(ResidualFlow::<f64>::new(&spec, 1, seed)?)));
+    }
+}
+
 /// In one dimension a Rademacher probe finds the very trace, and a hundred terms the whole series: every estimator has to be exact, value and gradient.
 #[test]
 fn estimators_conform_where_they_are_exact() {

@@ -1,7 +1,7 @@
 //! The bound on the Lipschitz constant, against singular value decompositions and sampled slopes.
 
-use crate::common::{ACTIVATIONS, Flow, forward, normal, pullback};
-use flow_api::{Context, EntryMut, Rows, update};
+use crate::common::{ACTIVATIONS, Flow, assert_close, forward, inverse, normal, pullback};
+use flow_api::{Context, EntryMut, Rows, Scalar as _, update};
 use flow_train::{Adam, AdamConfig};
 use flows_lipschitz::{LipschitzMlp, PowerIteration, Residual, ResidualFlow};
 
@@ -24,10 +24,14 @@ fn assert_bounded(what: &str, g: &LipschitzMlp<f64>) {
 
 /// ‖g(a) − g(b)‖ / ‖a − b‖ over pairs of points near and far.
 fn steepest(flow: &Flow, dim: usize) -> f64 {
+    steepest_in(flow, dim, &Context::new(0).without_log_det())
+}
+
+/// The same for the condition of a context.
+fn steepest_in(flow: &Flow, dim: usize, cx: &Context<f64>) -> f64 {
     let (a, direction) = (normal(400 * dim, 41), normal(400 * dim, 42));
     let b: Vec<f64> = a.iter().zip(&direction).enumerate().map(|(i, (a, d))| a + d * [1e-3, 0.1, 3.0][i / dim % 3]).collect();
-    let cx = Context::new(0).without_log_det();
-    let [ya, yb] = [&a, &b].map(|x| forward(flow, x, &cx).value);
+    let [ya, yb] = [&a, &b].map(|x| forward(flow, x, cx).value);
     let ratio = |r: usize| {
         let at = r * dim..(r + 1) * dim;
         let g: f64 = at.clone().map(|i| (ya[i] - a[i] - yb[i] + b[i]).powi(2)).sum();
@@ -35,6 +39,37 @@ fn steepest(flow: &Flow, dim: usize) -> f64 {
         (g / x).sqrt()
     };
     (0..400).map(ratio).fold(0.0, f64::max)
+}
+
+/// However large the condition's weights are and the condition is, the flow is no steeper in x, and finds its way back.
+#[test]
+fn the_bound_is_one_on_the_dependence_on_x_alone() {
+    let dim = 4;
+    let spec = Residual { hidden: 16, condition: Some(2), ..Residual::default() };
+    let mut flow: Flow = Rows(ResidualFlow::new(&spec, dim, 9).unwrap());
+    let norms = flow.0.g().spectral_norms();
+    update(&mut flow, |path, entry| {
+        if let EntryMut::Parameter { values, .. } = entry
+            && path == "condition.weight"
+        {
+            values.iter_mut().for_each(|w| *w *= 1e3);
+        }
+    })
+    .unwrap();
+    assert_eq!(flow.0.g().spectral_norms(), norms);
+    let x = normal(400 * dim, 41);
+    let at = |scale: f64| {
+        let condition = normal(400 * 2, 7).iter().map(|c| scale * c).collect();
+        Context::new(0).without_log_det().with_condition(f64::tensor(condition, (400, 2)))
+    };
+    for scale in [0.0, 1.0, 1e3] {
+        let slope = steepest_in(&flow, dim, &at(scale));
+        assert!(slope < 1.0, "{scale}: {slope}");
+        let y = forward(&flow, &x, &at(scale)).value;
+        assert_close("the way back", &inverse(&flow, &y, &at(scale)).value, &x, 1e-4);
+    }
+    let moved = |scale| forward(&flow, &x, &at(scale)).value.iter().zip(&x).map(|(y, x)| (y - x).abs()).fold(0.0, f64::max);
+    assert!(moved(1.0) > 10.0 * moved(0.0), "{} and {}", moved(1.0), moved(0.0));
 }
 
 #[test]

@@ -16,7 +16,10 @@ fn specs_are_read_and_written() {
             "Residual(hidden: 128, layers: 3, coefficient: 0.97, activation: LipSwish, log_det: Roulette(length: Poisson(2.0)))",
             LogDetKind::Exact,
         ),
-        ("Residual(hidden: 8, activation: CLipSwish, dense: true, log_det: Neumann(exact_terms: 4, probes: 1))", LogDetKind::Exact),
+        (
+            "Residual(hidden: 8, condition: 3, activation: CLipSwish, dense: true, log_det: Neumann(exact_terms: 4, probes: 1))",
+            LogDetKind::Exact,
+        ),
         (
             "Residual(hidden: 8, log_det: Truncated(terms: 5, distribution: Gaussian), evaluation: Roulette(probes: 16))",
             LogDetKind::Estimate,
@@ -39,6 +42,7 @@ fn specs_are_read_and_written() {
 fn bad_settings_are_refused() {
     for (ron, expected) in [
         ("Residual(hidden: 0)", "hidden: expected 1 to 16384, got 0"),
+        ("Residual(condition: 0)", "condition: expected 1 to 16384, got 0"),
         ("Residual(layers: 0)", "layers: expected 1 to 16384, got 0"),
         ("Residual(coefficient: 1.0)", "coefficient: expected a number greater than 0 and less than 1, got 1"),
         ("Residual(coefficient: 0.0)", "coefficient: expected a number greater than 0 and less than 1, got 0"),
