@@ -298,7 +298,7 @@ fn assemble<E: SpecScalar>(spec: Spec<dyn ModelSpec>, settings: Settings, data: 
         return Err(broken(weights, format!("holds {there} numbers at most, where its spec asks for at least {asked}")));
     }
     let events = Events::of_kind(kind, spec.0.preprocessing(), settings.seed)?.with_record(record);
-    let scope = BuildScope::new(settings.seed);
+    let scope = BuildScope::new(settings.seed).with_given(events.record().given());
     let model = E::model(spec.0.as_ref(), kind.shape, &scope)?;
     Ok(Opened { spec, settings, events, model, note: None })
 }

@@ -2,9 +2,10 @@
 
 use crate::data::{Dataset, Draw, ItemShape, Split, Values, each_once};
 use crate::evaluate::{DASH, EvaluateOptions, Evaluation, Inverse, evaluate};
-use crate::events::{EventKind, Events};
+use crate::events::Events;
 use crate::file::replace_file;
 use crate::observe::Observer;
+use crate::record::model_for;
 use crate::samples::{CLOUD, Drawing, GRID, GRID_COLUMNS, try_draw_samples};
 use crate::training::{Ending, Report, Trainer};
 use crate::{Result, Settings, TrainError, page, picture, text};
@@ -154,8 +155,7 @@ pub fn compare<E: SpecScalar>(
 fn train_one<E: SpecScalar>(plan: &Plan<'_>, number: usize, observer: &mut (dyn Observer<E> + Send), stop: &AtomicBool) -> Result<Row> {
     let (name, spec) = &plan.specs[number];
     let settings = plan.settings;
-    let kind = EventKind::of(plan.split.train.as_ref());
-    let model = spec.build::<E>(kind.shape, settings.seed)?;
+    let model = model_for::<E>(spec, plan.split.train.as_ref(), settings.seed)?;
     let flows = flow_kinds(&model.describe()?);
     let mut trainer = Trainer::new(model, plan.split.train.clone(), settings.clone())?;
     let ending = trainer.run(observer, stop)?;

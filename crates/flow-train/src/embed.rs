@@ -1,9 +1,9 @@
 //! Images as vectors: latents, activations of layers, and ways between latents.
 
 use crate::data::{Dataset, each_once};
+use crate::event_batch::{EventBatch, Purpose};
 use crate::events::Events;
 use crate::{Result, TrainError};
-use flow_api::Context;
 use flow_api::spec::{Model, SpecScalar};
 
 /// Maps every item of a data set to its activations behind a layer of the model's table, such as `bijector.layers.3.channel`; `bijector` gives the latents. `each` gets them batch by
@@ -40,8 +40,9 @@ pub fn embed<E: SpecScalar>(
     events.check(data, model.event())?;
     let events = events.for_evaluation();
     for draws in each_once(data.len(), batch) {
-        let (values, _) = events.of::<E>(&data.batch(&draws)?)?;
-        each(&model.activations(values, layer, &Context::new(0))?)?;
+        let events = events.of::<E>(&data.batch(&draws)?)?;
+        let cx = events.context(model, 0, Purpose::Map)?;
+        each(&model.activations(events.values, layer, &cx)?)?;
     }
     Ok(())
 }
@@ -63,8 +64,9 @@ pub fn interpolate<E: SpecScalar>(model: &Model<E>, a: &[E], b: &[E], steps: usi
     if steps < 2 {
         return Err(TrainError::Setting { field: "steps", expected: "at least 2".to_owned(), got: steps.to_string() });
     }
-    let cx = Context::new(0);
-    let latents = model.encode([a, b].concat(), &cx)?;
+    let ends = EventBatch::of_values([a, b].concat(), 2);
+    let cx = ends.context(model, 0, Purpose::Map)?;
+    let latents = model.encode(ends.values, &cx)?;
     let (from, to) = latents.split_at(latents.len() / 2);
     let way = (0..steps).flat_map(|step| {
         let t = E::of(step as f64 / (steps - 1) as f64);

@@ -2,13 +2,14 @@
 
 use crate::data::{Dataset, each_once};
 use crate::error::Item;
+use crate::event_batch::{EventBatch, Purpose};
 use crate::events::Events;
+use crate::mean::Mean;
 use crate::training::number_or_null;
 use crate::{Result, TrainError};
 use flow_api::spec::{Model, SpecScalar};
-use flow_api::{Bijector as _, Context, FlowError, LogDetKind, LogProb, to_host};
+use flow_api::{Bijector as _, FlowError, LogDetKind, LogProb};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -84,8 +85,9 @@ pub struct Evaluation {
     /// discrete code length, however many draws there are: log-likelihoods are averaged, not importance-weighted ([`bits_per_dim`](crate::data::bits_per_dim)).
     #[serde(deserialize_with = "number_or_null")]
     pub loss: f64,
-    /// Standard error of that mean over items, items of one source ([`Dataset::source`]) counted as dependent (Liang and Zeger 1986, *Longitudinal data
-    /// analysis using generalized linear models*, with the factor G/(G − 1) of G sources); NaN of a single source.
+    /// Standard error of that mean over items, items of one source ([`Dataset::source`]) counted as dependent (Liang and
+    /// Zeger 1986, *Longitudinal data analysis using generalized linear models*, with the factor G/(G − 1) of G
+    /// sources); NaN of a single source.
     #[serde(deserialize_with = "number_or_null")]
     pub standard_error: f64,
     /// Mean log-likelihood of an item in nats, preprocessing included: of discrete data the lower bound on that of the value, whose bits per dimension `loss` is.
@@ -148,8 +150,8 @@ pub struct Scores {
     /// Squared standard error of the log-det estimate per item, of the average over passes; none where log-dets are exact. Unbiased; what it
     /// says of a single item depends on [`EvaluateOptions::estimates`].
     pub log_det_variance: Option<Vec<f64>>,
-    /// The class of each item, an index into the set's classes; none for a set without labels.
-    pub labels: Option<Vec<u32>>,
+    /// The class of each item, an index into the set's classes; none for an item without a label.
+    pub labels: Vec<Option<usize>>,
     /// Draws that gave no finite number.
     pub non_finite: u64,
     /// The first item that a layer failed on, with the layer's own words.
@@ -215,11 +217,6 @@ pub fn auroc(usual: &[f64], unusual: &[f64]) -> f64 {
     unusual.iter().map(|density| above(key(density))).sum::<f64>() / (usual.len() as f64 * unusual.len() as f64)
 }
 
-/// The context of an evaluation: its noise is not that of a training step with the same seed.
-fn context<E: SpecScalar>(options: &EvaluateOptions) -> Context<E> {
-    Context::new(options.seed).child("evaluation").rooted(0)
-}
-
 /// Whether an error is due to the values of one item: numbers that are not finite, or a solve that fails.
 fn is_of_an_item(error: &FlowError) -> bool {
     use FlowError::{NotConverged, NotFinite, StepUnderflow, TooManyEvaluations};
@@ -261,12 +258,11 @@ fn score_until<E: SpecScalar>(
     options.check()?;
     events.check(data, model.event())?;
     let events = events.for_evaluation();
-    let dim = model.event().len().max(1);
     let mut sums = vec![Sum::default(); data.len()];
     let mut scores = Scores {
         log_likelihood: Vec::new(),
         log_det_variance: None,
-        labels: None,
+        labels: vec![None; data.len()],
         non_finite: 0,
         failure: None,
         largest_latent: 0.0,
@@ -280,28 +276,28 @@ fn score_until<E: SpecScalar>(
         let items: Vec<usize> = draws.iter().map(|draw| draw.index).collect();
         // The items are read once: only what is added to them below is drawn again.
         let mut batch = data.batch(&draws)?;
-        if let Some(labels) = &batch.labels {
-            let all = scores.labels.get_or_insert_with(|| vec![0; data.len()]);
-            items.iter().zip(labels).for_each(|(&item, &label)| all[item] = label);
-        }
+        items.iter().zip(&batch.labels).for_each(|(&item, &label)| scores.labels[item] = label);
         for pass in 0..passes {
             check()?;
             // Every batch has noise of its own, so that errors of estimates are independent over items.
-            let cx = context(options).at_step(pass * batches + number as u64);
+            let purpose = Purpose::Evaluate { pass: pass * batches + number as u64 };
             batch.draws.iter_mut().for_each(|draw| draw.epoch = pass % noises);
-            let (values, preprocessing) = events.of::<E>(&batch)?;
-            let whole = model.batch(values.clone())?;
+            let whole = events.of::<E>(&batch)?;
+            let cx = whole.context(model, options.seed, purpose)?;
+            let values = model.batch(whole.values.clone())?;
             let began = Instant::now();
-            let whole = model.flow().log_prob(whole, &cx);
+            let found = model.flow().log_prob(values, &cx);
             scores.seconds += began.elapsed().as_secs_f64();
-            match whole {
-                Ok(part) => scores.add(&mut sums, &items, &preprocessing, &part),
+            match found {
+                Ok(part) => scores.add(&mut sums, &items, &whole.log_det, &part),
                 // One item that cannot be scored must not hide the others: each is scored alone, with noise of its own.
                 Err(error) if is_of_an_item(&error) => {
-                    for (i, event) in values.chunks_exact(dim).enumerate() {
+                    for i in 0..whole.len() {
                         check()?;
-                        match model.log_prob(event.to_vec(), &cx.rooted(i as u64)) {
-                            Ok(part) => scores.add(&mut sums, &items[i..=i], &preprocessing[i..=i], &part),
+                        let event = whole.only(i);
+                        let cx = event.context(model, options.seed, purpose)?.rooted(i as u64);
+                        match model.log_prob(event.values, &cx) {
+                            Ok(part) => scores.add(&mut sums, &items[i..=i], &event.log_det, &part),
                             Err(error) if is_of_an_item(&error) => {
                                 scores.non_finite += 1;
                                 let item = Item { index: data.row(items[i]), name: data.item_name(items[i]) };
@@ -358,21 +354,15 @@ pub(crate) fn evaluate_until<E: SpecScalar>(
     stop: &AtomicBool,
 ) -> Result<Evaluation> {
     let scores = score_until(model, data, events, options, stop)?;
-    let finite = || scores.log_likelihood.iter().copied().enumerate().filter(|(_, l)| l.is_finite());
-    let count = finite().count() as f64;
-    let mean = finite().map(|(_, l)| l).sum::<f64>() / count;
-    // Deviations of one source are added before they are squared; where every item has its own, this is the variance of items.
-    let mut of_sources = BTreeMap::<usize, f64>::new();
-    finite().for_each(|(item, l)| *of_sources.entry(data.source(item)).or_default() += l - mean);
-    let sources = of_sources.len() as f64;
-    let variance = of_sources.values().map(|sum| sum.powi(2)).sum::<f64>() / (sources - 1.0) * (sources / count);
+    let finite = scores.log_likelihood.iter().copied().enumerate().filter(|(_, l)| l.is_finite());
+    let Mean { value: mean, error } = Mean::of(finite.map(|(item, l)| (data.source(item), l)));
     let unit_of_nats = events.report(0.0) - events.report(1.0);
     let draws = data.len() as f64 * options.passes(model, events) as f64;
     Ok(Evaluation {
         items: data.len(),
         unit: events.unit().to_owned(),
         loss: events.report(mean),
-        standard_error: (variance / count).sqrt() * unit_of_nats,
+        standard_error: error * unit_of_nats,
         log_likelihood: -events.report(mean) / unit_of_nats,
         log_det_standard_error: scores.log_det_variance.map(|v| {
             let finite: Vec<f64> = v.into_iter().filter(|v| v.is_finite()).collect();
@@ -410,14 +400,14 @@ fn reconstruct<E: SpecScalar>(
     inverse: &mut Inverse,
 ) -> Result<()> {
     let events = events.for_evaluation();
-    let cx = context(options);
     let mut largest = 0.0_f64;
     for batch in each_once(options.inverted_items.min(data.len()), options.batch) {
-        let (values, _) = events.of::<E>(&data.batch(&batch)?)?;
-        let z = model.flow().encode(model.batch(values.clone())?, &cx)?.value;
+        let events = events.of::<E>(&data.batch(&batch)?)?;
+        let cx = events.context(model, options.seed, Purpose::Evaluate { pass: 0 })?;
+        let z = model.flow().encode(model.batch(events.values.clone())?, &cx)?.value;
         let back = model.flow().decode(z, &cx)?;
         inverse.evaluations = inverse.evaluations.max(back.report.evaluations);
-        for (a, b) in to_host(&back.value).iter().zip(&values) {
+        for (a, b) in flow_api::to_host(&back.value).iter().zip(&events.values) {
             let error = (a.as_f64() - b.as_f64()).abs();
             // `f64::max` would drop a NaN.
             largest = if error > largest || error.is_nan() { error } else { largest };
@@ -433,7 +423,11 @@ fn reconstruct<E: SpecScalar>(
 fn samples_per_second<E: SpecScalar>(model: &Model<E>, options: &EvaluateOptions) -> Result<f64> {
     /// Shorter times are mostly noise.
     const LEAST_SECONDS: f64 = 0.1;
-    let draw = |step| model.sample(options.timed_samples, E::one(), &context(options).at_step(step));
+    let given = EventBatch::of_values(Vec::new(), options.timed_samples);
+    let draw = |pass| -> Result<Vec<E>> {
+        let cx = given.context(model, options.seed, Purpose::Evaluate { pass })?;
+        Ok(model.sample(given.len(), E::one(), &cx)?)
+    };
     draw(0)?; // memory is taken from the system once
     let began = Instant::now();
     let mut draws = 0;

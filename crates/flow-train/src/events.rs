@@ -1,6 +1,7 @@
 //! From batches of a data set to events of a model.
 
 use crate::data::{Batch, DataError, Dataset, Dequantiser, ItemShape, Values};
+use crate::event_batch::EventBatch;
 use crate::{DataRecord, Result, TrainError};
 use flow_api::Scalar;
 use flow_api::spec::{EventShape, Preprocessing};
@@ -97,29 +98,28 @@ impl Events {
         self.dequantiser.as_ref()
     }
 
-    /// The events of a batch, and the log-det of preprocessing per event.
+    /// The events of a batch, with all that is known of them.
     ///
     /// # Errors
     /// [`TrainError::Data`] for values out of range.
-    pub fn of<E: Scalar>(&self, batch: &Batch) -> Result<(Vec<E>, Vec<E>)> {
+    pub fn of<E: Scalar>(&self, batch: &Batch) -> Result<EventBatch<E>> {
+        let reals = |values: &[f64]| values.iter().map(|&x| E::of(x)).collect();
         let mut log_det = vec![E::zero(); batch.draws.len()];
-        match (&batch.values, &self.dequantiser) {
+        let values = match (&batch.values, &self.dequantiser) {
             (Values::Levels(levels), Some(dequantiser)) => {
                 let mut events = vec![E::zero(); levels.len()];
                 dequantiser.dequantise(levels, &batch.draws, &mut events, &mut log_det)?;
-                Ok((events, log_det))
+                events
             }
-            (Values::Real(values), None) => Ok((values.iter().map(|&x| E::of(x)).collect(), log_det)),
+            (Values::Real(values), None) => reals(values),
             (values, _) => {
                 let got = if matches!(values, Values::Real(_)) { "real numbers" } else { "levels" };
-                Err(DataError::Setting {
-                    what: "batch",
-                    expected: "levels exactly where the data set says that it has them",
-                    got: got.to_owned(),
-                }
-                .into())
+                let expected = "levels exactly where the data set says that it has them";
+                return Err(DataError::Setting { what: "batch", expected, got: got.to_owned() }.into());
             }
-        }
+        };
+        let (draws, labels) = (batch.draws.clone(), batch.labels.clone());
+        Ok(EventBatch { values, log_det, draws, labels, conditions: reals(&batch.conditions) })
     }
 
     /// The levels that events stand for.

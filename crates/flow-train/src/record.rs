@@ -1,7 +1,9 @@
 //! What a model remembers of the data that it was trained on.
 
+use crate::EventKind;
 use crate::data::{Column, Dataset, Draw, Values, column_names};
 use crate::{Result, TrainError};
+use flow_api::spec::{BuildScope, Given, Model, ModelSpec, Spec, SpecError, SpecScalar};
 use serde::{Deserialize, Serialize};
 
 /// What tells the data of a run from others, however they are written: kept in every checkpoint.
@@ -12,6 +14,8 @@ pub struct DataRecord {
     pub columns: Vec<Column>,
     /// Names of the classes, by label.
     pub classes: Vec<String>,
+    /// The numbers that items are conditioned on.
+    pub conditions: Vec<Column>,
     /// Training items, those for validation among them; none in checkpoints of versions that did not count them here.
     pub items: Option<usize>,
     /// Hash of some of them.
@@ -31,7 +35,13 @@ impl DataRecord {
     pub fn without_items(data: &dyn Dataset) -> Self {
         let named = column_names(data.columns()).is_some();
         let columns = if named { data.columns().to_vec() } else { Vec::new() };
-        Self { columns, classes: data.classes().to_vec(), items: None, fingerprint: None }
+        let (classes, conditions) = (data.classes().to_vec(), data.conditions().to_vec());
+        Self { columns, classes, conditions, items: None, fingerprint: None }
+    }
+
+    /// Sizes of what is given with every event.
+    pub fn given(&self) -> Given {
+        Given { classes: self.classes.len(), conditions: self.conditions.len() }
     }
 
     /// Whether a training part is the one that this is the record of; none if the record does not say.
@@ -56,6 +66,15 @@ impl DataRecord {
             _ => Ok(()),
         }
     }
+}
+
+/// The model of a spec for a data set, with initial parameters drawn from `seed`.
+///
+/// # Errors
+/// As [`flow_api::spec::BuildModel::build`].
+pub fn model_for<E: SpecScalar>(spec: &Spec<dyn ModelSpec>, data: &dyn Dataset, seed: u64) -> Result<Model<E>, SpecError> {
+    let given = DataRecord::without_items(data).given();
+    E::model(spec.0.as_ref(), EventKind::of(data).shape, &BuildScope::new(seed).with_given(given))
 }
 
 /// A hash of a few items spread over a data set, and of whether they share sources: FNV-1a of their values, item by

@@ -15,11 +15,12 @@ use crate::data::{DataSource, Dataset};
 use crate::file::{is_draft_of, remove_drafts, replace_file};
 use crate::history::lines;
 use crate::observe::{Checkpoints, Metrics, Observer, SampleGrids};
+use crate::record::model_for;
 use crate::replace::{present, settle};
 use crate::state_file::broken;
 use crate::training::{Ending, Progress, Report, Trainer};
 use crate::{Result, Settings, TrainError};
-use flow_api::spec::{BuildScope, ModelSpec, Spec, SpecScalar, to_ron};
+use flow_api::spec::{ModelSpec, Spec, SpecScalar, to_ron};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -245,8 +246,7 @@ impl RunFolder {
         if is_checkpoint(&present(&latest, is_checkpoint)) {
             return Ok(checkpoint::resume(&latest, data, |_| settings.clone())?.0);
         }
-        let kind = crate::EventKind::of(data.as_ref());
-        let model = E::model(self.plan.spec.0.as_ref(), kind.shape, &BuildScope::new(settings.seed))?;
+        let model = model_for(&self.plan.spec, data.as_ref(), settings.seed)?;
         Trainer::new(model, data, settings.clone())
     }
 

@@ -1,10 +1,11 @@
 //! Pictures of what a model draws.
 
 use crate::data::{DataError, ItemShape};
+use crate::event_batch::{EventBatch, Purpose};
 use crate::events::Events;
 use crate::{Result, TrainError, picture};
+use flow_api::FlowError;
 use flow_api::spec::{Model, SpecScalar};
-use flow_api::{Context, FlowError};
 use std::path::Path;
 
 /// Images in a grid of samples.
@@ -49,7 +50,8 @@ impl Default for Drawing {
 /// # Errors
 /// Those of [`Model::sample`], and [`FlowError::NotFinite`] with the number of the first sample that is not finite.
 pub fn sample<E: SpecScalar>(model: &Model<E>, count: usize, temperature: f64, seed: u64) -> Result<Vec<E>> {
-    let samples = model.sample(count, E::of(temperature), &Context::new(seed))?;
+    let cx = EventBatch::of_values(Vec::new(), count).context(model, seed, Purpose::Map)?;
+    let samples = model.sample(count, E::of(temperature), &cx)?;
     match samples.iter().position(|x| !num_traits::Float::is_finite(*x)) {
         None => Ok(samples),
         Some(at) => Err(FlowError::NotFinite { layer: "flow".to_owned(), what: "the sample", row: at / model.event().len().max(1) }.into()),

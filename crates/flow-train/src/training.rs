@@ -3,6 +3,7 @@
 use crate::data::{Batch, Dataset, Draw, Loader, Shuffle, Subset, TrainOrder};
 use crate::error::Item;
 use crate::evaluate::{EvaluateOptions, evaluate_until};
+use crate::event_batch::{EventBatch, Purpose};
 use crate::events::Events;
 use crate::history::History;
 use crate::hold_out::hold_out;
@@ -12,7 +13,7 @@ use crate::record::DataRecord;
 use crate::threads::on_threads;
 use crate::{Result, Settings, TrainError};
 use flow_api::spec::{Model, SpecScalar};
-use flow_api::{Context, FlowError, Gradients, Loss, Mode, State, load, save};
+use flow_api::{Context, FlowError, Gradients, Loss, State, load, save};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -247,9 +248,10 @@ impl<E: SpecScalar> Trainer<E> {
         let count = self.settings.initial_batch.min(self.train.len());
         let order = Shuffle { seed: self.settings.seed }.permutation(0, self.train.len());
         let draws: Vec<Draw> = order.into_iter().take(count).map(|index| Draw { epoch: 0, index }).collect();
-        let (events, _) = self.events.of::<E>(&self.train.batch(&draws)?)?;
-        let batch = self.model.batch(events)?;
-        self.model.flow_mut().initialise(batch, &Context::new(self.settings.seed))?;
+        let events = self.events.of::<E>(&self.train.batch(&draws)?)?;
+        let cx = events.context(&self.model, self.settings.seed, Purpose::Map)?;
+        let batch = self.model.batch(events.values)?;
+        self.model.flow_mut().initialise(batch, &cx)?;
         Ok(())
     }
 
@@ -347,8 +349,9 @@ impl<E: SpecScalar> Trainer<E> {
     /// replace the last one that a run can go on from.
     fn check_weights(&self, batch: &Batch) -> Result<()> {
         let update = |source| TrainError::Update { step: self.optimiser.steps(), source: Box::new(source) };
-        let (events, _) = self.events.of::<E>(batch)?;
-        let found = self.model.flow().log_prob(self.model.batch(events)?, &self.context()).map_err(update)?;
+        let events = self.events.of::<E>(batch)?;
+        let cx = self.context(&events)?;
+        let found = self.model.log_prob(events.values, &cx).map_err(update)?;
         match found.value.iter().position(|density| !num_traits::Float::is_finite(*density)) {
             None => Ok(()),
             Some(row) => Err(update(FlowError::NotFinite { layer: "flow".to_owned(), what: "the log-likelihood", row })),
@@ -359,15 +362,16 @@ impl<E: SpecScalar> Trainer<E> {
     fn step(&mut self, batch: &Batch, gradients: &mut Gradients<E>) -> Result<f64> {
         let began = Instant::now();
         let made = self.optimiser.steps();
-        let (events, preprocessing) = self.events.of::<E>(batch)?;
+        let events = self.events.of::<E>(batch)?;
         gradients.clear();
-        let loss = self.loss(events.clone(), gradients).map_err(|e| self.located(e, &batch.draws))?;
+        let cx = self.context(&events)?;
+        let loss = self.loss(&events, gradients, &cx).map_err(|e| self.located(e, &events.draws))?;
         let rate = self.settings.learning_rate_at(made);
         let norm = self.optimiser.step(&mut self.model, gradients, rate)?;
         if !norm.is_finite() {
-            return Err(self.bad_gradient(gradients, &events, &batch.draws));
+            return Err(self.bad_gradient(gradients, &events));
         }
-        let preprocessing = preprocessing.iter().map(|l| l.as_f64()).sum::<f64>() / batch.draws.len().max(1) as f64;
+        let preprocessing = events.log_det.iter().map(|l| l.as_f64()).sum::<f64>() / events.len().max(1) as f64;
         let loss = self.events.report(preprocessing - loss.nll.as_f64());
         let seconds = began.elapsed().as_secs_f64();
         let Since { loss: losses, steps, seconds: so_far, .. } = self.since;
@@ -377,13 +381,14 @@ impl<E: SpecScalar> Trainer<E> {
     }
 
     /// Mean negative log-likelihood of events in nats, its gradients added to `gradients`.
-    fn loss(&self, events: Vec<E>, gradients: &mut Gradients<E>) -> Result<Loss<E>, FlowError> {
-        self.model.flow().nll(self.model.batch(events)?, gradients, &self.context())
+    fn loss(&self, events: &EventBatch<E>, gradients: &mut Gradients<E>, cx: &Context<E>) -> Result<Loss<E>, FlowError> {
+        self.model.flow().nll(self.model.batch(events.values.clone())?, gradients, cx)
     }
 
     /// That of the next step.
-    fn context(&self) -> Context<E> {
-        Context::new(self.settings.seed).at_step(self.optimiser.steps()).in_mode(Mode::Train).with_memory(self.settings.memory)
+    fn context(&self, events: &EventBatch<E>) -> Result<Context<E>> {
+        let purpose = Purpose::Train { step: self.optimiser.steps(), memory: self.settings.memory };
+        events.context(&self.model, self.settings.seed, purpose)
     }
 
     /// A layer's error with the step, and the item in place of the row.
@@ -398,20 +403,22 @@ impl<E: SpecScalar> Trainer<E> {
     }
 
     /// The error for a gradient that is not finite: its parameter, and the first item whose gradient alone is not.
-    fn bad_gradient(&self, gradients: &Gradients<E>, events: &[E], draws: &[Draw]) -> TrainError {
+    fn bad_gradient(&self, gradients: &Gradients<E>, events: &EventBatch<E>) -> TrainError {
         // The optimiser squares them.
         let is_bad = |g: &[E]| g.iter().any(|g| !num_traits::Float::is_finite(*g * *g));
         let layer = gradients.iter().find(|(_, g)| is_bad(g)).map_or("all parameters", |(path, _)| path);
         let mut alone = Gradients::zeros(&self.model);
-        let item = draws.iter().zip(events.chunks_exact(self.model.event().len().max(1))).find(|(_, event)| {
+        let item = events.draws.iter().enumerate().find(|(row, _)| {
             alone.clear();
-            self.loss(event.to_vec(), &mut alone).is_err() || is_bad(alone.values())
+            let event = events.only(*row);
+            let lost = self.context(&event).map(|cx| self.loss(&event, &mut alone, &cx).is_err());
+            !matches!(lost, Ok(false)) || is_bad(alone.values())
         });
         TrainError::NotFinite {
             step: self.optimiser.steps() + 1,
             layer: layer.to_owned(),
             what: "the gradient",
-            item: item.map(|(draw, _)| self.item(*draw)),
+            item: item.map(|(_, draw)| self.item(*draw)),
         }
     }
 

@@ -38,9 +38,9 @@ fn every_file_of_arrays_gives_the_same_split() -> Test {
     let image = ItemShape::Image { channels: 1, height: 1, width: 2 };
     let cases = [
         ("npy", "x.npy", "", image, None),
-        ("npz", "a.npz", "?x=images&y=labels", image, Some(vec![0])),
-        ("safetensors", "a.safetensors", "?y=classes", image, Some(vec![0])),
-        ("csv", "t.csv", "?label=last", ItemShape::Vector { dims: 2 }, Some(vec![0])),
+        ("npz", "a.npz", "?x=images&y=labels", image, Some(0)),
+        ("safetensors", "a.safetensors", "?y=classes", image, Some(0)),
+        ("csv", "t.csv", "?label=last", ItemShape::Vector { dims: 2 }, Some(0)),
     ];
     for (kind, file, options, shape, labels) in cases {
         let text = format!("{kind}:{}{options}", at(file).display());
@@ -49,7 +49,7 @@ fn every_file_of_arrays_gives_the_same_split() -> Test {
         assert_eq!(split.train.shape(), shape, "{text}");
         let batch = split.test.batch(&[Draw { epoch: 0, index: 0 }])?;
         let expected = if kind == "csv" { Values::Real(vec![9.0; 2]) } else { Values::Levels(vec![9; 2]) };
-        assert_eq!((batch.values, batch.labels), (expected, labels), "{text}");
+        assert_eq!((batch.values, batch.labels), (expected, vec![labels]), "{text}");
     }
 
     let wrong = |text: &str| text.replace("DIR", &dir.path().display().to_string()).parse::<DataSource>()?.open(0);

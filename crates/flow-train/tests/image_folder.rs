@@ -80,7 +80,7 @@ fn subfolders_are_classes_and_every_tenth_file_is_a_test_file() -> Test {
     let split = ImageFolder::new(dir.path()).open(0)?;
     assert_eq!((split.train.len(), split.test.len(), &split.rule), (18, 2, &SplitRule::EveryTenth));
     let batch = split.test.batch(&all(&*split.test, 0))?;
-    assert_eq!(batch.labels, Some(vec![0, 1]));
+    assert_eq!(batch.labels, [Some(0), Some(1)]);
     assert_eq!(split.test.classes(), ["cat", "dog"]);
     let Values::Levels(pixels) = batch.values else { panic!("pictures have levels") };
     assert_eq!((pixels[32], pixels[48 + 32]), (9, 19));
@@ -136,7 +136,7 @@ fn by_row(split: &Split) -> Vec<(usize, u8, Option<String>)> {
     let batch = items.batch(&all(&items, 0)).unwrap();
     let Values::Levels(pixels) = batch.values else { panic!("pictures have levels") };
     let dims = items.shape().dims();
-    let class = |i: usize| batch.labels.as_ref().map(|labels| items.classes()[labels[i] as usize].clone());
+    let class = |i: usize| batch.labels[i].map(|label| items.classes()[label].clone());
     (0..items.len()).map(|i| (items.row(i), pixels[i * dims + dims * 2 / 3], class(i))).collect()
 }
 

@@ -25,11 +25,21 @@ pub fn size_range(least: usize) -> String {
     format!("{least} to {MAX_SIZE}")
 }
 
+/// What of the data, besides the shape of events, a model is built for: sizes of what is given with every event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Given {
+    /// Classes of the labels, 0 for data without labels.
+    pub classes: usize,
+    /// Numbers that an event is conditioned on.
+    pub conditions: usize,
+}
+
 /// Where a flow is built: its dimension, the seed of its parameters, and its place for messages.
 #[derive(Clone, Debug)]
 pub struct BuildScope {
     seed: u64,
     path: String,
+    given: Given,
     /// How many flows that take turns stand before this one in its list, counted over layers.
     index: usize,
     /// Numbers that the flows hold that were built so far, while a whole model is built.
@@ -39,7 +49,18 @@ pub struct BuildScope {
 impl BuildScope {
     /// The root of a model.
     pub fn new(seed: u64) -> Self {
-        Self { seed, path: String::new(), index: 0, numbers: None }
+        Self { seed, path: String::new(), given: Given::default(), index: 0, numbers: None }
+    }
+
+    /// The same for data with so many classes and conditions.
+    #[must_use]
+    pub fn with_given(self, given: Given) -> Self {
+        Self { given, ..self }
+    }
+
+    /// What is given with every event.
+    pub fn given(&self) -> Given {
+        self.given
     }
 
     /// The scope of a part.

@@ -17,7 +17,8 @@ mod vector;
 
 pub use bases::{BaseDensitySpec, BuildBase, Conditional, DiagonalNormal, Logistic, Mixture, StandardNormal, StudentT, Uniform};
 pub use build::{
-    BuildModel, BuildRowFlow, BuildScope, MAX_EVENT, MAX_LAYERS, MAX_SIZE, MAX_WEIGHTS, ModelSpec, RowFlowSpec, SpecScalar, size_range,
+    BuildModel, BuildRowFlow, BuildScope, Given, MAX_EVENT, MAX_LAYERS, MAX_SIZE, MAX_WEIGHTS, ModelSpec, RowFlowSpec, SpecScalar,
+    size_range,
 };
 pub use cost::{Cost, MAX_FLOWS, MAX_NUMBERS, MAX_PREPARATION};
 pub use edit::set_field;

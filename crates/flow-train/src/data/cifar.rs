@@ -81,7 +81,8 @@ fn strips(dir: &Path, names: &[String], labels: &str) -> Result<InMemory> {
 }
 
 fn in_memory(path: &Path, pixels: Vec<u8>, of_items: Vec<u8>) -> Result<InMemory> {
-    let labels = Labels { of_items: of_items.into_iter().map(u32::from).collect(), classes: CLASSES.map(str::to_owned).into() };
+    let labels =
+        Labels { of_items: of_items.into_iter().map(|label| Some(label.into())).collect(), classes: CLASSES.map(str::to_owned).into() };
     let shape = ItemShape::Image { channels: CHANNELS, height: SIDE, width: SIDE };
     InMemory::new(path, Values::Levels(pixels), shape, Some(256), Some(labels))
 }
@@ -195,7 +196,7 @@ mod tests {
             assert_eq!((split.train.len(), split.test.len(), split.rule), (10, 2, SplitRule::Fixed));
             let batch = split.test.batch(&[Draw { epoch: 0, index: 1 }])?;
             assert_eq!(batch.values, Values::Levels(picture(11)));
-            assert_eq!(split.test.classes()[batch.labels.expect("labelled")[0] as usize], "dog");
+            assert_eq!(split.test.classes()[batch.labels[0].expect("labelled")], "dog");
         }
         std::fs::write(dirs[1].path().join("test_lables.json"), "[1]")?;
         assert!(matches!(open(dirs[1].path()), Err(DataError::LabelCount { expected: 2, got: 1, .. })));

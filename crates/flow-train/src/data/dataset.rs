@@ -87,10 +87,20 @@ impl Values {
 pub struct Batch {
     /// Values of shape `[draws, item shape…]`.
     pub values: Values,
-    /// The class of each item, an index into [`Dataset::classes`]; `None` for a set without labels.
-    pub labels: Option<Vec<u32>>,
+    /// The class of each item, an index into [`Dataset::classes`]; `None` for an item without a label, and for all
+    /// items of a set without labels.
+    pub labels: Vec<Option<usize>>,
+    /// The numbers that each item is conditioned on ([`Dataset::conditions`]), item after item.
+    pub conditions: Vec<f64>,
     /// What was asked for: keys the noise that dequantisation adds.
     pub draws: Vec<Draw>,
+}
+
+impl Batch {
+    /// Items without labels and conditions.
+    pub fn new(values: Values, draws: &[Draw]) -> Self {
+        Self { values, labels: vec![None; draws.len()], conditions: Vec::new(), draws: draws.to_vec() }
+    }
 }
 
 /// A set of items of one shape that can be drawn by number.
@@ -114,6 +124,12 @@ pub trait Dataset: Debug + Send + Sync {
 
     /// Names of the classes, by label; empty for a set without labels.
     fn classes(&self) -> &[String] {
+        &[]
+    }
+
+    /// The numbers that an item is conditioned on, beside its values: what is known of each; empty for sets that have
+    /// none.
+    fn conditions(&self) -> &[Column] {
         &[]
     }
 
@@ -162,7 +178,7 @@ pub trait Dataset: Debug + Send + Sync {
     /// An item of a given epoch is one fixed thing. Evaluation draws every item in epoch 0.
     ///
     /// # Shapes
-    /// `values`: `[draws.len(), shape…]`; `labels`: `[draws.len()]`.
+    /// `values`: `[draws.len(), shape…]`; `labels`: `[draws.len()]`; `conditions`: `[draws.len(), conditions().len()]`.
     ///
     /// # Errors
     /// [`DataError::NoSuchItem`] for an index of `len` or more; reading and decoding errors of streamed sets.
@@ -216,6 +232,10 @@ impl Dataset for Subset {
 
     fn classes(&self) -> &[String] {
         self.of.classes()
+    }
+
+    fn conditions(&self) -> &[Column] {
+        self.of.conditions()
     }
 
     fn columns(&self) -> &[Column] {

@@ -122,6 +122,10 @@ impl Dataset for Items {
         self.sets[0].classes()
     }
 
+    fn conditions(&self) -> &[Column] {
+        self.sets[0].conditions()
+    }
+
     fn columns(&self) -> &[Column] {
         self.sets[0].columns()
     }
@@ -172,11 +176,9 @@ impl Dataset for Items {
                 return Err(DataError::PartsDiffer { train, test });
             }
         };
-        let labels = match (a.labels, b.labels) {
-            (Some(a), Some(b)) => Some(merge(&sets, [&a, &b], 1)),
-            _ => None,
-        };
-        Ok(Batch { values, labels, draws: inner })
+        let labels = merge(&sets, [&a.labels, &b.labels], 1);
+        let conditions = merge(&sets, [&a.conditions, &b.conditions], self.conditions().len());
+        Ok(Batch { values, labels, conditions, draws: inner })
     }
 }
 

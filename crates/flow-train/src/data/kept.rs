@@ -102,6 +102,10 @@ impl Dataset for Kept {
         self.of.classes()
     }
 
+    fn conditions(&self) -> &[Column] {
+        self.of.conditions()
+    }
+
     fn columns(&self) -> &[Column] {
         self.of.columns()
     }

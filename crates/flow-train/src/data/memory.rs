@@ -1,6 +1,6 @@
 //! [`InMemory`]: a set that is held whole.
 
-use std::fmt::{self, Display};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,31 +10,31 @@ use super::{Batch, Column, DataError, Dataset, Draw, ItemShape, Result, Split, S
 /// The class of every item, and what the classes are called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labels {
-    /// One label an item, an index into `classes`.
-    pub of_items: Vec<u32>,
+    /// One label an item, an index into `classes`; `None` for an item without one.
+    pub of_items: Vec<Option<u32>>,
     /// Names of the classes, by label.
     pub classes: Arc<[String]>,
 }
 
 impl Labels {
-    /// Labels that are numbers, one list a part of a set, with the classes `0`, `1`, … up to the largest of all parts.
+    /// Labels that are numbers, one list a part of a set, with the classes `0`, `1`, … up to the largest of all parts;
+    /// −1 is no label.
     ///
     /// # Errors
-    /// [`DataError::Value`] for a label that is negative or not below 65,536; `name` is the file.
-    pub(super) fn numbered<T: Copy + TryInto<u16> + Display, const PARTS: usize>(
-        name: &Path,
-        parts: &[Vec<T>; PARTS],
-    ) -> Result<[Self; PARTS]> {
+    /// [`DataError::Value`] for a label below −1 or not below 65,536; `name` is the file.
+    pub(super) fn numbered<T: Copy + Into<i64>, const PARTS: usize>(name: &Path, parts: &[Vec<T>; PARTS]) -> Result<[Self; PARTS]> {
         let mut classes = 0;
-        let mut labels: [Vec<u32>; PARTS] = [const { Vec::new() }; PARTS];
+        let mut labels: [Vec<Option<u32>>; PARTS] = [const { Vec::new() }; PARTS];
         for (part, labels) in parts.iter().zip(&mut labels) {
             for (item, &label) in part.iter().enumerate() {
-                let Ok(number) = label.try_into() else {
-                    let expected = "a label from 0 to 65535".to_owned();
+                let label: i64 = label.into();
+                let number = u16::try_from(label).ok().map(u32::from);
+                if number.is_none() && label != -1 {
+                    let expected = "a label from 0 to 65535, or -1 for none".to_owned();
                     return Err(DataError::Value { path: name.to_owned(), item, expected, got: label.to_string() });
-                };
-                labels.push(number.into());
-                classes = classes.max(u32::from(number) + 1);
+                }
+                labels.push(number);
+                classes = classes.max(number.map_or(0, |number| number + 1));
             }
         }
         let classes: Arc<[String]> = (0..classes).map(|c| c.to_string()).collect();
@@ -52,7 +52,7 @@ impl Labels {
             for labels in [one, other] {
                 let place = |name: &String| classes.iter().position(|c| c == name).and_then(|at| u32::try_from(at).ok());
                 let places: Vec<u32> = labels.classes.iter().filter_map(place).collect();
-                labels.of_items.iter_mut().for_each(|label| *label = places[*label as usize]);
+                labels.of_items.iter_mut().flatten().for_each(|label| *label = places[*label as usize]);
                 labels.classes = classes.clone();
             }
         }
@@ -135,7 +135,8 @@ impl InMemory {
             if of_items.len() != len {
                 return Err(DataError::LabelCount { path: path(), expected: len, got: of_items.len() });
             }
-            if let Some((item, label)) = of_items.iter().enumerate().find(|&(_, &l)| l as usize >= classes.len()) {
+            let labels = of_items.iter().enumerate().filter_map(|(item, label)| Some((item, (*label)?)));
+            if let Some((item, label)) = labels.into_iter().find(|&(_, l)| l as usize >= classes.len()) {
                 let expected = format!("a label below {}", classes.len());
                 return Err(DataError::Value { path: path(), item, expected, got: label.to_string() });
             }
@@ -235,8 +236,9 @@ impl Dataset for InMemory {
             Values::Levels(v) => Values::Levels(gather(v, dims, draws)),
             Values::Real(v) => Values::Real(gather(v, dims, draws)),
         };
-        let labels = self.labels.as_ref().map(|l| gather(&l.of_items, 1, draws));
-        Ok(Batch { values, labels, draws: draws.to_vec() })
+        let batch = Batch::new(values, draws);
+        let Some(Labels { of_items, .. }) = &self.labels else { return Ok(batch) };
+        Ok(Batch { labels: gather(of_items, 1, draws).into_iter().map(|label| label.map(|l| l as usize)).collect(), ..batch })
     }
 }
 
@@ -256,9 +258,21 @@ impl fmt::Debug for InMemory {
 mod tests {
     use super::*;
 
+    /// −1 is no label, as in semi-supervised sets of scikit-learn; other negative numbers are mistakes.
+    #[test]
+    fn items_may_have_no_label() {
+        let [train, test] = Labels::numbered("y".as_ref(), &[vec![2_i64, -1, 0], vec![-1]]).unwrap();
+        assert_eq!((train.of_items, train.classes.len()), (vec![Some(2), None, Some(0)], 3));
+        assert_eq!((test.of_items, test.classes.len()), (vec![None], 3));
+        let error = Labels::numbered("y".as_ref(), &[vec![0_i64, -2]]).unwrap_err().to_string();
+        assert_eq!(error, "y: item 1: expected a label from 0 to 65535, or -1 for none, got -2");
+    }
+
     #[test]
     fn what_does_not_fit_is_an_error() {
-        let labels = |of_items: &[u32]| Some(Labels { of_items: of_items.to_vec(), classes: ["a".to_owned(), "b".to_owned()].into() });
+        let labels = |of_items: &[u32]| {
+            Some(Labels { of_items: of_items.iter().copied().map(Some).collect(), classes: ["a".to_owned(), "b".to_owned()].into() })
+        };
         let (bytes, reals) = (|v: &[u8]| Values::Levels(v.to_vec()), |v: &[f64]| Values::Real(v.to_vec()));
         let cases = [
             (bytes(&[]), Some(256), None, "s: holds no items"),

@@ -13,7 +13,7 @@
 //! let batch = split.train.batch(&[Draw { epoch: 0, index: 3 }, Draw { epoch: 0, index: 7 }])?;
 //! let Values::Levels(pixels) = &batch.values else { unreachable!("digits have levels") };
 //! assert_eq!(pixels.len(), 2 * 64);
-//! assert_eq!(batch.labels.as_deref(), Some(&[3, 7][..]));
+//! assert_eq!(batch.labels, [Some(3), Some(7)]);
 //! # Ok::<(), flow_train::data::DataError>(())
 //! ```
 

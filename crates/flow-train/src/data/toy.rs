@@ -169,7 +169,7 @@ impl Toy {
                 let noise: f64 = rng.sample(StandardNormal);
                 after * (before * x + self.noise * noise)
             }));
-            of_items.push(part);
+            of_items.push(Some(part));
         }
         let classes = (0..kind.parts()).map(|p| p.to_string()).collect();
         let labels = (kind != ToyKind::Checkerboard).then_some(Labels { of_items, classes });
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
     use crate::data::{Batch, Dataset};
 
-    type Points = (Vec<[f64; 2]>, Option<Vec<u32>>);
+    type Points = (Vec<[f64; 2]>, Vec<Option<usize>>);
 
     fn points(set: &dyn Dataset) -> Result<Points> {
         let draws: Vec<_> = (0..set.len()).map(|index| Draw { epoch: 0, index }).collect();
@@ -285,14 +285,14 @@ mod tests {
     fn points_without_noise_lie_on_their_curves() -> Result<()> {
         for kind in [ToyKind::TwoMoons, ToyKind::EightGaussians, ToyKind::Circles, ToyKind::Rings] {
             let (points, labels) = points(&*Toy { kind, n: 500, noise: 0.0 }.open(5)?.train)?;
-            for ([x, y], part) in points.into_iter().zip(labels.expect("labelled")) {
+            for ([x, y], part) in points.into_iter().zip(labels.into_iter().map(|label| label.expect("labelled"))) {
                 let radius = x.hypot(y);
                 let off = match kind {
                     ToyKind::TwoMoons if part == 0 => (radius - 1.0).abs() + y.min(0.0).abs(),
                     ToyKind::TwoMoons => ((x - 1.0).hypot(y - 0.5) - 1.0).abs() + (y - 0.5).max(0.0),
                     ToyKind::EightGaussians => (radius - 4.0 / 1.414).abs(),
-                    ToyKind::Circles => (radius - 1.5 * f64::from(part + 1)).abs(),
-                    _ => (radius - 0.75 * f64::from(part + 1)).abs(),
+                    ToyKind::Circles => (radius - 1.5 * (part + 1) as f64).abs(),
+                    _ => (radius - 0.75 * (part + 1) as f64).abs(),
                 };
                 assert!(off < 1e-12, "{} part {part}: ({x}, {y})", kind.name());
             }

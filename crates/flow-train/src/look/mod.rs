@@ -94,7 +94,7 @@ pub struct Look {
 /// The items that are looked at, item after item.
 struct Sample {
     values: Values,
-    labels: Option<Vec<u32>>,
+    labels: Vec<Option<usize>>,
     /// Numbers in an item.
     dims: usize,
     /// Number of each item in its file.
@@ -109,17 +109,14 @@ impl Sample {
         let stride = data.len().div_ceil(most.max(1)).max(1);
         let items: Vec<usize> = (0..data.len()).step_by(stride).filter(|&index| !data.is_gone(index)).collect();
         let (mut kept, mut unread) = (Vec::new(), Vec::new());
-        let (mut levels, mut reals, mut labels) = (Vec::new(), Vec::new(), Some(Vec::new()));
+        let (mut levels, mut reals, mut labels) = (Vec::new(), Vec::new(), Vec::new());
         let mut add = |batch: Batch| {
             kept.extend(batch.draws.iter().map(|draw| draw.index));
             match batch.values {
                 Values::Levels(values) => levels.extend(values),
                 Values::Real(values) => reals.extend(values),
             }
-            labels = labels.take().zip(batch.labels).map(|(mut all, more): (Vec<u32>, Vec<u32>)| {
-                all.extend(more);
-                all
-            });
+            labels.extend(batch.labels);
         };
         for batch in each_once(items.len(), 256) {
             let draws: Vec<Draw> = batch.iter().map(|draw| Draw { epoch: 0, index: items[draw.index] }).collect();
@@ -201,7 +198,7 @@ impl Look {
             shape: train.shape().to_string(),
             levels: train.levels(),
             columns,
-            classes: classes(train, sample.labels.as_deref()),
+            classes: classes(train, &sample.labels),
             baselines,
             findings,
         })
@@ -213,8 +210,8 @@ impl Look {
     }
 }
 
-fn classes(train: &dyn Dataset, labels: Option<&[u32]>) -> Vec<(String, usize)> {
-    let count = |label: usize| labels.map_or(0, |labels| labels.iter().filter(|&&l| l as usize == label).count());
+fn classes(train: &dyn Dataset, labels: &[Option<usize>]) -> Vec<(String, usize)> {
+    let count = |label: usize| labels.iter().filter(|&&l| l == Some(label)).count();
     train.classes().iter().enumerate().map(|(label, name)| (name.clone(), count(label))).collect()
 }
 

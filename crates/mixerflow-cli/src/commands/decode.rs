@@ -4,8 +4,8 @@ use super::sources::model;
 use super::write::{Form, write_events};
 use crate::Result;
 use crate::arguments::Decode;
-use flow_api::Context;
 use flow_train::data::{Array, DataError, Numbers, npy, npz};
+use flow_train::{EventBatch, Purpose};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -17,10 +17,11 @@ pub(crate) fn run(arguments: &Decode) -> Result<()> {
     let opened = model(&arguments.run)?;
     let latents = latents(&arguments.latents, opened.model.event().len())?;
     let mut events = Vec::with_capacity(latents.len());
-    let cx = Context::new(0).without_log_det();
     let rows = arguments.batch.saturating_mul(opened.model.event().len()).max(1);
     for batch in latents.chunks(rows) {
-        events.extend(opened.model.decode(batch.to_vec(), &cx)?);
+        let given = EventBatch::of_values(batch.to_vec(), batch.len() / opened.model.event().len().max(1));
+        let cx = given.context(&opened.model, 0, Purpose::Map)?.without_log_det();
+        events.extend(opened.model.decode(given.values, &cx)?);
     }
     write_events(&arguments.out, form, &opened, &events, COLUMNS)
 }

@@ -16,7 +16,7 @@ pub(crate) fn run(arguments: &Embed) -> Result<()> {
     let items = arguments.data.choose(&arguments.run, &opened, |_| arguments.part.into())?.items;
     let out = arguments.out.as_path();
     let is = |ending: &str| out.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending));
-    let known = rows(&items, labels(&items, arguments.batch)?.as_deref());
+    let known = rows(&items, &labels(&items, arguments.batch)?);
     if is("npz") {
         write_archive(out, arguments, &opened, &items, &known)?;
     } else if is("csv") {

@@ -6,10 +6,10 @@ use super::step_memory::{Bench, StepMemory};
 use super::unmoved::{never_moved, warning};
 use crate::arguments::Inspect;
 use crate::{MEMORY, Result, output};
-use flow_api::spec::{BuildScope, EventShape, Model, ModelSpec, Preprocessing, Spec, SpecScalar};
+use flow_api::spec::{BuildScope, EventShape, Given, Model, ModelSpec, Preprocessing, Spec, SpecScalar};
 use flow_api::{LayerInfo, Memory, parameter_count};
 use flow_train::text::Table;
-use flow_train::{EventKind, Events, Trainer};
+use flow_train::{DataRecord, EventKind, Events, Trainer};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -20,23 +20,23 @@ const PATIENCE: Duration = Duration::from_millis(700);
 
 pub(crate) fn run(arguments: &Inspect) -> Result<()> {
     let began = Instant::now();
-    let (spec, own) = if arguments.spec.is_dir() {
+    let (spec, own, given) = if arguments.spec.is_dir() {
         let opened = opened(&arguments.spec)?;
         if let Some(set) = arguments.set.first() {
             return Err(format!("--set {set}: the spec of a run cannot be changed").into());
         }
-        (opened.spec, Some(opened.model.event()))
+        (opened.spec, Some(opened.model.event()), opened.events.record().given())
     } else {
         let spec = spec(&arguments.spec, &arguments.set)?;
         let own = spec.0.event();
-        (spec, own)
+        (spec, own, Given::default())
     };
-    let event = event(arguments, own)?;
+    let (event, given) = event(arguments, own, given)?;
     settings(&arguments.set, default_settings())?.check()?;
     preprocessing(spec.0.preprocessing(), event)?;
     let program = memory_stats::memory_stats().map_or(0.0, |stats| stats.physical_mem as f64);
     let before = MEMORY.current_usage();
-    let model = build(&spec, event).map_err(|e| format!("{}: {e}", arguments.spec.display()))?;
+    let model = build(&spec, event, given).map_err(|e| format!("{}: {e}", arguments.spec.display()))?;
     Trainer::check_model(&model)?;
     let table = model.describe()?;
     let parameters = parameter_count(&model);
@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
     let steps = steps.into_iter().collect::<Result<Vec<_>>>()?;
     let mut left_out: Vec<_> = steps.iter().filter(|(_, step)| step.is_none()).map(|(memory, _)| name(*memory)).collect();
     // Its forward passes cost about as much as those steps.
-    let unmoved = left_out.is_empty().then(|| never_moved(&spec, event));
+    let unmoved = left_out.is_empty().then(|| never_moved(&spec, event, given));
     match &unmoved {
         Some(Ok(numbers)) if numbers.is_empty() => {}
         Some(Ok(numbers)) => tracing::warn!("{}", warning(numbers, event.len())),
@@ -102,19 +102,21 @@ fn step_json(step: Option<&StepMemory>, batch: usize) -> serde_json::Value {
     )
 }
 
-/// The shape on the command line, or the spec's own.
-fn event(arguments: &Inspect, own: Option<EventShape>) -> Result<EventShape> {
+/// The shape on the command line, or the spec's own, and what is given with every event.
+fn event(arguments: &Inspect, own: Option<EventShape>, given: Given) -> Result<(EventShape, Given)> {
     if let Some(source) = &arguments.data {
         let split = source.open_any(0)?;
-        return Ok(EventKind::of(if split.train.is_empty() { &*split.test } else { &*split.train }).shape);
+        let data = if split.train.is_empty() { &*split.test } else { &*split.train };
+        return Ok((EventKind::of(data).shape, DataRecord::without_items(data).given()));
     }
-    match (arguments.shape.as_slice(), own) {
-        (&[channels, height, width], _) => Ok(EventShape::Image { channels, height, width }),
-        (&[dim], _) => Ok(EventShape::Vector(dim)),
-        ([], Some(own)) => Ok(own),
-        ([], None) => Err("--shape: the spec states no shape; give C,H,W of the images or D of the vectors, or --data".into()),
-        (other, _) => Err(format!("--shape: expected C,H,W or D, got {} numbers", other.len()).into()),
-    }
+    let event = match (arguments.shape.as_slice(), own) {
+        (&[channels, height, width], _) => EventShape::Image { channels, height, width },
+        (&[dim], _) => EventShape::Vector(dim),
+        ([], Some(own)) => own,
+        ([], None) => return Err("--shape: the spec states no shape; give C,H,W of the images or D of the vectors, or --data".into()),
+        (other, _) => return Err(format!("--shape: expected C,H,W or D, got {} numbers", other.len()).into()),
+    };
+    Ok((event, given))
 }
 
 /// Checks what `train` checks, for data with as many levels as the spec states; where it states none, data have what suits it best.
@@ -126,8 +128,8 @@ fn preprocessing(preprocessing: Preprocessing, shape: EventShape) -> Result<()> 
     Ok(())
 }
 
-fn build(spec: &Spec<dyn ModelSpec>, event: EventShape) -> Result<Model<f32>> {
-    Ok(f32::model(spec.0.as_ref(), event, &BuildScope::new(0))?)
+fn build(spec: &Spec<dyn ModelSpec>, event: EventShape, given: Given) -> Result<Model<f32>> {
+    Ok(f32::model(spec.0.as_ref(), event, &BuildScope::new(0).with_given(given))?)
 }
 
 fn shape(sizes: &[usize]) -> String {

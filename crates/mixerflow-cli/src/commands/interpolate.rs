@@ -16,7 +16,7 @@ pub(crate) fn run(arguments: &Interpolate) -> Result<()> {
         if index >= items.len() {
             return Err(format!("--pair: there is no item {index}: there are {}", items.len()).into());
         }
-        Ok(events.of(&items.batch(&[Draw { epoch: 0, index }])?)?.0)
+        Ok(events.of(&items.batch(&[Draw { epoch: 0, index }])?)?.values)
     };
     let mut way = Vec::new();
     for &(i, j) in &arguments.pair {

@@ -24,10 +24,10 @@ impl Row {
     }
 }
 
-/// Every item, in order. `labels` are those of the items if they are known by now.
-pub(super) fn rows(items: &Items, labels: Option<&[u32]>) -> Vec<Row> {
+/// Every item, in order, with the labels of the items.
+pub(super) fn rows(items: &Items, labels: &[Option<usize>]) -> Vec<Row> {
     let label = |index: usize| {
-        let label = usize::try_from(*labels?.get(index)?).ok()?;
+        let label = (*labels.get(index)?)?;
         Some(items.classes().get(label).cloned().unwrap_or_else(|| label.to_string()))
     };
     let row = |index| Row {
@@ -40,16 +40,13 @@ pub(super) fn rows(items: &Items, labels: Option<&[u32]>) -> Vec<Row> {
 }
 
 /// The labels of all items, read batch by batch.
-pub(super) fn labels(items: &Items, batch: usize) -> Result<Option<Vec<u32>>, TrainError> {
+pub(super) fn labels(items: &Items, batch: usize) -> Result<Vec<Option<usize>>, TrainError> {
     if items.classes().is_empty() {
-        return Ok(None);
+        return Ok(vec![None; items.len()]);
     }
     let mut all = Vec::with_capacity(items.len());
     for draws in flow_train::data::each_once(items.len(), batch) {
-        match items.batch(&draws)?.labels {
-            Some(labels) => all.extend(labels),
-            None => return Ok(None),
-        }
+        all.extend(items.batch(&draws)?.labels);
     }
-    Ok(Some(all))
+    Ok(all)
 }

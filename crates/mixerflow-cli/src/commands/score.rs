@@ -22,7 +22,7 @@ pub(crate) fn run(arguments: &Score) -> Result<()> {
     let unit_of_nats = opened.events.report(0.0) - opened.events.report(1.0);
     let chosen = arguments.data.choose(&arguments.run, &opened, |_| arguments.part.into())?;
     let scores = score(&opened.model, &chosen.items, &opened.events, &options)?;
-    let rows = rows(&chosen.items, scores.labels.as_deref());
+    let rows = rows(&chosen.items, &scores.labels);
     let line = |(index, (row, &density)): (usize, (Row, &f64))| {
         let loss = opened.events.report(density);
         let standard_error = scores.log_det_variance.as_ref().map(|variance| variance[index].sqrt());

@@ -2,9 +2,9 @@
 
 use crate::{MEMORY, Result};
 use flow_api::spec::{EventShape, Model};
-use flow_api::{Context, Gradients, Memory, Mode};
+use flow_api::{Gradients, Memory};
 use flow_kernels::{noise::Stream, workspace};
-use flow_train::{Adam, Settings, on_one_thread};
+use flow_train::{Adam, EventBatch, Purpose, Settings, on_one_thread};
 use std::time::{Duration, Instant};
 
 /// Memory of a training step in bytes: it grows with the batch in a straight line.
@@ -51,8 +51,9 @@ impl Bench {
         const FIRST: usize = 8;
         let adam = Adam::new(&model, Settings::default().adam(event.len()));
         let gradients = Gradients::zeros(&model);
-        let first = model.batch(noise(FIRST * event.len()))?;
-        model.flow_mut().initialise(first, &Context::new(0))?;
+        let first = EventBatch::of_values(noise(FIRST * event.len()), FIRST);
+        let (cx, first) = (first.context(&model, 0, Purpose::Map)?, model.batch(first.values)?);
+        model.flow_mut().initialise(first, &cx)?;
         workspace::release::<f32>();
         let held = MEMORY.current_usage().saturating_sub(before) as f64;
         Ok(Self { model, adam, gradients, event, program, held, deadline })
@@ -100,14 +101,14 @@ impl Bench {
     /// A step with a batch of noise, which changes no weight. On one thread: how often two threads need work space at the same moment is chance. In a run they all do at some time.
     fn step(&mut self, memory: Memory, batch: usize) -> Result<Step> {
         let Self { model, adam, gradients, event, .. } = self;
-        let events = noise(batch * event.len());
+        let events = EventBatch::of_values(noise(batch * event.len()), batch);
         on_one_thread(|| {
             let work = || -> Result<Step> {
                 MEMORY.reset_peak_usage();
                 let (before, began) = (MEMORY.current_usage(), Instant::now());
                 gradients.clear();
-                let cx = Context::new(0).in_mode(Mode::Train).with_memory(memory);
-                model.flow().nll(model.batch(events)?, gradients, &cx)?;
+                let cx = events.context(model, 0, Purpose::Train { step: 0, memory })?;
+                model.flow().nll(model.batch(events.values)?, gradients, &cx)?;
                 adam.step(model, gradients, 0.0)?;
                 let held = |bytes: usize| bytes.saturating_sub(before) as f64;
                 Ok(Step { most: held(MEMORY.peak_usage()), work_space: held(MEMORY.current_usage()), time: began.elapsed() })

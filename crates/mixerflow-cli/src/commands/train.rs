@@ -4,9 +4,11 @@ use super::ended::{Ended, duration};
 use super::sources::{Looked, open, parts_line, skipping, spec};
 use crate::arguments::Train;
 use crate::{INTERRUPTED, Result, interrupt, logging, output};
-use flow_api::spec::{BuildScope, EventShape, SpecScalar, to_ron};
+use flow_api::spec::{EventShape, to_ron};
 use flow_train::data::{DataError, Items, SourceKind, Split, list_items, split_as_listed};
-use flow_train::{Bar, Ending, EventKind, Events, Look, Observer, Report, RunFolder, RunPlan, Settings, TrainError, Trainer, hold_out};
+use flow_train::{
+    Bar, Ending, EventKind, Events, Look, Observer, Report, RunFolder, RunPlan, Settings, TrainError, Trainer, hold_out, model_for,
+};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -82,7 +84,7 @@ fn begin(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(RunF
     let kind = EventKind::of(split.train.as_ref());
     settings.check_batch::<f32>(kind.shape)?;
     Events::of_kind(kind, spec.0.preprocessing(), settings.seed)?;
-    let model = f32::model(spec.0.as_ref(), kind.shape, &BuildScope::new(settings.seed))
+    let model = model_for::<f32>(&spec, split.train.as_ref(), settings.seed)
         .map_err(|e| format!("{}: {e}{}", file.display(), one_column(kind.shape)))?;
     Trainer::check_model(&model)?;
     let looked = Looked::at(&split)?;

@@ -1,9 +1,10 @@
 //! Numbers of an event that no nonlinear flow of a model moves.
 
 use crate::Result;
-use flow_api::spec::{BuildScope, EventShape, ModelSpec, Spec, SpecScalar};
-use flow_api::{Context, EntryMut, to_host, update};
+use flow_api::spec::{BuildScope, EventShape, Given, ModelSpec, Spec, SpecScalar};
+use flow_api::{EntryMut, to_host, update};
 use flow_kernels::noise::Stream;
+use flow_train::{EventBatch, Purpose};
 
 /// Places around which curvature is looked for.
 const PLACES: usize = 4;
@@ -17,16 +18,17 @@ const ROUNDING: f64 = 1e-10;
 /// Which numbers of the latent are affine functions of the event, whatever the weights: those that no nonlinear flow has moved.
 ///
 /// With noise on all weights, second differences z(x + u) + z(x − u) − 2 z(x) vanish, up to rounding, for these numbers alone.
-pub(super) fn never_moved(spec: &Spec<dyn ModelSpec>, event: EventShape) -> Result<Vec<usize>> {
-    let mut model = f64::model(spec.0.as_ref(), event, &BuildScope::new(0))?;
+pub(super) fn never_moved(spec: &Spec<dyn ModelSpec>, event: EventShape, given: Given) -> Result<Vec<usize>> {
+    let mut model = f64::model(spec.0.as_ref(), event, &BuildScope::new(0).with_given(given))?;
     let dim = event.len();
     let noise = |len, name: &str| {
         let mut noise = vec![0.0; len];
         Stream::new(1, 0, name).row(0).gaussian(&mut noise);
         noise
     };
-    let first = model.batch(noise(8 * dim, "first"))?;
-    model.flow_mut().initialise(first, &Context::new(0))?;
+    let first = EventBatch::of_values(noise(8 * dim, "first"), 8);
+    let (cx, first) = (first.context(&model, 0, Purpose::Map)?, model.batch(first.values)?);
+    model.flow_mut().initialise(first, &cx)?;
     update(&mut model, |path, entry| {
         if let EntryMut::Parameter { shape, values } = entry {
             let scale = SHAKE / (shape.last().copied().unwrap_or(1).max(1) as f64).sqrt();
@@ -37,8 +39,9 @@ pub(super) fn never_moved(spec: &Spec<dyn ModelSpec>, event: EventShape) -> Resu
     let (places, steps) = (noise(PLACES * dim, "places"), noise(PLACES * dim, "steps"));
     let encode = |by: f64| -> Result<Vec<f64>> {
         let x = places.iter().zip(&steps).map(|(place, step)| place + by * step).collect();
-        let cx = Context::new(0).without_log_det();
-        Ok(to_host(&model.flow().bijector().forward(model.batch(x)?, &cx)?.value))
+        let x = EventBatch::of_values(x, PLACES);
+        let cx = x.context(&model, 0, Purpose::Map)?.without_log_det();
+        Ok(to_host(&model.flow().bijector().forward(model.batch(x.values)?, &cx)?.value))
     };
     let (before, here, after) = (encode(-1.0)?, encode(0.0)?, encode(1.0)?);
     let is_bent = |at: usize| {

@@ -198,8 +198,8 @@ fn a_run_is_scored_on_the_data_of_its_seed() {
     let split = "toy:rings?n=50".parse::<flow_train::data::DataSource>().unwrap().open(3).unwrap();
     let labels: Vec<String> = [split.train, split.test]
         .iter()
-        .flat_map(|data| data.batch(&flow_train::data::each_once(50, 50).next().unwrap()).unwrap().labels.unwrap())
-        .map(|label| label.to_string())
+        .flat_map(|data| data.batch(&flow_train::data::each_once(50, 50).next().unwrap()).unwrap().labels)
+        .map(|label| label.expect("every point has one").to_string())
         .collect();
     let scores = place.run("score rings --data toy:rings?n=50");
     let found: Vec<&str> = scores.lines().skip(1).filter_map(|line| line.split(',').nth(3)).collect();

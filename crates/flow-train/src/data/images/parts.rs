@@ -11,7 +11,7 @@ use crate::data::{DataError, Found, Part, Result};
 pub(super) struct Place {
     /// By the folder that it lies in; none where folders are no parts.
     pub(super) part: Option<Part>,
-    pub(super) label: Option<u32>,
+    pub(super) label: Option<usize>,
 }
 
 /// Where every picture of a folder belongs; none for one that is left out.
@@ -99,7 +99,7 @@ impl Parts {
         }
         let mut places = Vec::with_capacity(files.len());
         for i in 0..files.len() {
-            let label = ways[i].first().and_then(|name| classes.binary_search(name).ok()).and_then(|at| u32::try_from(at).ok());
+            let label = ways[i].first().and_then(|name| classes.binary_search(name).ok());
             let stray = are_classes && label.is_none() && by_part.get(&key(parts[i])).is_some_and(|(classed, _)| *classed > 0);
             if used[i] && stray {
                 found.leave_out("beside the folders of the classes, and so without a class", show(i));

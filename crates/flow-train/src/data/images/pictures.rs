@@ -24,7 +24,7 @@ pub(super) struct File {
     pub(super) path: PathBuf,
     /// Its path inside the folder.
     pub(super) key: String,
-    pub(super) label: Option<u32>,
+    pub(super) label: Option<usize>,
     /// Its number among all pictures of the folder.
     pub(super) row: usize,
     /// The decoded picture, once there was room to keep it. Nothing is ever evicted: when each picture is drawn once an
@@ -133,7 +133,7 @@ impl Dataset for Pictures {
         let mut pixels = vec![0; draws.len() * dims];
         pixels.par_chunks_exact_mut(dims).zip(draws).try_for_each(|(item, &draw)| self.draw(draw, item))?;
         let labels = draws.iter().map(|d| self.files[d.index / self.crops].label).collect();
-        Ok(Batch { values: Values::Levels(pixels), labels, draws: draws.to_vec() })
+        Ok(Batch { labels, ..Batch::new(Values::Levels(pixels), draws) })
     }
 }
 

@@ -126,7 +126,7 @@ fn parts_of_a_table_and_rules_that_are_written_out() -> std::result::Result<(), 
     assert_eq!((split.train.len(), split.test.len()), (30, 2));
     let batch = split.test.batch(&[0, 1].map(|index| super::super::Draw { epoch: 0, index }))?;
     assert_eq!(batch.values, super::super::Values::Real(vec![2.5, 1.0, 4.5, 3.0]));
-    assert_eq!((batch.labels, split.train.classes().join(",")), (Some(vec![2, 0]), "a,b,c".to_owned()));
+    assert_eq!((batch.labels, split.train.classes().join(",")), (vec![Some(2), Some(0)], "a,b,c".to_owned()));
     assert_eq!(source.with_rule(&split.rule), source);
 
     let plain: DataSource = format!("csv:{}?label=kind", at("train.csv")).parse()?;

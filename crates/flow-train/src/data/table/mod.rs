@@ -443,11 +443,11 @@ pub(crate) fn list<T: AsRef<str>>(names: &[T]) -> String {
 }
 
 fn number_classes(names: &[Box<str>]) -> Labels {
-    let distinct: BTreeSet<&str> = names.iter().map(AsRef::as_ref).collect();
+    let distinct: BTreeSet<&str> = names.iter().map(AsRef::as_ref).filter(|name| !name.is_empty()).collect();
     let mut classes: Vec<String> = distinct.into_iter().map(str::to_owned).collect();
     sort_classes(&mut classes);
     let number: BTreeMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
-    Labels { of_items: names.iter().map(|n| number[n.as_ref()]).collect(), classes: classes.into() }
+    Labels { of_items: names.iter().map(|n| number.get(n.as_ref()).copied()).collect(), classes: classes.into() }
 }
 
 #[cfg(test)]

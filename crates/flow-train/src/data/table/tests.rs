@@ -37,7 +37,7 @@ fn columns_and_classes_are_told_apart() -> Result<()> {
         let batch = set.batch(&[0, 1].map(|index| Draw { epoch: 0, index }))?;
         assert_eq!(batch.values, Values::Real(vec![1.0, 2.5, -30.0, 0.0]), "{text}");
         assert_eq!(set.classes(), classes);
-        assert_eq!(batch.labels.unwrap_or_default(), labels);
+        assert_eq!(batch.labels.into_iter().flatten().collect::<Vec<_>>(), labels);
     }
     Ok(())
 }
