@@ -1,6 +1,6 @@
 //! `MixerFlow` and a toolkit for normalizing flows.
 //!
-//! One `use` for a library user: the contract ([`api`]), the families ([`coupling`], [`lipschitz`], [`ffjord`]), the mixing skeleton ([`mixerflow`]) and training ([`train`]), with every
+//! One `use` for a library user: the contract ([`api`]), the families ([`coupling`], [`autoregressive`], [`lipschitz`], [`ffjord`]), the mixing skeleton ([`mixerflow`]) and training ([`train`]), with every
 //! family registered, so that specs can name it.
 //!
 //! ```
@@ -30,6 +30,7 @@
 pub use flow_api as api;
 pub use flow_api::{dfdx, noise};
 pub use flow_train as train;
+pub use flows_autoregressive as autoregressive;
 pub use flows_coupling as coupling;
 pub use flows_ffjord as ffjord;
 pub use flows_lipschitz as lipschitz;

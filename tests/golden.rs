@@ -2,6 +2,8 @@
 //!
 //! The cases are in `tests/golden/`, or in the folder that `MIXERFLOW_GOLDEN_DIR` names, whose sizes may differ: they are read from each file's `meta`.
 
+#[path = "golden/autoregressive.rs"]
+mod autoregressive;
 #[path = "golden/mixerflow.rs"]
 mod mixerflow;
 #[path = "golden/residual.rs"]

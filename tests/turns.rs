@@ -68,6 +68,11 @@ fn couplings_of_a_list_take_turns() {
         ("AffineCoupling(hidden: 4), AffineCoupling(hidden: 4), AffineCoupling(hidden: 4)", "121"),
         ("SplineCoupling(hidden: 4), AffineCoupling(hidden: 4)", "12"),
         ("AdditiveCoupling(hidden: 4), Foreign(), SplineCoupling(hidden: 4), AffineCoupling(hidden: 4), Foreign()", "12121"),
+        // A split that says which part it keeps has no turn either.
+        (
+            "AffineCoupling(hidden: 4, split: First(2)), AffineCoupling(hidden: 4), SplineCoupling(hidden: 4, split: Last(2)), Foreign()",
+            "1122",
+        ),
         // What moves everything has no turn.
         ("AffineCoupling(hidden: 4), Residual(hidden: 4), SplineCoupling(hidden: 4), Foreign()", "1a21"),
     ] {

@@ -9,6 +9,7 @@ Every file's metadata has "kind" and "meta" (JSON). Tensor names and meanings: t
 import argparse, json, math, os
 import torch
 from safetensors.torch import save_file
+from nflows.transforms.autoregressive import MaskedAffineAutoregressiveTransform, MaskedPiecewiseRationalQuadraticAutoregressiveTransform
 from nflows.transforms.splines.rational_quadratic import unconstrained_rational_quadratic_spline as rqs
 from torchdiffeq import odeint
 from torch_mixerflow import MixerFlow
@@ -135,6 +136,60 @@ def ffjord(path, a):
          field="W3 tanh(W2 tanh(W1 [z, t] + b1) + b2) + b3, t is the last input", grad_of="mean(log_prob)", trace="exact")
 
 
+class BoundedAffine(MaskedAffineAutoregressiveTransform):
+    """nflows' transform with the scale of the toolkit's affine transformer, exp(2 tanh(r / 2)), in place of softplus(r) + 1e-3."""
+
+    def _log_scale_and_shift(self, params):
+        r, t = self._unconstrained_scale_and_shift(params)
+        return 2 * torch.tanh(r / 2), t
+
+    def _elementwise_forward(self, x, params):
+        s, t = self._log_scale_and_shift(params)
+        return x * torch.exp(s) + t, s.sum(1)
+
+    def _elementwise_inverse(self, y, params):
+        s, t = self._log_scale_and_shift(params)
+        return (y - t) * torch.exp(-s), -s.sum(1)
+
+
+def autoregressive(path, kind, flow, a, **meta):
+    """Hidden units are written in the order of their degrees: another numbering of the same network."""
+    net = flow.double().autoregressive_net
+    x = (1.5 * torch.randn(12, a.dim, dtype=F64)).requires_grad_()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    y, ld = flow(x)
+    back, _ = flow.inverse(y)
+    print("  round trip", (back - x).abs().max().item())
+    loss = (y * torch.linspace(-1, 1, x.numel(), dtype=F64).reshape(x.shape)).sum() + ld.sum()
+    loss.backward()
+    units = torch.argsort(net.initial_layer.degrees, stable=True)
+    layers = {"initial": (net.initial_layer, units, None), "final": (net.final_layer, None, units)}
+    for k, block in enumerate(net.blocks):
+        layers |= {f"blocks.{k}.{j}": (layer, units, units) for j, layer in enumerate(block.linear_layers)}
+    out = {"x": x, "y": y, "logdet": ld, "grad.x": x.grad}
+    for name, (layer, rows, columns) in layers.items():
+        for prefix, (weight, bias) in {"": (layer.weight, layer.bias), "grad.": (layer.weight.grad, layer.bias.grad)}.items():
+            weight = weight if rows is None else weight[rows]
+            out[f"{prefix}net.{name}.weight"] = weight if columns is None else weight[:, columns]
+            out[f"{prefix}net.{name}.bias"] = bias if rows is None else bias[rows]
+    save(path, kind, out, dim=a.dim, hidden=len(units), blocks=len(net.blocks), activation="relu",
+         grad_of="sum(y * linspace(-1,1,n*d)) + sum(logdet)", **meta)
+
+
+def autoregressive_affine(path, a):
+    flow = BoundedAffine(a.dim, 4 * (a.dim - 1), num_blocks=2)
+    autoregressive(path, "autoregressive_affine", flow, a, transformer="y = x exp(2 tanh(r / 2)) + t; (r, t) of a feature together")
+
+
+def autoregressive_spline(path, a):
+    flow = MaskedPiecewiseRationalQuadraticAutoregressiveTransform(a.dim, 3 * (a.dim - 1), num_blocks=1, num_bins=5, tails="linear",
+                                                                   tail_bound=3.0)
+    autoregressive(path, "autoregressive_spline", flow, a, bins=5, tail_bound=3.0,
+                   transformer="rational-quadratic spline; widths, heights, derivatives of a feature together")
+
+
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("out")
@@ -143,7 +198,7 @@ def main():
     a = ap.parse_args()
     os.makedirs(a.out, exist_ok=True)
     torch.manual_seed(a.seed)
-    for make in (mixerflow, spline, residual, ffjord):
+    for make in (mixerflow, spline, residual, ffjord, autoregressive_affine, autoregressive_spline):
         make(os.path.join(a.out, make.__name__ + ".safetensors"), a)
 
 

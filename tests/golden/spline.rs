@@ -17,7 +17,7 @@ fn spline_agrees_with_nflows() {
     let x = golden.values("x");
     let lanes = x.len();
     let parts = [("widths", bins, 0.0), ("heights", bins, 0.0), ("derivatives", bins - 1, spline.slope_offset())];
-    let mut numbers = Buffer::take(Transformer::<f64>::numbers(&spline) * lanes);
+    let mut numbers = Buffer::take(Transformer::<f64>::parameters(&spline) * lanes);
     let mut at = 0;
     for (name, count, offset) in parts {
         for (k, value) in golden.values(name).into_iter().enumerate() {

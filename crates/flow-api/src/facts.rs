@@ -8,8 +8,8 @@ use crate::LogDetKind;
 pub enum InverseKind {
     /// In closed form: as exact as the forward map, and about as expensive.
     ClosedForm,
-    /// Exactly, but one feature after the other: up to d times the work of the forward map.
-    Sequential,
+    /// Exactly, but in so many steps of which each waits for the one before: one a feature, in an autoregressive flow.
+    Sequential(usize),
     /// By iteration or by an ODE solve, to a tolerance that is reported.
     Iterative,
     /// Not at all: [`FlowError::NoInverse`](crate::FlowError::NoInverse).
@@ -17,21 +17,24 @@ pub enum InverseKind {
 }
 
 impl InverseKind {
-    /// The inverse of a composition is what its worst part allows.
+    /// The inverse of a composition is what its worst part allows; steps add up.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        self.max(other)
+        match (self, other) {
+            (Self::Sequential(first), Self::Sequential(second)) => Self::Sequential(first.saturating_add(second)),
+            _ => self.max(other),
+        }
     }
 }
 
 impl std::fmt::Display for InverseKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::ClosedForm => "closed form",
-            Self::Sequential => "sequential",
-            Self::Iterative => "iterative",
-            Self::Missing => "none",
-        })
+        match self {
+            Self::ClosedForm => f.write_str("closed form"),
+            Self::Sequential(steps) => write!(f, "sequential, {steps} steps"),
+            Self::Iterative => f.write_str("iterative"),
+            Self::Missing => f.write_str("none"),
+        }
     }
 }
 
@@ -45,6 +48,8 @@ impl std::fmt::Display for InverseKind {
 /// let both = Facts::of("Chain", [linear, residual.with_condition(4).with_multiply_adds(100)]);
 /// assert_eq!((both.log_det, both.inverse), (LogDetKind::Estimate, InverseKind::Iterative));
 /// assert_eq!((both.condition, both.multiply_adds), (Some(4), 109));
+/// let steps = InverseKind::Sequential(4).and(InverseKind::ClosedForm).and(InverseKind::Sequential(3));
+/// assert_eq!(steps.to_string(), "sequential, 7 steps");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -1,8 +1,20 @@
-//! The networks that the families of flows share, as fused kernels on feature-major blocks with explicit derivatives.
+//! What the families of flows share below them: the networks that condition, with explicit derivatives, and what they condition.
 //!
-//! [`ResidualMlp`] conditions couplings; [`smooth`] holds the network of residual and continuous flows, with derivatives of second order.
+//! [`Transformer`] is an element-wise bijection whose parameters a [`ConditionerNet`] gives; a [`Split`] says which features of a row pass.
+//! [`ResidualMlp`] conditions couplings, [`MaskedMlp`] autoregressive flows; [`smooth`] holds the network of residual and continuous flows, with
+//! derivatives of second order. All are fused kernels on feature-major blocks.
 
+mod conditioner;
+mod masked_mlp;
 mod residual_mlp;
 pub mod smooth;
+mod split;
+mod taped;
+mod transformers;
 
+pub use conditioner::{ConditionerKernel, ConditionerNet, TapedNet};
+pub use masked_mlp::{MaskedMlp, MaskedMlpKernel, MaskedSteps};
 pub use residual_mlp::{Activation, ResidualMlp, ResidualMlpConfig, ResidualMlpKernel};
+pub use split::{Partition, Progression, Split};
+pub use taped::{columns_at, with_condition};
+pub use transformers::{Additive, Affine, AffineSpec, RationalQuadratic, SplineSpec, TapedTransformer, Transformer, TransformerSpec};

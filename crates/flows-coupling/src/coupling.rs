@@ -1,15 +1,16 @@
-//! The coupling: one mechanism for every transformer.
+//! The coupling: one mechanism for every transformer and every conditioner.
 
-use crate::Split;
-use crate::split::Partition;
-use crate::transformer::{TapedTransformer, Transformer};
+use crate::CouplingTransformer;
 use dfdx::prelude::*;
 use flow_api::{
     Context, Direction, Facts, FlowError, Lanes, MappedRows, Module, Pull, Result, RowFlow, RowKernel, RowTape, Scalar, Taped, TapedMap,
-    TapedRows, Tensor, module_fields,
+    TapedRows, Tensor, module_fields, shape_error,
 };
 use flow_kernels::simd::add;
-use flow_nets::{Activation, ResidualMlp, ResidualMlpConfig, ResidualMlpKernel};
+use flow_nets::{
+    Activation, ConditionerKernel, ConditionerNet, Partition, ResidualMlp, ResidualMlpConfig, Split, TapedNet, TapedTransformer,
+    Transformer, columns_at, with_condition,
+};
 
 /// Sizes of a coupling's conditioner, a [`ResidualMlp`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,10 +25,11 @@ pub struct Conditioner {
     pub condition: usize,
 }
 
-/// A coupling on R^d: some features pass unchanged, a residual MLP of them (and of the condition) gives the numbers with which `T` moves the others one by one.
+/// A coupling on R^d: some features pass unchanged, a network `N` of them (and of the condition) gives the parameters with which `T` moves the others
+/// one by one.
 ///
 /// The Jacobian is triangular, so the log-det is the sum of the log-slopes of the moved features. The inverse costs what the forward map does, and a pullback from the output
-/// runs the conditioner once, as one from the input does. Starts as the identity, because the conditioner starts as zero.
+/// runs the conditioner once, as one from the input does. With a [`ResidualMlp`] it starts as the identity, because that starts as zero.
 ///
 /// # Parameters
 /// Those of the conditioner, below `net`.
@@ -46,47 +48,63 @@ pub struct Conditioner {
 /// # Ok::<(), flow_api::FlowError>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Coupling<T, E: Scalar> {
+pub struct Coupling<T, E: Scalar, N = ResidualMlp<E>> {
     partition: Partition,
-    net: ResidualMlp<E>,
+    net: N,
     transformer: T,
+    element: std::marker::PhantomData<E>,
 }
 
-impl<T: Transformer<E>, E: Scalar> Coupling<T, E> {
+impl<T: CouplingTransformer<E>, E: Scalar> Coupling<T, E> {
     /// A coupling on R^dim with initial parameters drawn from `seed`.
     ///
     /// # Errors
     /// [`FlowError::Setting`] for fewer than two features, or a conditioner of size zero.
     pub fn new(dim: usize, split: Split, flipped: bool, transformer: T, conditioner: Conditioner, seed: u64) -> Result<Self> {
-        let partition = split.partition(dim, flipped)?;
-        let Conditioner { hidden, blocks, activation, condition } = conditioner;
-        let outputs = transformer.numbers() * partition.moved.len();
-        let config = ResidualMlpConfig { inputs: partition.kept.len(), condition, outputs, hidden, blocks, activation };
-        let net = ResidualMlp::new(config, seed).map_err(|error| match error {
-            FlowError::Setting { field, expected, got, .. } => {
-                FlowError::Setting { layer: transformer.kind().to_owned(), field, expected, got }
-            }
+        let in_coupling = |error| match error {
+            FlowError::Setting { field, expected, got, .. } => FlowError::Setting { layer: T::KIND.to_owned(), field, expected, got },
             other => other,
-        })?;
-        Ok(Self { partition, net, transformer })
+        };
+        let partition = split.partition(dim, flipped).map_err(in_coupling)?;
+        let Conditioner { hidden, blocks, activation, condition } = conditioner;
+        let outputs = transformer.parameters() * partition.transformed.len();
+        let config = ResidualMlpConfig { inputs: partition.identity.len(), condition, outputs, hidden, blocks, activation };
+        let net = ResidualMlp::new(config, seed).and_then(|net| net.with_parts(T::PARTS)).map_err(in_coupling)?;
+        Self::with_net(partition, transformer, net)
     }
 }
 
-impl<T: Send + Sync, E: Scalar> Module<E> for Coupling<T, E> {
+impl<T: CouplingTransformer<E>, E: Scalar, N: ConditionerNet<E>> Coupling<T, E, N> {
+    /// A coupling with a network of one's own, from the features that pass to the parameters of the others, feature by feature.
+    ///
+    /// # Errors
+    /// [`FlowError::Shape`] for a network of other sizes.
+    pub fn with_net(partition: Partition, transformer: T, net: N) -> Result<Self> {
+        let expected = (partition.identity.len(), transformer.parameters() * partition.transformed.len());
+        let got = (net.inputs(), net.outputs());
+        if got == expected {
+            Ok(Self { partition, net, transformer, element: std::marker::PhantomData })
+        } else {
+            Err(shape_error(T::KIND, "build", ("inputs, outputs", expected), ("inputs, outputs", got)))
+        }
+    }
+}
+
+impl<T: Send + Sync, E: Scalar, N: Module<E>> Module<E> for Coupling<T, E, N> {
     module_fields!(E; child net);
 }
 
 struct Kernel<'a, T, E: Scalar> {
     partition: Partition,
-    net: ResidualMlpKernel<'a, E>,
+    net: Box<dyn ConditionerKernel<E> + 'a>,
     transformer: &'a T,
 }
 
 impl<T: Transformer<E>, E: Scalar> RowKernel<E> for Kernel<'_, T, E> {
     fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
-        let Partition { kept, moved } = self.partition;
-        let numbers = kept.read(values, lanes.lanes, |kept| self.net.forward(kept, lanes.condition, lanes.lanes, tape))?;
-        moved.update(values, lanes.lanes, |x| self.transformer.forward(x, numbers, lanes.log_det, tape));
+        let Partition { identity, transformed } = self.partition;
+        let parameters = identity.read(values, lanes.lanes, |kept| self.net.forward(kept, lanes.condition, lanes.lanes, tape))?;
+        transformed.update(values, lanes.lanes, |x| self.transformer.forward(x, parameters, lanes.log_det, tape));
         Ok(())
     }
 
@@ -100,11 +118,11 @@ impl<T: Transformer<E>, E: Scalar> RowKernel<E> for Kernel<'_, T, E> {
     }
 
     fn pullback(&self, cotangent: &mut [E], pull: &mut Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
-        let Partition { kept, moved } = self.partition;
-        let numbers = moved.update(cotangent, pull.lanes, |g| self.transformer.pullback(g, pull.log_det, tape))?;
-        let through_net = self.net.pullback(&numbers, pull.lanes, tape, sums)?;
-        let (for_kept, for_condition) = through_net.split_at(kept.len() * pull.lanes);
-        kept.update(cotangent, pull.lanes, |g| add(g, for_kept));
+        let Partition { identity, transformed } = self.partition;
+        let parameters = transformed.update(cotangent, pull.lanes, |g| self.transformer.pullback(g, pull.log_det, tape))?;
+        let through_net = self.net.pullback(&parameters, pull.lanes, tape, sums)?;
+        let (for_kept, for_condition) = through_net.split_at(identity.len() * pull.lanes);
+        identity.update(cotangent, pull.lanes, |g| add(g, for_kept));
         if let Some(total) = pull.condition_cotangent.as_deref_mut().filter(|_| !for_condition.is_empty()) {
             add(total, for_condition);
         }
@@ -130,16 +148,16 @@ impl<T: Transformer<E>, E: Scalar> RowKernel<E> for Kernel<'_, T, E> {
 
 impl<T: Transformer<E>, E: Scalar> Kernel<'_, T, E> {
     fn inverse_keeping(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
-        let Partition { kept, moved } = self.partition;
-        let numbers = kept.read(values, lanes.lanes, |kept| self.net.forward(kept, lanes.condition, lanes.lanes, tape))?;
-        moved.update(values, lanes.lanes, |y| self.transformer.inverse(y, numbers, lanes.log_det, tape));
+        let Partition { identity, transformed } = self.partition;
+        let parameters = identity.read(values, lanes.lanes, |kept| self.net.forward(kept, lanes.condition, lanes.lanes, tape))?;
+        transformed.update(values, lanes.lanes, |y| self.transformer.inverse(y, parameters, lanes.log_det, tape));
         Ok(())
     }
 }
 
-impl<T: Transformer<E>, E: Scalar> RowFlow<E> for Coupling<T, E> {
+impl<T: CouplingTransformer<E>, E: Scalar, N: ConditionerNet<E>> RowFlow<E> for Coupling<T, E, N> {
     fn facts(&self) -> Facts {
-        let facts = Facts::new(self.transformer.kind()).with_condition(self.net.config().condition);
+        let facts = Facts::new(T::KIND).with_condition(self.net.condition());
         facts.with_multiply_adds(self.net.multiply_adds())
     }
 
@@ -152,68 +170,49 @@ impl<T: Transformer<E>, E: Scalar> RowFlow<E> for Coupling<T, E> {
     }
 
     fn taped(&self) -> Option<&dyn TapedRows<E>> {
-        self.transformer.taped().is_some().then_some(self)
+        (self.transformer.taped().is_some() && self.net.taped().is_some()).then_some(self)
     }
 }
 
 type Matrix<E, T> = Tensor<(usize, usize), E, T>;
 
-impl<T: Transformer<E>, E: Scalar> Coupling<T, E> {
-    fn taped_transformer(&self, cx: &Context<E>) -> Result<&dyn TapedTransformer<E>> {
-        self.transformer.taped().ok_or_else(|| FlowError::Unsupported {
+impl<T: CouplingTransformer<E>, E: Scalar, N: ConditionerNet<E>> Coupling<T, E, N> {
+    /// The forms in dfdx operations of the transformer and the network.
+    fn taped_parts(&self, cx: &Context<E>) -> Result<(&dyn TapedTransformer<E>, &dyn TapedNet<E>)> {
+        self.transformer.taped().zip(self.net.taped()).ok_or_else(|| FlowError::Unsupported {
             layer: cx.path().to_owned(),
             operation: "dfdx operations",
-            reason: format!("{} has a fused kernel alone", self.transformer.kind()),
+            reason: format!("{} has a fused kernel alone", T::KIND),
         })
     }
 
-    /// The columns that are kept and those that are moved.
+    /// The columns that pass and those that are moved.
     fn cut<P: Tape<E, E::Device>>(&self, x: Matrix<E, P>) -> (Matrix<E, P>, Matrix<E, P>) {
-        let Partition { kept, moved } = self.partition;
-        let columns = x.permute::<_, Axes2<1, 0>>();
-        (columns_at(columns.with_empty_tape(), kept.features()), columns_at(columns, moved.features()))
+        let Partition { identity, transformed } = self.partition;
+        (columns_at(x.with_empty_tape(), identity.features()), columns_at(x, transformed.features()))
     }
 
     /// Both parts as they lie in a row.
     fn join<P: Tape<E, E::Device> + Merge<P>>(&self, kept: Matrix<E, P>, moved: Matrix<E, P>) -> Matrix<E, P> {
-        columns_at((kept, moved).concat_along(Axis::<1>).permute::<_, Axes2<1, 0>>(), self.partition.places().into_iter())
-    }
-
-    /// The conditioner's output for the kept columns.
-    fn numbers(&self, kept: Taped<(usize, usize), E>, cx: &Context<E>) -> Result<Taped<(usize, usize), E>> {
-        let Some(width) = RowFlow::<E>::facts(self).condition else { return Ok(self.net.forward_taped(kept)) };
-        let rows = kept.shape().0;
-        let condition = cx.condition().filter(|c| *c.shape() == (rows, width)).ok_or_else(|| FlowError::Condition {
-            layer: cx.path().to_owned(),
-            expected: format!("({rows}, {width})"),
-            got: cx.condition().map_or("none".to_owned(), |c| format!("{:?}", c.shape())),
-        })?;
-        Ok(self.net.forward_taped((kept, condition.clone()).concat_along(Axis::<1>)))
+        columns_at((kept, moved).concat_along(Axis::<1>), self.partition.places())
     }
 }
 
-/// Rows of a transposed matrix as columns.
-fn columns_at<E: Scalar, P: Tape<E, E::Device>>(columns: Matrix<E, P>, features: impl Iterator<Item = usize>) -> Matrix<E, P> {
-    let features: Vec<usize> = features.collect();
-    let count = features.len();
-    let features: dfdx::prelude::Tensor<(usize,), usize, E::Device> = E::device().tensor_from_vec(features, (count,));
-    columns.gather(features).permute::<_, Axes2<1, 0>>()
-}
-
-impl<T: Transformer<E>, E: Scalar> TapedRows<E> for Coupling<T, E> {
+impl<T: CouplingTransformer<E>, E: Scalar, N: ConditionerNet<E>> TapedRows<E> for Coupling<T, E, N> {
     fn forward_taped(&self, x: Taped<(usize, usize), E>, cx: &Context<E>) -> Result<TapedMap<E>> {
-        let transformer = self.taped_transformer(cx)?;
+        let (transformer, net) = self.taped_parts(cx)?;
         let (kept, moved) = self.cut(x);
-        let numbers = self.numbers(kept.with_empty_tape(), cx)?;
-        let (moved, log_det) = transformer.forward_taped(moved, numbers);
+        let parameters = net.forward_taped(with_condition(kept.with_empty_tape(), self.net.condition(), cx)?);
+        let (moved, log_det) = transformer.forward_taped(moved, parameters);
         Ok((self.join(kept, moved), log_det))
     }
 
     fn inverse_taped(&self, y: Tensor<(usize, usize), E>, cx: &Context<E>) -> Result<MappedRows<E>> {
-        let transformer = self.taped_transformer(cx)?;
+        let (transformer, net) = self.taped_parts(cx)?;
         let (kept, moved) = self.cut(y);
-        let (numbers, _) = self.numbers(kept.clone().leaky_traced(), cx)?.split_tape();
-        let (moved, log_det) = transformer.inverse(moved, numbers);
+        let input = with_condition(kept.clone().leaky_traced(), self.net.condition(), cx)?;
+        let (parameters, _) = net.forward_taped(input).split_tape();
+        let (moved, log_det) = transformer.inverse(moved, parameters);
         Ok((self.join(kept, moved), log_det))
     }
 }

@@ -8,10 +8,10 @@
 //! # Ok::<(), flow_api::spec::SpecError>(())
 //! ```
 
-use crate::{Additive, Affine, Conditioner, Coupling, RationalQuadratic, Split};
+use crate::{Conditioner, Coupling};
 use flow_api::spec::{BuildRowFlow, BuildScope, Cost, SpecError, SpecScalar};
 use flow_api::{FlowError, RowFlow, register_row_flow};
-use flow_nets::Activation;
+use flow_nets::{Activation, Additive, Affine, RationalQuadratic, Split};
 use serde::{Deserialize, Serialize};
 
 /// Writes a spec with the fields that all couplings share, and its own.
@@ -31,8 +31,8 @@ macro_rules! coupling_spec {
             pub blocks: usize,
             /// The conditioner's nonlinearity. Default `Relu`.
             pub activation: Activation,
-            /// Which features pass; all couplings of a list take turns between this form and the flipped one, whatever their kinds. Default
-            /// `Halves`.
+            /// Which features pass. With `Halves` and `Interleaved` all couplings of a list take turns between this form and the flipped
+            /// one, whatever their kinds; `First(n)`, `Last(n)`, `Even` and `Odd` say it once and for all. Default `Halves`.
             pub split: Split,
             /// Width of the condition that the conditioner sees besides the features that pass; without it the coupling is unconditional. Default none.
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,14 +66,15 @@ macro_rules! coupling_spec {
             }
 
             fn cost(&self, dim: usize) -> Cost {
-                // Two linear layers a block, between the first and the last.
-                let half = dim / 2;
+                // Two linear layers a block, between the first and the last. A split that cannot be is refused for itself.
+                let parts = self.split.partition(dim, false).map_or((0, 0), |parts| (parts.identity.len(), parts.transformed.len()));
+                let least = parts.0.min(parts.1);
                 let hidden_layers = self.blocks.saturating_mul(2).saturating_add(1);
-                Cost::of_numbers(Cost::weights(half, self.hidden, hidden_layers, half))
+                Cost::of_numbers(Cost::weights(least, self.hidden, hidden_layers, least))
             }
 
             fn takes_turns(&self) -> bool {
-                true
+                self.split.takes_turns()
             }
         }
     };

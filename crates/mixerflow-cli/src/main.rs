@@ -16,6 +16,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 // The families that specs can name.
+use flows_autoregressive as _;
 use flows_coupling as _;
 use flows_ffjord as _;
 use flows_lipschitz as _;

@@ -25,6 +25,11 @@ impl Permutation {
         Ok(Self { indices })
     }
 
+    /// Features as they are.
+    pub fn identity(dim: usize) -> Self {
+        Self { indices: (0..dim).collect() }
+    }
+
     /// Features in reverse order.
     pub fn reverse(dim: usize) -> Self {
         Self { indices: (0..dim).rev().collect() }

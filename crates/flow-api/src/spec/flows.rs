@@ -32,6 +32,17 @@ pub enum Order {
     Random,
 }
 
+impl Order {
+    /// The permutation of R^dim that it stands for.
+    pub fn permutation(self, dim: usize, seed: u64) -> layers::Permutation {
+        match self {
+            Self::Identity => layers::Permutation::identity(dim),
+            Self::Reverse => layers::Permutation::reverse(dim),
+            Self::Random => layers::Permutation::random(dim, seed),
+        }
+    }
+}
+
 /// [`layers::LuLinear`]: an invertible linear map, the identity at the start, with an optional fixed permutation in front.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -69,11 +80,7 @@ register_row_flow!(Permutation);
 
 impl BuildRowFlow for Permutation {
     fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError> {
-        Ok(Box::new(match self.order {
-            Order::Identity => layers::Permutation::new((0..dim).collect())?,
-            Order::Reverse => layers::Permutation::reverse(dim),
-            Order::Random => layers::Permutation::random(dim, scope.seed()),
-        }))
+        Ok(Box::new(self.order.permutation(dim, scope.seed())))
     }
 
     fn cost(&self, dim: usize) -> Cost {

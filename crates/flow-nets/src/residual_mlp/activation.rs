@@ -19,7 +19,7 @@ pub enum Activation {
 }
 
 /// An activation as a type, so that every sweep is compiled for it.
-pub(super) trait Nonlinear: Copy {
+pub(crate) trait Nonlinear: Copy {
     /// The slope follows from φ(x), so that φ(x) is kept for the pullback; otherwise x is.
     const KEEPS_OUTPUT: bool;
     /// φ(x).
@@ -29,13 +29,13 @@ pub(super) trait Nonlinear: Copy {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Relu;
+pub(crate) struct Relu;
 #[derive(Clone, Copy)]
-pub(super) struct Silu;
+pub(crate) struct Silu;
 #[derive(Clone, Copy)]
-pub(super) struct Tanh;
+pub(crate) struct Tanh;
 #[derive(Clone, Copy)]
-pub(super) struct Gelu;
+pub(crate) struct Gelu;
 
 impl Nonlinear for Relu {
     const KEEPS_OUTPUT: bool = true;

@@ -41,10 +41,10 @@ impl<E: Scalar> Folded<E> {
             matmul(&mut product, Accumulate::Replace, last.weight.operand(), layer.weight.operand());
             Weight::new(product, outputs)
         };
-        let mut biases = Buffer::copy_of(initial.bias);
-        blocks.iter().for_each(|[_, second]| add(&mut biases, second.bias));
+        let mut biases = Buffer::copy_of(&initial.bias);
+        blocks.iter().for_each(|[_, second]| add(&mut biases, &second.bias));
         let mut offset = Buffer::take(outputs);
-        matmul_with(&mut offset, Accumulate::Replace, last.weight.operand(), Operand::new(&biases, biases.len(), 1), &mut Bias(last.bias));
+        matmul_with(&mut offset, Accumulate::Replace, last.weight.operand(), Operand::new(&biases, biases.len(), 1), &mut Bias(&last.bias));
         Self { input: behind(initial), blocks: blocks.iter().map(|[_, second]| behind(second)).collect(), offset }
     }
 
@@ -54,15 +54,14 @@ impl<E: Scalar> Folded<E> {
     }
 
     /// Adds to the parameters' gradients what the sums over all rows make: those of a layer in front of V are Vᵀ Σ g xᵀ and Vᵀ Σ g, and V's own are Σ g xᵀ W₀ᵀ + Σ g b₀ᵀ, both with v, W₁ and b₁
-    /// for the blocks. `layers` are these layers in order, each with where its gradients start.
+    /// for the blocks. `layers` are these layers in order, each with where its gradients start; V's own are apart, behind them.
     pub(super) fn finish<'l>(
         &self,
         sums: &[E],
         layers: impl Iterator<Item = (&'l Affine<'l, E>, usize)>,
         last: &Affine<'_, E>,
-        gradients: &mut [E],
+        (gradients, own): (&mut [E], &mut [E]),
     ) {
-        let (gradients, own) = gradients.split_at_mut(gradients.len() - last.len());
         let (weight, bias) = own.split_at_mut(last.weight.len());
         let (cotangent, mut parts) = sums.split_at(self.offset.len());
         add(bias, cotangent);
@@ -79,7 +78,7 @@ impl<E: Scalar> Folded<E> {
             add(for_bias, &into_hidden);
             matmul(weight, Accumulate::Add, part, layer.weight.operand().transposed());
             for (weight, &g) in weight.chunks_exact_mut(hidden).zip(cotangent) {
-                axpy(weight, g, layer.bias);
+                axpy(weight, g, &layer.bias);
             }
         }
     }

@@ -5,6 +5,7 @@ use super::activation::{Activation, Gelu, Nonlinear, Relu, Silu, Tanh};
 use super::epilogue::{Activated, ActivatedBeside, Pulled, PulledOntoSkip, Shifted, Summed};
 use super::folded::Folded;
 use super::linear::{Affine, Sums, Weight, rows};
+use crate::ConditionerKernel;
 use flow_api::{Result, RowTape, Scalar, block_condition};
 use flow_kernels::matmul::{Accumulate, Bias, Epilogue, Operand, matmul, matmul_with, transpose};
 use flow_kernels::simd::{add, add_lanes};
@@ -34,6 +35,8 @@ pub struct ResidualMlpKernel<'a, E: Scalar> {
     initial: Affine<'a, E>,
     blocks: Vec<[Affine<'a, E>; 2]>,
     last: Affine<'a, E>,
+    /// The parts that the module's outputs are of, one after the other, where outputs here come feature by feature ([`super::ResidualMlp::with_parts`]).
+    parts: usize,
     /// In place of the last layer and the last block's second, where that is less work.
     folded: Option<Folded<E>>,
 }
@@ -55,11 +58,11 @@ impl<'a, E: Scalar> ResidualMlpKernel<'a, E> {
         config: &'a ResidualMlpConfig,
         initial: Affine<'a, E>,
         blocks: Vec<[Affine<'a, E>; 2]>,
-        last: Affine<'a, E>,
+        (last, parts): (Affine<'a, E>, usize),
         rows: usize,
     ) -> Self {
         let folded = config.folds(rows).then(|| Folded::new(&initial, &blocks, &last));
-        Self { config, initial, blocks, last, folded }
+        Self { config, initial, blocks, last, parts, folded }
     }
 
     fn parameters(&self) -> usize {
@@ -80,16 +83,33 @@ impl<'a, E: Scalar> ResidualMlpKernel<'a, E> {
 
     /// Adds to the parameters' gradients what the sums over all rows make.
     pub fn finish(&self, sums: &[E], gradients: &mut [E]) {
-        let (direct, behind) = sums.split_at(self.direct_len());
-        add(&mut gradients[..direct.len()], direct);
-        if let Some(folded) = &self.folded {
-            let blocks = self.blocks.iter().scan(self.initial.len(), |at, [first, second]| {
-                let start = *at + first.len();
-                *at = start + second.len();
-                Some((second, start))
-            });
-            folded.finish(behind, std::iter::once((&self.initial, 0)).chain(blocks), &self.last, gradients);
+        let (before, last) = gradients.split_at_mut(gradients.len() - self.last.len());
+        if self.parts == 1 {
+            return self.finish_in_order(sums, before, last);
         }
+        let mut by_feature = Buffer::zeroed(last.len());
+        self.finish_in_order(sums, before, &mut by_feature);
+        let (weight, bias) = by_feature.split_at(self.last.weight.len());
+        let (into_weight, into_bias) = last.split_at_mut(weight.len());
+        for (from, into, width) in [(weight, into_weight, self.last.weight.inputs()), (bias, into_bias, 1)] {
+            for (row, into) in into.chunks_exact_mut(width).enumerate() {
+                add(into, &from[by_part(row, self.last.bias.len(), self.parts) * width..][..width]);
+            }
+        }
+    }
+
+    /// The same with the last layer's gradients apart, feature by feature.
+    fn finish_in_order(&self, sums: &[E], before: &mut [E], last: &mut [E]) {
+        let (direct, behind) = sums.split_at(self.direct_len());
+        let (early, late) = direct.split_at(direct.len().min(before.len()));
+        add(&mut before[..early.len()], early);
+        let Some(folded) = &self.folded else { return add(last, late) };
+        let blocks = self.blocks.iter().scan(self.initial.len(), |at, [first, second]| {
+            let start = *at + first.len();
+            *at = start + second.len();
+            Some((second, start))
+        });
+        folded.finish(behind, std::iter::once((&self.initial, 0)).chain(blocks), &self.last, (before, last));
     }
 
     /// Turns the weights for [`ResidualMlpKernel::forward`], which else does it when it first needs them.
@@ -132,7 +152,7 @@ impl<'a, E: Scalar> ResidualMlpKernel<'a, E> {
         let len = self.config.hidden * lanes;
         let activation = PhantomData::<N>;
         // Whatever writes h leaves φ(h) beside it for the block that comes next. A single folded block adds to no h.
-        let (bias, mut u) = (self.initial.bias, Buffer::take(len));
+        let (bias, mut u) = (&*self.initial.bias, Buffer::take(len));
         let mut h = Buffer::take(if N::KEEPS_OUTPUT && self.blocks_onto_hidden() == 0 { 0 } else { len });
         if h.is_empty() {
             self.enter(&x, lanes, &mut u, &mut Activated { activation, bias });
@@ -154,11 +174,11 @@ impl<'a, E: Scalar> ResidualMlpKernel<'a, E> {
             let mut v = Buffer::take(len);
             let keeps = self.keeps_entry(i);
             let activated = if N::KEEPS_OUTPUT {
-                first.weight.product(&u, Accumulate::Replace, &mut v, &mut Activated { activation, bias: first.bias });
+                first.weight.product(&u, Accumulate::Replace, &mut v, &mut Activated { activation, bias: &first.bias });
                 None
             } else {
                 let mut activated = Buffer::take(len);
-                let mut beside = ActivatedBeside { activation, bias: first.bias, activated: &mut activated };
+                let mut beside = ActivatedBeside { activation, bias: &first.bias, activated: &mut activated };
                 first.weight.product(&u, Accumulate::Replace, &mut v, &mut beside);
                 if keeps && tape.is_recording() {
                     u.copy_from_slice(&h);
@@ -171,10 +191,10 @@ impl<'a, E: Scalar> ResidualMlpKernel<'a, E> {
             }
             let inner = activated.as_ref().unwrap_or(&v);
             if blocks.peek().is_some() {
-                let mut beside = ActivatedBeside { activation, bias: second.bias, activated: &mut u };
+                let mut beside = ActivatedBeside { activation, bias: &second.bias, activated: &mut u };
                 second.weight.product(inner, Accumulate::Add, &mut h, &mut beside);
             } else if i < self.blocks_onto_hidden() {
-                second.weight.product(inner, Accumulate::Add, &mut h, &mut Shifted(second.bias));
+                second.weight.product(inner, Accumulate::Add, &mut h, &mut Shifted(&second.bias));
             }
             if let Some(folded) = &self.folded {
                 self.leave(&folded.blocks[i], inner, Accumulate::Add, &mut output, &mut (), &mut ());
@@ -182,7 +202,7 @@ impl<'a, E: Scalar> ResidualMlpKernel<'a, E> {
             tape.push(v);
         }
         if self.folded.is_none() {
-            let bias = self.last.bias;
+            let bias = &*self.last.bias;
             self.leave(&self.last.weight, &h, Accumulate::Replace, &mut output, &mut Shifted(bias), &mut Bias(bias));
             tape.push(h);
         }
@@ -321,7 +341,7 @@ impl<'a, E: Scalar> ResidualMlpKernel<'a, E> {
 
     /// What the very first activation needs.
     fn first_kept<N: Nonlinear>(&self, x: &[E], lanes: usize) -> Buffer<E> {
-        let (bias, activation) = (self.initial.bias, PhantomData::<N>);
+        let (bias, activation) = (&*self.initial.bias, PhantomData::<N>);
         let mut kept = Buffer::take(self.config.hidden * lanes);
         if N::KEEPS_OUTPUT {
             self.enter(x, lanes, &mut kept, &mut Activated { activation, bias });
@@ -337,6 +357,13 @@ impl<'a, E: Scalar> ResidualMlpKernel<'a, E> {
     }
 }
 
+/// Where the kernel has row `row` of a last layer with so many outputs, of `parts` parts for every feature: part after part there, feature by feature
+/// here.
+pub(super) fn by_part(row: usize, outputs: usize, parts: usize) -> usize {
+    let features = (outputs / parts).max(1);
+    row % features * parts + row / features
+}
+
 /// Σ A B, and what the epilogue makes of it.
 fn sum_of_products<'x, E: Scalar>(
     sum: &mut [E],
@@ -350,5 +377,27 @@ fn sum_of_products<'x, E: Scalar>(
             None => matmul_with(sum, accumulate, a, b, epilogue),
         }
         accumulate = Accumulate::Add;
+    }
+}
+
+impl<E: Scalar> ConditionerKernel<E> for ResidualMlpKernel<'_, E> {
+    fn prepare_forward(&self) {
+        self.prepare_forward();
+    }
+
+    fn forward(&self, input: &[E], condition: Option<&[E]>, lanes: usize, tape: &mut RowTape<E>) -> Result<Buffer<E>> {
+        self.forward(input, condition, lanes, tape)
+    }
+
+    fn pullback(&self, output: &[E], lanes: usize, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<Buffer<E>> {
+        self.pullback(output, lanes, tape, sums)
+    }
+
+    fn sums_len(&self) -> usize {
+        self.sums_len()
+    }
+
+    fn finish(&self, sums: &[E], gradients: &mut [E]) {
+        self.finish(sums, gradients);
     }
 }

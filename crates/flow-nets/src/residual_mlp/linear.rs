@@ -3,6 +3,7 @@
 use flow_api::Scalar;
 use flow_kernels::matmul::{Accumulate, Epilogue, Operand, matmul, matmul_with, transpose};
 use flow_kernels::workspace::{Buffer, fetch};
+use std::borrow::Cow;
 use std::ops::Deref;
 use std::sync::OnceLock;
 
@@ -59,16 +60,17 @@ impl<E: Scalar, W: Deref<Target = [E]>> Weight<E, W> {
     }
 }
 
-/// y = W x + b of a module.
+/// y = W x + b of a module: as it is, or made of it for one call.
 #[derive(Debug)]
-pub(super) struct Affine<'a, E: Scalar> {
-    pub(super) weight: Weight<E, &'a [E]>,
-    pub(super) bias: &'a [E],
+pub(crate) struct Affine<'a, E: Scalar> {
+    pub(super) weight: Weight<E, Cow<'a, [E]>>,
+    pub(super) bias: Cow<'a, [E]>,
 }
 
 impl<'a, E: Scalar> Affine<'a, E> {
-    pub(super) fn new(weight: &'a [E], bias: &'a [E]) -> Self {
-        Self { weight: Weight::new(weight, bias.len()), bias }
+    pub(crate) fn new(weight: impl Into<Cow<'a, [E]>>, bias: impl Into<Cow<'a, [E]>>) -> Self {
+        let bias = bias.into();
+        Self { weight: Weight::new(weight.into(), bias.len()), bias }
     }
 
     /// Number of parameters.

@@ -8,13 +8,16 @@ mod linear;
 mod plain;
 
 pub use activation::Activation;
+pub(crate) use activation::{Gelu, Nonlinear, Relu, Silu, Tanh};
 pub use kernel::ResidualMlpKernel;
 
+use crate::{ConditionerKernel, ConditionerNet, TapedNet};
 use flow_api::spec::{MAX_SIZE, MAX_WEIGHTS, size_range};
 use flow_api::{FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut, module_fields};
-use linear::Affine;
+pub(crate) use linear::Affine;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::borrow::Cow;
 
 /// Sizes of a [`ResidualMlp`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,15 +62,17 @@ pub struct ResidualMlpConfig {
 #[derive(Clone, Debug)]
 pub struct ResidualMlp<E: Scalar> {
     config: ResidualMlpConfig,
+    /// The outputs are of so many parts one after the other.
+    parts: usize,
     initial: Linear<E>,
     blocks: Vec<[Linear<E>; 2]>,
     last: Linear<E>,
 }
 
 #[derive(Clone, Debug)]
-struct Linear<E: Scalar> {
-    weight: Parameter<E>,
-    bias: Parameter<E>,
+pub(crate) struct Linear<E: Scalar> {
+    pub(crate) weight: Parameter<E>,
+    pub(crate) bias: Parameter<E>,
 }
 
 /// What the last linear layer of a block starts below.
@@ -82,6 +87,22 @@ impl<E: Scalar> Linear<E> {
 
     fn affine(&self) -> Affine<'_, E> {
         Affine::new(self.weight.values(), self.bias.values())
+    }
+
+    /// The same, with outputs that lie part after part feature by feature.
+    fn affine_by_feature(&self, parts: usize) -> Affine<'_, E> {
+        if parts == 1 {
+            return self.affine();
+        }
+        let outputs = self.bias.values().len();
+        let by_feature = |rows: &[E]| -> Cow<'_, [E]> {
+            let (width, mut turned) = (rows.len() / outputs, rows.to_vec());
+            for (row, from) in rows.chunks_exact(width).enumerate() {
+                turned[kernel::by_part(row, outputs, parts) * width..][..width].copy_from_slice(from);
+            }
+            Cow::Owned(turned)
+        };
+        Affine::new(by_feature(self.weight.values()), by_feature(self.bias.values()))
     }
 }
 
@@ -110,12 +131,27 @@ impl<E: Scalar> ResidualMlp<E> {
         let mut linear = |inputs, outputs, bound| Linear::new(inputs, outputs, bound, &mut rng);
         Ok(Self {
             config,
+            parts: 1,
             initial: linear(inputs + condition, hidden, default_bound(inputs + condition)),
             blocks: (0..blocks)
                 .map(|_| [linear(hidden, hidden, default_bound(hidden)), linear(hidden, hidden, BLOCK_OUTPUT_BOUND)])
                 .collect(),
             last: linear(hidden, outputs, 0.0),
         })
+    }
+
+    /// The same network, whose last layer has its outputs part after part and gives them feature by feature: `final`'s row k M + j is output
+    /// j · `parts` + k, for M = outputs / `parts` features. So the weights of an affine coupling lie as those of other implementations do, log-scales
+    /// before shifts, whatever order their reader asks for.
+    ///
+    /// # Errors
+    /// [`FlowError::Setting`] for a number of parts that does not divide the outputs.
+    pub fn with_parts(self, parts: usize) -> Result<Self> {
+        if !self.config.outputs.is_multiple_of(parts) {
+            let expected = format!("a divisor of {} outputs", self.config.outputs);
+            return Err(FlowError::Setting { layer: "ResidualMlp".to_owned(), field: "parts", expected, got: parts.to_string() });
+        }
+        Ok(Self { parts, ..self })
     }
 
     /// Its sizes.
@@ -132,7 +168,52 @@ impl<E: Scalar> ResidualMlp<E> {
     /// The kernel for one call with so many rows in all. For many rows the linear layers behind the last activation, V and W₁ in V (h + W₁ v + b₁) + c, are multiplied together once.
     pub fn kernel(&self, rows: usize) -> ResidualMlpKernel<'_, E> {
         let blocks = self.blocks.iter().map(|[first, second]| [first.affine(), second.affine()]);
-        ResidualMlpKernel::new(&self.config, self.initial.affine(), blocks.collect(), self.last.affine(), rows)
+        let last = (self.last.affine_by_feature(self.parts), self.parts);
+        ResidualMlpKernel::new(&self.config, self.initial.affine(), blocks.collect(), last, rows)
+    }
+
+    /// The kernel with every layer made by `prepare`, which gets a layer and its place: 0, those of the blocks, and the last.
+    pub(crate) fn kernel_of<'a>(
+        &'a self,
+        rows: usize,
+        prepare: impl Fn(usize, &'a Linear<E>) -> Affine<'a, E>,
+    ) -> ResidualMlpKernel<'a, E> {
+        let mut layers = self.layers().enumerate().map(|(at, layer)| prepare(at, layer));
+        let mut next = || layers.next().unwrap_or_else(|| prepare(0, &self.initial));
+        let initial = next();
+        let blocks = self.blocks.iter().map(|_| [next(), next()]).collect();
+        ResidualMlpKernel::new(&self.config, initial, blocks, (next(), 1), rows)
+    }
+
+    /// All layers, in the order of the visit.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &Linear<E>> {
+        std::iter::once(&self.initial).chain(self.blocks.iter().flatten()).chain([&self.last])
+    }
+}
+
+impl<E: Scalar> ConditionerNet<E> for ResidualMlp<E> {
+    fn inputs(&self) -> usize {
+        self.config.inputs
+    }
+
+    fn condition(&self) -> usize {
+        self.config.condition
+    }
+
+    fn outputs(&self) -> usize {
+        self.config.outputs
+    }
+
+    fn multiply_adds(&self) -> u64 {
+        self.multiply_adds()
+    }
+
+    fn kernel<'a>(&'a self, rows: usize) -> Box<dyn ConditionerKernel<E> + 'a> {
+        Box::new(self.kernel(rows))
+    }
+
+    fn taped(&self) -> Option<&dyn TapedNet<E>> {
+        Some(self)
     }
 }
 

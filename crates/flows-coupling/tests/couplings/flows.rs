@@ -17,6 +17,10 @@ const CASES: &[(&str, usize, usize)] = &[
     ("SplineCoupling(hidden: 8, blocks: 1)", 5, 0),
     ("SplineCoupling(hidden: 8, blocks: 1, bins: 2, tail_bound: 1.5, split: Interleaved, activation: Tanh)", 6, 1),
     ("SplineCoupling(hidden: 8, blocks: 1, bins: 5, tail_bound: 0.8, condition: 3)", 2, 1),
+    ("AffineCoupling(hidden: 6, blocks: 1, split: First(1))", 5, 1),
+    ("AffineCoupling(hidden: 6, blocks: 1, split: Last(4), activation: Tanh)", 5, 0),
+    ("SplineCoupling(hidden: 6, blocks: 1, bins: 3, split: Odd)", 5, 1),
+    ("AdditiveCoupling(hidden: 6, blocks: 1, split: Even)", 4, 1),
 ];
 
 /// Inputs so many that a conditioner keeps what its first activation needs.
@@ -54,11 +58,17 @@ fn couplings_start_as_the_identity_to_the_bit() {
 
 /// Features that pass in this case.
 fn kept(ron: &str, dim: usize, index: usize) -> Vec<usize> {
-    match (ron.contains("Interleaved"), index) {
-        (false, 0) => (0..dim / 2).collect(),
-        (false, _) => (dim - dim / 2..dim).collect(),
-        (true, 0) => (1..dim).step_by(2).collect(),
-        (true, _) => (0..dim).step_by(2).collect(),
+    let split = ron.split_once("split: ").map_or("Halves", |(_, split)| split);
+    let is = |name| split.starts_with(name);
+    match index {
+        _ if is("First(1)") => vec![0],
+        _ if is("Last(4)") => (dim - 4..dim).collect(),
+        _ if is("Odd") => (1..dim).step_by(2).collect(),
+        _ if is("Even") => (0..dim).step_by(2).collect(),
+        0 if is("Interleaved") => (1..dim).step_by(2).collect(),
+        _ if is("Interleaved") => (0..dim).step_by(2).collect(),
+        0 => (0..dim / 2).collect(),
+        _ => (dim - dim / 2..dim).collect(),
     }
 }
 

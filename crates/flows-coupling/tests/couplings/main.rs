@@ -3,4 +3,3 @@
 mod common;
 mod flows;
 mod spec;
-mod spline;

@@ -22,6 +22,8 @@ fn refused_settings() {
         ("AffineCoupling(bound: 1e-40)", 4, "AffineCoupling: bound: expected a number from 1.2e-38 to 8.7e1 in f32, got 0.000"),
         ("AffineCoupling(bound: 100.0)", 4, "AffineCoupling: bound: expected a number from 1.2e-38 to 8.7e1 in f32, got 100"),
         ("SplineCoupling(tail_bound: 1e-37)", 4, "SplineCoupling: tail_bound: expected a number from 1.2e-35 to 8.5e34 in f32, got 0.000"),
+        ("AffineCoupling(split: First(4))", 4, "AffineCoupling: split: expected 1 to 3 features that pass, got 4"),
+        ("SplineCoupling(split: Last(0))", 4, "SplineCoupling: split: expected 1 to 3 features that pass, got 0"),
         ("SplineCoupling(bins: 1)", 4, "SplineCoupling: bins: expected between 2 and 999, got 1"),
         ("SplineCoupling(bins: 1000)", 4, "SplineCoupling: bins: expected between 2 and 999, got 1000"),
         ("SplineCoupling(tail_bound: -3.0)", 4, "SplineCoupling: tail_bound: expected a number from 1.2e-35 to 8.5e34 in f32, got -3"),
@@ -40,7 +42,7 @@ fn refused_settings() {
         ("AffineCoupling(hidden: -3)", "1:25-1:26: Integer is out of bounds"),
         (
             "AffineCoupling(split: Thirds)",
-            "1:23-1:29: Unexpected enum variant named `Thirds`, expected either `Halves` or `Interleaved` instead",
+            "1:23-1:29: Unexpected enum variant named `Thirds`, expected one of `Halves`, `Interleaved`, `First`, `Last`, `Even`, or `Odd` instead",
         ),
     ] {
         let error = from_ron::<FlowSpec>(ron).unwrap_err().to_string();
@@ -55,6 +57,10 @@ fn text_to_spec_to_text_to_spec() {
         (
             "AffineCoupling(hidden: 16, blocks: 3, activation: Gelu, split: Interleaved, condition: 4, bound: 1.5)",
             "AffineCoupling(\n    hidden: 16,\n    blocks: 3,\n    activation: Gelu,\n    split: Interleaved,\n    condition: 4,\n    bound: 1.5,\n)",
+        ),
+        (
+            "AdditiveCoupling(split: First(3))",
+            "AdditiveCoupling(\n    hidden: 128,\n    blocks: 2,\n    activation: Relu,\n    split: First(3),\n)",
         ),
         (
             "SplineCoupling(bins: 4, tail_bound: 5.0)",

@@ -1,33 +1,29 @@
 //! The additive and the affine transformer.
 
-use crate::transformer::{TapedTransformer, Transformer};
+use super::{TapedTransformer, Transformer, within};
 use dfdx::prelude::*;
 use flow_api::{MappedRows, Real, Result, RowTape, Scalar, Taped, TapedMap, Tensor};
 use flow_kernels::workspace::Buffer;
 use flow_kernels::{scalar, vectorized};
 use num_traits::Float;
 
-/// y = x + t: volume-preserving, log-det 0. The conditioner gives t.
+/// y = x + t: volume-preserving, log-det 0. The network gives t.
 ///
 /// Source: Dinh et al., "NICE", section 3.2 (arXiv:1410.8516).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Additive;
 
 impl<E: Scalar> Transformer<E> for Additive {
-    fn kind(&self) -> &'static str {
-        "AdditiveCoupling"
-    }
-
-    fn numbers(&self) -> usize {
+    fn parameters(&self) -> usize {
         1
     }
 
-    fn forward(&self, values: &mut [E], numbers: Buffer<E>, _: &mut [E], _: &mut RowTape<E>) {
-        values.iter_mut().zip(numbers.iter()).for_each(|(x, &t)| *x += t);
+    fn forward(&self, values: &mut [E], parameters: Buffer<E>, _: &mut [E], _: &mut RowTape<E>) {
+        values.iter_mut().zip(parameters.iter()).for_each(|(x, &t)| *x += t);
     }
 
-    fn inverse(&self, values: &mut [E], numbers: Buffer<E>, _: &mut [E], _: &mut RowTape<E>) {
-        values.iter_mut().zip(numbers.iter()).for_each(|(y, &t)| *y -= t);
+    fn inverse(&self, values: &mut [E], parameters: Buffer<E>, _: &mut [E], _: &mut RowTape<E>) {
+        values.iter_mut().zip(parameters.iter()).for_each(|(y, &t)| *y -= t);
     }
 
     fn pullback(&self, cotangent: &mut [E], _: &[E], _: &mut RowTape<E>) -> Result<Buffer<E>> {
@@ -40,21 +36,27 @@ impl<E: Scalar> Transformer<E> for Additive {
 }
 
 impl<E: Scalar> TapedTransformer<E> for Additive {
-    fn forward_taped(&self, x: Taped<(usize, usize), E>, numbers: Taped<(usize, usize), E>) -> TapedMap<E> {
+    fn forward_taped(&self, x: Taped<(usize, usize), E>, parameters: Taped<(usize, usize), E>) -> TapedMap<E> {
         let log_det = E::zeros((x.shape().0,)).retaped();
-        (x + numbers, log_det)
+        (x + parameters, log_det)
     }
 
-    fn inverse(&self, y: Tensor<(usize, usize), E>, numbers: Tensor<(usize, usize), E>) -> MappedRows<E> {
+    fn inverse(&self, y: Tensor<(usize, usize), E>, parameters: Tensor<(usize, usize), E>) -> MappedRows<E> {
         let log_det = E::zeros((y.shape().0,));
-        (y - numbers, log_det)
+        (y - parameters, log_det)
     }
 }
 
 /// y = x e^s + t with the log-scale s = c tanh(r / c) bounded by ±c, so that e^s and e^(−s) keep their full precision; log-det Σ s.
 ///
-/// The conditioner's output is r of all moved features, then t of all of them; where it is zero, y = x exactly.
+/// The parameters of a feature are r and t; where both are zero, y = x exactly.
 /// Source: Dinh et al., "Density estimation using Real NVP", section 3.2 (arXiv:1605.08803).
+///
+/// ```
+/// use flow_nets::Affine;
+/// assert!(Affine::new(2.0_f32).is_ok());
+/// assert_eq!(Affine::new(0.0_f32).unwrap_err().to_string(), "Affine: bound: expected a number from 1.2e-38 to 8.7e1 in f32, got 0");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Affine<E> {
     bound: E,
@@ -68,34 +70,30 @@ impl<E: Scalar> Affine<E> {
     /// precision: from 1.2e-38 to 87 in f32, from 2.2e-308 to 708 in f64.
     pub fn new(bound: E) -> Result<Self> {
         let least = E::min_positive_value();
-        crate::within("AffineCoupling", "bound", bound, [least, -Float::ln(least)]).map(|bound| Self { bound })
+        within("Affine", "bound", bound, [least, -Float::ln(least)]).map(|bound| Self { bound })
     }
 }
 
 // What is kept is s in the place of r and x e^s in the place of t.
 impl<E: Scalar> Transformer<E> for Affine<E> {
-    fn kind(&self) -> &'static str {
-        "AffineCoupling"
-    }
-
-    fn numbers(&self) -> usize {
+    fn parameters(&self) -> usize {
         2
     }
 
-    fn forward(&self, values: &mut [E], mut numbers: Buffer<E>, log_det: &mut [E], tape: &mut RowTape<E>) {
-        scale_and_shift(self.bound, values, &mut numbers, log_det);
-        tape.push(numbers);
+    fn forward(&self, values: &mut [E], mut parameters: Buffer<E>, log_det: &mut [E], tape: &mut RowTape<E>) {
+        scale_and_shift(self.bound, values, &mut parameters, log_det);
+        tape.push(parameters);
     }
 
-    fn inverse(&self, values: &mut [E], mut numbers: Buffer<E>, log_det: &mut [E], tape: &mut RowTape<E>) {
-        shift_and_scale_back(self.bound, values, &mut numbers, log_det);
-        tape.push(numbers);
+    fn inverse(&self, values: &mut [E], mut parameters: Buffer<E>, log_det: &mut [E], tape: &mut RowTape<E>) {
+        shift_and_scale_back(self.bound, values, &mut parameters, log_det);
+        tape.push(parameters);
     }
 
     fn pullback(&self, cotangent: &mut [E], log_det: &[E], tape: &mut RowTape<E>) -> Result<Buffer<E>> {
-        let mut numbers = tape.pop()?;
-        pull(self.bound, cotangent, &mut numbers, log_det);
-        Ok(numbers)
+        let mut parameters = tape.pop()?;
+        pull(self.bound, cotangent, &mut parameters, log_det);
+        Ok(parameters)
     }
 
     fn taped(&self) -> Option<&dyn TapedTransformer<E>> {
@@ -103,23 +101,25 @@ impl<E: Scalar> Transformer<E> for Affine<E> {
     }
 }
 
-/// x, r and t of every moved feature.
+/// x, r and t of every feature.
 #[inline(always)]
 fn features<'a, E: Real>(
     values: &'a mut [E],
-    numbers: &'a mut [E],
+    parameters: &'a mut [E],
     lanes: usize,
 ) -> impl Iterator<Item = ((&'a mut [E], &'a mut [E]), &'a mut [E])> {
-    let (r, t) = numbers.split_at_mut(values.len());
     let lanes = lanes.max(1);
-    values.chunks_exact_mut(lanes).zip(r.chunks_exact_mut(lanes)).zip(t.chunks_exact_mut(lanes))
+    values.chunks_exact_mut(lanes).zip(parameters.chunks_exact_mut(2 * lanes)).map(move |(x, own)| {
+        let (r, t) = own.split_at_mut(lanes);
+        ((x, r), t)
+    })
 }
 
 vectorized! {
     /// x → y, r → s, t → x e^s.
-    fn scale_and_shift<E: Real>(bound: E, values: &mut [E], numbers: &mut [E], log_det: &mut [E]) {
+    fn scale_and_shift<E: Real>(bound: E, values: &mut [E], parameters: &mut [E], log_det: &mut [E]) {
         let steepness = Float::recip(bound);
-        for ((x, r), t) in features(values, numbers, log_det.len()) {
+        for ((x, r), t) in features(values, parameters, log_det.len()) {
             for (((x, r), t), l) in x.iter_mut().zip(r).zip(t).zip(&mut *log_det) {
                 let s = bound * scalar::tanh(*r * steepness);
                 let scaled = *x * scalar::exp(s);
@@ -131,9 +131,9 @@ vectorized! {
     }
 
     /// y → x, r → s, t → x e^s.
-    fn shift_and_scale_back<E: Real>(bound: E, values: &mut [E], numbers: &mut [E], log_det: &mut [E]) {
+    fn shift_and_scale_back<E: Real>(bound: E, values: &mut [E], parameters: &mut [E], log_det: &mut [E]) {
         let steepness = Float::recip(bound);
-        for ((y, r), t) in features(values, numbers, log_det.len()) {
+        for ((y, r), t) in features(values, parameters, log_det.len()) {
             for (((y, r), t), l) in y.iter_mut().zip(r).zip(t).zip(&mut *log_det) {
                 let s = bound * scalar::tanh(*r * steepness);
                 let scaled = *y - *t;
@@ -145,9 +145,9 @@ vectorized! {
     }
 
     /// ∂L/∂y → ∂L/∂x, s → ∂L/∂r, x e^s → ∂L/∂t.
-    fn pull<E: Real>(bound: E, cotangent: &mut [E], numbers: &mut [E], log_det: &[E]) {
+    fn pull<E: Real>(bound: E, cotangent: &mut [E], parameters: &mut [E], log_det: &[E]) {
         let steepness = Float::recip(bound);
-        for ((g, s), scaled) in features(cotangent, numbers, log_det.len()) {
+        for ((g, s), scaled) in features(cotangent, parameters, log_det.len()) {
             for (((g, s), scaled), &l) in g.iter_mut().zip(s).zip(scaled).zip(log_det) {
                 let for_scale = *g * *scaled + l;
                 let tanh = *s * steepness;
@@ -161,22 +161,23 @@ vectorized! {
 
 impl<E: Scalar> Affine<E> {
     /// s and t.
-    fn scale_and_shift_of<T: Tape<E, E::Device>>(&self, numbers: Tensor<(usize, usize), E, T>) -> [Tensor<(usize, usize), E, T>; 2] {
-        let moved = numbers.shape().1 / 2;
-        let s = (numbers.with_empty_tape().slice((.., ..moved)) * self.bound.recip()).tanh() * self.bound;
-        [s, numbers.slice((.., moved..))]
+    fn scale_and_shift_of<T: Tape<E, E::Device>>(&self, parameters: Tensor<(usize, usize), E, T>) -> [Tensor<(usize, usize), E, T>; 2] {
+        let (rows, features) = (parameters.shape().0, parameters.shape().1 / 2);
+        let pairs = parameters.reshape_like(&(rows, features, 2));
+        let r = pairs.with_empty_tape().slice((.., .., ..1)).reshape_like(&(rows, features));
+        [(r * self.bound.recip()).tanh() * self.bound, pairs.slice((.., .., 1..)).reshape_like(&(rows, features))]
     }
 }
 
 impl<E: Scalar> TapedTransformer<E> for Affine<E> {
-    fn forward_taped(&self, x: Taped<(usize, usize), E>, numbers: Taped<(usize, usize), E>) -> TapedMap<E> {
-        let [s, t] = self.scale_and_shift_of(numbers);
+    fn forward_taped(&self, x: Taped<(usize, usize), E>, parameters: Taped<(usize, usize), E>) -> TapedMap<E> {
+        let [s, t] = self.scale_and_shift_of(parameters);
         let log_det = s.with_empty_tape().sum::<(usize,), Axis<1>>();
         (x * s.exp() + t, log_det)
     }
 
-    fn inverse(&self, y: Tensor<(usize, usize), E>, numbers: Tensor<(usize, usize), E>) -> MappedRows<E> {
-        let [s, t] = self.scale_and_shift_of(numbers);
+    fn inverse(&self, y: Tensor<(usize, usize), E>, parameters: Tensor<(usize, usize), E>) -> MappedRows<E> {
+        let [s, t] = self.scale_and_shift_of(parameters);
         let negative = s.negate();
         ((y - t) * negative.clone().exp(), negative.sum::<(usize,), Axis<1>>())
     }

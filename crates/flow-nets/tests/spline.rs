@@ -1,13 +1,20 @@
 //! The spline where splines break: at knots, at the ends of the interval, in the tails, with extreme numbers.
 
-use super::common::normal;
 use flow_api::{Real, RowTape, Scalar};
+use flow_kernels::noise::Stream;
 use flow_kernels::workspace::Buffer;
-use flows_coupling::{Additive, Affine, RationalQuadratic, Transformer};
+use flow_nets::{Additive, Affine, RationalQuadratic, Transformer};
 use num_traits::Float;
 
 const BINS: usize = 8;
 const BOUND: f64 = 3.0;
+
+/// Standard normal numbers that `name` decides.
+fn normal<E: Scalar>(len: usize, name: &str) -> Vec<E> {
+    let mut values = vec![0.0; len];
+    Stream::new(3, 0, name).row(0).gaussian(&mut values);
+    values.into_iter().map(E::of).collect()
+}
 
 /// The same spline for every value.
 struct Spline<E> {

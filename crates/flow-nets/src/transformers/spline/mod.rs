@@ -3,7 +3,7 @@
 mod kernel;
 mod segment;
 
-use crate::transformer::Transformer;
+use super::{Transformer, within};
 use flow_api::{FlowError, Result, RowTape, Scalar};
 use flow_kernels::scalar;
 use flow_kernels::workspace::Buffer;
@@ -14,10 +14,10 @@ const LEAST: f64 = 1e-3;
 
 /// A monotone rational-quadratic spline of K bins on \[−B, B\], the identity outside: Durkan et al., "Neural Spline Flows" (arXiv:1906.04032), with linear tails.
 ///
-/// # The conditioner's output
-/// 3K − 1 numbers for every moved feature, those of one feature together: K for the widths, K for the heights, K − 1 for the slopes at the inner knots. Widths are
+/// # Parameters of a feature
+/// 3K − 1 numbers: K for the widths, K for the heights, K − 1 for the slopes at the inner knots. Widths are
 /// 2B(10⁻³ + (1 − 10⁻³K) softmax), heights likewise, slopes 10⁻³ + softplus(number + o) with the offset o ([`RationalQuadratic::slope_offset`]) at which a number of zero is a slope
-/// of one; the slope at both ends of the interval is one. So where the conditioner is zero, y = x exactly.
+/// of one; the slope at both ends of the interval is one. So where they are all zero, y = x exactly.
 /// The authors' code has no such offset: its unnormalised derivatives are these numbers plus o.
 ///
 /// There is no form in dfdx operations, which has neither a cumulative sum nor a search.
@@ -26,13 +26,13 @@ const LEAST: f64 = 1e-3;
 /// ```
 /// use flow_api::RowTape;
 /// use flow_kernels::workspace::Buffer;
-/// use flows_coupling::{RationalQuadratic, Transformer};
+/// use flow_nets::{RationalQuadratic, Transformer};
 /// let spline = RationalQuadratic::new(4, 3.0)?;
 /// let (mut values, mut log_slopes) = ([-1.0, 0.5, 7.0], [0.0; 3]);
 /// // Number i of value r at `i * 3 + r`; widths of all but the first value's first bin as at the start.
-/// let mut numbers = Buffer::<f64>::zeroed(Transformer::<f64>::numbers(&spline) * 3);
-/// numbers[0] = 1.0;
-/// spline.forward(&mut values, numbers, &mut log_slopes, &mut RowTape::idle());
+/// let mut parameters = Buffer::<f64>::zeroed(Transformer::<f64>::parameters(&spline) * 3);
+/// parameters[0] = 1.0;
+/// spline.forward(&mut values, parameters, &mut log_slopes, &mut RowTape::idle());
 /// assert!(values[0] < -1.0 && log_slopes[0] != 0.0);
 /// assert_eq!((values[1], values[2], log_slopes[1], log_slopes[2]), (0.5, 7.0, 0.0, 0.0));
 /// # Ok::<(), flow_api::FlowError>(())
@@ -58,11 +58,11 @@ impl<E: Scalar> RationalQuadratic<E> {
     pub fn new(bins: usize, tail_bound: E) -> Result<Self> {
         if !(2..1000).contains(&bins) {
             let expected = "between 2 and 999".to_owned();
-            return Err(FlowError::Setting { layer: "SplineCoupling".to_owned(), field: "bins", expected, got: bins.to_string() });
+            return Err(FlowError::Setting { layer: "RationalQuadratic".to_owned(), field: "bins", expected, got: bins.to_string() });
         }
         let least = E::min_positive_value();
         let range = [least * E::of(1.0 / LEAST), E::of(LEAST) / least];
-        let bound = crate::within("SplineCoupling", "tail_bound", tail_bound, range)?;
+        let bound = within("RationalQuadratic", "tail_bound", tail_bound, range)?;
         let interval = bound + bound;
         let offset = E::of(((1.0 - LEAST).exp() - 1.0).ln());
         let least_slope = E::one() - scalar::softplus(offset);
@@ -77,30 +77,26 @@ impl<E: Scalar> RationalQuadratic<E> {
 }
 
 impl<E: Scalar> Transformer<E> for RationalQuadratic<E> {
-    fn kind(&self) -> &'static str {
-        "SplineCoupling"
-    }
-
-    fn numbers(&self) -> usize {
+    fn parameters(&self) -> usize {
         3 * self.bins - 1
     }
 
-    fn forward(&self, values: &mut [E], mut numbers: Buffer<E>, log_det: &mut [E], tape: &mut RowTape<E>) {
+    fn forward(&self, values: &mut [E], mut parameters: Buffer<E>, log_det: &mut [E], tape: &mut RowTape<E>) {
         keep(values, tape);
-        kernel::map(Forward, self, values, &mut numbers, log_det);
-        tape.push(numbers);
+        kernel::map(Forward, self, values, &mut parameters, log_det);
+        tape.push(parameters);
     }
 
-    fn inverse(&self, values: &mut [E], mut numbers: Buffer<E>, log_det: &mut [E], tape: &mut RowTape<E>) {
-        kernel::map(Inverse, self, values, &mut numbers, log_det);
+    fn inverse(&self, values: &mut [E], mut parameters: Buffer<E>, log_det: &mut [E], tape: &mut RowTape<E>) {
+        kernel::map(Inverse, self, values, &mut parameters, log_det);
         keep(values, tape);
-        tape.push(numbers);
+        tape.push(parameters);
     }
 
     fn pullback(&self, cotangent: &mut [E], log_det: &[E], tape: &mut RowTape<E>) -> Result<Buffer<E>> {
-        let (mut numbers, x) = (tape.pop()?, tape.pop()?);
-        kernel::pull(self, &x, &mut numbers, cotangent, log_det);
-        Ok(numbers)
+        let (mut parameters, x) = (tape.pop()?, tape.pop()?);
+        kernel::pull(self, &x, &mut parameters, cotangent, log_det);
+        Ok(parameters)
     }
 }
 

@@ -1,0 +1,5 @@
+//! Autoregressive flows from their specs: values, log-dets, gradients, inverses, text.
+
+mod common;
+mod flows;
+mod spec;
