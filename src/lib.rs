@@ -41,14 +41,15 @@ pub use mixerflow;
 /// dfdx's prelude has a `Module` and `Gradients` too: a file that takes both preludes whole names these two, `use mixerflow_toolkit::api::{Gradients, Module}`.
 pub mod prelude {
     pub use flow_api::spec::{
-        BaseSpec, BuildBase, BuildModel, BuildRowFlow, BuildScope, EventBijector, EventShape, FlowSpec, Model, ModelSpec, Preprocessing,
-        RowFlowSpec, Spec, SpecError, SpecScalar, from_ron, to_ron,
+        BaseSpec, BuildBase, BuildModel, BuildRowFlow, BuildSampleFlow, BuildScope, EventBijector, EventShape, FlowSpec, Model, ModelSpec,
+        Preprocessing, RowFlowSpec, SampleFlowSpec, SampleSpec, Spec, SpecError, SpecScalar, from_ron, to_ron,
     };
     pub use flow_api::{
-        BaseDensity, Bijector, BoxBijector, Context, DiagonalNormal, Facts, Flow, FlowError, Gradients, InverseKind, InverseOf, Kernels,
-        LogDet, LogProb, Mapped, MappedRows, Memory, Mode, Module, Parameter, RowChain, RowFlow, RowKernel, RowView, Rows, SampleFlow,
-        SampleKernel, Scalar, Side, Skeleton, StandardNormal, Taped, TapedMap, TapedRows, Tensor, Then, bases, layers, module_fields,
-        parameter_count, register_base, register_model, register_row_flow, shape_error, to_host,
+        BaseDensity, Bijector, BoxBijector, Context, DiagonalNormal, Facts, Flow, FlowError, Gradients, Grid, InverseKind, InverseOf,
+        Kernels, LogDet, LogProb, Mapped, MappedRows, Memory, Mode, Module, Parameter, RowChain, RowFlow, RowKernel, RowView, Rows,
+        SampleFlow, SampleKernel, SampleLayer, Scalar, Side, Skeleton, StandardNormal, Taped, TapedMap, TapedRows, Tensor, Then, bases,
+        layers, module_fields, parameter_count, register_base, register_model, register_row_flow, register_sample_flow, shape_error,
+        to_host,
     };
 }
 

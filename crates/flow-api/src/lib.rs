@@ -52,6 +52,6 @@ pub use rows::{
     AffineMap, BLOCK_LANES, Direction, HostCondition, Lanes, MappedRows, Matrix, Pull, RowChain, RowFlow, RowKernel, RowTape, RowView,
     Rows, Taped, TapedMap, TapedRows, block_condition,
 };
-pub use samples::{SampleFlow, SampleKernel, SamplePoint, SamplePull, SampleTape, Samples, Side, Skeleton};
+pub use samples::{Grid, SampleFlow, SampleKernel, SampleLayer, SamplePoint, SamplePull, SampleTape, Samples, Side, SideKernel, Skeleton};
 pub use scalar::{Real, Scalar, Tensor, to_host};
 pub use threads::{parallel, work_through};

@@ -10,4 +10,4 @@ mod patches;
 mod spec;
 
 pub use patches::{ImageShape, Patches, Patchify};
-pub use spec::{MixerFlow, Shift};
+pub use spec::{Levels, MixerFlow, Shift};

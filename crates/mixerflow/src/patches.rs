@@ -3,8 +3,8 @@
 use dfdx::prelude::{Dim, HasShape, Shape};
 use flow_api::spec::{EventShape, SpecError};
 use flow_api::{
-    Bijector, Context, Cotangent, Facts, Gradients, Mapped, Module, Point, Pulled, Result, RowView, Scalar, Tensor, Visitor, VisitorMut,
-    shape_error, to_host,
+    Bijector, Context, Cotangent, Facts, Gradients, Grid, Mapped, Module, Point, Pulled, Result, RowView, Scalar, Tensor, Visitor,
+    VisitorMut, shape_error, to_host,
 };
 
 /// Shape of an image, channels first.
@@ -45,20 +45,15 @@ impl ImageShape {
     /// # Errors
     /// None for a valid shape.
     pub fn pixels(&self) -> Result<RowView> {
-        let plane = self.height * self.width;
-        RowView::new(self.len(), (0..plane).collect(), (0..self.channels).map(|c| c * plane).collect())
+        Grid::image(self.channels, self.height, self.width)?.pixels()
     }
 }
 
-/// The patches of an image, or of the image without a frame.
+/// The patches of an image, or of the image without a frame; or of any other grid.
 ///
 /// Patches are row-major; the numbers of a patch are ordered (channel, row, column).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patches {
-    image: ImageShape,
-    size: usize,
-    frame: usize,
-}
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patches(Grid);
 
 impl Patches {
     /// Patches of `size` × `size` pixels inside a frame `frame` pixels wide, which may be 0.
@@ -66,57 +61,51 @@ impl Patches {
     /// # Errors
     /// [`SpecError::Field`] and [`SpecError::Indivisible`], which names what does not divide what.
     pub fn new(image: ImageShape, size: usize, frame: usize, path: &str) -> Result<Self, SpecError> {
-        let wrong =
-            |field, expected: &str, got: String| SpecError::Field { path: path.to_owned(), field, expected: expected.to_owned(), got };
+        Self::of(&Grid::image(image.channels, image.height, image.width)?, size, frame, path)
+    }
+
+    /// The same of a grid, whose places are the pixels.
+    ///
+    /// # Errors
+    /// As [`Patches::new`].
+    pub fn of(grid: &Grid, size: usize, frame: usize, path: &str) -> Result<Self, SpecError> {
+        let wrong = |field, expected, got: usize| SpecError::Field { path: path.to_owned(), field, expected, got: got.to_string() };
         if size == 0 {
-            return Err(wrong("patch", "at least 1", "0".to_owned()));
+            return Err(wrong("patch", "at least 1".to_owned(), 0));
         }
-        for (name, inner_name, side) in
-            [("height", "height inside the shift frame", image.height), ("width", "width inside the shift frame", image.width)]
-        {
+        let sides = [("height", "height inside the shift frame", grid.height()), ("width", "width inside the shift frame", grid.width())];
+        for (name, inner_name, side) in sides {
             let Some(inner) = frame.checked_mul(2).and_then(|frames| side.checked_sub(frames)).filter(|inner| *inner > 0) else {
-                return Err(wrong("frame", &format!("less than half of the {name} {side}"), frame.to_string()));
+                return Err(wrong("frame", format!("less than half of the {name} {side}"), frame));
             };
             if inner % size != 0 {
                 let dividend_name = if frame == 0 { name } else { inner_name };
-                return Err(SpecError::Indivisible {
-                    path: path.to_owned(),
-                    dividend_name,
-                    dividend: inner,
-                    divisor_name: "patch",
-                    divisor: size,
-                });
+                let (dividend, divisor_name) = (inner, "patch");
+                return Err(SpecError::Indivisible { path: path.to_owned(), dividend_name, dividend, divisor_name, divisor: size });
             }
         }
-        Ok(Self { image, size, frame })
+        let patches = grid.inner(frame).and_then(|inner| inner.squeeze(size));
+        patches.map(Self).ok_or_else(|| wrong("patch", "a size that divides the image's".to_owned(), size))
     }
 
     /// Number of patches, N.
     pub fn count(&self) -> usize {
-        let inner = |side: usize| (side - 2 * self.frame) / self.size;
-        inner(self.image.height) * inner(self.image.width)
+        self.0.places()
     }
 
     /// Numbers in a patch, C = cP².
     pub fn len(&self) -> usize {
-        self.image.channels * self.size * self.size
+        self.0.channels()
     }
 
-    /// Patches always hold numbers.
+    /// An image without channels has patches without numbers.
     pub fn is_empty(&self) -> bool {
-        self.image.is_empty()
+        self.len() == 0
     }
 
-    /// Places of the first number of every patch, and of the numbers of a patch relative to it.
-    fn places(&self) -> (Vec<usize>, Vec<usize>) {
-        let ImageShape { channels, height, width } = self.image;
-        let starts = |side: usize| (self.frame..side - self.frame).step_by(self.size);
-        let patches = starts(height).flat_map(|row| starts(width).map(move |column| row * width + column)).collect();
-        let size = self.size;
-        let numbers = (0..channels)
-            .flat_map(|c| (0..size).flat_map(move |row| (0..size).map(move |column| (c * height + row) * width + column)))
-            .collect();
-        (patches, numbers)
+    /// The mixer matrix as a grid: its places are the patches, its channels the numbers of a patch.
+    pub fn grid(&self) -> &Grid {
+        &self.0
     }
 
     /// The rows of the channel flow: every patch is a row of R^C.
@@ -124,8 +113,7 @@ impl Patches {
     /// # Errors
     /// None for valid patches.
     pub fn channel_view(&self) -> Result<RowView> {
-        let (patches, numbers) = self.places();
-        RowView::new(self.image.len(), patches, numbers)
+        self.0.pixels()
     }
 
     /// The rows of the patch flow: the same number of all patches is a row of R^N.
@@ -133,8 +121,7 @@ impl Patches {
     /// # Errors
     /// None for valid patches.
     pub fn patch_view(&self) -> Result<RowView> {
-        let (patches, numbers) = self.places();
-        RowView::new(self.image.len(), numbers, patches)
+        self.0.channel_rows()
     }
 }
 
@@ -146,6 +133,7 @@ impl Patches {
 /// The skeleton itself does not need it (its sides read the image in place); it is there to compose by hand and to look at the mixer matrix.
 #[derive(Clone, Debug)]
 pub struct Patchify {
+    image: ImageShape,
     patches: Patches,
     view: RowView,
 }
@@ -157,12 +145,13 @@ impl Patchify {
     /// [`SpecError::Indivisible`].
     pub fn new(image: ImageShape, size: usize) -> Result<Self, SpecError> {
         let patches = Patches::new(image, size, 0, "Patchify")?;
-        Ok(Self { patches, view: patches.channel_view()? })
+        let view = patches.channel_view()?;
+        Ok(Self { image, patches, view })
     }
 
     /// The mixer matrix of images of this shape.
     fn matrix_shape<C: Dim, H: Dim, W: Dim>(&self, image: &(usize, C, H, W)) -> Result<(usize, usize, usize)> {
-        let ImageShape { channels, height, width } = self.patches.image;
+        let ImageShape { channels, height, width } = self.image;
         if [image.1.size(), image.2.size(), image.3.size()] == [channels, height, width] {
             return Ok((image.0, self.patches.count(), self.patches.len()));
         }
@@ -207,7 +196,7 @@ impl<C: Dim, H: Dim, W: Dim, E: Scalar> Bijector<(usize, C, H, W), E> for Patchi
     }
 
     fn inverse(&self, y: Tensor<Self::Out, E>, cx: &Context<E>) -> Result<Mapped<(usize, C, H, W), E>> {
-        let ImageShape { channels, height, width } = self.patches.image;
+        let ImageShape { channels, height, width } = self.image;
         let concrete = [y.shape().0, channels, height, width];
         let shape = <(usize, C, H, W)>::from_concrete(&concrete);
         let Some(shape) = shape.filter(|shape| self.matrix_shape(shape).ok() == Some(*y.shape())) else {

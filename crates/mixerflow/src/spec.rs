@@ -1,12 +1,13 @@
 //! The spec of `MixerFlow`.
 
-use crate::{ImageShape, Patches};
+use crate::Patches;
 use flow_api::spec::{
-    BaseSpec, BuildModel, BuildScope, Cost, EventShape, FlowSpec, LuLinear, MAX_LAYERS, Model, Order, Preprocessing, Spec, SpecError,
-    SpecScalar, build_flows,
+    BaseSpec, BuildModel, BuildScope, Cost, EventShape, FlowSpec, LuLinear, MAX_LAYERS, Model, Order, Preprocessing, SampleSpec, Spec,
+    SpecError, SpecScalar, below, build_flows, build_sample_flows, grid_behind, image_grid, turns_of,
 };
-use flow_api::{RowView, SampleFlow, Side, Skeleton, parallel, register_model};
+use flow_api::{Grid, RowView, SampleFlow, SampleLayer, Side, Skeleton, parallel, register_model};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// Which layers work on shifted patches, and how far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,17 @@ pub struct Shift {
     /// Width of the frame that is set aside, in pixels; half a patch if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frame: Option<usize>,
+}
+
+/// Levels of a multi-scale model: behind each but the last, maps after which the next one works on what they leave.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Levels {
+    /// How many levels; each has `layers` layers.
+    pub count: usize,
+    /// Maps of whole samples between two levels, such as a squeeze and a factor-out: of the grid that they leave the next
+    /// level's patches are cut.
+    pub between: Vec<SampleSpec>,
 }
 
 /// `MixerFlow` on images (arXiv:2310.16777): pixel flows, then layers of a channel flow and a patch flow, some of them on shifted patches.
@@ -50,9 +62,16 @@ pub struct MixerFlow {
     pub channel: Vec<FlowSpec>,
     /// Flows of the patch side, on R^N for N patches, shared by all numbers of a patch.
     pub patches: Vec<FlowSpec>,
+    /// Maps of the whole mixer matrix behind both sides: its places are the patches, its channels the numbers of a patch. They have to leave the
+    /// grid of patches as it is. Default none.
+    #[serde(default)]
+    pub whole: Vec<SampleSpec>,
     /// Flows on R^c that all pixels share, in front of the layers: by default an LU-linear map behind a random permutation, that is, an invertible 1×1 convolution.
     #[serde(default = "convolution")]
     pub pixel: Vec<FlowSpec>,
+    /// Levels of a multi-scale model, which the paper names as future work; one if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub levels: Option<Levels>,
     /// Shift layers; every fourth layer if not given, `None` for none.
     #[serde(default = "every_fourth")]
     pub shift: Option<Shift>,
@@ -75,48 +94,96 @@ fn every_fourth() -> Option<Shift> {
 }
 
 impl MixerFlow {
-    /// Patches of the layers that are not shifted, and of those that are.
-    fn patches(&self, image: ImageShape, scope: &BuildScope) -> Result<(Patches, Option<Patches>), SpecError> {
-        let straight = Patches::new(image, self.patch, 0, scope.path())?;
-        let Some(shift) = self.shift.filter(|shift| shift.every <= self.layers) else { return Ok((straight, None)) };
+    /// Layers of a level, counted over all levels.
+    fn layers_of(&self, level: usize) -> Range<usize> {
+        level * self.layers..(level + 1) * self.layers
+    }
+
+    /// Patches of the layers of a level that are not shifted, and of those that are, if there are any.
+    fn patches(&self, grid: &Grid, level: usize, scope: &BuildScope) -> Result<[Patches; 2], SpecError> {
+        let straight = Patches::of(grid, self.patch, 0, scope.path())?;
+        let shift = self.shift.filter(|_| self.layers_of(level).any(|layer| self.is_shifted(layer)));
+        let Some(shift) = shift else { return Ok([straight.clone(), straight]) };
         let frame = shift.frame.unwrap_or(self.patch / 2);
         if frame % self.patch == 0 {
             // Such a frame leaves every patch border where it was.
             return Err(scope.field_error("shift.frame", format!("a width that is no multiple of the patch {}", self.patch), frame));
         }
-        Ok((straight, Some(Patches::new(image, self.patch, frame, scope.path())?)))
+        Ok([straight, Patches::of(grid, self.patch, frame, scope.path())?])
+    }
+
+    fn level_count(&self) -> usize {
+        self.levels.as_ref().map_or(1, |levels| levels.count)
+    }
+
+    /// Whether a layer is shifted: counted from 0, over all levels.
+    fn is_shifted(&self, layer: usize) -> bool {
+        self.shift.is_some_and(|shift| shift.every > 0 && (layer + 1).is_multiple_of(shift.every))
+    }
+
+    /// The maps between a level and the next.
+    fn between(&self) -> &[SampleSpec] {
+        self.levels.as_ref().map_or(&[], |levels| levels.between.as_slice())
+    }
+
+    /// The maps of the whole matrix of a layer.
+    fn whole<E: SpecScalar>(&self, patches: &Patches, layer: usize, scope: &BuildScope) -> Result<SampleLayer<E>, SpecError> {
+        if self.whole.is_empty() {
+            return Ok(Vec::new());
+        }
+        let path = format!("layers.{layer}.whole");
+        let (grid, own) = (patches.grid(), scope.child(&path).at(layer.saturating_mul(turns_of(&self.whole))));
+        let (maps, behind) = build_sample_flows::<E>(&self.whole, grid, &own)?;
+        if behind != *grid {
+            return Err(scope.field_error("whole", format!("maps that leave the grid {grid} as it is"), behind));
+        }
+        Ok(below(path, maps).into_iter().flatten().collect())
     }
 }
 
 impl BuildModel for MixerFlow {
     fn build<E: SpecScalar>(&self, event: EventShape, scope: &BuildScope) -> Result<Model<E>, SpecError> {
         let (base, scope) = (scope.child("base"), scope.child("bijector"));
-        if let Some(stated) = self.event().filter(|stated| *stated != event) {
-            return Err(scope.field_error("image", format!("the data's shape {event}"), stated));
-        }
-        let image = ImageShape::of(event, scope.path())?;
+        let mut grid = image_grid(event, self.event(), &scope)?;
         scope.layers("layers", self.layers)?;
+        scope.layers("levels.count", self.level_count())?;
+        scope.layers("layers", self.layers.saturating_mul(self.level_count()))?;
         if let Some(shift) = self.shift {
             scope.size("shift.every", shift.every, 1)?;
         }
-        let (straight, shifted) = self.patches(image, &scope)?;
 
         let side = |path: String, flows: &[FlowSpec], view: RowView, round: usize| {
             let chain = build_flows::<E>(flows, view.dim(), round, &scope.child(&path))?;
             Ok::<_, SpecError>((path, Box::new(Side::new(view, chain)?) as Box<dyn SampleFlow<E>>))
         };
-        let pixel = if self.pixel.is_empty() { None } else { Some(vec![side("pixel".to_owned(), &self.pixel, image.pixels()?, 0)?]) };
-        let layer = |i: usize| {
-            let is_shifted = self.shift.is_some_and(|shift| (i + 1).is_multiple_of(shift.every));
-            let patches = shifted.filter(|_| is_shifted).unwrap_or(straight);
-            let sides = [("channel", &self.channel, patches.channel_view()?), ("patch", &self.patches, patches.patch_view()?)];
-            let sides = sides.into_iter().filter(|(_, flows, _)| !flows.is_empty());
-            sides.map(|(name, flows, view)| side(format!("layers.{i}.{name}"), flows, view, i)).collect::<Result<Vec<_>, SpecError>>()
-        };
-        let layers = parallel(self.layers, layer).into_iter().collect::<Result<Vec<_>, _>>()?;
-        let layers = pixel.into_iter().chain(layers).collect();
-        let skeleton = Skeleton::new("MixerFlow", image.len(), layers)?;
-        Ok(Model::new(Box::new(skeleton), self.base.build::<E>(image.len(), &base)?, event)?)
+        let mut layers = Vec::new();
+        if !self.pixel.is_empty() {
+            layers.push(vec![side("pixel".to_owned(), &self.pixel, grid.pixels()?, 0)?]);
+        }
+        for level in 0..self.level_count() {
+            let [straight, shifted] = self.patches(&grid, level, &scope)?;
+            let first = self.layers_of(level).start;
+            let layer = |k: usize| {
+                let i = first + k;
+                let patches = if self.is_shifted(i) { &shifted } else { &straight };
+                let sides = [("channel", &self.channel, patches.channel_view()?), ("patch", &self.patches, patches.patch_view()?)];
+                let sides = sides.into_iter().filter(|(_, flows, _)| !flows.is_empty());
+                let sides = sides.map(|(name, flows, view)| side(format!("layers.{i}.{name}"), flows, view, i));
+                let mut layer = sides.collect::<Result<Vec<_>, SpecError>>()?;
+                layer.extend(self.whole::<E>(patches, i, &scope)?);
+                Ok::<_, SpecError>(layer)
+            };
+            layers.extend(parallel(self.layers, layer).into_iter().collect::<Result<Vec<_>, _>>()?);
+            if level + 1 < self.level_count() {
+                let path = format!("between.{level}");
+                let own = scope.child(&path).at(level.saturating_mul(turns_of(self.between())));
+                let (maps, behind) = build_sample_flows::<E>(self.between(), &grid, &own)?;
+                layers.extend(below(path, maps));
+                grid = behind;
+            }
+        }
+        let skeleton = Skeleton::new("MixerFlow", event.len(), layers)?;
+        Ok(Model::new(Box::new(skeleton), self.base.build::<E>(event.len(), &base)?, event)?)
     }
 
     fn preprocessing(&self) -> Preprocessing {
@@ -128,21 +195,24 @@ impl BuildModel for MixerFlow {
     }
 
     fn cost(&self, event: EventShape) -> Cost {
-        // What cannot be cut into patches is refused when it is built.
-        let EventShape::Image { channels, height, width } = event else { return Cost::default() };
-        if self.layers > MAX_LAYERS {
-            return Cost::default();
+        let (scope, base) = (BuildScope::new(0), Cost { numbers: self.base.numbers(event.len()), ..Cost::default() });
+        let count = self.layers.saturating_mul(self.level_count());
+        // What is no image, or cannot be cut into patches, is refused when it is built.
+        let (Ok(mut grid), true) = (image_grid(event, None, &scope), count <= MAX_LAYERS) else { return base };
+        let mut cost = base.and(Cost::of_flows(&self.pixel, grid.channels()));
+        for level in 0..self.level_count() {
+            let Ok(patches) = self.patches(&grid, level, &scope) else { break };
+            let shifted = self.layers_of(level).filter(|layer| self.is_shifted(*layer)).count();
+            for (patches, layers) in patches.iter().zip([self.layers - shifted, shifted]) {
+                let sides = Cost::of_flows(&self.channel, patches.len()).and(Cost::of_flows(&self.patches, patches.count()));
+                cost = cost.and(sides.and(Cost::of_sample_flows(&self.whole, patches.grid())).times(layers));
+            }
+            if level + 1 < self.level_count() {
+                cost = cost.and(Cost::of_sample_flows(self.between(), &grid));
+                let Ok(behind) = grid_behind(self.between(), &grid, &scope) else { break };
+                grid = behind;
+            }
         }
-        let patch = self.patch.max(1);
-        let channel = channels.saturating_mul(patch.saturating_mul(patch)).min(event.len());
-        let layers =
-            |patches: usize, count: usize| Cost::of_flows(&self.channel, channel).and(Cost::of_flows(&self.patches, patches)).times(count);
-        let shifted = self.shift.map_or(0, |shift| self.layers / shift.every.max(1));
-        // A frame takes one patch off each side.
-        let (down, across) = (height / patch, width / patch);
-        let inner = down.saturating_sub(1).max(1) * across.saturating_sub(1).max(1);
-        let base = Cost { numbers: self.base.numbers(event.len()), ..Cost::default() };
-        let pixel = Cost::of_flows(&self.pixel, channels);
-        layers(down * across, self.layers - shifted).and(layers(inner, shifted)).and(pixel).and(base)
+        cost
     }
 }

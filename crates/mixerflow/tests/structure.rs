@@ -161,6 +161,11 @@ fn errors_say_which_number_does_not_divide_which() {
             EventShape::Image { channels: 1, height: 28, width: 28 },
             "bijector: image: expected the data's shape (1, 28, 28), got (1, 8, 8)",
         ),
+        (
+            format!("MixerFlow(patch: 2, layers: 1, whole: [Squeeze()], {sides})"),
+            digits,
+            "bijector: whole: expected maps that leave the grid (4, 4, 4) as it is, got (16, 2, 2)",
+        ),
         (format!("MixerFlow(patch: 2, layers: 1, {sides})"), EventShape::Vector(64), "bijector: expected images, got data of shape (64)"),
     ];
     for (text, event, expected) in cases {
@@ -226,6 +231,51 @@ fn fused_and_plain_kernels_agree_on_the_whole_skeleton() {
     let text =
         "MixerFlow(patch: 2, layers: 2, channel: [ActNorm(), LuLinear(permutation: Random)], patches: [LuLinear()], shift: (every: 2))";
     all_ways_agree(text, (2, 6, 8), 5);
+}
+
+#[test]
+fn whole_maps_are_a_part_of_their_layer() {
+    let sides = "MixerFlow(patch: 2, layers: 2, shift: (every: 2), channel: [ActNorm(), LuLinear(permutation: Random)], ";
+    let whole = "whole: [ActNorm(), ChannelWise(flows: [LuLinear(permutation: Reverse)])]";
+    all_ways_agree(&format!("{sides} patches: [], {whole})"), (2, 6, 8), 5);
+    // A channel-wise map of the matrix is what a patch side is.
+    let event = EventShape::Image { channels: 2, height: 6, width: 8 };
+    let table = |text: &str| {
+        let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
+        let table = f64::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap().describe().unwrap();
+        table.into_iter().map(|layer| (layer.path, layer.input)).collect::<Vec<_>>()
+    };
+    let whole = table(&format!("{sides} patches: [], whole: [ChannelWise(flows: [LuLinear()])])"));
+    let side = table(&format!("{sides} patches: [LuLinear()])"));
+    assert_eq!(whole[3], ("bijector.layers.0.whole.0.0".to_owned(), vec![8, 12]));
+    assert_eq!(whole.into_iter().map(|(_, shape)| shape).collect::<Vec<_>>(), side.into_iter().map(|(_, shape)| shape).collect::<Vec<_>>());
+}
+
+#[test]
+fn levels_work_on_what_is_left() {
+    let flows = "channel: [ActNorm(), LuLinear(permutation: Random)], patches: [LuLinear()], shift: (every: 3)";
+    let text = |levels: &str| format!("MixerFlow(patch: 2, layers: 2, {flows}, levels: {levels})");
+    all_ways_agree(&text("(count: 2, between: [ActNorm(), Squeeze()])"), (1, 8, 8), 5);
+    let event = EventShape::Image { channels: 1, height: 8, width: 8 };
+    let spec: Spec<dyn ModelSpec> = from_ron(&text("(count: 2, between: [Squeeze()])")).unwrap();
+    let model = f64::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap();
+    let table: Vec<_> = model.describe().unwrap().into_iter().map(|layer| (layer.path, layer.input)).collect();
+    // 16 patches of 4 numbers; on the next level 4 channels of 4 × 4 pixels are 4 patches of 16, or 1 in the shifted layer.
+    for (at, path, shape) in
+        [(1, "layers.0.channel.0", vec![16, 4]), (7, "layers.2.channel.0", vec![16]), (12, "layers.3.patch.0", vec![16, 4])]
+    {
+        assert_eq!(table[at], (format!("bijector.{path}"), shape));
+    }
+    assert_eq!(spec.0.cost(event).flows, table.len());
+    for (levels, expected) in [
+        ("(count: 0, between: [])", "bijector: levels.count: expected 1 to 2048, got 0"),
+        ("(count: 2000, between: [])", "bijector: layers: expected 1 to 2048, got 4000"),
+        ("(count: 3, between: [Squeeze()])", "bijector: frame: expected less than half of the height 2, got 1"),
+        ("(count: 2, between: [Squeeze(factor: 3)])", "bijector.between.0.0: height 8 is not divisible by factor 3"),
+    ] {
+        let spec: Spec<dyn ModelSpec> = from_ron(&text(levels)).unwrap();
+        assert_eq!(f64::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap_err().to_string(), expected);
+    }
 }
 
 #[test]

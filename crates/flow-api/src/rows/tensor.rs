@@ -66,7 +66,7 @@ impl<E: Scalar, F: RowFlow<E>> Layers<E> for Rows<F> {
 
 fn ready<'a, E: Scalar>(dim: usize, kernel: Box<dyn crate::RowKernel<E> + 'a>, name: &str, cx: &Context<E>) -> Ready<'a, E> {
     let view = Cow::Owned(RowView::single(dim));
-    Ready { path: cx.path().to_owned(), kernel: Box::new(SideKernel { view, kernel, path: name.to_owned() }) }
+    Ready { path: cx.path().to_owned(), kernel: Box::new(SideKernel::new(view, kernel, name)) }
 }
 
 impl<N: Dim, E: Scalar, F: RowFlow<E>> Bijector<(usize, N), E> for Rows<F> {

@@ -7,6 +7,7 @@
 
 mod driver;
 mod flow;
+mod grid;
 mod groups;
 mod schedule;
 mod side;
@@ -15,6 +16,7 @@ mod skeleton;
 
 pub(crate) use driver::{Driver, Layers, Ready};
 pub use flow::{SampleFlow, SampleKernel, SamplePoint, SamplePull, SampleTape, Samples};
+pub use grid::Grid;
 pub use side::Side;
-pub(crate) use side_kernel::SideKernel;
-pub use skeleton::Skeleton;
+pub use side_kernel::SideKernel;
+pub use skeleton::{SampleLayer, Skeleton};

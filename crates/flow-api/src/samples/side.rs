@@ -57,7 +57,7 @@ impl<E: Scalar, F: RowFlow<E>> SampleFlow<E> for Side<F> {
     fn prepare<'a>(&'a self, batch: usize, cx: &Context<E>) -> Result<Box<dyn SampleKernel<E> + 'a>> {
         let path = cx.layer(self.flow.facts().kind).to_owned();
         let kernel = self.flow.prepare(batch * self.view.rows(), cx).map_err(|e| e.in_layer(&path))?;
-        Ok(Box::new(SideKernel { view: Cow::Borrowed(&self.view), kernel, path }))
+        Ok(Box::new(SideKernel::new(Cow::Borrowed(&self.view), kernel, path)))
     }
 
     fn prepare_until<'a>(&'a self, layer: &str, batch: usize, cx: &Context<E>) -> Result<Option<Box<dyn SampleKernel<E> + 'a>>> {
@@ -66,7 +66,7 @@ impl<E: Scalar, F: RowFlow<E>> SampleFlow<E> for Side<F> {
         }
         let path = cx.layer(self.flow.facts().kind).to_owned();
         let kernel = self.flow.prepare_until(layer, batch * self.view.rows(), cx).map_err(|e| e.in_layer(&path))?;
-        Ok(kernel.map(|kernel| Box::new(SideKernel { view: Cow::Borrowed(&self.view), kernel, path }) as _))
+        Ok(kernel.map(|kernel| Box::new(SideKernel::new(Cow::Borrowed(&self.view), kernel, path)) as _))
     }
 
     fn group_samples(&self, batch: usize) -> usize {

@@ -12,14 +12,20 @@ use flow_kernels::workspace::Buffer;
 use rayon::prelude::*;
 use std::borrow::Cow;
 
-/// A row kernel on a view.
-pub(crate) struct SideKernel<'a, E: Scalar> {
+/// A row kernel on the rows of a view, block by block: what a [`Side`](crate::Side) prepares.
+///
+/// It is public for maps of whole samples whose kernel works on the rows of a view too, but needs all rows of a sample
+/// together, such as a convolutional coupling: [`SideKernel::in_whole_samples`] gives it blocks of whole samples, their
+/// rows one after the other.
+pub struct SideKernel<'a, E: Scalar> {
     /// Which values form the rows.
-    pub(crate) view: Cow<'a, RowView>,
+    view: Cow<'a, RowView>,
     /// The kernel of the flow that the rows share.
-    pub(crate) kernel: Box<dyn RowKernel<E> + 'a>,
+    kernel: Box<dyn RowKernel<E> + 'a>,
     /// Path of the flow, for errors.
-    pub(crate) path: String,
+    path: String,
+    /// Blocks have a multiple of so many rows.
+    unit: usize,
 }
 
 /// What a block became.
@@ -45,9 +51,11 @@ enum BlockPoint<'a, E: Scalar> {
     Output(&'a [E]),
 }
 
-/// Blocks of a group's rows as (first row within the group, lanes).
-fn blocks(rows: usize) -> Vec<(usize, usize)> {
-    let lanes = rows.div_ceil(rows.div_ceil(BLOCK_LANES).max(1)).next_multiple_of(32).min(BLOCK_LANES);
+/// Blocks of a group's rows as (first row within the group, lanes): a multiple of `unit` rows each.
+fn blocks(rows: usize, unit: usize) -> Vec<(usize, usize)> {
+    let most = (BLOCK_LANES / unit).max(1) * unit;
+    let even = rows.div_ceil(rows.div_ceil(most).max(1));
+    let lanes = even.next_multiple_of(if unit == 1 { 32 } else { unit }).min(most);
     (0..rows).step_by(lanes.max(1)).map(|first| (first, lanes.min(rows - first))).collect()
 }
 
@@ -62,7 +70,19 @@ fn by_row<E: Scalar>(vectors: &[E], width: usize, lanes: usize, sample: impl Fn(
     block
 }
 
-impl<E: Scalar> SideKernel<'_, E> {
+impl<'a, E: Scalar> SideKernel<'a, E> {
+    /// A kernel on the rows of a view; `path` names the flow in errors.
+    pub fn new(view: Cow<'a, RowView>, kernel: Box<dyn RowKernel<E> + 'a>, path: impl Into<String>) -> Self {
+        Self { view, kernel, path: path.into(), unit: 1 }
+    }
+
+    /// The same in blocks of whole samples, as many as make a block of [`BLOCK_LANES`] rows, and at least one: the rows
+    /// of a sample, in the order of the view, are neighbouring lanes of one block.
+    #[must_use]
+    pub fn in_whole_samples(self) -> Self {
+        Self { unit: self.view.rows().max(1), ..self }
+    }
+
     /// An error with its layer named and its row counted in samples, as the caller counts.
     fn located(&self, error: FlowError) -> FlowError {
         error.in_layer(&self.path).by_sample(self.view.rows())
@@ -97,7 +117,7 @@ impl<E: Scalar> SideKernel<'_, E> {
         let (count, rows) = (samples.log_det.len(), self.view.rows());
         self.check("map", count, &[samples.values.len()])?;
         let mut report = SolveReport::default();
-        let blocks = blocks(count * rows);
+        let blocks = blocks(count * rows, self.unit);
         for at_once in blocks.chunks(if samples.spread { blocks.len().max(1) } else { 1 }) {
             let map = |&block: &(usize, usize)| self.map_block(samples, block, tape.part(), &run);
             let mapped: Vec<_> = if samples.spread {
@@ -226,7 +246,7 @@ impl<E: Scalar> SampleKernel<E> for SideKernel<'_, E> {
             SamplePoint::Output(y) => y.len(),
         };
         self.check("pullback", count, &[pull.cotangent.len(), given])?;
-        let blocks = blocks(count * self.view.rows());
+        let blocks = blocks(count * self.view.rows(), self.unit);
         let mut tapes = match &mut at {
             SamplePoint::Tape(tape) => std::mem::replace(tape, SampleTape::idle()).into_parts().into_iter(),
             _ => Vec::new().into_iter(),
@@ -282,5 +302,29 @@ impl<E: Scalar> SampleKernel<E> for SideKernel<'_, E> {
 
     fn finish(&self, sums: &[E], log_det: E, gradients: &mut [E]) -> Result<()> {
         self.kernel.finish(sums, log_det * E::of(self.view.rows() as f64), gradients)
+    }
+}
+
+impl<E: Scalar> std::fmt::Debug for SideKernel<'_, E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SideKernel").field("view", &self.view).field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::blocks;
+
+    #[test]
+    fn blocks_hold_whole_units() {
+        for (rows, unit, expected) in [
+            (400, 1, vec![(0, 160), (160, 160), (320, 80)]),
+            (400, 16, vec![(0, 144), (144, 144), (288, 112)]),
+            (600, 200, vec![(0, 200), (200, 200), (400, 200)]),
+            (49, 49, vec![(0, 49)]),
+            (0, 16, vec![]),
+        ] {
+            assert_eq!(blocks(rows, unit), expected, "{rows} rows by {unit}");
+        }
     }
 }

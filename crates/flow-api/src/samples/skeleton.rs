@@ -9,8 +9,8 @@ use crate::{
 };
 use dfdx::prelude::{HasShape, Shape};
 
-/// A layer: sample flows, one after the other, each with its path.
-type Layer<E> = Vec<(String, Box<dyn SampleFlow<E>>)>;
+/// A layer of a [`Skeleton`]: sample flows, one after the other, each with its path.
+pub type SampleLayer<E> = Vec<(String, Box<dyn SampleFlow<E>>)>;
 
 /// Sample flows on one event, layer by layer.
 ///
@@ -45,7 +45,7 @@ type Layer<E> = Vec<(String, Box<dyn SampleFlow<E>>)>;
 pub struct Skeleton<E: Scalar> {
     kind: &'static str,
     event: usize,
-    layers: Vec<Layer<E>>,
+    layers: Vec<SampleLayer<E>>,
 }
 
 impl<E: Scalar> Skeleton<E> {
@@ -56,7 +56,7 @@ impl<E: Scalar> Skeleton<E> {
     /// [`FlowError::Composition`] for a flow on events of another size, [`FlowError::Shape`] for events of no values,
     /// [`FlowError::Condition`] for flows that take
     /// conditions of different widths.
-    pub fn new(kind: &'static str, event: usize, layers: Vec<Layer<E>>) -> Result<Self> {
+    pub fn new(kind: &'static str, event: usize, layers: Vec<SampleLayer<E>>) -> Result<Self> {
         if event == 0 {
             return Err(shape_error(kind, "build", "events of at least one number", event));
         }

@@ -3,8 +3,8 @@
 use super::cost::Cost;
 use super::model::{EventShape, Model};
 use super::preprocessing::Preprocessing;
-use super::{BaseDensitySpec, Spec, SpecError};
-use crate::{BaseDensity, Entry, Module, Result, RowFlow, Scalar, visit};
+use super::{BaseDensitySpec, SampleFlowSpec, Spec, SpecError};
+use crate::{BaseDensity, Entry, Grid, Module, Result, RowFlow, SampleLayer, Scalar, visit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -121,9 +121,9 @@ impl BuildScope {
 
     /// Builds a part and counts the numbers that it holds, which a spec from elsewhere may not have told. Its own parts are built in a scope that counts for itself,
     /// so that nothing is counted twice, however many threads build.
-    fn counted<E: Scalar, M: Module<E>>(&self, build: impl FnOnce(&Self) -> Result<M, SpecError>) -> Result<M, SpecError> {
+    fn counted<M>(&self, build: impl FnOnce(&Self) -> Result<M, SpecError>, numbers: impl FnOnce(&M) -> usize) -> Result<M, SpecError> {
         let part = build(&self.of_model())?;
-        let own = numbers_held(&part);
+        let own = numbers(&part);
         let all = own + self.numbers.as_deref().map_or(0, |so_far| so_far.fetch_add(own, Ordering::Relaxed));
         self.affordable(Cost::of_numbers(all)).map(|()| part)
     }
@@ -164,6 +164,12 @@ pub trait SpecScalar: Scalar {
     /// As [`BuildBase::build`](super::BuildBase::build).
     fn base(spec: &dyn BaseDensitySpec, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<Self>>, SpecError>;
 
+    /// Builds maps of whole samples in this type.
+    ///
+    /// # Errors
+    /// As [`BuildSampleFlow::build`](super::BuildSampleFlow::build).
+    fn sample_flow(spec: &dyn SampleFlowSpec, grid: &Grid, scope: &BuildScope) -> Result<Vec<SampleLayer<Self>>, SpecError>;
+
     /// Builds a model in this type.
     ///
     /// # Errors
@@ -172,13 +178,17 @@ pub trait SpecScalar: Scalar {
 }
 
 macro_rules! spec_scalar {
-    ($($scalar:ty, $row_flow:ident, $base:ident, $model:ident;)*) => { $(
+    ($($scalar:ty, $row_flow:ident, $base:ident, $sample_flow:ident, $model:ident;)*) => { $(
         impl SpecScalar for $scalar {
             fn row_flow(spec: &dyn RowFlowSpec, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<Self>>, SpecError> {
-                scope.counted::<Self, _>(|parts| spec.$row_flow(dim, parts))
+                scope.counted(|parts| spec.$row_flow(dim, parts), numbers_held)
             }
             fn base(spec: &dyn BaseDensitySpec, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<Self>>, SpecError> {
-                scope.counted::<Self, _>(|parts| spec.$base(dim, parts))
+                scope.counted(|parts| spec.$base(dim, parts), numbers_held)
+            }
+            fn sample_flow(spec: &dyn SampleFlowSpec, grid: &Grid, scope: &BuildScope) -> Result<Vec<SampleLayer<Self>>, SpecError> {
+                let numbers = |layers: &Vec<SampleLayer<Self>>| layers.iter().flatten().map(|(_, flow)| numbers_held(flow)).sum();
+                scope.counted(|parts| spec.$sample_flow(grid, parts), numbers)
             }
             fn model(spec: &dyn ModelSpec, event: EventShape, scope: &BuildScope) -> Result<Model<Self>, SpecError> {
                 if event.len() > MAX_EVENT {
@@ -191,8 +201,8 @@ macro_rules! spec_scalar {
     )* };
 }
 spec_scalar! {
-    f32, row_flow_f32, base_f32, model_f32;
-    f64, row_flow_f64, base_f64, model_f64;
+    f32, row_flow_f32, base_f32, sample_flow_f32, model_f32;
+    f64, row_flow_f64, base_f64, sample_flow_f64, model_f64;
 }
 
 /// What the author of a row flow's spec writes; [`register_row_flow!`](crate::register_row_flow) makes a [`RowFlowSpec`] of it.
@@ -456,7 +466,7 @@ mod tests {
                 both.wait();
                 spec.0.row_flow_f32(4, parts)
             };
-            drop(scope.counted::<f32, _>(build));
+            drop(scope.counted(build, numbers_held));
         };
         std::thread::scope(|threads| [0, 1].map(|_| drop(threads.spawn(wait_and_build))));
         assert_eq!(scope.numbers.as_deref().unwrap().load(Ordering::Relaxed), 2 * one);

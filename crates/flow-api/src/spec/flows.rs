@@ -94,15 +94,22 @@ impl BuildRowFlow for Permutation {
 /// # Errors
 /// As [`BuildRowFlow::build`].
 pub fn build_flows<E: SpecScalar>(flows: &[FlowSpec], dim: usize, round: usize, scope: &BuildScope) -> Result<RowChain<E>, SpecError> {
-    let takes_turns = |flow: &&FlowSpec| flow.0.takes_turns();
-    let each_round = flows.iter().filter(takes_turns).count();
-    let flows = flows
-        .iter()
-        .enumerate()
-        .map(|(i, flow)| {
-            let before = flows[..i].iter().filter(takes_turns).count();
-            E::row_flow(flow.0.as_ref(), dim, &scope.child(i).at(round * each_round + before))
-        })
-        .collect::<Result<_, _>>()?;
-    Ok(RowChain::new(dim, flows)?)
+    let each_round = flows.iter().filter(|flow| flow.0.takes_turns()).count();
+    build_flows_from(flows, dim, round * each_round, scope)
+}
+
+/// The same, where `before` flows that take turns stand before the list.
+pub(super) fn build_flows_from<E: SpecScalar>(
+    flows: &[FlowSpec],
+    dim: usize,
+    before: usize,
+    scope: &BuildScope,
+) -> Result<RowChain<E>, SpecError> {
+    let mut index = before;
+    let mut build = |(i, flow): (usize, &FlowSpec)| {
+        let own = scope.child(i).at(index);
+        index = index.saturating_add(usize::from(flow.0.takes_turns()));
+        E::row_flow(flow.0.as_ref(), dim, &own)
+    };
+    Ok(RowChain::new(dim, flows.iter().enumerate().map(&mut build).collect::<Result<_, _>>()?)?)
 }

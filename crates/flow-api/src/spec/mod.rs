@@ -1,8 +1,9 @@
 //! Architectures as text: specs are plain data that build bijectors, and every family registers its own.
 //!
-//! A spec is a RON value such as `AffineCoupling(hidden: 128, blocks: 2)`. Row flows ([`RowFlowSpec`]) plug into any model; models ([`ModelSpec`]) are what a file
-//! holds. Both are open: a crate registers a kind with [`register_row_flow!`](crate::register_row_flow) or [`register_model!`](crate::register_model), and every
-//! spec file can name it.
+//! A spec is a RON value such as `AffineCoupling(hidden: 128, blocks: 2)`. Row flows ([`RowFlowSpec`]) plug into any
+//! model, maps of whole samples ([`SampleFlowSpec`]) into models of images; models ([`ModelSpec`]) are what a file holds.
+//! All are open: a crate registers a kind with [`register_row_flow!`](crate::register_row_flow), [`register_sample_flow!`](crate::register_sample_flow),
+//! [`register_base!`](crate::register_base) or [`register_model!`](crate::register_model), and every spec file can name it.
 
 mod bases;
 mod build;
@@ -10,9 +11,12 @@ mod cost;
 mod edit;
 mod error;
 mod flows;
+mod image;
 mod model;
 mod preprocessing;
 mod ron_text;
+mod sample_flows;
+mod samples;
 mod vector;
 
 pub use bases::{BaseDensitySpec, BuildBase, Conditional, DiagonalNormal, Logistic, Mixture, StandardNormal, StudentT, Uniform};
@@ -24,7 +28,10 @@ pub use cost::{Cost, MAX_FLOWS, MAX_NUMBERS, MAX_PREPARATION};
 pub use edit::set_field;
 pub use error::SpecError;
 pub use flows::{ActNorm, LuLinear, Order, Permutation, build_flows};
+pub use image::{ImageFlow, image_grid};
 pub use model::{EventBijector, EventFlow, EventShape, Model};
 pub use preprocessing::Preprocessing;
-pub use ron_text::{BaseSpec, FlowSpec, Kind, Spec, from_ron, to_ron};
+pub use ron_text::{BaseSpec, FlowSpec, Kind, SampleSpec, Spec, from_ron, to_ron};
+pub use sample_flows::{ChannelWise, PixelWise, Repeat, Squeeze};
+pub use samples::{BuildSampleFlow, SampleFlowSpec, below, build_sample_flows, grid_behind, one_flow, turns_of};
 pub use vector::VectorFlow;

@@ -3,7 +3,7 @@
 //! typetag reads a trait object from a map with one entry, whose key is the kind. RON's own form for that is an enum variant. So a spec is read as
 //! a variant whose name is whatever stands there, and handed on as such a map.
 
-use super::{BaseDensitySpec, ModelSpec, RowFlowSpec, SpecError};
+use super::{BaseDensitySpec, ModelSpec, RowFlowSpec, SampleFlowSpec, SpecError};
 use serde::de::value::{MapAccessDeserializer, StringDeserializer};
 use serde::de::{DeserializeSeed, EnumAccess, Error, IntoDeserializer as _, MapAccess, VariantAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -15,6 +15,9 @@ pub struct Spec<T: ?Sized>(pub Box<T>);
 
 /// A row flow in a spec.
 pub type FlowSpec = Spec<dyn RowFlowSpec>;
+
+/// Maps of whole samples in a spec.
+pub type SampleSpec = Spec<dyn SampleFlowSpec>;
 
 /// A base density in a spec.
 pub type BaseSpec = Spec<dyn BaseDensitySpec>;
@@ -57,6 +60,7 @@ macro_rules! kind {
     };
 }
 kind!(RowFlowSpec, "Flow");
+kind!(SampleFlowSpec, "Map");
 kind!(BaseDensitySpec, "Base");
 kind!(ModelSpec, "Model");
 

@@ -1,0 +1,205 @@
+//! Specs of maps of whole samples, and of lists of them.
+
+use super::{BuildScope, Cost, SampleSpec, SpecError, SpecScalar};
+use crate::{Grid, SampleFlow, SampleLayer};
+
+/// What the author of a spec of maps of whole samples writes; [`register_sample_flow!`](crate::register_sample_flow)
+/// makes a [`SampleFlowSpec`] of it.
+///
+/// It builds layers on a [`Grid`], the channels and places that the maps before it left, and says which grid the maps
+/// behind it get. The spec's type has serde's derives, and `typetag` is among the crate's dependencies:
+///
+/// ```
+/// use flow_api::spec::{BuildSampleFlow, BuildScope, EventShape, ModelSpec, Spec, SpecError, SpecScalar, from_ron, one_flow};
+/// use flow_api::{Grid, SampleLayer, Side, layers, register_sample_flow};
+/// use serde::{Deserialize, Serialize};
+///
+/// /// The channels of every place in the opposite order.
+/// #[derive(Clone, Debug, Serialize, Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct Opposite {}
+/// register_sample_flow!(Opposite);
+///
+/// impl BuildSampleFlow for Opposite {
+///     fn build<E: SpecScalar>(&self, grid: &Grid, _: &BuildScope) -> Result<Vec<SampleLayer<E>>, SpecError> {
+///         Ok(one_flow(Side::new(grid.pixels()?, layers::Permutation::reverse(grid.channels()))?))
+///     }
+/// }
+///
+/// # fn main() -> Result<(), SpecError> {
+/// let spec: Spec<dyn ModelSpec> = from_ron("ImageFlow(flows: [Squeeze(), Opposite()])")?;
+/// let model = spec.build::<f64>(EventShape::Image { channels: 1, height: 2, width: 2 }, 7)?;
+/// let layer = &model.describe()?[0];
+/// assert_eq!((layer.path.as_str(), layer.input.as_slice()), ("bijector.1", &[1, 4][..]));
+/// # Ok(())
+/// # }
+/// ```
+pub trait BuildSampleFlow {
+    /// Builds the maps on this grid with their initial parameters: layers of flows, each with its path below the
+    /// spec's own, which is empty for [the only one](one_flow).
+    ///
+    /// # Errors
+    /// [`SpecError::Field`] for values that no map can be built with.
+    fn build<E: SpecScalar>(&self, grid: &Grid, scope: &BuildScope) -> Result<Vec<SampleLayer<E>>, SpecError>;
+
+    /// The grid that the maps behind work on: by default the same.
+    ///
+    /// # Errors
+    /// [`SpecError`] for a grid that these maps cannot work on.
+    fn output(&self, grid: &Grid, scope: &BuildScope) -> Result<Grid, SpecError> {
+        let _ = scope;
+        Ok(grid.clone())
+    }
+
+    /// What the maps will cost at the least, for any fields; as [`BuildRowFlow::cost`](super::BuildRowFlow::cost).
+    fn cost(&self, grid: &Grid) -> Cost {
+        let _ = grid;
+        Cost::of_numbers(0)
+    }
+
+    /// How many of the flows leave some channels as they are, which ones by their place among all flows that do so:
+    /// [`BuildScope::index`] counts those, and those alone. Default none.
+    fn turns(&self) -> usize {
+        0
+    }
+}
+
+/// Maps of whole samples that a spec can name.
+///
+/// Not implemented by hand: implement [`BuildSampleFlow`] and call
+/// [`register_sample_flow!`](crate::register_sample_flow).
+#[typetag::deserialize]
+pub trait SampleFlowSpec: erased_serde::Serialize + std::fmt::Debug + Send + Sync {
+    /// Name of the kind, as in RON.
+    fn kind(&self) -> &'static str;
+    /// The grid that the maps behind work on.
+    ///
+    /// # Errors
+    /// As [`BuildSampleFlow::output`].
+    fn output(&self, grid: &Grid, scope: &BuildScope) -> Result<Grid, SpecError>;
+    /// What the maps cost on this grid.
+    fn cost(&self, grid: &Grid) -> Cost;
+    /// As [`BuildSampleFlow::turns`].
+    fn turns(&self) -> usize;
+    /// Builds the maps in f32.
+    ///
+    /// # Errors
+    /// As [`BuildSampleFlow::build`].
+    fn sample_flow_f32(&self, grid: &Grid, scope: &BuildScope) -> Result<Vec<SampleLayer<f32>>, SpecError>;
+    /// Builds the maps in f64.
+    ///
+    /// # Errors
+    /// As [`BuildSampleFlow::build`].
+    fn sample_flow_f64(&self, grid: &Grid, scope: &BuildScope) -> Result<Vec<SampleLayer<f64>>, SpecError>;
+    /// A copy.
+    fn boxed_clone(&self) -> Box<dyn SampleFlowSpec>;
+}
+
+/// Registers a spec type, which implements [`BuildSampleFlow`](crate::spec::BuildSampleFlow), serde's traits, `Clone` and
+/// `Debug`, under its own name.
+///
+/// The calling crate needs `typetag` among its dependencies. [`BuildSampleFlow`](crate::spec::BuildSampleFlow) has an
+/// example.
+#[macro_export]
+macro_rules! register_sample_flow {
+    ($spec:ident) => {
+        #[::typetag::deserialize]
+        impl $crate::spec::SampleFlowSpec for $spec {
+            fn kind(&self) -> &'static str {
+                stringify!($spec)
+            }
+            fn output(
+                &self,
+                grid: &$crate::Grid,
+                scope: &$crate::spec::BuildScope,
+            ) -> $crate::Result<$crate::Grid, $crate::spec::SpecError> {
+                $crate::spec::BuildSampleFlow::output(self, grid, scope)
+            }
+            fn cost(&self, grid: &$crate::Grid) -> $crate::spec::Cost {
+                $crate::spec::BuildSampleFlow::cost(self, grid)
+            }
+            fn turns(&self) -> usize {
+                $crate::spec::BuildSampleFlow::turns(self)
+            }
+            fn sample_flow_f32(
+                &self,
+                grid: &$crate::Grid,
+                scope: &$crate::spec::BuildScope,
+            ) -> $crate::Result<Vec<$crate::SampleLayer<f32>>, $crate::spec::SpecError> {
+                $crate::spec::BuildSampleFlow::build(self, grid, scope)
+            }
+            fn sample_flow_f64(
+                &self,
+                grid: &$crate::Grid,
+                scope: &$crate::spec::BuildScope,
+            ) -> $crate::Result<Vec<$crate::SampleLayer<f64>>, $crate::spec::SpecError> {
+                $crate::spec::BuildSampleFlow::build(self, grid, scope)
+            }
+            fn boxed_clone(&self) -> Box<dyn $crate::spec::SampleFlowSpec> {
+                Box::new(self.clone())
+            }
+        }
+    };
+}
+
+/// What a spec builds whose maps are one flow: its path is the spec's own.
+pub fn one_flow<E: SpecScalar>(flow: impl SampleFlow<E> + 'static) -> Vec<SampleLayer<E>> {
+    vec![vec![(String::new(), Box::new(flow))]]
+}
+
+/// Layers with their paths below `name`.
+pub fn below<E: SpecScalar>(name: impl std::fmt::Display, layers: Vec<SampleLayer<E>>) -> Vec<SampleLayer<E>> {
+    let path = |own: String| if own.is_empty() { name.to_string() } else { format!("{name}.{own}") };
+    let layer = |layer: SampleLayer<E>| layer.into_iter().map(|(own, flow)| (path(own), flow)).collect();
+    layers.into_iter().map(layer).collect()
+}
+
+/// Builds a list of maps on a grid, and gives the grid behind them; those that take turns begin with the scope's index
+/// ([`BuildScope::at`]).
+///
+/// # Errors
+/// As [`BuildSampleFlow::build`] and [`BuildSampleFlow::output`].
+pub fn build_sample_flows<E: SpecScalar>(
+    flows: &[SampleSpec],
+    grid: &Grid,
+    scope: &BuildScope,
+) -> Result<(Vec<SampleLayer<E>>, Grid), SpecError> {
+    let (mut layers, mut grid, mut index) = (Vec::new(), grid.clone(), scope.index());
+    for (i, flow) in flows.iter().enumerate() {
+        let own = scope.child(i).at(index);
+        let output = flow.0.output(&grid, &own)?;
+        layers.extend(below(i, E::sample_flow(flow.0.as_ref(), &grid, &own)?));
+        index = index.saturating_add(flow.0.turns());
+        grid = output;
+    }
+    Ok((layers, grid))
+}
+
+/// The grid behind a list of maps.
+///
+/// # Errors
+/// As [`BuildSampleFlow::output`].
+pub fn grid_behind(flows: &[SampleSpec], grid: &Grid, scope: &BuildScope) -> Result<Grid, SpecError> {
+    flows.iter().enumerate().try_fold(grid.clone(), |grid, (i, flow)| flow.0.output(&grid, &scope.child(i)))
+}
+
+/// How many flows of a list take turns ([`BuildSampleFlow::turns`]).
+pub fn turns_of(flows: &[SampleSpec]) -> usize {
+    flows.iter().fold(0, |turns: usize, flow| turns.saturating_add(flow.0.turns()))
+}
+
+impl Cost {
+    /// That of maps of whole samples, as far as they work on the grids that they get: what does not is refused when it
+    /// is built.
+    pub fn of_sample_flows(flows: &[SampleSpec], grid: &Grid) -> Self {
+        let (mut cost, mut grid, scope) = (Self::default(), grid.clone(), BuildScope::new(0));
+        for flow in flows {
+            cost = cost.and(flow.0.cost(&grid));
+            match flow.0.output(&grid, &scope) {
+                Ok(output) => grid = output,
+                Err(_) => break,
+            }
+        }
+        cost
+    }
+}
