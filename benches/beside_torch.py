@@ -3,8 +3,8 @@
 
   python3 benches/beside_torch.py --python .peers/bin/python [--runs 5] [--only NAME ...] [--compile] [--json FILE] [--chart FILE.svg] [--peers FOLDER]
 
-The other side is `benches/peers` (whose README says how to set up Python) or another FOLDER with `torch_mixerflow.py` (`bench --channels … --layers …`) and
-`torch_families.py` (`residual`, `ffjord`), each of which prints one JSON line; PEERS and PEER_PYTHON in the environment do as well. Needs `cargo`; run it on an idle machine. A ratio is PyTorch's median over ours: above 1, we are faster.
+The other side is `benches/peers` (whose README says how to set up Python) or another FOLDER with `torch_mixerflow.py` (`bench --channels … --layers …`),
+`torch_glow.py` (`bench`) and `torch_families.py` (`residual`, `ffjord`), each of which prints one JSON line; PEERS and PEER_PYTHON in the environment do as well. Needs `cargo`; run it on an idle machine. A ratio is PyTorch's median over ours: above 1, we are faster.
 """
 import argparse, json, os, pathlib, platform, statistics, subprocess, sys, time
 
@@ -34,6 +34,12 @@ MIXER = {
 }
 # Calls of some milliseconds: more of them, for a steady mean.
 SHORT = {"28×28×1, 30 layers, batch 16": 4, "8×8×1, 8 layers, batch 128": 10, "residual flow": 4}
+# Of Glow the two sides have other names for the same.
+GLOW = {
+    "Glow, 3 × 8 steps": (dict(channels=3, size=32, levels=3, batch=64, threads=2), 8, dict(hidden=128), {"memory": "store"}, [(*TRAIN, 1), (*SCORE, 1.2), (*SAMPLE, 1.2)]),
+    "Glow, 3 × 8 steps, Invert": (dict(channels=3, size=32, levels=3, batch=64, threads=2), 8, dict(hidden=128), {"memory": "invert"}, [(*TRAIN, None)]),
+    "Glow, 8×8×1, 2 × 8 steps": (dict(channels=1, size=8, levels=2, batch=128, threads=2), 8, dict(hidden=64), {}, [(*TRAIN, 1), (*SCORE, 1.2), (*SAMPLE, 1.2)]),
+}
 FAMILIES = {
     "residual flow": ("residual", dict(dim=48, hidden=128, rows=4096, threads=2), {}, [(*TRAIN, 2.5), ("inverse", "inverse_s", "inverse_s", 2)]),
     "FFJORD": ("ffjord", dict(dim=48, hidden=64, rows=4096, threads=2), {"seminorm": "false"}, [(*TRAIN, 4), (*SAMPLE, 3)]),
@@ -138,6 +144,11 @@ def main():
             calls = ["--steps", str(a.steps * SHORT.get(name, 1))]
             torch = [a.python, f"{a.peers}/torch_mixerflow.py", "bench", *words(both), *calls, *(["--compile"] if a.compile else [])]
             report(name, in_turn({"torch": torch, "ours": [ours, "mixerflow", *words(both | own), *calls]}, a.runs), measures)
+    for name, (both, count, net, own, measures) in GLOW.items():
+        if wanted(name):
+            torch = [a.python, f"{a.peers}/torch_glow.py", "bench", *words(both | net | {"steps": count, "repeats": a.steps})]
+            mine = [ours, "glow", *words(both | own | {"steps-a-level": count, "coupling": f"Affine(hidden: {net['hidden']})"}), *steps]
+            report(name, in_turn({"torch": torch, "ours": mine}, a.runs), measures)
     for name, (kind, both, own, measures) in FAMILIES.items():
         if wanted(name):
             torch = [a.python, f"{a.peers}/torch_families.py", kind, *words(both), *steps]

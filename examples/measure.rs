@@ -4,6 +4,7 @@
 //!
 //! ```sh
 //! cargo run --release --example measure -- mixerflow --layers 30 --batch 64 --memory recompute
+//! cargo run --release --example measure -- glow --levels 3 --steps-a-level 8
 //! cargo run --release --example measure -- residual
 //! cargo run --release --example measure -- ffjord --seminorm false
 //! cargo run --release --example measure -- product
@@ -43,6 +44,8 @@ struct Arguments {
 enum Case {
     /// `MixerFlow` with affine couplings, or with splines
     Mixerflow(Mixer),
+    /// Glow, with affine couplings and three convolutions, or with another coupling
+    Glow(GlowCase),
     /// One residual flow: a training step with the Neumann gradient, and an inverse to a residual of 1e-5
     Residual(Rows48),
     /// One FFJORD flow: a training step by the adjoint with one Rademacher probe, and a sampling solve
@@ -87,6 +90,25 @@ struct Mixer {
 }
 
 #[derive(Args)]
+struct GlowCase {
+    #[arg(long, default_value_t = 3)]
+    channels: usize,
+    #[arg(long, default_value_t = 32)]
+    size: usize,
+    #[arg(long, default_value_t = 3)]
+    levels: usize,
+    #[arg(long, default_value_t = 8)]
+    steps_a_level: usize,
+    #[arg(long, default_value_t = 64)]
+    batch: usize,
+    #[arg(long, value_enum, default_value_t = Keep::Store)]
+    memory: Keep,
+    /// The coupling, as in a spec
+    #[arg(long, default_value = "Affine(hidden: 128)")]
+    coupling: String,
+}
+
+#[derive(Args)]
 struct Rows48 {
     #[arg(long, default_value_t = 48)]
     dim: usize,
@@ -116,6 +138,7 @@ fn main() -> Result<()> {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     let mut found = match case {
         Case::Mixerflow(case) => mixerflow(&case, steps)?,
+        Case::Glow(case) => glow(&case, steps)?,
         Case::Residual(case) => residual(&case, steps)?,
         Case::Ffjord(case) => ffjord(&case, steps)?,
         Case::Product => product(steps),
@@ -161,18 +184,36 @@ fn mixerflow(case: &Mixer, steps: usize) -> Result<serde_json::Value> {
     let side = format!("[ActNorm(), LuLinear(), {coupling}(hidden: {hidden}, blocks: {blocks})]");
     let spec: Spec<dyn ModelSpec> =
         from_ron(&format!("MixerFlow(patch: {patch}, layers: {layers}, shift: (every: {shift_every}), channel: {side}, patches: {side})"))?;
-    let event = EventShape::Image { channels: *channels, height: *size, width: *size };
+    images(&spec, [*channels, *size, *size], *batch, case.memory, case.cold, steps)
+}
+
+fn glow(case: &GlowCase, steps: usize) -> Result<serde_json::Value> {
+    let GlowCase { channels, size, levels, steps_a_level, batch, memory, coupling } = case;
+    let spec = from_ron(&format!("Glow(levels: {levels}, steps: {steps_a_level}, coupling: {coupling})"))?;
+    images(&spec, [*channels, *size, *size], *batch, *memory, false, steps)
+}
+
+/// A model of images.
+fn images(
+    spec: &Spec<dyn ModelSpec>,
+    [channels, height, width]: [usize; 3],
+    batch: usize,
+    memory: Keep,
+    cold: bool,
+    steps: usize,
+) -> Result<serde_json::Value> {
+    let event = EventShape::Image { channels, height, width };
     let mut model = spec.build::<f32>(event, 7)?;
     let cx = Context::new(1);
-    let batch = if case.cold { 2 } else { *batch };
+    let batch = if cold { 2 } else { batch };
     let images: Vec<f32> = gaussian(batch * event.len()).iter().map(|x| 0.25 * x).collect();
     let first = model.batch(images.clone())?;
     model.flow_mut().initialise(first, &cx)?;
-    if case.cold {
+    if cold {
         let log_prob = model.log_prob(images[..event.len()].to_vec(), &cx)?.value;
         return Ok(json!({ "log_prob": log_prob }));
     }
-    let memory = match case.memory {
+    let memory = match memory {
         Keep::Store => Memory::Store,
         Keep::Recompute => Memory::Recompute,
         Keep::Invert => Memory::Invert,

@@ -1,6 +1,6 @@
 //! `MixerFlow` and a toolkit for normalizing flows.
 //!
-//! One `use` for a library user: the contract ([`api`]), the families ([`coupling`], [`autoregressive`], [`lipschitz`], [`ffjord`]), the mixing skeleton ([`mixerflow`]) and training ([`train`]), with every
+//! One `use` for a library user: the contract ([`api`]), the families ([`coupling`], [`autoregressive`], [`lipschitz`], [`ffjord`], [`glow`]), the mixing skeleton ([`mixerflow`]) and training ([`train`]), with every
 //! family registered, so that specs can name it.
 //!
 //! ```
@@ -33,6 +33,7 @@ pub use flow_train as train;
 pub use flows_autoregressive as autoregressive;
 pub use flows_coupling as coupling;
 pub use flows_ffjord as ffjord;
+pub use flows_glow as glow;
 pub use flows_lipschitz as lipschitz;
 pub use mixerflow;
 

@@ -4,6 +4,8 @@
 
 #[path = "golden/autoregressive.rs"]
 mod autoregressive;
+#[path = "golden/glow.rs"]
+mod glow;
 #[path = "golden/mixerflow.rs"]
 mod mixerflow;
 #[path = "golden/residual.rs"]

@@ -28,7 +28,7 @@ fn tables() -> Vec<Table> {
 }
 
 /// Values of fields that have no default.
-const REQUIRED: [(&str, &str); 16] = [
+const REQUIRED: [(&str, &str); 17] = [
     ("patch", "2"),
     ("layers", "2"),
     ("channel", "[]"),
@@ -36,6 +36,7 @@ const REQUIRED: [(&str, &str); 16] = [
     ("flows", "[ActNorm()]"), // of rows, and of whole samples
     ("every", "4"),
     ("times", "2"),
+    ("levels", "1"),
     ("count", "2"),
     ("between", "[Squeeze()]"),
     ("order", "Reverse"),
@@ -97,6 +98,7 @@ fn every_field_stands_there_with_its_default() {
             Some((kind, inside)) if inside != "…)" => {
                 let required = if kind == "MixerFlow" { "patch: 2, layers: 2, channel: [], patches: [], " } else { "" };
                 let required = if kind == "VectorFlow" { "flows: [ActNorm()], " } else { required };
+                let required = if kind == "Glow" { "levels: 1, steps: 1, " } else { required };
                 format!("{kind}({required}{inside}")
             }
             _ => place,

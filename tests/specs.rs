@@ -64,7 +64,8 @@ fn every_spec_builds_and_survives_its_text() {
 }
 
 /// What is small in a shrunk spec. Differences see the error of a solver: its tolerance is small as well.
-const SMALL: [(&str, &str); 8] = [
+const SMALL: [(&str, &str); 9] = [
+    ("steps: ", "2"),
     ("layers: ", "2"),
     ("hidden: ", "5"),
     ("patch: ", "2"),
@@ -96,9 +97,14 @@ fn shrunk(path: &Path) -> (Spec<dyn ModelSpec>, EventShape) {
         small.push_str(&line);
         small.push('\n');
     }
-    let spec = from_ron(&small).unwrap_or_else(|e| panic!("{}, shrunk:{e}\n{small}", path.display()));
-    let image = matches!(event(path, &parse(path)), EventShape::Image { .. });
-    let event = if image { EventShape::Image { channels: 1, height: 6, width: 6 } } else { EventShape::Vector(2) };
+    let spec: Spec<dyn ModelSpec> = from_ron(&small).unwrap_or_else(|e| panic!("{}, shrunk:{e}\n{small}", path.display()));
+    let image = |side| EventShape::Image { channels: 1, height: side, width: side };
+    let event = match event(path, &parse(path)) {
+        // What is squeezed twice has no odd half.
+        EventShape::Image { .. } if spec.build::<f32>(image(6), 1).is_err() => image(4),
+        EventShape::Image { .. } => image(6),
+        EventShape::Vector(_) => EventShape::Vector(2),
+    };
     (spec, event)
 }
 

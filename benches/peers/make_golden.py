@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from nflows.transforms.autoregressive import MaskedAffineAutoregressiveTransform, MaskedPiecewiseRationalQuadraticAutoregressiveTransform
 from nflows.transforms.splines.rational_quadratic import unconstrained_rational_quadratic_spline as rqs
 from torchdiffeq import odeint
+from torch_glow import Glow
 from torch_mixerflow import MixerFlow
 
 F64 = torch.float64
@@ -63,6 +64,29 @@ def mixerflow(path, a):
     save(path, "mixerflow", names | grad_of | {"x": x, "z": z, "logdet": ld, "log_prob": lp}, channels=a.channels, size=a.size,
          patch=a.patch, layers=a.layers, hidden=32, blocks=2, shift_every=2,
          coupling="halves; odd layers keep the second half; s = 2 tanh(r/2); y_b = x_b exp(s) + t")
+
+
+def glow_case(path, a, **sizes):
+    model = Glow(**sizes).to(F64)
+    x = torch.rand(3, *model.shape, dtype=F64) - 0.5
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    names = model.named()
+    lp = model.log_prob(x)
+    (-lp.mean()).backward()
+    z, ld = model(x)
+    print("  glow round trip", (model.inverse(z) - x).abs().max().item())
+    grads = {"grad." + k: v.grad for k, v in names.items() if v.grad is not None}
+    save(path, "glow", names | grads | {"x": x, "z": z, "logdet": ld, "log_prob": lp}, **sizes)
+
+
+def glow(path, a):
+    glow_case(path, a, channels=2, size=8, levels=2, steps=2, hidden=8, bins=0, network="three")
+
+
+def glow_spline(path, a):
+    glow_case(path, a, channels=1, size=8, levels=2, steps=2, hidden=6, bins=4, network="residual")
 
 
 def spline(path, a):
@@ -198,7 +222,7 @@ def main():
     a = ap.parse_args()
     os.makedirs(a.out, exist_ok=True)
     torch.manual_seed(a.seed)
-    for make in (mixerflow, spline, residual, ffjord, autoregressive_affine, autoregressive_spline):
+    for make in (mixerflow, spline, residual, ffjord, autoregressive_affine, autoregressive_spline, glow, glow_spline):
         make(os.path.join(a.out, make.__name__ + ".safetensors"), a)
 
 

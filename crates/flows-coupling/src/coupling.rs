@@ -3,13 +3,12 @@
 use crate::CouplingTransformer;
 use dfdx::prelude::*;
 use flow_api::{
-    Context, Direction, Facts, FlowError, Lanes, MappedRows, Module, Pull, Result, RowFlow, RowKernel, RowTape, Scalar, Taped, TapedMap,
-    TapedRows, Tensor, module_fields, shape_error,
+    Context, Facts, FlowError, MappedRows, Module, Result, RowFlow, RowKernel, Scalar, Taped, TapedMap, TapedRows, Tensor, module_fields,
+    shape_error,
 };
-use flow_kernels::simd::add;
 use flow_nets::{
-    Activation, ConditionerKernel, ConditionerNet, Partition, ResidualMlp, ResidualMlpConfig, Split, TapedNet, TapedTransformer,
-    Transformer, columns_at, with_condition,
+    Activation, ConditionerNet, CouplingKernel, Partition, ResidualMlp, ResidualMlpConfig, Split, TapedNet, TapedTransformer, columns_at,
+    with_condition,
 };
 
 /// Sizes of a coupling's conditioner, a [`ResidualMlp`].
@@ -94,67 +93,6 @@ impl<T: Send + Sync, E: Scalar, N: Module<E>> Module<E> for Coupling<T, E, N> {
     module_fields!(E; child net);
 }
 
-struct Kernel<'a, T, E: Scalar> {
-    partition: Partition,
-    net: Box<dyn ConditionerKernel<E> + 'a>,
-    transformer: &'a T,
-}
-
-impl<T: Transformer<E>, E: Scalar> RowKernel<E> for Kernel<'_, T, E> {
-    fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
-        let Partition { identity, transformed } = self.partition;
-        let parameters = identity.read(values, lanes.lanes, |kept| self.net.forward(kept, lanes.condition, lanes.lanes, tape))?;
-        transformed.update(values, lanes.lanes, |x| self.transformer.forward(x, parameters, lanes.log_det, tape));
-        Ok(())
-    }
-
-    /// The conditioner runs forward in both.
-    fn prepare_for(&self, _: Direction) {
-        self.net.prepare_forward();
-    }
-
-    fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {
-        self.inverse_keeping(values, lanes, &mut RowTape::idle())
-    }
-
-    fn pullback(&self, cotangent: &mut [E], pull: &mut Pull<'_, E>, tape: &mut RowTape<E>, sums: &mut [E]) -> Result<()> {
-        let Partition { identity, transformed } = self.partition;
-        let parameters = transformed.update(cotangent, pull.lanes, |g| self.transformer.pullback(g, pull.log_det, tape))?;
-        let through_net = self.net.pullback(&parameters, pull.lanes, tape, sums)?;
-        let (for_kept, for_condition) = through_net.split_at(identity.len() * pull.lanes);
-        identity.update(cotangent, pull.lanes, |g| add(g, for_kept));
-        if let Some(total) = pull.condition_cotangent.as_deref_mut().filter(|_| !for_condition.is_empty()) {
-            add(total, for_condition);
-        }
-        Ok(())
-    }
-
-    fn pullback_inverting(&self, values: &mut [E], cotangent: &mut [E], pull: &mut Pull<'_, E>, sums: &mut [E]) -> Result<()> {
-        // The conditioner sees the same features from either side, so the inverse leaves the tape of the forward pass.
-        let mut tape = RowTape::recording();
-        pull.with_lanes(|lanes| self.inverse_keeping(values, lanes, &mut tape))?;
-        self.pullback(cotangent, pull, &mut tape, sums)
-    }
-
-    fn sums_len(&self) -> usize {
-        self.net.sums_len()
-    }
-
-    fn finish(&self, sums: &[E], _: E, gradients: &mut [E]) -> Result<()> {
-        self.net.finish(sums, gradients);
-        Ok(())
-    }
-}
-
-impl<T: Transformer<E>, E: Scalar> Kernel<'_, T, E> {
-    fn inverse_keeping(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
-        let Partition { identity, transformed } = self.partition;
-        let parameters = identity.read(values, lanes.lanes, |kept| self.net.forward(kept, lanes.condition, lanes.lanes, tape))?;
-        transformed.update(values, lanes.lanes, |y| self.transformer.inverse(y, parameters, lanes.log_det, tape));
-        Ok(())
-    }
-}
-
 impl<T: CouplingTransformer<E>, E: Scalar, N: ConditionerNet<E>> RowFlow<E> for Coupling<T, E, N> {
     fn facts(&self) -> Facts {
         let facts = Facts::new(T::KIND).with_condition(self.net.condition());
@@ -166,7 +104,7 @@ impl<T: CouplingTransformer<E>, E: Scalar, N: ConditionerNet<E>> RowFlow<E> for 
     }
 
     fn prepare<'a>(&'a self, rows: usize, _: &Context<E>) -> Result<Box<dyn RowKernel<E> + 'a>> {
-        Ok(Box::new(Kernel { partition: self.partition, net: self.net.kernel(rows), transformer: &self.transformer }))
+        Ok(Box::new(CouplingKernel::new(self.partition, self.net.kernel(rows), &self.transformer)))
     }
 
     fn taped(&self) -> Option<&dyn TapedRows<E>> {

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use flows_autoregressive as _;
 use flows_coupling as _;
 use flows_ffjord as _;
+use flows_glow as _;
 use flows_lipschitz as _;
 use mixerflow as _;
 

@@ -6,7 +6,7 @@ use flow_kernels::matmul::Epilogue;
 use std::marker::PhantomData;
 
 /// h = z + b.
-pub(super) struct Shifted<'a, E>(pub(super) &'a [E]);
+pub(crate) struct Shifted<'a, E>(pub(crate) &'a [E]);
 
 impl<E: Real> Epilogue<E> for Shifted<'_, E> {
     #[inline(always)]
@@ -36,9 +36,9 @@ impl<N: Nonlinear, E: Real> Epilogue<E> for ActivatedBeside<'_, N, E> {
 }
 
 /// φ(z + b).
-pub(super) struct Activated<'a, N, E> {
-    pub(super) activation: PhantomData<N>,
-    pub(super) bias: &'a [E],
+pub(crate) struct Activated<'a, N, E> {
+    pub(crate) activation: PhantomData<N>,
+    pub(crate) bias: &'a [E],
 }
 
 impl<N: Nonlinear, E: Real> Epilogue<E> for Activated<'_, N, E> {

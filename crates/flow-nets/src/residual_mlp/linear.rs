@@ -8,13 +8,13 @@ use std::ops::Deref;
 use std::sync::OnceLock;
 
 /// Hidden values: one row a lane.
-pub(super) fn rows<E>(x: &[E], features: usize) -> Operand<'_, E> {
+pub(crate) fn rows<E>(x: &[E], features: usize) -> Operand<'_, E> {
     Operand::new(x, x.len() / features, features)
 }
 
 /// W (outputs × inputs), row-major: borrowed from a module, or made for one call.
 #[derive(Debug)]
-pub(super) struct Weight<E: Scalar, W> {
+pub(crate) struct Weight<E: Scalar, W> {
     values: W,
     outputs: usize,
     /// Wᵀ, row-major, from the first forward pass on.
@@ -22,11 +22,11 @@ pub(super) struct Weight<E: Scalar, W> {
 }
 
 impl<E: Scalar, W: Deref<Target = [E]>> Weight<E, W> {
-    pub(super) fn new(values: W, outputs: usize) -> Self {
+    pub(crate) fn new(values: W, outputs: usize) -> Self {
         Self { values, outputs, turned: OnceLock::new() }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.values.len()
     }
 
@@ -34,12 +34,12 @@ impl<E: Scalar, W: Deref<Target = [E]>> Weight<E, W> {
         self.values.len() / self.outputs
     }
 
-    pub(super) fn operand(&self) -> Operand<'_, E> {
+    pub(crate) fn operand(&self) -> Operand<'_, E> {
         Operand::new(&self.values, self.outputs, self.inputs())
     }
 
     /// Wᵀ as rows: turned once, not by every block's product.
-    pub(super) fn turned(&self) -> Operand<'_, E> {
+    pub(crate) fn turned(&self) -> Operand<'_, E> {
         let turned = self.turned.get_or_init(|| {
             let mut turned = Buffer::take(self.values.len());
             fetch(&self.values);
@@ -50,12 +50,12 @@ impl<E: Scalar, W: Deref<Target = [E]>> Weight<E, W> {
     }
 
     /// X Wᵀ for rows X.
-    pub(super) fn product(&self, x: &[E], accumulate: Accumulate, y: &mut [E], epilogue: &mut impl Epilogue<E>) {
+    pub(crate) fn product(&self, x: &[E], accumulate: Accumulate, y: &mut [E], epilogue: &mut impl Epilogue<E>) {
         matmul_with(y, accumulate, rows(x, self.inputs()), self.turned(), epilogue);
     }
 
     /// Adds Gᵀ X to `sums`, for rows G and X.
-    pub(super) fn add_outer(&self, cotangent: &[E], x: &[E], sums: &mut [E]) {
+    pub(crate) fn add_outer(&self, cotangent: &[E], x: &[E], sums: &mut [E]) {
         matmul(sums, Accumulate::Add, rows(cotangent, self.outputs).transposed(), rows(x, self.inputs()));
     }
 }

@@ -9,12 +9,13 @@ mod plain;
 
 pub use activation::Activation;
 pub(crate) use activation::{Gelu, Nonlinear, Relu, Silu, Tanh};
+pub(crate) use epilogue::{Activated, Shifted};
 pub use kernel::ResidualMlpKernel;
 
 use crate::{ConditionerKernel, ConditionerNet, TapedNet};
 use flow_api::spec::{MAX_SIZE, MAX_WEIGHTS, size_range};
 use flow_api::{FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut, module_fields};
-pub(crate) use linear::Affine;
+pub(crate) use linear::{Affine, Weight, rows};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::borrow::Cow;
@@ -80,7 +81,7 @@ const BLOCK_OUTPUT_BOUND: f64 = 1e-3;
 
 impl<E: Scalar> Linear<E> {
     /// Uniform in ±`bound`.
-    fn new(inputs: usize, outputs: usize, bound: f64, rng: &mut ChaCha8Rng) -> Self {
+    pub(crate) fn new(inputs: usize, outputs: usize, bound: f64, rng: &mut ChaCha8Rng) -> Self {
         let mut uniform = |len: usize| (0..len).map(|_| E::of(rng.gen_range(-1.0..1.0) * bound)).collect();
         Self { weight: Parameter::new(&[outputs, inputs], uniform(outputs * inputs)), bias: Parameter::new(&[outputs], uniform(outputs)) }
     }

@@ -1,0 +1,78 @@
+//! Glow against `PyTorch`: latents in the image's order, log-dets, likelihoods, gradients, and the way back.
+
+use super::{Golden, assert_close};
+use flow_api::{EntryMut, Gradients, Memory, update};
+use mixerflow_toolkit::prelude::*;
+
+/// `Affine(hidden: …)` or `Spline(hidden: …)`, with the golden's network.
+fn coupling(golden: &Golden) -> String {
+    let network = if golden.meta["network"] == "three" { "ThreeLayers" } else { "Residual(blocks: 2)" };
+    let (hidden, bins) = (golden.size("hidden"), golden.size("bins"));
+    if bins == 0 {
+        format!("Affine(hidden: {hidden}, network: {network})")
+    } else {
+        format!("Spline(hidden: {hidden}, network: {network}, bins: {bins})")
+    }
+}
+
+fn load<E: SpecScalar>(golden: &Golden) -> Model<E> {
+    let (levels, steps) = (golden.size("levels"), golden.size("steps"));
+    let text = format!("Glow(levels: {levels}, steps: {steps}, coupling: {})", coupling(golden));
+    let spec: Spec<dyn ModelSpec> = from_ron(&text).unwrap();
+    let size = golden.size("size");
+    let event = EventShape::Image { channels: golden.size("channels"), height: size, width: size };
+    let mut model = spec.build::<E>(event, 0).unwrap();
+    update(&mut model, |path, entry| {
+        let name = path.strip_prefix("bijector.").unwrap();
+        match entry {
+            EntryMut::Parameter { values, shape } => {
+                let (theirs, from) = golden.tensor(name);
+                assert_eq!(theirs, shape, "{name}");
+                values.iter_mut().zip(from).for_each(|(to, from)| *to = E::of(from));
+            }
+            EntryMut::Indices(values) => {
+                values.iter_mut().zip(golden.values(name)).for_each(|(to, from)| *to = format!("{from}").parse().unwrap());
+            }
+            EntryMut::Flag(initialised) => *initialised = true,
+            other => panic!("{path}: {other:?}"),
+        }
+    })
+    .unwrap();
+    model
+}
+
+fn agrees<E: SpecScalar>(case: &str, values: f64, gradients: f64) {
+    let golden = Golden::open(case);
+    let model = load::<E>(&golden);
+    let x: Vec<E> = golden.values("x").into_iter().map(E::of).collect();
+    let cx = Context::new(0);
+    let doubles = |values: &[E]| values.iter().map(|v| v.as_f64()).collect::<Vec<_>>();
+
+    let mapped = model.flow().bijector().forward(model.batch(x.clone()).unwrap(), &cx).unwrap();
+    assert_close("z", &doubles(&to_host(&mapped.value)), &golden.values("z"), values);
+    assert_close("log-det", &doubles(&to_host(&mapped.log_det.value)), &golden.values("logdet"), values);
+    assert_close("log_prob", &doubles(&model.log_prob(x.clone(), &cx).unwrap().value), &golden.values("log_prob"), values);
+    let back = model.decode(golden.values("z").into_iter().map(E::of).collect(), &cx).unwrap();
+    assert_close("inverse", &doubles(&back), &golden.values("x"), values);
+
+    for memory in [Memory::Store, Memory::Recompute, Memory::Invert] {
+        let mut own = Gradients::zeros(&model);
+        model.flow().nll(model.batch(x.clone()).unwrap(), &mut own, &cx.clone().with_memory(memory)).unwrap();
+        let mut compared = 0;
+        for (path, gradient) in own.iter() {
+            let name = format!("grad.{}", path.strip_prefix("bijector.").unwrap());
+            assert_close(&format!("{name} ({memory:?})"), &doubles(gradient), &golden.values(&name), gradients);
+            compared += 1;
+        }
+        let names = golden.names();
+        assert_eq!(compared, names.iter().filter(|name| name.starts_with("grad.")).count(), "every gradient has its parameter");
+    }
+}
+
+#[test]
+fn glow_agrees_with_pytorch() {
+    for case in ["glow", "glow_spline"] {
+        agrees::<f64>(case, 1e-9, 1e-6);
+        agrees::<f32>(case, 1e-4, 1e-3);
+    }
+}
