@@ -2,7 +2,7 @@
 
 use flow_api::spec::{EventShape, FlowSpec, ModelSpec, SampleSpec, Spec, from_ron, to_ron};
 use flow_api::testkit::{Subject, check, check_model};
-use flow_api::{Grid, Skeleton};
+use flow_api::{Context, Grid, Skeleton};
 use flow_nets::{Affine, ConvLayers, Split};
 use flows_glow::ConvCoupling;
 
@@ -60,6 +60,28 @@ fn a_coupling_sees_what_its_convolutions_reach() {
         Skeleton::new("Coupling", subject.dim, vec![vec![("coupling".to_owned(), Box::new(coupling) as _)]])
     });
     assert!(report.unwrap().items.contains(&"structure"));
+}
+
+#[test]
+fn latents_have_levels_and_a_temperature_each() {
+    let spec: Spec<dyn ModelSpec> = from_ron("Glow(levels: 2, steps: 1, coupling: Affine(hidden: 4))").unwrap();
+    let mut model = spec.build::<f64>(image(1, 4, 4), 1).unwrap();
+    let noise: Vec<f64> = (0..8 * 16).map(|i| (0.7 * f64::from(i)).sin()).collect();
+    let cx = Context::new(3);
+    let first = model.batch(noise).unwrap();
+    model.flow_mut().initialise(first, &cx).unwrap();
+    // The last two of the four channels that every 2 × 2 pixels are leave first: the lower ones.
+    let levels: Vec<_> = model.levels().iter().map(|level| (level.name.as_str(), level.places.clone())).collect();
+    assert_eq!(levels, [("levels.0", vec![4, 5, 6, 7, 12, 13, 14, 15]), ("rest", vec![0, 1, 2, 3, 8, 9, 10, 11])]);
+    assert_eq!(model.sample_by_level(3, &[0.5, 0.5], &cx).unwrap(), model.sample(3, 0.5, &cx).unwrap());
+    let mixed = model.encode(model.sample_by_level(3, &[0.0, 0.7], &cx).unwrap(), &cx).unwrap();
+    let expected = model.encode(model.sample(3, 0.7, &cx).unwrap(), &cx).unwrap();
+    for (at, (mixed, expected)) in mixed.iter().zip(expected).enumerate() {
+        let expected = if at % 8 < 4 { expected } else { 0.0 };
+        assert!((mixed - expected).abs() < 1e-9, "{at}: {mixed}, {expected}");
+    }
+    let error = model.sample_by_level(3, &[1.0], &cx).unwrap_err().to_string();
+    assert_eq!(error, "model: temperatures: expected one for each of 2 levels, got 1");
 }
 
 #[test]

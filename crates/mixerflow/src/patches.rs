@@ -78,7 +78,7 @@ impl Patches {
             let Some(inner) = frame.checked_mul(2).and_then(|frames| side.checked_sub(frames)).filter(|inner| *inner > 0) else {
                 return Err(wrong("frame", format!("less than half of the {name} {side}"), frame));
             };
-            if inner % size != 0 {
+            if !inner.is_multiple_of(size) {
                 let dividend_name = if frame == 0 { name } else { inner_name };
                 let (dividend, divisor_name) = (inner, "patch");
                 return Err(SpecError::Indivisible { path: path.to_owned(), dividend_name, dividend, divisor_name, divisor: size });

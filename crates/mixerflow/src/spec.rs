@@ -2,8 +2,8 @@
 
 use crate::Patches;
 use flow_api::spec::{
-    BaseSpec, BuildModel, BuildScope, Cost, EventShape, FlowSpec, LuLinear, MAX_LAYERS, Model, Order, Preprocessing, SampleSpec, Spec,
-    SpecError, SpecScalar, below, build_flows, build_sample_flows, grid_behind, image_grid, turns_of,
+    BaseSpec, BuildModel, BuildScope, Cost, EventShape, FlowSpec, LatentLevel, LuLinear, MAX_LAYERS, Model, Order, Preprocessing,
+    SampleSpec, Spec, SpecError, SpecScalar, below, build_flows, build_sample_flows, grid_behind, image_grid, turns_of,
 };
 use flow_api::{Grid, RowView, SampleFlow, SampleLayer, Side, Skeleton, parallel, register_model};
 use serde::{Deserialize, Serialize};
@@ -156,7 +156,7 @@ impl BuildModel for MixerFlow {
             let chain = build_flows::<E>(flows, view.dim(), round, &scope.child(&path))?;
             Ok::<_, SpecError>((path, Box::new(Side::new(view, chain)?) as Box<dyn SampleFlow<E>>))
         };
-        let mut layers = Vec::new();
+        let (mut layers, mut latents) = (Vec::new(), Vec::new());
         if !self.pixel.is_empty() {
             layers.push(vec![side("pixel".to_owned(), &self.pixel, grid.pixels()?, 0)?]);
         }
@@ -178,12 +178,13 @@ impl BuildModel for MixerFlow {
                 let path = format!("between.{level}");
                 let own = scope.child(&path).at(level.saturating_mul(turns_of(self.between())));
                 let (maps, behind) = build_sample_flows::<E>(self.between(), &grid, &own)?;
+                latents.extend(LatentLevel::left(path.as_str(), &grid, &behind)?);
                 layers.extend(below(path, maps));
                 grid = behind;
             }
         }
-        let skeleton = Skeleton::new("MixerFlow", event.len(), layers)?;
-        Ok(Model::new(Box::new(skeleton), self.base.build::<E>(event.len(), &base)?, event)?)
+        let (skeleton, latents) = (Skeleton::new("MixerFlow", event.len(), layers)?, LatentLevel::with_rest(latents, &grid)?);
+        Ok(Model::new(Box::new(skeleton), self.base.build::<E>(event.len(), &base)?, event)?.with_levels(latents))
     }
 
     fn preprocessing(&self) -> Preprocessing {

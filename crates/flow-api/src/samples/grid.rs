@@ -97,7 +97,7 @@ impl Grid {
     /// Source: Dinh et al., "Density estimation using Real NVP", section 3.6 (arXiv:1605.08803).
     #[must_use]
     pub fn squeeze(&self, factor: usize) -> Option<Self> {
-        if factor == 0 || self.height % factor != 0 || self.width % factor != 0 {
+        if factor == 0 || !self.height.is_multiple_of(factor) || !self.width.is_multiple_of(factor) {
             return None;
         }
         let Self { sample, height, width, down, across, .. } = *self;

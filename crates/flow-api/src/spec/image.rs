@@ -1,7 +1,8 @@
 //! A flow on images: maps of whole samples one after the other.
 
 use super::{
-    BaseSpec, BuildModel, BuildScope, Cost, EventShape, Model, Preprocessing, SampleSpec, SpecError, SpecScalar, build_sample_flows,
+    BaseSpec, BuildModel, BuildScope, Cost, EventShape, LatentLevel, Model, Preprocessing, SampleSpec, SpecError, SpecScalar,
+    build_sample_flows,
 };
 use crate::{Grid, Skeleton, register_model};
 use serde::{Deserialize, Serialize};
@@ -62,7 +63,8 @@ impl BuildModel for ImageFlow {
         scope.size("flows", self.flows.len(), 1)?;
         let (layers, _) = build_sample_flows::<E>(&self.flows, &grid, &scope)?;
         let skeleton = Skeleton::new("ImageFlow", event.len(), layers)?;
-        Ok(Model::new(Box::new(skeleton), self.base.build::<E>(event.len(), &base)?, event)?)
+        let levels = LatentLevel::of_flows(&self.flows, &grid, &scope)?;
+        Ok(Model::new(Box::new(skeleton), self.base.build::<E>(event.len(), &base)?, event)?.with_levels(levels))
     }
 
     fn preprocessing(&self) -> Preprocessing {

@@ -1,6 +1,7 @@
 //! What a spec builds: a flow on events of a known shape.
 
 use super::build::SpecScalar;
+use super::latents::LatentLevel;
 use super::preprocessing::Preprocessing;
 use crate::bijector::one_condition;
 use crate::{BaseDensity, Bijector, BoxBijector, Context, Flow, LayerInfo, LogProb, Module, Result, Tensor, Visitor, VisitorMut};
@@ -80,6 +81,7 @@ pub struct Model<E: SpecScalar> {
     flow: EventFlow<E>,
     event: EventShape,
     preprocessing: Preprocessing,
+    pub(super) levels: Vec<LatentLevel>,
 }
 
 impl<E: SpecScalar> Model<E> {
@@ -101,7 +103,7 @@ impl<E: SpecScalar> Model<E> {
             return Err(crate::shape_error("base", "build", ("batch", latent.1), ("batch", base.dim())));
         }
         one_condition([("bijector", bijector.facts().condition), ("base", base.condition())])?;
-        Ok(Self { flow: Flow::new(bijector, base), event, preprocessing: Preprocessing::default() })
+        Ok(Self { flow: Flow::new(bijector, base), event, preprocessing: Preprocessing::default(), levels: Vec::new() })
     }
 
     /// The same with other preprocessing of data, for a model composed in Rust; a spec's models have the spec's own ([`BuildModel::preprocessing`](super::BuildModel::preprocessing)). Its ranges are checked where data meet

@@ -36,7 +36,7 @@ impl BuildSampleFlow for Squeeze {
         let factor = scope.size("factor", self.factor, 2)?;
         grid.squeeze(factor).ok_or_else(|| {
             let [height, width] = [("height", grid.height()), ("width", grid.width())];
-            let (dividend_name, dividend) = if height.1 % factor == 0 { width } else { height };
+            let (dividend_name, dividend) = if height.1.is_multiple_of(factor) { width } else { height };
             SpecError::Indivisible { path: scope.path().to_owned(), dividend_name, dividend, divisor_name: "factor", divisor: factor }
         })
     }

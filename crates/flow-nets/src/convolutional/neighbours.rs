@@ -145,9 +145,10 @@ mod tests {
         // Two images of 2 × 3 pixels of 2 channels.
         let plane = Plane { height: 2, width: 3 };
         let x: Vec<f64> = (1..=24).map(f64::from).collect();
-        let at = |image: usize, y: isize, across: isize, channel: usize| {
-            let inside = (0..2).contains(&y) && (0..3).contains(&across);
-            if inside { x[(image * 6 + y.unsigned_abs() * 3 + across.unsigned_abs()) * 2 + channel] } else { 0.0 }
+        // Row and column are counted from the frame on.
+        let at = |image: usize, y: usize, across: usize, channel: usize| {
+            let inside = (1..=2).contains(&y) && (1..=3).contains(&across);
+            if inside { x[(image * 6 + (y - 1) * 3 + across - 1) * 2 + channel] } else { 0.0 }
         };
         let framed = plane.frame(&x, 2);
         let mut back = vec![0.0; x.len()];
@@ -157,8 +158,8 @@ mod tests {
         let mut rows = vec![0.0; 18 * pixels.len()];
         plane.gather(&framed, 2, pixels.clone(), &mut rows);
         for (pixel, row) in pixels.clone().zip(rows.chunks_exact(18)) {
-            let (image, y, across) = (pixel / 6, (pixel % 6 / 3) as isize, (pixel % 3) as isize);
-            let expected = (-1..=1).flat_map(|dy| (-1..=1).flat_map(move |dx| [0, 1].map(|c| (y + dy, across + dx, c))));
+            let (image, y, across) = (pixel / 6, pixel % 6 / 3, pixel % 3);
+            let expected = (0..3).flat_map(|dy| (0..3).flat_map(move |dx| [0, 1].map(|c| (y + dy, across + dx, c))));
             assert_eq!(row, expected.map(|(y, across, c)| at(image, y, across, c)).collect::<Vec<_>>(), "pixel {pixel}");
         }
         // ⟨gather x, r⟩ = ⟨x, scatter r⟩

@@ -2,8 +2,8 @@
 
 use super::{ConvCoupling, FactorOut, Network};
 use flow_api::spec::{
-    ActNorm, BaseSpec, BuildModel, BuildSampleFlow, BuildScope, Cost, EventShape, LuLinear, MAX_LAYERS, Model, Order, PixelWise,
-    Preprocessing, Spec, SpecError, SpecScalar, Squeeze, below, image_grid,
+    ActNorm, BaseSpec, BuildModel, BuildSampleFlow, BuildScope, Cost, EventShape, LatentLevel, LuLinear, MAX_LAYERS, Model, Order,
+    PixelWise, Preprocessing, Spec, SpecError, SpecScalar, Squeeze, below, image_grid,
 };
 use flow_api::{Grid, Skeleton, register_model};
 use flow_nets::{AffineSpec, SplineSpec, Split, TransformerSpec};
@@ -145,7 +145,7 @@ impl BuildModel for Glow {
         let mut grid = image_grid(event, self.event(), &scope)?;
         scope.layers("levels", self.levels)?;
         scope.layers("steps", self.steps)?;
-        let mut layers = Vec::new();
+        let (mut layers, mut latents) = (Vec::new(), Vec::new());
         for level in 0..self.levels {
             grid = Self::squeezed(&grid, level, &scope)?;
             for step in 0..self.steps {
@@ -160,11 +160,14 @@ impl BuildModel for Glow {
                 let path = format!("levels.{level}.prior");
                 let (factor_out, own) = (self.factor_out(), scope.child(&path));
                 layers.extend(below(path, factor_out.build::<E>(&grid, &own)?));
-                grid = factor_out.output(&grid, &own)?;
+                let behind = factor_out.output(&grid, &own)?;
+                latents.extend(LatentLevel::left(format!("levels.{level}"), &grid, &behind)?);
+                grid = behind;
             }
         }
+        let latents = LatentLevel::with_rest(latents, &grid)?;
         let skeleton = Skeleton::new("Glow", event.len(), layers)?;
-        Ok(Model::new(Box::new(skeleton), self.base.build::<E>(event.len(), &base)?, event)?)
+        Ok(Model::new(Box::new(skeleton), self.base.build::<E>(event.len(), &base)?, event)?.with_levels(latents))
     }
 
     fn preprocessing(&self) -> Preprocessing {
