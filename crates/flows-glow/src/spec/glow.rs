@@ -125,7 +125,7 @@ fn learned() -> Option<TransformerSpec> {
 }
 
 impl Glow {
-    fn pixel(&self) -> PixelWise {
+    fn pixel() -> PixelWise {
         PixelWise { flows: vec![Spec(Box::new(ActNorm {})), Spec(Box::new(LuLinear { permutation: Order::Random }))] }
     }
 
@@ -152,7 +152,7 @@ impl BuildModel for Glow {
                 let path = format!("levels.{level}.steps.{step}");
                 let part = |name: &str| (format!("{path}.{name}"), scope.child(format_args!("{path}.{name}")).at(step));
                 let ((pixel, in_pixel), (coupling, in_coupling)) = (part("pixel"), part("coupling"));
-                let pixel = below(pixel, self.pixel().build::<E>(&grid, &in_pixel)?);
+                let pixel = below(pixel, Self::pixel().build::<E>(&grid, &in_pixel)?);
                 let coupling = below(coupling, self.coupling.spec().build::<E>(&grid, &in_coupling)?);
                 layers.push(pixel.into_iter().chain(coupling).flatten().collect());
             }
@@ -185,7 +185,7 @@ impl BuildModel for Glow {
         let (Ok(mut grid), true) = (image_grid(event, None, &scope), self.steps <= MAX_LAYERS) else { return cost };
         for level in 0..self.levels {
             let Ok(squeezed) = Self::squeezed(&grid, level, &scope) else { break };
-            cost = cost.and(self.pixel().cost(&squeezed).and(self.coupling.spec().cost(&squeezed)).times(self.steps));
+            cost = cost.and(Self::pixel().cost(&squeezed).and(self.coupling.spec().cost(&squeezed)).times(self.steps));
             if level + 1 < self.levels {
                 cost = cost.and(self.factor_out().cost(&squeezed));
             }
