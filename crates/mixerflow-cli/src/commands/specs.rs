@@ -19,6 +19,7 @@ built_in![
     "digits-ffjord",
     "digits-glow",
     "digits-learned-base",
+    "digits-levels",
     "digits-no-shift",
     "digits-residual",
     "digits-spline",
