@@ -4,7 +4,7 @@
   python3 benches/beside_torch.py --python .peers/bin/python [--runs 5] [--only NAME ...] [--compile] [--json FILE] [--chart FILE.svg] [--peers FOLDER]
 
 The other side is `benches/peers` (whose README says how to set up Python) or another FOLDER with `torch_mixerflow.py` (`bench --channels … --layers …`),
-`torch_glow.py` (`bench`) and `torch_families.py` (`residual`, `ffjord`), each of which prints one JSON line; PEERS and PEER_PYTHON in the environment do as well. Needs `cargo`; run it on an idle machine. A ratio is PyTorch's median over ours: above 1, we are faster.
+`torch_glow.py` (`bench`) and `torch_families.py` (`residual`, `ffjord`, `autoregressive`), each of which prints one JSON line; PEERS and PEER_PYTHON in the environment do as well. Needs `cargo`; run it on an idle machine. A ratio is PyTorch's median over ours: above 1, we are faster.
 """
 import argparse, json, os, pathlib, platform, statistics, subprocess, sys, time
 
@@ -42,6 +42,7 @@ GLOW = {
 }
 FAMILIES = {
     "residual flow": ("residual", dict(dim=48, hidden=128, rows=4096, threads=2), {}, [(*TRAIN, 2.5), ("inverse", "inverse_s", "inverse_s", 2)]),
+    "autoregressive flows": ("autoregressive", dict(dim=48, hidden=128, rows=4096, threads=2), {}, [(*TRAIN, 3), (*SCORE, None), (*SAMPLE, 3)]),
     "FFJORD": ("ffjord", dict(dim=48, hidden=64, rows=4096, threads=2), {"seminorm": "false"}, [(*TRAIN, 4), (*SAMPLE, 3)]),
 }
 

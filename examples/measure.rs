@@ -7,6 +7,7 @@
 //! cargo run --release --example measure -- glow --levels 3 --steps-a-level 8
 //! cargo run --release --example measure -- residual
 //! cargo run --release --example measure -- ffjord --seminorm false
+//! cargo run --release --example measure -- autoregressive
 //! cargo run --release --example measure -- product
 //! ```
 
@@ -50,6 +51,8 @@ enum Case {
     Residual(Rows48),
     /// One FFJORD flow: a training step by the adjoint with one Rademacher probe, and a sampling solve
     Ffjord(Continuous),
+    /// Five masked autoregressive flows with affine transformers, the order of the features turned round in front of each
+    Autoregressive(Rows48),
     /// The matrix product 8192 × 512 × 512 in GFLOP/s
     Product,
 }
@@ -141,6 +144,7 @@ fn main() -> Result<()> {
         Case::Glow(case) => glow(&case, steps)?,
         Case::Residual(case) => residual(&case, steps)?,
         Case::Ffjord(case) => ffjord(&case, steps)?,
+        Case::Autoregressive(case) => autoregressive(&case, steps)?,
         Case::Product => product(steps),
     };
     found["peak_rss_mib"] = peak_memory().into();
@@ -231,6 +235,25 @@ fn images(
     let sample = median(steps, || Ok(model.sample(batch, 1.0, &cx).map(drop)?))?;
     let parameters = flow_api::parameter_count(&model);
     Ok(json!({ "train_s": train, "log_prob_s": score, "sample_s": sample, "train_rss_mib": trained, "parameters": parameters }))
+}
+
+fn autoregressive(case: &Rows48, steps: usize) -> Result<serde_json::Value> {
+    let Rows48 { dim, hidden, rows } = *case;
+    let text = format!("VectorFlow(repeat: 5, flows: [Permutation(order: Reverse), Autoregressive(hidden: {hidden}, blocks: 1)])");
+    let spec: Spec<dyn ModelSpec> = from_ron(&text)?;
+    let mut model = spec.build::<f32>(EventShape::Vector(dim), 7)?;
+    let x = gaussian(rows * dim);
+    let (mut adam, mut gradients) = (adam(&model), Gradients::zeros(&model));
+    let train = median(steps, || {
+        gradients.clear();
+        model.flow().nll(model.batch(x.clone())?, &mut gradients, &Context::new(1).in_mode(Mode::Train))?;
+        adam.step(&mut model, &gradients, 1e-3)?;
+        Ok(())
+    })?;
+    let cx = Context::new(1);
+    let score = median(steps, || Ok(model.log_prob(x.clone(), &cx).map(drop)?))?;
+    let sample = median(steps, || Ok(model.sample(rows, 1.0, &cx).map(drop)?))?;
+    Ok(json!({ "train_s": train, "log_prob_s": score, "sample_s": sample, "parameters": flow_api::parameter_count(&model) }))
 }
 
 fn residual(case: &Rows48, steps: usize) -> Result<serde_json::Value> {

@@ -17,7 +17,7 @@ mod transformers;
 pub use conditioner::{ConditionerKernel, ConditionerNet, TapedNet};
 pub use convolutional::{ConvLayers, ConvNet, ConvNetConfig};
 pub use coupling::CouplingKernel;
-pub use masked_mlp::{MaskedMlp, MaskedMlpKernel, MaskedSteps};
+pub use masked_mlp::{MaskedMlp, MaskedMlpConfig, MaskedMlpKernel, MaskedSteps};
 pub use residual_mlp::{Activation, ResidualMlp, ResidualMlpConfig, ResidualMlpKernel};
 pub use split::{Partition, Progression, Split};
 pub use taped::{columns_at, with_condition};

@@ -34,9 +34,10 @@ use flow_nets::{ConditionerNet, MaskedMlp, TapedNet, TapedTransformer, Transform
 /// use dfdx::prelude::*;
 /// use flow_api::layers::Permutation;
 /// use flow_api::{Bijector, Context, InverseOf, Rows, Scalar, to_host};
-/// use flow_nets::{Activation, Affine, MaskedMlp};
+/// use flow_nets::{Activation, Affine, MaskedMlp, MaskedMlpConfig};
 /// use flows_autoregressive::{AutoregressiveFlow, Inverse};
-/// let net = MaskedMlp::new(3, 0, 2, (16, 1, Activation::Relu), 7)?;
+/// let sizes = MaskedMlpConfig { features: 3, condition: 0, parameters: 2, hidden: 16, blocks: 1, activation: Activation::Relu };
+/// let net = MaskedMlp::new(sizes, 7)?;
 /// let flow = AutoregressiveFlow::<f64>::new(net, Box::new(Affine::new(2.0)?), Permutation::reverse(3), Inverse::Sequential)?;
 /// let inverse_autoregressive = InverseOf::new(Rows(flow));
 /// let x = f64::tensor(vec![0.1, 0.2, 0.3], (1, Const::<3>));

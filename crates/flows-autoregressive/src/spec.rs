@@ -11,7 +11,7 @@
 use crate::{AutoregressiveFlow, Inverse};
 use flow_api::spec::{BuildRowFlow, BuildScope, Cost, Order, SpecError, SpecScalar};
 use flow_api::{FlowError, Result, RowFlow, Scalar, register_row_flow};
-use flow_nets::{Activation, MaskedMlp, Transformer, TransformerSpec};
+use flow_nets::{Activation, MaskedMlp, MaskedMlpConfig, Transformer, TransformerSpec};
 use serde::{Deserialize, Serialize};
 
 /// [`AutoregressiveFlow`]: every feature is moved by what a masked network makes of the features before it.
@@ -54,8 +54,9 @@ impl Autoregressive {
     /// The flow on R^dim with initial parameters drawn from `seed`, and a random order from `order_seed`.
     fn flow<E: Scalar>(&self, dim: usize, condition: usize, seed: u64, order_seed: u64) -> Result<AutoregressiveFlow<E>> {
         let transformer = self.transformer.build::<E>()?;
-        let net = MaskedMlp::new(dim, condition, transformer.parameters(), (self.hidden, self.blocks, self.activation), seed)?;
-        AutoregressiveFlow::new(net, transformer, self.order.permutation(dim, order_seed), self.inverse)
+        let Self { hidden, blocks, activation, .. } = *self;
+        let sizes = MaskedMlpConfig { features: dim, condition, parameters: transformer.parameters(), hidden, blocks, activation };
+        AutoregressiveFlow::new(MaskedMlp::new(sizes, seed)?, transformer, self.order.permutation(dim, order_seed), self.inverse)
     }
 }
 

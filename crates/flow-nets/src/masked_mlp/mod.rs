@@ -7,8 +7,25 @@ pub use kernel::MaskedMlpKernel;
 pub use steps::MaskedSteps;
 
 use crate::residual_mlp::{Affine, Linear};
-use crate::{ConditionerKernel, ConditionerNet, ResidualMlp, ResidualMlpConfig, TapedNet};
-use flow_api::{FlowError, Module, Result, Scalar, Taped, Visitor, VisitorMut};
+use crate::{Activation, ConditionerKernel, ConditionerNet, ResidualMlp, ResidualMlpConfig, TapedNet};
+use flow_api::{Module, Result, Scalar, Taped, Visitor, VisitorMut};
+
+/// Sizes of a [`MaskedMlp`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MaskedMlpConfig {
+    /// Features that go in, d.
+    pub features: usize,
+    /// Width of the condition, 0 without one.
+    pub condition: usize,
+    /// Numbers that come out for every feature, P.
+    pub parameters: usize,
+    /// Width of the hidden layers.
+    pub hidden: usize,
+    /// Residual blocks of two linear layers each.
+    pub blocks: usize,
+    /// The nonlinearity.
+    pub activation: Activation,
+}
 
 /// A [`ResidualMlp`] whose weights are masked so that the parameters of feature p are a function of the features before it, and of the condition:
 /// the network of autoregressive flows.
@@ -26,8 +43,9 @@ use flow_api::{FlowError, Module, Result, Scalar, Taped, Visitor, VisitorMut};
 ///
 /// ```
 /// use flow_api::RowTape;
-/// use flow_nets::{Activation, ConditionerNet, MaskedMlp};
-/// let net = MaskedMlp::<f64>::new(3, 0, 2, (16, 1, Activation::Tanh), 7)?;
+/// use flow_nets::{Activation, ConditionerKernel, ConditionerNet, MaskedMlp, MaskedMlpConfig};
+/// let config = MaskedMlpConfig { features: 3, condition: 0, parameters: 2, hidden: 16, blocks: 1, activation: Activation::Tanh };
+/// let net = MaskedMlp::<f64>::new(config, 7)?;
 /// assert_eq!((net.inputs(), net.outputs()), (3, 2 * 3));
 /// // It starts as zero.
 /// assert_eq!(net.kernel(1).forward(&[0.1, 0.2, 0.3], None, 1, &mut RowTape::idle())?[..], [0.0; 6]);
@@ -41,24 +59,14 @@ pub struct MaskedMlp<E: Scalar> {
 }
 
 impl<E: Scalar> MaskedMlp<E> {
-    /// A network for `features` features with `parameters` outputs for each, of so many hidden units and blocks; it sees a condition of width
-    /// `condition`, 0 for none. Initial parameters are drawn from `seed`, as those of a [`ResidualMlp`].
+    /// A network of these sizes with initial parameters drawn from `seed`, as those of a [`ResidualMlp`].
     ///
     /// # Errors
     /// As [`ResidualMlp::new`].
-    pub fn new(
-        features: usize,
-        condition: usize,
-        parameters: usize,
-        (hidden, blocks, activation): (usize, usize, crate::Activation),
-        seed: u64,
-    ) -> Result<Self> {
-        let outputs = features.checked_mul(parameters).ok_or_else(|| FlowError::Setting {
-            layer: "MaskedMlp".to_owned(),
-            field: "outputs",
-            expected: "numbers of outputs that can be counted".to_owned(),
-            got: format!("{features} × {parameters}"),
-        })?;
+    pub fn new(config: MaskedMlpConfig, seed: u64) -> Result<Self> {
+        let MaskedMlpConfig { features, condition, parameters, hidden, blocks, activation } = config;
+        // Too many to be counted are refused as too many.
+        let outputs = features.saturating_mul(parameters);
         let net = ResidualMlp::new(ResidualMlpConfig { inputs: features, condition, outputs, hidden, blocks, activation }, seed)?;
         let least = usize::from(condition == 0 && features > 1);
         let degrees = features - least;
@@ -174,8 +182,7 @@ impl<E: Scalar> TapedNet<E> for MaskedMlp<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Activation;
-    use flow_api::{EntryMut, RowTape, update};
+    use flow_api::{EntryMut, FlowError, RowTape, update};
     use flow_kernels::noise::Stream;
 
     fn noise(count: usize, name: &str) -> Vec<f64> {
@@ -185,7 +192,8 @@ mod tests {
     }
 
     fn shaken(features: usize, condition: usize, hidden: usize, blocks: usize) -> MaskedMlp<f64> {
-        let mut net = MaskedMlp::new(features, condition, 2, (hidden, blocks, Activation::Tanh), 7).unwrap();
+        let config = MaskedMlpConfig { features, condition, parameters: 2, hidden, blocks, activation: Activation::Tanh };
+        let mut net = MaskedMlp::new(config, 7).unwrap();
         update(&mut net, |path, entry| {
             if let EntryMut::Parameter { values, .. } = entry {
                 values.iter_mut().zip(noise(1 << 12, path)).for_each(|(value, noise)| *value = 0.5 * noise);
