@@ -76,11 +76,6 @@ impl<E: Scalar> LogDet<E> {
         Self::exact(E::zeros((batch,)))
     }
 
-    /// An estimate where it carries a standard error; what leaves none, a rounding or a solver's error, is not told apart here.
-    pub fn kind(&self) -> LogDetKind {
-        if self.standard_error.is_some() { LogDetKind::Estimate } else { LogDetKind::Exact }
-    }
-
     /// The log-det of a composition: values add up, independent standard errors in quadrature.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {

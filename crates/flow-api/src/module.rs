@@ -93,6 +93,18 @@ pub enum Entry<'a, E> {
     Flag(bool),
 }
 
+impl<E> Entry<'_, E> {
+    /// The shape under which it is saved: of a parameter its own, of everything else its length.
+    pub fn shape(&self) -> Vec<usize> {
+        match self {
+            Self::Parameter { shape, .. } => shape.to_vec(),
+            Self::Reals(values) => vec![values.len()],
+            Self::Indices(values) => vec![values.len()],
+            Self::Flag(_) => vec![1],
+        }
+    }
+}
+
 /// What a module holds under a path, to be changed in place.
 #[derive(Debug, PartialEq)]
 #[non_exhaustive]

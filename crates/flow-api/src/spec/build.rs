@@ -5,6 +5,7 @@ use super::model::{EventShape, Model};
 use super::preprocessing::Preprocessing;
 use super::{BaseDensitySpec, SampleFlowSpec, Spec, SpecError};
 use crate::{BaseDensity, Entry, Grid, Module, Result, RowFlow, SampleLayer, Scalar, visit};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -44,12 +45,14 @@ pub struct BuildScope {
     index: usize,
     /// Numbers that the flows hold that were built so far, while a whole model is built.
     numbers: Option<Arc<AtomicUsize>>,
+    /// Shapes of the tensors that the model is built for, by path.
+    saved: Option<Arc<BTreeMap<String, Vec<usize>>>>,
 }
 
 impl BuildScope {
     /// The root of a model.
     pub fn new(seed: u64) -> Self {
-        Self { seed, path: String::new(), given: Given::default(), index: 0, numbers: None }
+        Self { seed, path: String::new(), given: Given::default(), index: 0, numbers: None, saved: None }
     }
 
     /// The same for data with so many classes and conditions.
@@ -61,6 +64,13 @@ impl BuildScope {
     /// What is given with every event.
     pub fn given(&self) -> Given {
         self.given
+    }
+
+    /// The same for a model that saved tensors of these shapes are loaded into, by their paths: the first flow on rows or base that holds others ends
+    /// the building, so that no more is built than what is there.
+    #[must_use]
+    pub fn for_saved(self, shapes: BTreeMap<String, Vec<usize>>) -> Self {
+        Self { saved: Some(Arc::new(shapes)), ..self }
     }
 
     /// The scope of a part.
@@ -121,11 +131,41 @@ impl BuildScope {
 
     /// Builds a part and counts the numbers that it holds, which a spec from elsewhere may not have told. Its own parts are built in a scope that counts for itself,
     /// so that nothing is counted twice, however many threads build.
-    fn counted<M>(&self, build: impl FnOnce(&Self) -> Result<M, SpecError>, numbers: impl FnOnce(&M) -> usize) -> Result<M, SpecError> {
+    fn counted<M>(
+        &self,
+        build: impl FnOnce(&Self) -> Result<M, SpecError>,
+        held: impl FnOnce(&M) -> Result<usize, SpecError>,
+    ) -> Result<M, SpecError> {
         let part = build(&self.of_model())?;
-        let own = numbers(&part);
+        let own = held(&part)?;
         let all = own + self.numbers.as_deref().map_or(0, |so_far| so_far.fetch_add(own, Ordering::Relaxed));
         self.affordable(Cost::of_numbers(all)).map(|()| part)
+    }
+
+    /// The numbers that a part holds, once it is known to hold what was saved of it.
+    fn held<E: Scalar>(&self, part: &impl Module<E>) -> Result<usize, SpecError> {
+        self.is_as_saved(part)?;
+        Ok(numbers_held(part))
+    }
+
+    /// Checks that a part holds what was saved of it.
+    fn is_as_saved<E: Scalar>(&self, part: &impl Module<E>) -> Result<(), SpecError> {
+        let Some(saved) = &self.saved else { return Ok(()) };
+        let mut other = None;
+        visit(part, |inner, entry| {
+            let shape = entry.shape();
+            let path = self.child(inner).path;
+            if other.is_none() && saved.get(&path) != Some(&shape) {
+                let expected = saved.get(&path).map_or_else(|| "no such tensor".to_owned(), |shape| format!("{shape:?}"));
+                other = Some(SpecError::Field {
+                    path,
+                    field: "shape",
+                    expected: format!("{expected}, as was saved"),
+                    got: format!("{shape:?}"),
+                });
+            }
+        });
+        other.map_or(Ok(()), Err)
     }
 
     /// Checks that a number is finite and greater than zero.
@@ -181,14 +221,14 @@ macro_rules! spec_scalar {
     ($($scalar:ty, $row_flow:ident, $base:ident, $sample_flow:ident, $model:ident;)*) => { $(
         impl SpecScalar for $scalar {
             fn row_flow(spec: &dyn RowFlowSpec, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<Self>>, SpecError> {
-                scope.counted(|parts| spec.$row_flow(dim, parts), numbers_held)
+                scope.counted(|parts| spec.$row_flow(dim, parts), |part| scope.held(part))
             }
             fn base(spec: &dyn BaseDensitySpec, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<Self>>, SpecError> {
-                scope.counted(|parts| spec.$base(dim, parts), numbers_held)
+                scope.counted(|parts| spec.$base(dim, parts), |part| scope.held(part))
             }
             fn sample_flow(spec: &dyn SampleFlowSpec, grid: &Grid, scope: &BuildScope) -> Result<Vec<SampleLayer<Self>>, SpecError> {
                 let numbers = |layers: &Vec<SampleLayer<Self>>| layers.iter().flatten().map(|(_, flow)| numbers_held(flow)).sum();
-                scope.counted(|parts| spec.$sample_flow(grid, parts), numbers)
+                scope.counted(|parts| spec.$sample_flow(grid, parts), |layers| Ok(numbers(layers)))
             }
             fn model(spec: &dyn ModelSpec, event: EventShape, scope: &BuildScope) -> Result<Model<Self>, SpecError> {
                 if event.len() > MAX_EVENT {
@@ -466,7 +506,7 @@ mod tests {
                 both.wait();
                 spec.0.row_flow_f32(4, parts)
             };
-            drop(scope.counted(build, numbers_held));
+            drop(scope.counted(build, |part| scope.held(part)));
         };
         std::thread::scope(|threads| [0, 1].map(|_| drop(threads.spawn(wait_and_build))));
         assert_eq!(scope.numbers.as_deref().unwrap().load(Ordering::Relaxed), 2 * one);
