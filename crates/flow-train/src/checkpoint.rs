@@ -74,6 +74,17 @@ pub struct Opened<E: SpecScalar> {
     pub note: Option<String>,
 }
 
+impl<E: SpecScalar> Opened<E> {
+    /// What tells the model, its weights and all other state, from others: a CRC-32 of its file, as hexadecimal digits.
+    ///
+    /// # Errors
+    /// [`TrainError::Checkpoint`] for numbers that are not finite.
+    pub fn fingerprint(&self) -> Result<String> {
+        let bytes = state_file::encode(Path::new(MODEL), &save(&self.model), &Notes::new())?;
+        Ok(format!("{:08x}", crc32fast::hash(&bytes)))
+    }
+}
+
 /// Writes the checkpoint of a run to `folder`, in place of the one that may be there.
 ///
 /// # Errors
@@ -288,18 +299,23 @@ impl DataFile {
 
 /// The spec's model for the weights of a file.
 fn assemble<E: SpecScalar>(spec: Spec<dyn ModelSpec>, settings: Settings, data: DataFile, weights: &Path) -> Result<Opened<E>> {
-    /// So many numbers are built in a moment, and tensor by tensor compared with those of the file.
+    /// So many numbers are built in a moment, and all differences from the file are told. Of more, the first part that is not as in the file
+    /// ends the building.
     const FEW: u64 = 1 << 22;
     settings.check()?;
     let DataFile { shape, levels, record } = data;
     let kind = EventKind { shape, levels };
-    let (asked, there) = (spec.0.cost(kind.shape).numbers as u64, state_file::most_numbers::<E>(weights)?);
+    let (asked, (shapes, there)) = (spec.0.cost(kind.shape).numbers as u64, state_file::shapes::<E>(weights)?);
     if asked > there.max(FEW) {
         return Err(broken(weights, format!("holds {there} numbers at most, where its spec asks for at least {asked}")));
     }
     let events = Events::of_kind(kind, spec.0.preprocessing(), settings.seed)?.with_record(record);
     let scope = BuildScope::new(settings.seed).with_given(events.record().given());
-    let model = E::model(spec.0.as_ref(), kind.shape, &scope)?;
+    let model = if asked > FEW {
+        E::model(spec.0.as_ref(), kind.shape, &scope.for_saved(shapes)).map_err(|e| broken(weights, e))?
+    } else {
+        E::model(spec.0.as_ref(), kind.shape, &scope)?
+    };
     Ok(Opened { spec, settings, events, model, note: None })
 }
 

@@ -1,7 +1,7 @@
 //! Compares architectures: trains each spec with the same data, seed, steps and batch, and sets what came of them side by side.
 
 use crate::data::{Dataset, Draw, ItemShape, Split, Values, each_once};
-use crate::evaluate::{DASH, EvaluateOptions, Evaluation, Inverse, evaluate};
+use crate::evaluate::{DASH, EvaluateOptions, Evaluation, Inverse, evaluate_until};
 use crate::events::Events;
 use crate::file::replace_file;
 use crate::observe::Observer;
@@ -61,13 +61,16 @@ pub struct Row {
     pub samples: Option<String>,
 }
 
-/// A spec that could not be built or trained.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A spec without a row: one that could not be built or trained, or that the comparison was stopped at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     /// Name of the spec.
     pub spec: String,
     /// Why.
     pub reason: String,
+    /// Its learning curve, as far as it came.
+    #[serde(default)]
+    pub history: Vec<Report>,
 }
 
 /// What a comparison found.
@@ -83,14 +86,18 @@ pub struct Comparison {
     pub failed: Vec<Failure>,
     /// Whether it was stopped before its end.
     pub stopped: bool,
+    /// The spec that was in training, or in its test, when it was stopped.
+    #[serde(default)]
+    pub unfinished: Option<Failure>,
     /// File of the picture of test items, if they can be pictured.
     pub items: Option<String>,
 }
 
-/// Trains and evaluates every spec, and writes the folder anew after each, so that a stop loses nothing: `comparison.json`, `curves.png`, a picture of samples per spec, and
-/// `index.html`, which shows it all. `observe` gives the observer of the run of the spec with a name.
+/// Trains and evaluates every spec, and writes the folder anew after each, so that a stop loses nothing: `comparison.json`, a picture of samples per spec, and
+/// `index.html`, which shows it all, the learning curves among it. `observe` gives the observer of the run of the spec with a name.
 ///
-/// A spec that cannot be built or trained is listed with its reason, and the others go on. When `stop` is raised, the spec in training ends after its step, is tested as it is, and is the last.
+/// A spec that cannot be built or trained is listed with its reason, and the others go on. When `stop` is raised, the spec in training ends after its step,
+/// and one that is being tested at once: it is named in [`Comparison::unfinished`], and is the last.
 ///
 /// ```
 /// use flow_api::spec::from_ron;
@@ -135,13 +142,19 @@ pub fn compare<E: SpecScalar>(
         rows: Vec::new(),
         failed: Vec::new(),
         stopped: false,
+        unfinished: None,
         items: picture_items(plan)?,
     };
     for (number, (name, _)) in plan.specs.iter().enumerate() {
-        match train_one(plan, number, observe(name).as_mut(), stop) {
+        let (mut made, mut history) = (0, Vec::new());
+        match train_one(plan, number, observe(name).as_mut(), stop, (&mut made, &mut history)) {
             Ok(row) => comparison.rows.push(row),
             Err(error @ (TrainError::Io { .. } | TrainError::Picture { .. })) => return Err(error),
-            Err(error) => comparison.failed.push(Failure { spec: name.clone(), reason: error.to_string() }),
+            Err(TrainError::Stopped) => {
+                let reason = format!("stopped after {made} of {} steps, and not tested", plan.settings.steps);
+                comparison.unfinished = Some(Failure { spec: name.clone(), reason, history });
+            }
+            Err(error) => comparison.failed.push(Failure { spec: name.clone(), reason: error.to_string(), history }),
         }
         comparison.stopped = stop.load(Ordering::Relaxed);
         comparison.write(plan.folder)?;
@@ -152,17 +165,30 @@ pub fn compare<E: SpecScalar>(
     Ok(comparison)
 }
 
-fn train_one<E: SpecScalar>(plan: &Plan<'_>, number: usize, observer: &mut (dyn Observer<E> + Send), stop: &AtomicBool) -> Result<Row> {
+/// Trains and tests a spec. How far it came is told whatever becomes of it.
+fn train_one<E: SpecScalar>(
+    plan: &Plan<'_>,
+    number: usize,
+    observer: &mut (dyn Observer<E> + Send),
+    stop: &AtomicBool,
+    (made, history): (&mut u64, &mut Vec<Report>),
+) -> Result<Row> {
     let (name, spec) = &plan.specs[number];
     let settings = plan.settings;
     let model = model_for::<E>(spec, plan.split.train.as_ref(), settings.seed)?;
     let flows = flow_kinds(&model.describe()?);
     let mut trainer = Trainer::new(model, plan.split.train.clone(), settings.clone())?;
-    let ending = trainer.run(observer, stop)?;
+    let ending = trainer.run(observer, stop);
     let progress = trainer.progress();
+    (*made, *history) = (progress.step, progress.history.clone());
+    let ending = ending?;
     let events = trainer.events().clone();
     let model = trainer.finish()?;
-    let test = evaluate(&model, plan.split.test.as_ref(), &events, &plan.evaluation)?;
+    // Nothing is tested any more once the flag is raised.
+    let test = evaluate_until(&model, plan.split.test.as_ref(), &events, &plan.evaluation, stop)?;
+    let file = format!("samples-{}.png", file_stem(plan, number));
+    // Samples of some flows take their time.
+    let samples = if stop.load(Ordering::Relaxed) { None } else { picture_samples(plan, &file, &model, &events)? };
     Ok(Row {
         spec: name.clone(),
         text: to_ron(spec)?,
@@ -173,7 +199,7 @@ fn train_one<E: SpecScalar>(plan: &Plan<'_>, number: usize, observer: &mut (dyn 
         seconds_per_step: progress.seconds / progress.step.max(1) as f64,
         test,
         history: progress.history,
-        samples: picture_samples(plan, &format!("samples-{}.png", file_stem(plan, number)), &model, &events)?,
+        samples,
     })
 }
 
@@ -291,8 +317,7 @@ impl Comparison {
         for row in &self.rows {
             let test = &row.test;
             if row.ending != Ending::Finished {
-                let why = if row.ending == Ending::Early { "validation no longer improved" } else { "stopped" };
-                notes.push(format!("{}: {why} after {} of {} steps", row.spec, row.steps, self.settings.steps));
+                notes.push(format!("{}: validation no longer improved after {} of {} steps", row.spec, row.steps, self.settings.steps));
             }
             if Report::none_is_valid(&row.history) {
                 notes.push(format!("{}: no validation was finite: tested with the last weights", row.spec));
@@ -309,6 +334,7 @@ impl Comparison {
             }
         }
         notes.extend(self.failed.iter().map(|failure| format!("{}: failed: {}", failure.spec, failure.reason)));
+        notes.extend(self.unfinished.iter().map(|unfinished| format!("{}: {}", unfinished.spec, unfinished.reason)));
         if self.stopped {
             notes.push("the comparison was stopped before its end".to_owned());
         }
@@ -320,13 +346,12 @@ impl Comparison {
         let put = |name: &str, bytes: &[u8]| replace_file(&folder.join(name), bytes);
         let json = serde_json::to_vec_pretty(self).map_err(|e| TrainError::Io { path: folder.join(RESULTS), source: e.into() })?;
         put(RESULTS, &json)?;
-        let runs: Vec<(&str, &[Report])> = self.rows.iter().map(|row| (row.spec.as_str(), row.history.as_slice())).collect();
+        let tested = self.rows.iter().map(|row| (row.spec.as_str(), row.history.as_slice()));
+        let others = self.failed.iter().chain(&self.unfinished).filter(|other| !other.history.is_empty());
+        let runs: Vec<(&str, &[Report])> = tested.chain(others.map(|other| (other.spec.as_str(), other.history.as_slice()))).collect();
         let drawn = runs.iter().any(|(_, history)| history.iter().any(|report| report.train.is_finite()));
-        if drawn {
-            picture::save_curves(&folder.join("curves.png"), &runs, self.unit(), picture::Theme::Light)?;
-            picture::save_curves(&folder.join("curves-dark.png"), &runs, self.unit(), picture::Theme::Dark)?;
-        }
-        put("index.html", page::html(self, drawn).as_bytes())
+        let curves = drawn.then(|| picture::curves_svg(&runs, self.unit())).transpose()?;
+        put("index.html", page::comparison(self, curves.as_deref()).as_bytes())
     }
 }
 

@@ -1,6 +1,6 @@
 //! How good a model is, how fast, and how exactly it inverts.
 
-use crate::data::{Dataset, each_once};
+use crate::data::{Batch, Dataset, each_once};
 use crate::error::Item;
 use crate::event_batch::{EventBatch, Purpose};
 use crate::events::Events;
@@ -243,18 +243,19 @@ fn is_of_an_item(error: &FlowError) -> bool {
 /// # Errors
 /// Data that cannot be read or does not fit; other failures of layers.
 pub fn score<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Events, options: &EvaluateOptions) -> Result<Scores> {
-    score_until(model, data, events, options, &AtomicBool::new(false))
+    score_with(model, data, events, options, &AtomicBool::new(false), &mut |_| Ok(()))
 }
 
-/// As [`score`], but it ends with [`TrainError::Stopped`] when `stop` is raised.
-fn score_until<E: SpecScalar>(
+/// As [`score`], but it ends with [`TrainError::Stopped`] when `stop` is raised; `each` sees every batch as it is read.
+pub(crate) fn score_with<E: SpecScalar>(
     model: &Model<E>,
     data: &dyn Dataset,
     events: &Events,
     options: &EvaluateOptions,
     stop: &AtomicBool,
+    each: &mut dyn FnMut(&Batch) -> Result<()>,
 ) -> Result<Scores> {
-    let check = || if stop.load(Ordering::Relaxed) { Err(TrainError::Stopped) } else { Ok(()) };
+    let check = || check(stop);
     options.check()?;
     events.check(data, model.event())?;
     let events = events.for_evaluation();
@@ -276,6 +277,7 @@ fn score_until<E: SpecScalar>(
         let items: Vec<usize> = draws.iter().map(|draw| draw.index).collect();
         // The items are read once: only what is added to them below is drawn again.
         let mut batch = data.batch(&draws)?;
+        each(&batch)?;
         items.iter().zip(&batch.labels).for_each(|(&item, &label)| scores.labels[item] = label);
         for pass in 0..passes {
             check()?;
@@ -342,7 +344,12 @@ pub fn evaluate<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Ev
     evaluate_until(model, data, events, options, &AtomicBool::new(false))
 }
 
-/// As [`evaluate`], but scoring ends with [`TrainError::Stopped`] when `stop` is raised.
+/// [`TrainError::Stopped`] when `stop` is raised.
+fn check(stop: &AtomicBool) -> Result<()> {
+    if stop.load(Ordering::Relaxed) { Err(TrainError::Stopped) } else { Ok(()) }
+}
+
+/// As [`evaluate`], but it ends with [`TrainError::Stopped`] when `stop` is raised.
 ///
 /// # Errors
 /// As [`evaluate`], and [`TrainError::Stopped`].
@@ -353,7 +360,7 @@ pub(crate) fn evaluate_until<E: SpecScalar>(
     options: &EvaluateOptions,
     stop: &AtomicBool,
 ) -> Result<Evaluation> {
-    let scores = score_until(model, data, events, options, stop)?;
+    let scores = score_with(model, data, events, options, stop, &mut |_| Ok(()))?;
     let finite = scores.log_likelihood.iter().copied().enumerate().filter(|(_, l)| l.is_finite());
     let Mean { value: mean, error } = Mean::of(finite.map(|(item, l)| (data.source(item), l)));
     let unit_of_nats = events.report(0.0) - events.report(1.0);
@@ -374,15 +381,21 @@ pub(crate) fn evaluate_until<E: SpecScalar>(
         largest_latent: scores.largest_latent,
         evaluations: scores.evaluations,
         scored_per_second: draws / scores.seconds,
-        inverse: if options.likelihood_alone { None } else { Some(invert(model, data, events, options)?) },
+        inverse: if options.likelihood_alone { None } else { Some(invert(model, data, events, options, stop)?) },
     })
 }
 
 /// Measures the inverse: a layer's failure is a finding.
-fn invert<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Events, options: &EvaluateOptions) -> Result<Inverse> {
+fn invert<E: SpecScalar>(
+    model: &Model<E>,
+    data: &dyn Dataset,
+    events: &Events,
+    options: &EvaluateOptions,
+    stop: &AtomicBool,
+) -> Result<Inverse> {
     let mut inverse = Inverse { error: f64::NAN, evaluations: 0, sampled_per_second: f64::NAN, failure: None };
-    let found = reconstruct(model, data, events, options, &mut inverse).and_then(|()| {
-        inverse.sampled_per_second = samples_per_second(model, options)?;
+    let found = reconstruct(model, data, events, options, stop, &mut inverse).and_then(|()| {
+        inverse.sampled_per_second = samples_per_second(model, options, stop)?;
         Ok(())
     });
     match found {
@@ -397,11 +410,13 @@ fn reconstruct<E: SpecScalar>(
     data: &dyn Dataset,
     events: &Events,
     options: &EvaluateOptions,
+    stop: &AtomicBool,
     inverse: &mut Inverse,
 ) -> Result<()> {
     let events = events.for_evaluation();
     let mut largest = 0.0_f64;
     for batch in each_once(options.inverted_items.min(data.len()), options.batch) {
+        check(stop)?;
         let events = events.of::<E>(&data.batch(&batch)?)?;
         let cx = events.context(model, options.seed, Purpose::Evaluate { pass: 0 })?;
         let z = model.flow().encode(model.batch(events.values.clone())?, &cx)?.value;
@@ -420,7 +435,7 @@ fn reconstruct<E: SpecScalar>(
     Ok(())
 }
 
-fn samples_per_second<E: SpecScalar>(model: &Model<E>, options: &EvaluateOptions) -> Result<f64> {
+fn samples_per_second<E: SpecScalar>(model: &Model<E>, options: &EvaluateOptions, stop: &AtomicBool) -> Result<f64> {
     /// Shorter times are mostly noise.
     const LEAST_SECONDS: f64 = 0.1;
     let given = EventBatch::of_values(Vec::new(), options.timed_samples);
@@ -428,11 +443,13 @@ fn samples_per_second<E: SpecScalar>(model: &Model<E>, options: &EvaluateOptions
         let cx = given.context(model, options.seed, Purpose::Evaluate { pass })?;
         Ok(model.sample(given.len(), E::one(), &cx)?)
     };
+    check(stop)?;
     draw(0)?; // memory is taken from the system once
     let began = Instant::now();
     let mut draws = 0;
     while began.elapsed().as_secs_f64() < LEAST_SECONDS {
         draws += 1;
+        check(stop)?;
         draw(draws)?;
     }
     Ok(draws as f64 * options.timed_samples as f64 / began.elapsed().as_secs_f64())

@@ -19,6 +19,16 @@ use std::path::Path;
 /// # Errors
 /// [`TrainError::Picture`] for vectors, and [`TrainError::Io`] where the file cannot be written.
 pub fn save_grid(path: &Path, pixels: &[u8], shape: ItemShape, levels: u32, columns: usize) -> Result<()> {
+    save(path, &grid(path, pixels, shape, levels, columns)?)
+}
+
+/// The same as the bytes of a PNG.
+pub(crate) fn grid_png(pixels: &[u8], shape: ItemShape, levels: u32, columns: usize) -> Result<Vec<u8>> {
+    let path = Path::new(IN_MEMORY);
+    encode(path, &grid(path, pixels, shape, levels, columns)?, CompressionType::default(), FilterType::default())
+}
+
+fn grid(path: &Path, pixels: &[u8], shape: ItemShape, levels: u32, columns: usize) -> Result<RgbImage> {
     /// Side that small images are enlarged towards.
     const SIDE: usize = 64;
     const BORDER: usize = 2;
@@ -53,7 +63,7 @@ pub fn save_grid(path: &Path, pixels: &[u8], shape: ItemShape, levels: u32, colu
             }
         }
     }
-    save(path, &grid)
+    Ok(grid)
 }
 
 /// Writes one image (channels × height × width, levels below `levels`) pixel by pixel, without a border.
@@ -61,19 +71,27 @@ pub fn save_grid(path: &Path, pixels: &[u8], shape: ItemShape, levels: u32, colu
 /// # Errors
 /// As [`save_grid`].
 pub fn save_image(path: &Path, pixels: &[u8], shape: ItemShape, levels: u32) -> Result<()> {
+    save(path, &image(path, pixels, shape, levels)?)
+}
+
+/// The same as the bytes of a PNG.
+pub(crate) fn image_png(pixels: &[u8], shape: ItemShape, levels: u32) -> Result<Vec<u8>> {
+    let path = Path::new(IN_MEMORY);
+    encode(path, &image(path, pixels, shape, levels)?, CompressionType::default(), FilterType::default())
+}
+
+fn image(path: &Path, pixels: &[u8], shape: ItemShape, levels: u32) -> Result<RgbImage> {
     let failed = |reason: &dyn Display| picture_error(path, reason);
     let ItemShape::Image { channels, height, width } = shape else { return Err(failed(&"vectors are no images")) };
     let (Ok(columns), Ok(rows)) = (u32::try_from(width), u32::try_from(height)) else { return Err(failed(&"too large")) };
     if levels < 2 || pixels.len() != channels * height * width {
         return Err(failed(&format!("no image of shape {shape} with {levels} levels in {} values", pixels.len())));
     }
-    let picture =
-        RgbImage::from_fn(columns, rows, |x, y| Rgb(color(pixels, channels, height * width, y as usize * width + x as usize, levels)));
-    save(path, &picture)
+    Ok(RgbImage::from_fn(columns, rows, |x, y| Rgb(color(pixels, channels, height * width, y as usize * width + x as usize, levels))))
 }
 
 /// Red, green and blue of a pixel: three channels are those, of any other number the first is grey.
-fn color(image: &[u8], channels: usize, plane: usize, at: usize, levels: u32) -> [u8; 3] {
+pub(crate) fn color(image: &[u8], channels: usize, plane: usize, at: usize, levels: u32) -> [u8; 3] {
     let level = |channel: usize| u8::try_from(u32::from(image[channel * plane + at]) * 255 / (levels - 1)).unwrap_or(u8::MAX);
     if channels == 3 { [level(0), level(1), level(2)] } else { [level(0); 3] }
 }
@@ -212,10 +230,22 @@ const DASHES: [Option<(u32, u32)>; 3] = [None, Some((14, 7)), Some((4, 5))];
 /// # Errors
 /// [`TrainError::Picture`] where there is nothing to draw, and [`TrainError::Io`] where the file cannot be written.
 pub fn save_curves(path: &Path, runs: &[(&str, &[Report])], unit: &str, theme: Theme) -> Result<()> {
-    save_chart(path, (1200, 640), |root| draw_curves(path, root, runs, unit, theme))
+    save_chart(path, CURVES, |root| draw_curves(path, root, runs, unit, theme))
 }
 
-fn draw_curves(path: &Path, root: &Canvas, runs: &[(&str, &[Report])], unit: &str, theme: Theme) -> Result<()> {
+/// Width and height of learning curves.
+const CURVES: (u32, u32) = (1200, 640);
+
+fn draw_curves<B: DrawingBackend>(
+    path: &Path,
+    root: &DrawingArea<B, Shift>,
+    runs: &[(&str, &[Report])],
+    unit: &str,
+    theme: Theme,
+) -> Result<()>
+where
+    B::ErrorType: 'static,
+{
     let failed = |reason: &dyn Display| picture_error(path, reason);
     let losses = || runs.iter().flat_map(|(_, reports)| reports.iter().flat_map(|r| [Some(r.train), r.validation])).flatten();
     let exponent = exponent(losses());
@@ -231,7 +261,7 @@ fn draw_curves(path: &Path, root: &Canvas, runs: &[(&str, &[Report])], unit: &st
     let margin = 0.06 * (high - low);
     let validated = runs.iter().any(|(_, reports)| reports.iter().any(|r| r.validation.is_some()));
     let (paper, ink, grid) = match theme {
-        Theme::Light => (WHITE, RGBColor(45, 48, 54), RGBColor(228, 230, 234)),
+        Theme::Light => (WHITE, ink(), RGBColor(228, 230, 234)),
         Theme::Dark => (RGBColor(27, 30, 36), RGBColor(214, 217, 222), RGBColor(54, 59, 68)),
     };
 
@@ -289,10 +319,10 @@ fn draw_curves(path: &Path, root: &Canvas, runs: &[(&str, &[Report])], unit: &st
 }
 
 /// What a chart is drawn on.
-type Canvas<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+pub(crate) type Canvas<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 
 /// Draws a picture of this width and height in memory and writes it.
-fn save_chart(path: &Path, size: (u32, u32), draw: impl FnOnce(&Canvas<'_>) -> Result<()>) -> Result<()> {
+pub(crate) fn save_chart(path: &Path, size: (u32, u32), draw: impl FnOnce(&Canvas<'_>) -> Result<()>) -> Result<()> {
     use_own_font();
     let mut picture = RgbImage::new(size.0, size.1);
     let root = BitMapBackend::with_buffer(&mut picture, size).into_drawing_area();
@@ -308,10 +338,92 @@ fn save(path: &Path, picture: &RgbImage) -> Result<()> {
 }
 
 fn save_with(path: &Path, picture: &RgbImage, compression: CompressionType, filter: FilterType) -> Result<()> {
+    replace_file(path, &encode(path, picture, compression, filter)?)
+}
+
+fn encode(path: &Path, picture: &RgbImage, compression: CompressionType, filter: FilterType) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let encoder = PngEncoder::new_with_quality(&mut bytes, compression, filter);
     picture.write_with_encoder(encoder).map_err(|e| picture_error(path, &e))?;
-    replace_file(path, &bytes)
+    Ok(bytes)
+}
+
+/// What stands in messages about pictures that are no files.
+const IN_MEMORY: &str = "a picture in memory";
+
+/// Draws a plot of this width and height as SVG, whose texts are texts.
+fn svg(size: (u32, u32), draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) -> Result<()>) -> Result<String> {
+    use_own_font();
+    let mut text = String::new();
+    let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
+    draw(&root)?;
+    root.present().map_err(|e| picture_error(Path::new(IN_MEMORY), &e))?;
+    drop(root);
+    Ok(text)
+}
+
+/// Learning curves ([`save_curves`]) as SVG in the light theme.
+pub(crate) fn curves_svg(runs: &[(&str, &[Report])], unit: &str) -> Result<String> {
+    svg(CURVES, |root| draw_curves(Path::new(IN_MEMORY), root, runs, unit, Theme::Light))
+}
+
+/// Shares of the finite values of sets in equal parts of their common range, without the outermost half per cent on either side, as SVG.
+pub(crate) fn histogram_svg(sets: &[(String, Vec<f64>)], axis: &str) -> Result<String> {
+    const PARTS: usize = 25;
+    let failed = |reason: &dyn Display| picture_error(Path::new(IN_MEMORY), reason);
+    let mut all: Vec<f64> = sets.iter().flat_map(|(_, values)| values).copied().filter(|x| x.is_finite()).collect();
+    all.sort_by(f64::total_cmp);
+    let Some(last) = all.len().checked_sub(1) else { return Err(failed(&"no numbers to draw")) };
+    let exponent = exponent(all.iter().copied());
+    let scale = 10_f64.powi(exponent);
+    let (low, high) = (all[last / 200] / scale, all[last - last / 200] / scale);
+    let width = ((high - low) / PARTS as f64).max(1e-9 * low.abs().max(1e-3));
+    let share = |values: &[f64]| -> Vec<f64> {
+        let mut counts = vec![0.0; PARTS];
+        let finite: Vec<f64> = values.iter().copied().filter(|x| x.is_finite()).collect();
+        for x in &finite {
+            let part = num_traits::cast::<f64, usize>(((x / scale - low) / width).floor().max(0.0)).unwrap_or(PARTS);
+            counts[part.min(PARTS - 1)] += 1.0 / finite.len() as f64;
+        }
+        counts
+    };
+    let shares: Vec<Vec<f64>> = sets.iter().map(|(_, values)| share(values)).collect();
+    let top = 1.05 * shares.iter().flatten().copied().fold(0.0, f64::max);
+    let axis = if exponent == 0 { axis.to_owned() } else { format!("10^{exponent} {axis}") };
+    let longest = sets.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).clamp(6, 40);
+    svg((1200, 420), |root| {
+        let (ink, grid) = (ink(), RGBColor(228, 230, 234));
+        root.fill(&WHITE).map_err(|e| failed(&e))?;
+        let (plot, legend) = root.split_horizontally(1130 - 10 * i32::try_from(longest).unwrap_or(40));
+        let mut chart = ChartBuilder::on(&plot)
+            .margin(20)
+            .x_label_area_size(56)
+            .y_label_area_size(80)
+            .build_cartesian_2d(low..low + width * PARTS as f64, 0.0..top)
+            .map_err(|e| failed(&e))?;
+        chart
+            .configure_mesh()
+            .x_desc(axis)
+            .y_desc("share of items")
+            .disable_x_mesh()
+            .label_style((FONT, 19).into_font().color(&ink))
+            .axis_desc_style((FONT, 21).into_font().color(&ink))
+            .axis_style(grid)
+            .light_line_style(WHITE)
+            .bold_line_style(grid)
+            .draw()
+            .map_err(|e| failed(&e))?;
+        for (i, ((name, _), shares)) in sets.iter().zip(&shares).enumerate() {
+            let color = COLORS[i % COLORS.len()];
+            let steps = shares.iter().enumerate().flat_map(|(part, share)| [(part, *share), (part + 1, *share)]);
+            let line: Vec<(f64, f64)> = steps.map(|(part, share)| (low + width * part as f64, share)).collect();
+            chart.draw_series(LineSeries::new(line, color.stroke_width(3))).map_err(|e| failed(&e))?;
+            let Ok(y) = i32::try_from(40 + 30 * i) else { break };
+            legend.draw(&PathElement::new([(0, y), (26, y)], color.stroke_width(4))).map_err(|e| failed(&e))?;
+            legend.draw(&Text::new(name.clone(), (36, y - 9), with_font(19.0, ink))).map_err(|e| failed(&e))?;
+        }
+        Ok(())
+    })
 }
 
 /// The power of ten that numbers are divided by to be drawn: that of the largest where it has more digits than a label has room for. It also keeps differences within the range of
@@ -343,12 +455,22 @@ fn within(points: impl Iterator<Item = (u64, f64)>, high: f64) -> Vec<(f64, f64)
 
 const FONT: &str = "sans-serif";
 
+/// The colour of text on white.
+pub(crate) fn ink() -> RGBColor {
+    RGBColor(45, 48, 54)
+}
+
+/// Text of this size.
+pub(crate) fn with_font(size: f64, color: RGBColor) -> TextStyle<'static> {
+    (FONT, size).into_font().color(&color)
+}
+
 /// Fonts of the system would make the picture depend on the machine.
 fn use_own_font() {
     let _ = plotters::style::register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT);
 }
 
-fn picture_error(path: &Path, reason: &dyn Display) -> TrainError {
+pub(crate) fn picture_error(path: &Path, reason: &dyn Display) -> TrainError {
     TrainError::Picture { path: path.to_owned(), reason: reason.to_string() }
 }
 

@@ -6,6 +6,8 @@
 //! | `items.txt` | which items are in which part, where items have names |
 //! | `metrics.jsonl` | a line a [`Report`](crate::Report) |
 //! | `samples/` | a grid of samples a report |
+//! | `reference.json` | what [reference items](crate::scores::Reference) score with the model |
+//! | `report.html` | a page that shows the run |
 //! | `latest/`, `best/` | [checkpoints](crate::checkpoint) |
 //! | `lock` | is locked while a process trains here |
 
@@ -35,8 +37,10 @@ const LOCK: &str = "lock";
 const ITEMS: &str = "items.txt";
 /// What the command line writes of a run.
 const LOG: &str = "log";
+const REFERENCE: &str = "reference.json";
+const REPORT: &str = "report.html";
 /// All that a run writes.
-const FILES: [&str; 10] = [SPEC, SETTINGS, DATA, ITEMS, METRICS, LOG, LATEST, BEST_MODEL, SAMPLES, LOCK];
+const FILES: [&str; 12] = [SPEC, SETTINGS, DATA, ITEMS, METRICS, LOG, LATEST, BEST_MODEL, SAMPLES, LOCK, REFERENCE, REPORT];
 
 /// What a run is begun with.
 #[derive(Clone, Debug)]
@@ -201,6 +205,16 @@ impl RunFolder {
         Ok(())
     }
 
+    /// The page that shows the run at `path`.
+    pub fn report(path: &Path) -> PathBuf {
+        path.join(REPORT)
+    }
+
+    /// The file of the reference items of the run at `path`.
+    pub fn reference(path: &Path) -> PathBuf {
+        path.join(REFERENCE)
+    }
+
     /// What the run was begun with.
     pub fn plan(&self) -> &RunPlan {
         &self.plan
@@ -301,13 +315,14 @@ fn made_no_step(path: &Path) -> bool {
 /// Settings that make the run what it is: with others, what is resumed would be another run.
 fn fixed(begun: &Settings, now: &Settings) -> Result<()> {
     let text = |settings: &Settings| {
-        let Settings { seed, batch, validation, initial_batch, ema, .. } = settings;
+        let Settings { seed, batch, validation, initial_batch, ema, mutate, .. } = settings;
         [
             ("seed", seed.to_string()),
             ("batch", batch.to_string()),
             ("validation", validation.to_string()),
             ("initial_batch", initial_batch.to_string()),
             ("ema", format!("{ema:?}")),
+            ("mutate", mutate.to_string()),
         ]
     };
     match text(begun).into_iter().zip(text(now)).find(|(begun, now)| begun != now) {

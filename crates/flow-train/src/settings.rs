@@ -53,6 +53,16 @@ pub struct Settings {
     /// Share of the training items that are held out for validation, all crops of a picture together: of two items (pictures) and more at least one, if it
     /// is above 0. Default 0.
     pub validation: f64,
+    /// Share of the values that are replaced by random levels, in training and in validation: what makes a background model
+    /// ([`Mutated`](crate::data::Mutated)). Default 0.
+    #[serde(skip_serializing_if = "is_none")]
+    pub mutate: f64,
+}
+
+/// Settings without mutations are written as they were before there were any.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_none(mutate: &f64) -> bool {
+    *mutate == 0.0
 }
 
 impl Default for Settings {
@@ -74,6 +84,7 @@ impl Default for Settings {
             report_every: 200,
             patience: None,
             validation: 0.0,
+            mutate: 0.0,
         }
     }
 }
@@ -94,6 +105,7 @@ impl Settings {
             in_f32("weight_decay", self.weight_decay)?;
         }
         require("validation", "a share from 0 to 0.5", self.validation, (0.0..=0.5).contains(&self.validation))?;
+        require("mutate", "a share from 0 to 1", self.mutate, (0.0..=1.0).contains(&self.mutate))?;
         let beta = |beta: f64| (0.0..1.0).contains(&beta);
         require("betas", "two numbers from 0 to below 1", format!("{:?}", self.betas), beta(self.betas.0) && beta(self.betas.1))?;
         in_f32("epsilon", self.epsilon)?;

@@ -135,14 +135,15 @@ pub(crate) fn export_notes(path: &Path) -> Result<Notes> {
     Ok(notes)
 }
 
-/// How many numbers a file can hold, by its length.
+/// The shapes of a file's tensors by name, and how many numbers it can hold by its length.
 ///
 /// # Errors
 /// [`TrainError::Io`]; [`TrainError::Checkpoint`] for a malformed file.
-pub(crate) fn most_numbers<E: Scalar>(path: &Path) -> Result<u64> {
+pub(crate) fn shapes<E: Scalar>(path: &Path) -> Result<(BTreeMap<String, Vec<usize>>, u64)> {
     let mut file = File::open(path).map_err(TrainError::io(path))?;
-    let (_, body) = read_header(path, &mut file)?;
-    Ok(body / size_of::<E>() as u64)
+    let (header, body) = read_header(path, &mut file)?;
+    let shapes = header.tensors().into_iter().map(|(name, info)| (name, info.shape.clone())).collect();
+    Ok((shapes, body / size_of::<E>() as u64))
 }
 
 /// A file's header and the bytes behind it, where the file then stands.
@@ -263,4 +264,32 @@ fn decode<E: Scalar>(own: &Saved<E>, raw: &[u8]) -> std::result::Result<Saved<E>
 #[expect(clippy::needless_pass_by_value, reason = "it takes errors where they arise")]
 pub(crate) fn broken(path: &Path, reason: impl ToString) -> TrainError {
     TrainError::Checkpoint { path: path.to_owned(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writers and readers share the bound of a header: 90,000 tensors were once trained and never read again.
+    #[test]
+    fn ninety_thousand_tensors_are_read_again() {
+        const TENSORS: usize = 90_000;
+        let path = |i: usize| {
+            format!(
+                "bijector.layers.{i:012}.channel.2.transformer.conditioner.net.blocks.0.1.weights_of_a_name_as_long_as_paths_of_deep_models_are"
+            )
+        };
+        let state: State<f32> = (0..TENSORS).map(|i| (path(i), Saved::Flag(i % 3 == 0))).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("many.safetensors");
+        let bytes = encode(&file, &state, &Notes::new()).unwrap();
+        let header = u64::from_le_bytes(*bytes.first_chunk::<8>().unwrap());
+        assert!(header > 1 << 24, "a header of {header} bytes");
+        std::fs::write(&file, bytes).unwrap();
+        assert_eq!(read(&file, File::open(&file).unwrap(), &state).unwrap(), state);
+        // What would not be read is not written.
+        let too_long: State<f32> = (0..64).map(|i| (format!("{i}{}", "x".repeat(2 << 20)), Saved::Flag(true))).collect();
+        let error = encode(&file, &too_long, &Notes::new()).unwrap_err().to_string();
+        assert!(error.contains("many.safetensors: header too large"), "{error}");
+    }
 }

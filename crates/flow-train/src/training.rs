@@ -1,6 +1,6 @@
 //! The training loop.
 
-use crate::data::{Batch, Dataset, Draw, Loader, Shuffle, Subset, TrainOrder};
+use crate::data::{Batch, Dataset, Draw, Loader, Mutated, Shuffle, Subset, TrainOrder};
 use crate::error::Item;
 use crate::evaluate::{EvaluateOptions, evaluate_until};
 use crate::event_batch::{EventBatch, Purpose};
@@ -237,6 +237,7 @@ impl<E: SpecScalar> Trainer<E> {
         events.check(data.as_ref(), model.event())?;
         settings.check_batch::<E>(model.event())?;
         let (held, kept) = hold_out(data.as_ref(), &settings);
+        let data = if settings.mutate > 0.0 { Arc::new(Mutated::new(data, settings.mutate, settings.seed)?) } else { data };
         let validation: Option<Arc<dyn Dataset>> = if held.is_empty() { None } else { Some(Arc::new(Subset::new(data.clone(), held)?)) };
         let train: Arc<dyn Dataset> = if kept.len() == items { data } else { Arc::new(Subset::new(data, kept)?) };
         let optimiser = Adam::new(&model, settings.adam(model.event().len()));

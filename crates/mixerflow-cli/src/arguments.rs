@@ -45,6 +45,28 @@ Which items are for testing: every source but cifar10 and toy takes split=every-
 (of pictures also folders), and files take test=FILE (of npz and safetensors keys). A ? or & in a name is written
 %3F or %26. A path whose ending says what it is needs no kind: wine.csv.";
 
+/// What `score` is about.
+const SCORES: &str = "\
+Score items one by one, to find unusual ones
+
+Columns, and what is unusual:
+  log_likelihood      ln p(x) in nats                                                    low
+  bits_per_dim        the same as a loss (real numbers: negative_log_likelihood)         high
+  typicality          two-sided p-value of ln p(x)                                       low
+  p_likelihood        its one-sided p-value                                              low
+  complexity_bits     bits of the shortest lossless coding of the picture                -
+  p_complexity        its two-sided p-value                                              low
+  corrected           -log2 p(x) - complexity, in bits                                   high
+  p_corrected         its two-sided p-value                                              low
+  likelihood_ratio    ln p(x) - ln p0(x) in nats, of the model of --minus                low
+  p_ratio             its one-sided p-value                                              low
+  unusual             0 to 1: by the least of the p-values (of pictures typicality,
+                      of other data p_likelihood), ranked among reference items          high
+  is_unusual          yes or no, with --false-alarm
+
+p-values are ranks among reference items: the run's validation items. A likelihood alone also rewards what is
+simple, such as a white card.";
+
 /// The commands.
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -57,7 +79,10 @@ pub(crate) enum Command {
     /// Evaluate a model: bits/dim (nats for real-valued data) with standard error, and the error of the inverse
     Eval(Eval),
     /// Score items one by one, to find unusual ones
+    #[command(long_about = SCORES)]
     Score(Score),
+    /// Write a page about a run: curves, losses, samples, scores, the most and the least unusual items
+    Report(Report),
     /// Draw samples
     Sample(Sample),
     /// Interpolate between two items in latent space
@@ -195,6 +220,9 @@ pub(crate) struct Training {
     /// Steps between reports, each with validation, a checkpoint and samples [default: a twentieth of all steps, at most 200]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) report_every: Option<u64>,
+    /// Replace this share of the values by random levels, for a background model (`score --minus`) [default: 0]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub(crate) mutate: Option<f64>,
     /// Override a field of the spec, such as `layers=8` or `channel.AffineCoupling.hidden=64`, or of the settings, such as `settings.ema=0.999`
     #[arg(long, value_name = "PATH=VALUE")]
     pub(crate) set: Vec<String>,
@@ -248,11 +276,35 @@ pub(crate) struct Eval {
     /// Other data, all of whose items count as unusual: reports how well the model separates them from --data (AUROC)
     #[arg(long, value_name = "DATA")]
     pub(crate) against: Vec<DataSource>,
+    /// A background model of the same data, as `train --mutate` makes one: its log-likelihood is subtracted (`likelihood_ratio`)
+    #[arg(long, value_name = "RUN")]
+    pub(crate) minus: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) scoring: Scoring,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// How the items of one source are put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Aggregate {
+    /// Each crop by itself.
+    None,
+    /// A picture is as unusual as its most unusual crop.
+    Max,
+    /// The mean of its crops.
+    Mean,
+}
+
+impl From<Aggregate> for flow_train::scores::Aggregate {
+    fn from(aggregate: Aggregate) -> Self {
+        match aggregate {
+            Aggregate::None => Self::None,
+            Aggregate::Max => Self::Max,
+            Aggregate::Mean => Self::Mean,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -269,11 +321,40 @@ pub(crate) struct Score {
     /// Estimates of each item's log-det to average, at the least, where log-dets are estimates: the standard error of a single item needs many
     #[arg(long, default_value_t = 16, value_name = "N", allow_negative_numbers = true)]
     pub(crate) estimates: u64,
-    /// Put the least likely items first
-    #[arg(long)]
-    pub(crate) sort: bool,
+    /// A background model of the same data, as `train --mutate` makes one: its log-likelihood is subtracted (`likelihood_ratio`)
+    #[arg(long, value_name = "RUN")]
+    pub(crate) minus: Option<PathBuf>,
+    /// One row a picture of which there are several crops
+    #[arg(long, value_enum, default_value_t = Aggregate::None)]
+    pub(crate) aggregate: Aggregate,
+    /// Put the most unusual items first, by a column [default: `unusual`, or `log_likelihood` where nothing is compared]
+    #[arg(long, value_name = "COLUMN", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) sort: Option<String>,
+    /// Say of every item whether it is unusual, such that of usual items about this share would be called so; the exit code is 3 if any is
+    #[arg(long, value_name = "RATE", value_parser = rate, allow_negative_numbers = true)]
+    pub(crate) false_alarm: Option<f64>,
+    /// Draw the most and the least unusual pictures with their scores
+    #[arg(long, value_name = "FILE.png", value_parser = png)]
+    pub(crate) sheet: Option<PathBuf>,
+    /// Pictures of each kind on the sheet
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = at_least_one, requires = "sheet", allow_negative_numbers = true)]
+    pub(crate) top: usize,
     /// The CSV file to write [default: standard output]. Where log-dets are estimates it has a column `standard_error`, in nats
     #[arg(long, value_name = "FILE.csv")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Report {
+    /// The run folder
+    pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) data: Data,
+    /// Other data, all of whose items count as unusual: how well each score tells them from the test items
+    #[arg(long, value_name = "DATA")]
+    pub(crate) against: Vec<DataSource>,
+    /// The page to write [default: report.html in the run's folder]
+    #[arg(long, value_name = "FILE.html")]
     pub(crate) out: Option<PathBuf>,
 }
 
@@ -320,6 +401,11 @@ pub(crate) struct Interpolate {
 
 fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "expected at least 1".to_owned())
+}
+
+/// A share between 0 and 1.
+fn rate(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|rate| *rate > 0.0 && *rate < 1.0).ok_or_else(|| "expected a share between 0 and 1, such as 0.01".to_owned())
 }
 
 /// Pictures are written as PNG.

@@ -1,6 +1,6 @@
 //! `mixerflow`: density models of images from the command line. `mixerflow --help` tells the rest.
 //!
-//! Everything that it does is a few lines of library code: see [`flow_train`]. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Results go to standard output, progress and log
+//! Everything that it does is a few lines of library code: see [`flow_train`]. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unusual items were found (`score --false-alarm`), 130 interrupted. Results go to standard output, progress and log
 //! to standard error.
 
 mod arguments;
@@ -30,6 +30,9 @@ static MEMORY: PeakAlloc = PeakAlloc;
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// The exit code of `score --false-alarm` where items are unusual.
+const UNUSUAL: u8 = 3;
+
 /// The exit code of a program that was interrupted.
 const INTERRUPTED: u8 = 130;
 
@@ -49,7 +52,8 @@ fn main() -> ExitCode {
             Command::Data(arguments) => commands::data::run(&arguments),
             Command::Inspect(arguments) => commands::inspect::run(&arguments),
             Command::Eval(arguments) => commands::eval::run(&arguments),
-            Command::Score(arguments) => commands::score::run(&arguments),
+            Command::Score(arguments) => return commands::score::run(&arguments),
+            Command::Report(arguments) => commands::report::run(&arguments),
             Command::Sample(arguments) => commands::sample::run(&arguments),
             Command::Interpolate(arguments) => commands::interpolate::run(&arguments),
             Command::Embed(arguments) => commands::embed::run(&arguments),

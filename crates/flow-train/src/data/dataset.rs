@@ -168,6 +168,16 @@ pub trait Dataset: Debug + Send + Sync {
         index
     }
 
+    /// Where the window that a draw cuts at random out of a larger picture has its upper left corner: columns from the left and rows from the top; none of items
+    /// that are no such windows.
+    ///
+    /// # Errors
+    /// Pictures that cannot be read.
+    fn corner(&self, draw: Draw) -> Result<Option<(usize, usize)>> {
+        let _ = draw;
+        Ok(None)
+    }
+
     /// Items that the source itself sets aside to choose the best model with, such as those of a folder `val`.
     fn held_out(&self) -> &[usize] {
         &[]
@@ -261,6 +271,10 @@ impl Dataset for Subset {
 
     fn row(&self, index: usize) -> usize {
         self.items.get(index).map_or(index, |&inner| self.of.row(inner))
+    }
+
+    fn corner(&self, draw: Draw) -> Result<Option<(usize, usize)>> {
+        self.items.get(draw.index).map_or(Ok(None), |&index| self.of.corner(Draw { index, ..draw }))
     }
 
     fn held_out(&self) -> &[usize] {

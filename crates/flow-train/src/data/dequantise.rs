@@ -109,6 +109,11 @@ impl Dequantiser {
         self.levels
     }
 
+    /// The level that is modelled of one of the data: lower where bits are dropped.
+    pub fn modelled(&self, level: u8) -> u8 {
+        level >> self.dropped
+    }
+
     /// The same to evaluate with: without flips, and with noise that no training item has had.
     #[must_use]
     pub fn for_evaluation(&self) -> Self {

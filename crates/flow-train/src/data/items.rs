@@ -153,6 +153,11 @@ impl Dataset for Items {
         self.items.get(index).map_or(index, |place| self.sets[place.set].row(place.index))
     }
 
+    fn corner(&self, draw: Draw) -> Result<Option<(usize, usize)>> {
+        let place = |place: &Place| self.sets[place.set].corner(Draw { index: place.index, ..draw });
+        self.items.get(draw.index).map_or(Ok(None), place)
+    }
+
     /// The `draws` of the batch are numbered as in the part of each item.
     fn batch(&self, draws: &[Draw]) -> Result<Batch> {
         check_draws(draws, self.len())?;

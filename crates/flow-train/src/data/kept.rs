@@ -119,6 +119,10 @@ impl Dataset for Kept {
         self.inner(index).map_or(usize::MAX - index, |inner| self.of.source(inner))
     }
 
+    fn corner(&self, draw: Draw) -> Result<Option<(usize, usize)>> {
+        self.inner(draw.index).map_or(Ok(None), |index| self.of.corner(Draw { index, ..draw }))
+    }
+
     fn item_key(&self, index: usize) -> Option<String> {
         self.of.item_key(self.inner(index)?)
     }

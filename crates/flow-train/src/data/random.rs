@@ -17,6 +17,7 @@ pub(super) enum Purpose {
     ToyTest,
     // The numbers above are part of what a seed means: others go behind them.
     DequantiseToEvaluate,
+    Mutate,
 }
 
 /// The stream of `seed` for one visit of one item. The four numbers are the cipher's whole key, so streams cannot collide.

@@ -1,11 +1,14 @@
 //! `mixerflow eval`.
 
+use super::against::{self, Scored};
+use super::reference::{background, reference};
 use super::sources::{choose, model, skipping, test_part};
 use crate::arguments::Eval;
 use crate::{Result, output};
-use flow_train::data::Dataset;
-use flow_train::{Evaluation, auroc, evaluate, score};
-use serde_json::json;
+use flow_train::checkpoint::Opened;
+use flow_train::data::{Dataset, Items};
+use flow_train::{EvaluateOptions, Evaluation, evaluate};
+use serde_json::{Value, json};
 
 pub(crate) fn run(arguments: &Eval) -> Result<()> {
     let opened = model(&arguments.run)?;
@@ -23,26 +26,40 @@ pub(crate) fn run(arguments: &Eval) -> Result<()> {
     let source = chosen.source.to_string();
     found.insert("data".to_owned(), json!({ "source": source, "items": chosen.all, "seen": chosen.seen, "rule": chosen.rule.to_string() }));
     if !arguments.against.is_empty() {
-        let usual = score(&opened.model, &chosen.items, &opened.events, &options)?.log_likelihood;
-        let (mut areas, mut counts) = (serde_json::Map::new(), serde_json::Map::new());
-        for source in &arguments.against {
-            let other = choose(&skipping(source, arguments.data.skip_bad), &opened, None, |_| None)?;
-            let unusual = score(&opened.model, &other.items, &opened.events, &options)?.log_likelihood;
-            let area = auroc(&usual, &unusual);
-            if !arguments.json {
-                let (a, b) = (usual.len(), unusual.len());
-                output::line(format_args!("AUROC {area:.4} of {a} items against {b} of {source}"))?;
-            }
-            areas.insert(source.to_string(), area.into());
-            counts.insert(source.to_string(), json!([usual.len(), unusual.len()]));
-        }
-        found.insert("auroc".to_owned(), areas.into());
-        found.insert("auroc_items".to_owned(), counts.into());
+        found.extend(compare_sets(arguments, &opened, &chosen.items, &options)?);
     }
     if arguments.json {
         output::line(serde_json::to_string_pretty(&found)?)?;
     }
     Ok(())
+}
+
+/// Scores the items and every other set, and tells how well each score tells them apart.
+fn compare_sets(
+    arguments: &Eval,
+    opened: &Opened<f32>,
+    items: &Items,
+    options: &EvaluateOptions,
+) -> Result<serde_json::Map<String, Value>> {
+    let background = background(arguments.minus.as_deref(), opened)?;
+    let reference = reference(&arguments.run, opened, background.as_ref())?;
+    let scored = |items: &Items| Scored::of(opened, background.as_ref(), reference.as_ref(), items, options);
+    let usual = scored(items)?;
+    let (mut areas, mut counts, mut all) = (serde_json::Map::new(), serde_json::Map::new(), serde_json::Map::new());
+    for source in &arguments.against {
+        let other = choose(&skipping(source, arguments.data.skip_bad), opened, None, |_| None)?;
+        let unusual = scored(&other.items)?;
+        let lines = against::lines(&usual, &unusual, opened.settings.seed);
+        if !arguments.json {
+            output::line(format_args!("\n{} items against {} of {source}", usual.len(), unusual.len()))?;
+            against::tell(&lines, &source.to_string())?;
+        }
+        let name = source.to_string();
+        areas.insert(name.clone(), against::area(&usual, &unusual).into());
+        counts.insert(name.clone(), json!([usual.len(), unusual.len()]));
+        all.insert(name, against::as_json(&lines));
+    }
+    Ok([("auroc", areas), ("auroc_items", counts), ("against", all)].map(|(name, of)| (name.to_owned(), of.into())).into_iter().collect())
 }
 
 fn tell(found: &Evaluation) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The commands, one a file.
 
+mod against;
 pub(crate) mod compare;
 pub(crate) mod completions;
 pub(crate) mod data;
@@ -12,6 +13,8 @@ mod folded;
 pub(crate) mod inspect;
 pub(crate) mod interpolate;
 pub(crate) mod plot;
+mod reference;
+pub(crate) mod report;
 mod rows;
 pub(crate) mod sample;
 pub(crate) mod score;

@@ -1,63 +1,192 @@
 //! `mixerflow score`.
 
+use super::reference::{background, measured, reference};
 use super::rows::{self, Row, rows};
 use super::sources::model;
+use super::write::write_table;
 use crate::arguments::Score;
-use crate::{Result, output};
-use flow_train::{EvaluateOptions, score, write_whole};
-use std::io::Write;
+use crate::{Result, UNUSUAL, output};
+use flow_train::data::{Dataset, Draw, Items, Values};
+use flow_train::scores::{Aggregate, Block, Groups, Judged, Measure, Reference, save_sheet};
+use flow_train::{Events, Scores, shades};
+use std::process::ExitCode;
 
-/// A line of the table.
-struct Line {
-    row: Row,
-    log_likelihood: f64,
-    loss: f64,
-    /// Of an estimated log-likelihood, in nats.
-    standard_error: Option<f64>,
+/// A column of numbers.
+struct Column {
+    head: String,
+    values: Vec<f64>,
+    /// Whether what is unusual is high.
+    high: bool,
 }
 
-pub(crate) fn run(arguments: &Score) -> Result<()> {
+pub(crate) fn run(arguments: &Score) -> Result<ExitCode> {
     let opened = model(&arguments.run)?;
-    let options = EvaluateOptions { estimates: arguments.estimates, ..arguments.scoring.options() };
-    let unit_of_nats = opened.events.report(0.0) - opened.events.report(1.0);
+    let options = flow_train::EvaluateOptions { estimates: arguments.estimates, ..arguments.scoring.options() };
+    let background = background(arguments.minus.as_deref(), &opened)?;
     let chosen = arguments.data.choose(&arguments.run, &opened, |_| arguments.part.into())?;
-    let scores = score(&opened.model, &chosen.items, &opened.events, &options)?;
-    let rows = rows(&chosen.items, &scores.labels);
-    let line = |(index, (row, &density)): (usize, (Row, &f64))| {
-        let loss = opened.events.report(density);
-        let standard_error = scores.log_det_variance.as_ref().map(|variance| variance[index].sqrt());
-        Line { row, log_likelihood: -loss / unit_of_nats, loss, standard_error }
+    let items = &chosen.items;
+    let (scores, measures) = measured(&opened, background.as_ref(), items, &options)?;
+    let reference = reference(&arguments.run, &opened, background.as_ref())?;
+    let aggregate = Aggregate::from(arguments.aggregate);
+    let groups = if aggregate == Aggregate::None { Groups::single(items.len()) } else { Groups::of(items) };
+    let judged = match &reference {
+        Some(reference) => reference.judge(&measures, &groups, aggregate),
+        None if aggregate == Aggregate::None && arguments.false_alarm.is_none() => Judged::alone(measures),
+        None => return Err("--aggregate and --false-alarm compare with reference items, of which there are none".into()),
     };
-    let mut lines: Vec<Line> = rows.into_iter().zip(&scores.log_likelihood).enumerate().map(line).collect();
-    if arguments.sort {
-        // An item without a likelihood is the most unusual of all.
-        let key = |line: &Line| if line.log_likelihood.is_nan() { f64::NEG_INFINITY } else { line.log_likelihood };
-        lines.sort_by(|a, b| key(a).total_cmp(&key(b)));
+    let flagged = arguments.false_alarm.map(|rate| flagged(&judged, rate)).transpose()?;
+
+    let errors = standard_errors(&scores, &groups, &judged, aggregate);
+    let columns = columns(&opened.events, &judged, errors.as_deref(), reference.is_some());
+    let order = order(&columns, arguments.sort.as_deref())?;
+    let known = rows(items, &scores.labels);
+    let corners = if aggregate == Aggregate::Mean { Vec::new() } else { corners(items, &judged.items)? };
+    let places = (!corners.is_empty()).then_some(["x", "y"]).into_iter().flatten();
+    let heads = rows::HEADS.into_iter().chain(places).map(str::to_owned);
+    let heads: Vec<String> = heads.chain(columns.iter().map(|c| c.head.clone())).collect();
+    let heads: Vec<String> = heads.into_iter().chain(flagged.as_ref().map(|_| "is_unusual".to_owned())).collect();
+    let line = |at: &usize| -> Vec<String> {
+        let row: &Row = &known[judged.items[*at]];
+        let numbers = columns.iter().map(|column| column.values[*at].to_string());
+        let flag = flagged.as_ref().map(|flagged| if flagged[*at] { "yes" } else { "no" }.to_owned());
+        let corner = corners.get(*at).map(|corner| corner.map(|side| side.to_string()));
+        row.cells().into_iter().chain(corner.into_iter().flatten()).chain(numbers).chain(flag).collect()
+    };
+    if let Some(path) = &arguments.out {
+        write_table(path, &heads, order.iter().map(line))?;
+        output::say(format_args!("{}: {} items", path.display(), order.len()));
+    } else {
+        let mut table = csv::Writer::from_writer(Vec::new());
+        table.write_record(&heads)?;
+        order.iter().try_for_each(|at| table.write_record(line(at)))?;
+        output::print(String::from_utf8(table.into_inner()?)?)?;
     }
-    let unit = if opened.events.levels().is_some() { "bits_per_dim" } else { "negative_log_likelihood" };
-    let table = table(unit, &lines)?;
-    match &arguments.out {
-        Some(path) => {
-            write_whole(path, |file| -> Result<()> {
-                Ok(file.write_all(table.as_bytes()).map_err(|e| format!("{}: {e}", path.display()))?)
-            })?;
-            output::say(format_args!("{}: {} items", path.display(), lines.len()));
-            Ok(())
-        }
-        None => Ok(output::print(table)?),
+    told(reference.as_ref(), &judged, aggregate);
+    if let Some(path) = &arguments.sheet {
+        let ranked = self::order(&columns, Some(if reference.is_some() { "unusual" } else { "log_likelihood" }))?;
+        let blocks = blocks(items, &opened.events, &judged, &columns, &ranked, arguments.top)?;
+        let levels = opened.events.kind().levels.unwrap_or(256);
+        save_sheet(path, &blocks, items.shape(), levels)?;
+        output::say(format_args!("{}: the {} most and the least unusual", path.display(), blocks[0].pictures.len()));
     }
+    let (Some(flagged), Some(rate)) = (flagged, arguments.false_alarm) else { return Ok(ExitCode::SUCCESS) };
+    let count = flagged.iter().filter(|flagged| **flagged).count();
+    let expected = rate * flagged.len() as f64;
+    output::say(format_args!(
+        "{count} of {} are unusual at a rate of false alarms of {rate}; of as many usual ones it would be about {expected:.1}",
+        flagged.len()
+    ));
+    Ok(if count > 0 { ExitCode::from(UNUSUAL) } else { ExitCode::SUCCESS })
 }
 
-fn table(unit: &str, lines: &[Line]) -> Result<String> {
-    let mut table = csv::Writer::from_writer(Vec::new());
-    // Exact log-likelihoods have no such column.
-    let estimates = lines.iter().any(|line| line.standard_error.is_some());
-    let heads = rows::HEADS.into_iter().chain(["log_likelihood", unit]);
-    table.write_record(heads.chain(estimates.then_some("standard_error")))?;
-    for Line { row, log_likelihood, loss, standard_error } in lines {
-        let cells = row.cells().into_iter().chain([log_likelihood.to_string(), loss.to_string()]);
-        let error = estimates.then(|| standard_error.unwrap_or(f64::NAN).to_string());
-        table.write_record(cells.chain(error))?;
+/// Corners of windows that are cut at random out of pictures, of data that are such.
+fn corners(items: &Items, chosen: &[usize]) -> Result<Vec<[usize; 2]>> {
+    let corner = |&index: &usize| Ok(items.corner(Draw { epoch: 0, index })?.map(|(left, top)| [left, top]));
+    let found = chosen.iter().map(corner).collect::<Result<Option<Vec<_>>>>()?;
+    Ok(found.unwrap_or_default())
+}
+
+fn flagged(judged: &Judged, rate: f64) -> Result<Vec<bool>> {
+    let takes = Judged::takes(rate);
+    if judged.references < takes {
+        return Err(format!(
+            "--false-alarm {rate}: so rare an alarm takes at least {takes} reference items, got {} (`train --validation` holds more out)",
+            judged.references
+        )
+        .into());
     }
-    Ok(String::from_utf8(table.into_inner()?)?)
+    Ok(judged.flagged(rate))
+}
+
+/// What the numbers rest on.
+fn told(reference: Option<&Reference>, judged: &Judged, aggregate: Aggregate) {
+    /// With fewer, no p-value is below 5 %.
+    const FEW: usize = 39;
+    let Some(reference) = reference else { return };
+    let of = if aggregate == Aggregate::None { String::new() } else { format!(" of {} sources", judged.references) };
+    let few = if judged.references < FEW { ": so few that p-values are coarse" } else { "" };
+    output::say(format_args!("compared with {} validation items of the run{of}{few}", reference.len()));
+}
+
+/// Standard errors of estimated log-likelihoods, where there are any.
+fn standard_errors(scores: &Scores, groups: &Groups, judged: &Judged, aggregate: Aggregate) -> Option<Vec<f64>> {
+    let variance = scores.log_det_variance.as_ref()?;
+    Some(if aggregate == Aggregate::Mean {
+        let of = |group: &Vec<usize>| group.iter().map(|&i| variance[i]).sum::<f64>().sqrt() / group.len() as f64;
+        groups.0.iter().map(of).collect()
+    } else {
+        judged.items.iter().map(|&i| variance[i].sqrt()).collect()
+    })
+}
+
+fn columns(events: &Events, judged: &Judged, errors: Option<&[f64]>, is_compared: bool) -> Vec<Column> {
+    let mut columns = Vec::new();
+    let mut add = |head: &str, values: Vec<f64>, high: bool| columns.push(Column { head: head.to_owned(), values, high });
+    let unit_of_nats = events.report(0.0) - events.report(1.0);
+    let unit = if events.levels().is_some() { "bits_per_dim" } else { "negative_log_likelihood" };
+    for (measure, values) in &judged.measures.0 {
+        add(measure.column(), values.clone(), measure.is_unusual_high());
+        if *measure == Measure::LogLikelihood {
+            add(unit, values.iter().map(|density| -density * unit_of_nats).collect(), true);
+            errors.iter().for_each(|errors| add("standard_error", errors.to_vec(), true));
+        }
+        for head in measure.p_columns() {
+            judged.p.get(head).iter().for_each(|p| add(head, (*p).clone(), false));
+        }
+    }
+    if is_compared {
+        add("unusual", judged.unusual.clone(), true);
+    }
+    columns
+}
+
+/// The rows in the order of the data, or the most unusual first by a column.
+fn order(columns: &[Column], by: Option<&str>) -> Result<Vec<usize>> {
+    let mut order: Vec<usize> = (0..columns.first().map_or(0, |column| column.values.len())).collect();
+    let Some(by) = by else { return Ok(order) };
+    let find = |name: &str| columns.iter().find(|column| column.head == name);
+    let column = match by {
+        "" => find("unusual").or_else(|| find("log_likelihood")),
+        name => find(name),
+    };
+    let Some(column) = column else {
+        let known: Vec<&str> = columns.iter().map(|column| column.head.as_str()).collect();
+        return Err(format!("--sort={by}: expected one of {}", known.join(", ")).into());
+    };
+    // What has no number is the most unusual of all.
+    let key = |at: usize| {
+        let value = column.values[at];
+        if value.is_nan() {
+            f64::INFINITY
+        } else if column.high {
+            value
+        } else {
+            -value
+        }
+    };
+    order.sort_by(|&a, &b| key(b).total_cmp(&key(a)));
+    Ok(order)
+}
+
+/// The first and the last of the ranked items as pictures.
+fn blocks(items: &Items, events: &Events, judged: &Judged, columns: &[Column], ranked: &[usize], top: usize) -> Result<Vec<Block>> {
+    let told = |head: &str, at: usize| columns.iter().find(|column| column.head == head).map(|column| column.values[at]);
+    let block = |heading: &str, chosen: Vec<usize>| -> Result<Block> {
+        let draws: Vec<Draw> = chosen.iter().map(|&at| Draw { epoch: 0, index: judged.items[at] }).collect();
+        let values = match items.batch(&draws)?.values {
+            Values::Levels(levels) => levels,
+            Values::Real(values) => shades(&values, events)?.0,
+        };
+        let pictures = values.chunks_exact(items.shape().dims().max(1)).zip(&chosen).map(|(values, &at)| {
+            let first = told("unusual", at).map(|unusual| format!("unusual {unusual:.4}"));
+            let loss = told("bits_per_dim", at).map(|loss| format!("{loss:.2} bits/dim"));
+            let loss = loss.or_else(|| told("negative_log_likelihood", at).map(|loss| format!("{loss:.1} nats")));
+            let row = format!("row {}", items.row(judged.items[at]));
+            (values.to_vec(), first.into_iter().chain(loss).chain([row]).collect())
+        });
+        Ok(Block { heading: heading.to_owned(), pictures: pictures.collect() })
+    };
+    let top = top.min(ranked.len());
+    let least = ranked.iter().rev().take(top).copied().collect();
+    Ok(vec![block("most unusual", ranked[..top].to_vec())?, block("least unusual", least)?])
 }

@@ -63,6 +63,7 @@ impl Training {
         settings.seed = self.seed.unwrap_or(settings.seed);
         settings.memory = self.memory.map_or(settings.memory, Into::into);
         settings.validation = self.validation.unwrap_or(settings.validation);
+        settings.mutate = self.mutate.unwrap_or(settings.mutate);
         settings.threads = threads.or(settings.threads);
         settings.steps = self.steps.unwrap_or(settings.steps);
         Ok(settings)
@@ -188,7 +189,7 @@ impl Chosen {
 impl Data {
     /// The items that are asked for, of the run's own data where none are given. Data that the run has not seen are one part.
     pub(super) fn choose(&self, run: &Path, opened: &Opened<f32>, part: impl Fn(bool) -> Option<Part>) -> Result<Chosen> {
-        let begun = run_data(run);
+        let begun = Begun::near(run).map(|(_, begun)| begun);
         let source = match (&self.data, &begun) {
             (Some(source), _) | (None, Some(Begun { data: source, .. })) => skipping(source, self.skip_bad),
             (None, None) => return Err(format!("--data: `{}` does not say what data it was trained on", run.display()).into()),
@@ -199,18 +200,20 @@ impl Data {
 
 /// What a run was begun on.
 pub(super) struct Begun {
-    data: DataSource,
+    pub(super) data: DataSource,
     /// Which items are in which part, where items have names.
     items: Option<String>,
 }
 
-/// What a run was begun on, if the folder, or the one that the checkpoint lies in, says so.
-fn run_data(run: &Path) -> Option<Begun> {
-    let read = |path: &Path| {
-        let data = RunFolder::read_plan(path).ok()?.data;
-        Some(Begun { data, items: RunFolder::read_items(path).ok()? })
-    };
-    read(run).or_else(|| read(run.parent()?))
+impl Begun {
+    /// That of a folder, or of the one that the checkpoint lies in, with the folder, if it says so.
+    pub(super) fn near(run: &Path) -> Option<(&Path, Self)> {
+        let read = |path| {
+            let data = RunFolder::read_plan(path).ok()?.data;
+            Some((path, Self { data, items: RunFolder::read_items(path).ok()? }))
+        };
+        read(run).or_else(|| read(run.parent()?))
+    }
 }
 
 /// The items of a source that are asked for; `part` is told whether the run has seen the data.

@@ -1,11 +1,13 @@
 //! `mixerflow train`.
 
 use super::ended::{Ended, duration};
-use super::sources::{Looked, open, parts_line, skipping, spec};
+use super::reference::keep_reference;
+use super::report;
+use super::sources::{Looked, model, open, parts_line, skipping, spec};
 use crate::arguments::Train;
 use crate::{INTERRUPTED, Result, interrupt, logging, output};
 use flow_api::spec::{EventShape, to_ron};
-use flow_train::data::{DataError, Items, SourceKind, Split, list_items, split_as_listed};
+use flow_train::data::{DataError, Items, Mutated, SourceKind, Split, list_items, split_as_listed};
 use flow_train::{
     Bar, Ending, EventKind, Events, Look, Observer, Report, RunFolder, RunPlan, Settings, TrainError, Trainer, hold_out, model_for,
 };
@@ -49,9 +51,26 @@ pub(crate) fn run(arguments: &Train, threads: Option<usize>) -> Result<ExitCode>
     if let Some(ended) = ended {
         ended.tell(&path, ending, &split, &look)?;
     }
+    if ending != Ending::Stopped
+        && let Err(error) = shown(&path, &Items::of(&split, &hold_out(&*split.train, settings).0))
+    {
+        // The run is done and kept all the same.
+        output::say(format_args!("warning: there is no report of the run: {error}"));
+    }
     output::line(path.display())?;
     let was_interrupted = ending == Ending::Stopped && interrupt::came();
     Ok(if was_interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+/// Keeps what the validation items measure, to compare others with, and writes the page that shows the run.
+fn shown(path: &Path, items: &Items) -> Result<()> {
+    let opened = model(path)?;
+    let reference = keep_reference(path, &opened, items)?;
+    let shown = report::Shown { own: Some(items.clone()), sets: Vec::new(), against: Vec::new(), reference };
+    let page = RunFolder::report(path);
+    report::write(path, &opened, &shown, &page)?;
+    output::say(format_args!("{} shows the run", page.display()));
+    Ok(())
 }
 
 /// The loss of one normal density of all values, or of one each.
@@ -84,9 +103,12 @@ fn begin(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(RunF
     let kind = EventKind::of(split.train.as_ref());
     settings.check_batch::<f32>(kind.shape)?;
     Events::of_kind(kind, spec.0.preprocessing(), settings.seed)?;
-    let model = model_for::<f32>(&spec, split.train.as_ref(), settings.seed)
+    if settings.mutate > 0.0 {
+        Mutated::new(split.train.clone(), settings.mutate, settings.seed)?;
+    }
+    let built = model_for::<f32>(&spec, split.train.as_ref(), settings.seed)
         .map_err(|e| format!("{}: {e}{}", file.display(), one_column(kind.shape)))?;
-    Trainer::check_model(&model)?;
+    Trainer::check_model(&built)?;
     let looked = Looked::at(&split)?;
     looked.refuse_errors(&data)?;
     let data = data.with_rule(&split.rule);

@@ -6,6 +6,7 @@ mod commands;
 mod errors;
 mod identity;
 mod nothing_lost;
+mod scores;
 
 use assert_cmd::Command;
 use std::path::{Path, PathBuf};

@@ -63,11 +63,17 @@ impl Pictures {
         Ok(picture)
     }
 
-    /// Writes the window of one draw, channel by channel.
-    fn draw(&self, draw: Draw, item: &mut [u8]) -> Result<()> {
-        let ItemShape::Image { height, width, .. } = self.shape else {
-            return Ok(());
-        };
+    /// Height and width of items.
+    fn sides(&self) -> [usize; 2] {
+        match self.shape {
+            ItemShape::Image { height, width, .. } => [height, width],
+            ItemShape::Vector { .. } => [0; 2],
+        }
+    }
+
+    /// The picture of a draw, and the corner of its window.
+    fn window(&self, draw: Draw) -> Result<(Arc<Picture>, usize, usize)> {
+        let [height, width] = self.sides();
         let file = &self.files[draw.index / self.crops];
         let picture = self.picture(file)?;
         let (w, h) = picture.size();
@@ -85,6 +91,13 @@ impl Pictures {
                 (rng.gen_range(0..=right), rng.gen_range(0..=down))
             }
         };
+        Ok((picture, left, top))
+    }
+
+    /// Writes the window of one draw, channel by channel.
+    fn draw(&self, draw: Draw, item: &mut [u8]) -> Result<()> {
+        let [height, width] = self.sides();
+        let (picture, left, top) = self.window(draw)?;
         picture.copy_window(left, top, width, height, item);
         Ok(())
     }
@@ -123,6 +136,11 @@ impl Dataset for Pictures {
         self.files.get(index / self.crops).map_or(index, |file| file.row * self.crops + index % self.crops)
     }
 
+    fn corner(&self, draw: Draw) -> Result<Option<(usize, usize)>> {
+        check_draws(&[draw], self.len())?;
+        if self.crop == Crop::Random { self.window(draw).map(|(_, left, top)| Some((left, top))) } else { Ok(None) }
+    }
+
     fn held_out(&self) -> &[usize] {
         &self.held_out
     }
@@ -153,6 +171,29 @@ impl fmt::Debug for Pictures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::ImageFolder;
+
+    /// Every pixel of the picture says where it stands.
+    #[test]
+    fn corners_are_those_of_the_windows() -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        for name in ["a.png", "b.png"] {
+            let place = |x: u32, y: u32| image::Luma([u8::try_from(x + 16 * y).unwrap_or(0)]);
+            image::GrayImage::from_fn(16, 16, place).save(dir.path().join(name))?;
+        }
+        let folder = ImageFolder { size: Some(4), crop: Crop::Random, crops: 9, ..ImageFolder::new(dir.path()) };
+        let train = folder.open(3)?.train;
+        let draws: Vec<Draw> = (0..train.len()).map(|index| Draw { epoch: 2, index }).collect();
+        let Values::Levels(levels) = train.batch(&draws)?.values else { return Err("levels".into()) };
+        let corners = draws.iter().map(|draw| train.corner(*draw)).collect::<Result<Vec<_>>>()?;
+        let first = levels.chunks_exact(train.shape().dims()).map(|item| usize::from(item[0]));
+        assert!(first.zip(&corners).all(|(level, corner)| corner.map(|(x, y)| x + 16 * y) == Some(level)), "{corners:?}");
+        assert!(corners.iter().any(|corner| *corner != corners[0]));
+        let centred = ImageFolder { crop: Crop::Center, crops: 1, ..folder }.open(3)?.train;
+        assert_eq!(centred.corner(draws[0])?, None);
+        assert!(train.corner(Draw { epoch: 0, index: 99 }).is_err());
+        Ok(())
+    }
 
     /// Kept bytes are counted once a picture and stay within the limit, whatever is drawn.
     #[test]
