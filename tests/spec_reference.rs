@@ -28,7 +28,8 @@ fn tables() -> Vec<Table> {
 }
 
 /// Values of fields that have no default.
-const REQUIRED: [(&str, &str); 17] = [
+const REQUIRED: [(&str, &str); 18] = [
+    ("hidden", "16"),
     ("patch", "2"),
     ("layers", "2"),
     ("channel", "[]"),

@@ -1,7 +1,7 @@
 //! The contract of a bijection of typed tensors.
 
 use crate::{Context, Facts, FlowError, Gradients, InverseKind, LogDet, LogDetKind, Module, Result, Scalar, SolveReport, Tensor};
-use dfdx::prelude::Shape;
+use dfdx::prelude::{HasShape, Shape};
 use std::any::Any;
 
 /// A value with the log-det of the map that made it.
@@ -22,7 +22,6 @@ pub(crate) fn batch<S: Shape>(shape: &S) -> usize {
 
 /// Checks that cotangents are those of outputs of this shape.
 pub(crate) fn check_cotangent<Y: Shape, E: Scalar>(expected: &Y, cotangent: &Cotangent<Y, E>, layer: &str) -> Result<()> {
-    use dfdx::prelude::HasShape;
     let (expected, got) = ((expected, batch(expected)), (cotangent.value.shape(), cotangent.log_det.shape().0));
     if expected == got { Ok(()) } else { Err(shape_error(layer, "pullback", expected, got)) }
 }
@@ -252,6 +251,32 @@ pub trait Bijector<X: Shape, E: Scalar>: Module<E> {
             return Ok(None);
         }
         Ok(Some(crate::to_host(&self.forward(x, cx)?.value)))
+    }
+
+    /// ∂L/∂x from the cotangent of the activations behind the part with this dotted path
+    /// ([`Bijector::forward_until`]); the gradients of what is in front of it are added to `gradients`. None if there is
+    /// no such part here.
+    ///
+    /// # Errors
+    /// As [`Bijector::pullback`].
+    fn pullback_until(
+        &self,
+        x: Tensor<X, E>,
+        layer: &str,
+        cotangent: Vec<E>,
+        gradients: &mut Gradients<E>,
+        cx: &Context<E>,
+    ) -> Result<Option<Pulled<X, E>>> {
+        if cx.path() != layer {
+            return Ok(None);
+        }
+        let shape = self.output_shape(x.shape())?;
+        if shape.num_elements() != cotangent.len() {
+            return Err(shape_error(cx.layer(self.facts().kind), "pullback", shape, cotangent.len()));
+        }
+        let log_det = E::zeros((batch(&shape),));
+        let cotangent = Cotangent { value: E::tensor(cotangent, shape), log_det };
+        self.pullback(Point::Input(x), cotangent, gradients, cx).map(Some)
     }
 
     /// ∂L/∂x from ∂L/∂y and ∂L/∂log|det J|; adds the gradients of this layer's parameters to `gradients`, below the context's path.

@@ -115,6 +115,20 @@ impl<E: Scalar> LatentCotangent<E> {
         self.z.iter_mut().zip(z).for_each(|(sum, &own)| *sum += own);
         Ok(())
     }
+
+    /// Adds another loss's cotangent of the condition, if it has one.
+    ///
+    /// # Errors
+    /// [`FlowError::Shape`] for another number of values.
+    pub fn add_to_condition(&mut self, condition: Option<&[E]>) -> Result<()> {
+        let Some(condition) = condition else { return Ok(()) };
+        let own = self.condition.get_or_insert_with(|| vec![E::zero(); condition.len()]);
+        if condition.len() != own.len() {
+            return Err(crate::shape_error("flow", "train", own.len(), condition.len()));
+        }
+        own.iter_mut().zip(condition).for_each(|(sum, &own)| *sum += own);
+        Ok(())
+    }
 }
 
 impl<B, P> Flow<B, P> {
@@ -192,7 +206,17 @@ impl<B, P> Flow<B, P> {
         B: Bijector<X, E>,
         P: BaseDensity<E>,
     {
-        let mapped = self.encode(x, cx)?;
+        self.log_prob_of_mapped(&self.encode(x, cx)?, cx)
+    }
+
+    /// log p(x) of every sample whose latents and log-dets are these, as [`Flow::encode`] gives them.
+    ///
+    /// # Errors
+    /// [`FlowError::Shape`] if the base density has another size.
+    pub fn log_prob_of_mapped<Z: Shape, E: Scalar>(&self, mapped: &Mapped<Z, E>, cx: &Context<E>) -> Result<LogProb<E>>
+    where
+        P: BaseDensity<E>,
+    {
         let z = to_host(&mapped.value);
         let value = self.add_base(&z, &mapped.log_det, cx)?;
         let largest_latent = z.iter().fold(E::zero(), |largest, z| largest.max(Float::abs(*z)));

@@ -101,6 +101,9 @@ pub struct SolveReport {
     /// What ODE solvers left of error in a row's log-det, in nats, as they estimate it: that of the worst block, summed over layers; beside
     /// the standard error of an estimated trace. Its order is right, it is no bound. Infinite where a solver has no estimate, which is so on a fixed grid.
     pub log_det_error: f64,
+    /// What layers add to the loss of a training step beside the likelihood, such as the regularisers of ODE flows, summed
+    /// over rows and layers: nats where every sample's log-det has the cotangent −1; 0 in evaluation.
+    pub penalty: f64,
 }
 
 impl SolveReport {
@@ -113,6 +116,7 @@ impl SolveReport {
             rejected: self.rejected + next.rejected,
             residual: self.residual.max(next.residual),
             log_det_error: self.log_det_error + next.log_det_error,
+            penalty: self.penalty + next.penalty,
         }
     }
 
@@ -125,6 +129,7 @@ impl SolveReport {
             rejected: self.rejected.max(other.rejected),
             residual: self.residual.max(other.residual),
             log_det_error: self.log_det_error.max(other.log_det_error),
+            penalty: self.penalty + other.penalty,
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use dfdx::prelude::HasShape;
 use flow_api::layers::LuLinear;
-use flow_api::{Context, DiagonalNormal, EntryMut, Flow, FlowError, Gradients, LatentCotangent, Module, Rows, Scalar, to_host, update};
+use flow_api::{
+    Bijector, Context, DiagonalNormal, EntryMut, Flow, FlowError, Gradients, LatentCotangent, Module, Pinned, Rows, Scalar, Then, to_host,
+    update,
+};
 
 fn move_parameter<M: Module<f64>>(module: &mut M, at: usize, by: f64) {
     let mut seen = 0;
@@ -52,4 +55,55 @@ fn a_loss_of_one_s_own_pulls_its_cotangents_back_beside_the_likelihood_s() {
     let short = LatentCotangent { z: vec![0.0; 5], log_det: vec![0.0; 3], condition: None };
     let error = flow.pull_back::<(usize, usize), f64>(latents, short, &mut gradients, &cx).unwrap_err();
     assert!(matches!(error, FlowError::Shape { .. }), "{error}");
+}
+
+/// A flow below a path.
+struct Holder<F> {
+    f: F,
+}
+impl<F: Module<f64>> Module<f64> for Holder<F> {
+    flow_api::module_fields!(f64; child f);
+}
+
+/// A cotangent of activations reaches what is in front of them and nothing else, through every composition.
+#[test]
+fn cotangents_of_activations_are_pulled_back() {
+    type Plane = (usize, usize);
+    let linear = |seed| Rows(LuLinear::<f64>::new(2).with_random_permutation(seed));
+    let mut flow = Pinned::<Plane, _>::new(Then::new(linear(1), linear(2), &(2, 2)).unwrap());
+    (0..Gradients::zeros(&flow).values().len()).for_each(|at| move_parameter(&mut flow, at, 0.3 * (at as f64).sin()));
+    let (x, cx) = (f64::tensor(vec![0.3, -1.2, 0.8, 0.1], (2, 2)), Context::new(0).child("f"));
+    let slopes: Vec<f64> = (0..4).map(|i| f64::from(i).cos()).collect();
+    let mut flow = Holder { f: flow };
+    let cases = [("f", 12), ("f.inner", 12), ("f.inner.second", 12), ("f.inner.first", 6)];
+    for (layer, reached) in cases {
+        let value = |f: &Pinned<Plane, Then<Rows<LuLinear<f64>>, Rows<LuLinear<f64>>>>| {
+            let activations = f.forward_until(x.clone(), layer, &cx).unwrap().unwrap();
+            activations.iter().zip(&slopes).map(|(a, slope)| a * slope).sum::<f64>()
+        };
+        let mut gradients = Gradients::zeros(&flow);
+        let pulled = flow.f.pullback_until(x.clone(), layer, slopes.clone(), &mut gradients, &cx).unwrap();
+        assert!(pulled.is_some_and(|pulled| *pulled.cotangent.shape() == (2, 2)), "{layer}");
+        let step = 1e-6;
+        let moves = gradients.values().to_vec();
+        for (at, got) in moves.iter().enumerate() {
+            let mut shifted = |by: f64| {
+                move_parameter(&mut flow, at, by);
+                let value = value(&flow.f);
+                move_parameter(&mut flow, at, -by);
+                value
+            };
+            let expected = (shifted(step) - shifted(-step)) / (2.0 * step);
+            assert!((got - expected).abs() < 1e-7, "{layer}, parameter {at}: {got} {expected}");
+        }
+        assert_eq!(moves.len() - gradients.untouched().map(|path| flow_len(&flow, path)).sum::<usize>(), reached, "{layer}");
+    }
+    let mut gradients = Gradients::zeros(&flow);
+    assert!(flow.f.pullback_until(x.clone(), "f.inner.third", slopes.clone(), &mut gradients, &cx).unwrap().is_none());
+    assert!(flow.f.pullback_until(x.clone(), "f.inner.first", vec![0.0; 3], &mut gradients, &cx).is_err());
+}
+
+/// Numbers of the parameter with this path.
+fn flow_len<M: Module<f64>>(module: &M, path: &str) -> usize {
+    Gradients::zeros(module).get(path).unwrap().len()
 }

@@ -183,7 +183,10 @@ pub fn resume<E: SpecScalar>(
         let run = read_run(files, &opened)?;
         Ok((opened, run))
     })?;
-    let Opened { spec, settings, model, .. } = opened;
+    let Opened { spec, settings, model, events, .. } = opened;
+    if model.head().is_some() {
+        events.record().check_classes(data.as_ref())?;
+    }
     Ok((Trainer::resume(model, data, change(settings), run)?, spec))
 }
 

@@ -273,6 +273,11 @@ impl Row {
         (forward + inverse > 0).then(|| format!("{forward} / {inverse}"))
     }
 
+    /// Of the classifier, if the model has one.
+    fn accuracy(&self) -> Option<String> {
+        self.test.classification.as_ref().map(|found| format!("{:.4} ± {:.4}", found.accuracy, found.accuracy_error))
+    }
+
     fn cells(&self) -> Vec<String> {
         let Evaluation { scored_per_second, inverse, .. } = &self.test;
         let or_dash = |value: f64, text: String| if value.is_nan() { DASH.to_owned() } else { text };
@@ -304,6 +309,11 @@ impl Comparison {
         let mut heads: Vec<String> = heads.into_iter().map(str::to_owned).collect();
         let mut lines: Vec<Vec<String>> = self.rows.iter().map(Row::cells).collect();
         let evaluations: Vec<Option<String>> = self.rows.iter().map(Row::evaluations).collect();
+        let accuracies: Vec<Option<String>> = self.rows.iter().map(Row::accuracy).collect();
+        if accuracies.iter().any(Option::is_some) {
+            heads.push("accuracy".to_owned());
+            lines.iter_mut().zip(accuracies).for_each(|(line, cell)| line.push(cell.unwrap_or_else(|| DASH.to_owned())));
+        }
         if evaluations.iter().any(Option::is_some) {
             heads.push("evaluations".to_owned());
             lines.iter_mut().zip(evaluations).for_each(|(line, cell)| line.push(cell.unwrap_or_else(|| DASH.to_owned())));

@@ -86,6 +86,30 @@ pub enum TrainError {
         /// Width of the condition.
         width: usize,
     },
+    /// The data has another number of classes than the classifier of the model.
+    #[error("the model tells {expected} classes from each other, the data has {got}")]
+    ClassCount {
+        /// The model's.
+        expected: usize,
+        /// The data's.
+        got: usize,
+    },
+    /// A class of the data is none of those that the model was trained on.
+    #[error("the model has no class `{class}`; there are: {}", list(known))]
+    Class {
+        /// The data's.
+        class: String,
+        /// The model's, by label.
+        known: Vec<String>,
+    },
+    /// A run cannot go on: the data has other classes than it was begun with.
+    #[error("the classes of the data are {}, where the run was begun with {}", list(got), list(expected))]
+    Classes {
+        /// The run's, by label.
+        expected: Vec<String>,
+        /// The data's.
+        got: Vec<String>,
+    },
     /// A run cannot go on: the data has more or fewer items than it was begun with, or as many others.
     #[error("the data has {got} items, where the run was begun with {expected}{}", if got == expected { " others" } else { "" })]
     DataChanged {
@@ -118,6 +142,9 @@ pub enum TrainError {
         /// Every difference in names, types and shapes.
         mismatch: StateMismatch,
     },
+    /// A probe could not be fitted.
+    #[error("probe: {0}")]
+    Probe(String),
     /// Another process trains in this folder.
     #[error("{}: another process is training here", path.display())]
     Locked {

@@ -1,5 +1,6 @@
 //! How good a model is, how fast, and how exactly it inverts.
 
+use crate::classify::{ClassLogProbs, Classification, MeanProbs};
 use crate::data::{Batch, Dataset, each_once};
 use crate::error::Item;
 use crate::event_batch::{EventBatch, Purpose};
@@ -112,6 +113,9 @@ pub struct Evaluation {
     pub scored_per_second: f64,
     /// How the inverse did; none where only the likelihood was asked for.
     pub inverse: Option<Inverse>,
+    /// How good the model's classifier is on those items that have a label; none of a model without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classification: Option<Classification>,
 }
 
 impl Evaluation {
@@ -152,6 +156,8 @@ pub struct Scores {
     pub log_det_variance: Option<Vec<f64>>,
     /// The class of each item, an index into the set's classes; none for an item without a label.
     pub labels: Vec<Option<usize>>,
+    /// Log-probabilities of the model's classes, of means over passes; none of a model without a classifier.
+    pub class_log_probs: Option<ClassLogProbs>,
     /// Draws that gave no finite number.
     pub non_finite: u64,
     /// The first item that a layer failed on, with the layer's own words.
@@ -264,12 +270,19 @@ pub(crate) fn score_with<E: SpecScalar>(
         log_likelihood: Vec::new(),
         log_det_variance: None,
         labels: vec![None; data.len()],
+        class_log_probs: None,
         non_finite: 0,
         failure: None,
         largest_latent: 0.0,
         evaluations: 0,
         log_det_solver_error: 0.0,
         seconds: 0.0,
+    };
+    let mut probabilities = model.head().map(|head| MeanProbs::new(data.len(), head.classes()));
+    let mut classify = |items: &[usize], logits: Option<Vec<E>>| {
+        if let Some((mean, logits)) = probabilities.as_mut().zip(logits) {
+            mean.add(items, &ClassLogProbs::of_logits(logits.iter().map(|logit| logit.as_f64()), logits.len() / items.len().max(1)));
+        }
     };
     let batches = data.len().div_ceil(options.batch) as u64;
     let (noises, passes) = (options.draws(&events), options.passes(model, &events));
@@ -286,20 +299,25 @@ pub(crate) fn score_with<E: SpecScalar>(
             batch.draws.iter_mut().for_each(|draw| draw.epoch = pass % noises);
             let whole = events.of::<E>(&batch)?;
             let cx = whole.context(model, options.seed, purpose)?;
-            let values = model.batch(whole.values.clone())?;
             let began = Instant::now();
-            let found = model.flow().log_prob(values, &cx);
+            let found = model.log_prob_and_logits(whole.values.clone(), &cx);
             scores.seconds += began.elapsed().as_secs_f64();
             match found {
-                Ok(part) => scores.add(&mut sums, &items, &whole.log_det, &part),
+                Ok((part, logits)) => {
+                    scores.add(&mut sums, &items, &whole.log_det, &part);
+                    classify(&items, logits);
+                }
                 // One item that cannot be scored must not hide the others: each is scored alone, with noise of its own.
                 Err(error) if is_of_an_item(&error) => {
                     for i in 0..whole.len() {
                         check()?;
                         let event = whole.only(i);
                         let cx = event.context(model, options.seed, purpose)?.rooted(i as u64);
-                        match model.log_prob(event.values, &cx) {
-                            Ok(part) => scores.add(&mut sums, &items[i..=i], &event.log_det, &part),
+                        match model.log_prob_and_logits(event.values, &cx) {
+                            Ok((part, logits)) => {
+                                scores.add(&mut sums, &items[i..=i], &event.log_det, &part);
+                                classify(&items[i..=i], logits);
+                            }
                             Err(error) if is_of_an_item(&error) => {
                                 scores.non_finite += 1;
                                 let item = Item { index: data.row(items[i]), name: data.item_name(items[i]) };
@@ -313,6 +331,7 @@ pub(crate) fn score_with<E: SpecScalar>(
             }
         }
     }
+    scores.class_log_probs = probabilities.map(MeanProbs::log_probs);
     scores.log_likelihood = sums.iter().map(|sum| sum.total / sum.count).collect();
     if let Some(variance) = &mut scores.log_det_variance {
         *variance = sums.iter().map(|sum| sum.variance / (sum.count * sum.count)).collect();
@@ -363,6 +382,7 @@ pub(crate) fn evaluate_until<E: SpecScalar>(
     let scores = score_with(model, data, events, options, stop, &mut |_| Ok(()))?;
     let finite = scores.log_likelihood.iter().copied().enumerate().filter(|(_, l)| l.is_finite());
     let Mean { value: mean, error } = Mean::of(finite.map(|(item, l)| (data.source(item), l)));
+    let classification = classification(&scores, data, events)?;
     let unit_of_nats = events.report(0.0) - events.report(1.0);
     let draws = data.len() as f64 * options.passes(model, events) as f64;
     Ok(Evaluation {
@@ -382,7 +402,16 @@ pub(crate) fn evaluate_until<E: SpecScalar>(
         evaluations: scores.evaluations,
         scored_per_second: draws / scores.seconds,
         inverse: if options.likelihood_alone { None } else { Some(invert(model, data, events, options, stop)?) },
+        classification,
     })
+}
+
+/// How good class probabilities are, where there are some.
+fn classification(scores: &Scores, data: &dyn Dataset, events: &Events) -> Result<Option<Classification>> {
+    let Some(log_probs) = &scores.class_log_probs else { return Ok(None) };
+    let numbers = events.record().class_numbers(data)?;
+    let labels: Vec<Option<usize>> = scores.labels.iter().map(|label| numbers.get((*label)?).copied()).collect();
+    Ok(log_probs.classification(&labels, |item| data.source(item)))
 }
 
 /// Measures the inverse: a layer's failure is a finding.

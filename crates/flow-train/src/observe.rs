@@ -79,6 +79,8 @@ pub struct Bar {
     last: f64,
     /// The last validation and the best, as text.
     validation: String,
+    /// The terms of the last report, as text.
+    terms: String,
 }
 
 impl Bar {
@@ -88,13 +90,13 @@ impl Bar {
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("━╸ ");
         let shown = ProgressBar::no_length().with_style(style).with_prefix(name.to_owned());
-        Self { shown, unit: "", smoothed: None, last: 0.0, validation: String::new() }
+        Self { shown, unit: "", smoothed: None, last: 0.0, validation: String::new(), terms: String::new() }
     }
 }
 
 impl<E: SpecScalar> Observer<E> for Bar {
     fn begin(&mut self, trainer: &Trainer<E>) -> Result<()> {
-        self.unit = trainer.events().unit();
+        self.unit = trainer.unit();
         self.shown.set_length(trainer.settings().steps);
         self.shown.set_position(trainer.optimiser().steps());
         self.shown.reset_eta();
@@ -112,12 +114,13 @@ impl<E: SpecScalar> Observer<E> for Bar {
         let (loss, seconds) = self.smoothed.map_or((loss, took), |(l, s)| (l + NEW * (loss - l), s + NEW * (took - s)));
         (self.smoothed, self.last) = (Some((loss, seconds)), now);
         self.shown.set_position(step);
-        self.shown.set_message(format!("{loss:.3}{} {}, {seconds:.3} s a step", self.validation, self.unit));
+        self.shown.set_message(format!("{loss:.3}{} {}{}, {seconds:.3} s a step", self.validation, self.unit, self.terms));
     }
 
     fn report(&mut self, report: &Report, trainer: &Trainer<E>) -> Result<()> {
         let best = trainer.best().map_or(String::new(), |best| format!(", best {:.3}", best.value));
         self.validation = report.validation.map_or(String::new(), |loss| format!(", validation {loss:.3}{best}"));
+        self.terms = report.terms_text();
         Ok(())
     }
 

@@ -225,32 +225,78 @@ const COLORS: [RGBColor; 8] = [
 /// How the lines of runs differ besides their colours, so that more runs than there are colours can be told apart: length of dashes and of the gaps between them.
 const DASHES: [Option<(u32, u32)>; 3] = [None, Some((14, 7)), Some((4, 5))];
 
-/// Draws learning curves of one or several runs over optimiser steps: training loss, and thick, where there is one, validation loss. `unit` is that of the losses.
+/// Draws learning curves of one or several runs over optimiser steps: training loss, and thick, where there is one,
+/// validation loss. `unit` is that of the losses, which have none where they have named terms. Each of these has a panel
+/// of its own below, that of the likelihood with the runs whose loss it is.
 ///
 /// # Errors
 /// [`TrainError::Picture`] where there is nothing to draw, and [`TrainError::Io`] where the file cannot be written.
 pub fn save_curves(path: &Path, runs: &[(&str, &[Report])], unit: &str, theme: Theme) -> Result<()> {
-    save_chart(path, CURVES, |root| draw_curves(path, root, runs, unit, theme))
+    let panels = Panel::of(runs, unit);
+    save_chart(path, curves_size(&panels), |root| draw_curves(path, root, runs, &panels, theme))
+}
+
+/// Curves of the loss, or of one of its terms.
+struct Panel<'a> {
+    term: Option<&'a str>,
+    unit: &'a str,
+}
+
+impl<'a> Panel<'a> {
+    fn of(runs: &[(&str, &'a [Report])], unit: &'a str) -> Vec<Self> {
+        let mut panels: Vec<Self> = Vec::new();
+        for term in runs.iter().flat_map(|(_, reports)| reports.iter().flat_map(|report| &report.terms)) {
+            if panels.iter().all(|panel| panel.term != Some(&term.name)) {
+                panels.push(Self { term: Some(&term.name), unit: &term.unit });
+            }
+        }
+        panels.insert(0, Self { term: None, unit: if panels.is_empty() { unit } else { "" } });
+        panels
+    }
+
+    /// What is drawn of a report: over training items, and over validation items.
+    fn values(&self, report: &Report) -> [Option<f64>; 2] {
+        self.term.map_or([Some(report.train), report.validation], |name| report.term(name).into())
+    }
 }
 
 /// Width and height of learning curves.
-const CURVES: (u32, u32) = (1200, 640);
+fn curves_size(panels: &[Panel<'_>]) -> (u32, u32) {
+    const HEIGHT: u32 = 640;
+    (1200, u32::try_from(panels.len()).map_or(HEIGHT, |count| count.saturating_mul(HEIGHT)))
+}
 
 fn draw_curves<B: DrawingBackend>(
     path: &Path,
     root: &DrawingArea<B, Shift>,
     runs: &[(&str, &[Report])],
-    unit: &str,
+    panels: &[Panel<'_>],
+    theme: Theme,
+) -> Result<()>
+where
+    B::ErrorType: 'static,
+{
+    let areas = root.split_evenly((panels.len(), 1));
+    areas.iter().zip(panels).try_for_each(|(area, panel)| draw_panel(path, area, runs, panel, theme))
+}
+
+fn draw_panel<B: DrawingBackend>(
+    path: &Path,
+    root: &DrawingArea<B, Shift>,
+    runs: &[(&str, &[Report])],
+    panel: &Panel<'_>,
     theme: Theme,
 ) -> Result<()>
 where
     B::ErrorType: 'static,
 {
     let failed = |reason: &dyn Display| picture_error(path, reason);
-    let losses = || runs.iter().flat_map(|(_, reports)| reports.iter().flat_map(|r| [Some(r.train), r.validation])).flatten();
+    let losses = || runs.iter().flat_map(|(_, reports)| reports.iter().flat_map(|r| panel.values(r))).flatten();
     let exponent = exponent(losses());
     let scaled = |loss: f64| loss / 10_f64.powi(exponent);
-    let unit = if exponent == 0 { unit.to_owned() } else { format!("10^{exponent} {unit}") };
+    let unit = if exponent == 0 { panel.unit.to_owned() } else { format!("10^{exponent} {}", panel.unit) };
+    let name = panel.term.unwrap_or("loss");
+    let what = if unit.is_empty() { name.to_owned() } else { format!("{name}, {unit}") };
     let mut finite: Vec<f64> = losses().map(scaled).filter(|loss| loss.is_finite()).collect();
     let last = runs.iter().filter_map(|(_, reports)| reports.last()).map(|report| report.step).max();
     let (Some(last), false) = (last, finite.is_empty()) else { return Err(failed(&"no reports to draw")) };
@@ -259,7 +305,7 @@ where
     // The first reports of a run tower over the rest: the upper end is where nine tenths of all reports lie below.
     let high = finite[(finite.len() - 1) * 9 / 10].max(low + 0.05 * low.abs().max(0.1));
     let margin = 0.06 * (high - low);
-    let validated = runs.iter().any(|(_, reports)| reports.iter().any(|r| r.validation.is_some()));
+    let validated = runs.iter().any(|(_, reports)| reports.iter().any(|r| panel.values(r)[1].is_some()));
     let (paper, ink, grid) = match theme {
         Theme::Light => (WHITE, ink(), RGBColor(228, 230, 234)),
         Theme::Dark => (RGBColor(27, 30, 36), RGBColor(214, 217, 222), RGBColor(54, 59, 68)),
@@ -279,7 +325,7 @@ where
     chart
         .configure_mesh()
         .x_desc("optimiser steps")
-        .y_desc(if validated { format!("loss, {unit} (thick: validation)") } else { format!("training loss, {unit}") })
+        .y_desc(if validated { format!("{what} (thick: validation)") } else { format!("training {what}") })
         // There is no half step.
         .x_labels(usize::try_from(last).map_or(11, |last| last.saturating_add(1).min(11)))
         .x_label_formatter(&|step| if (step - step.round()).abs() < 1e-6 { format!("{step:.0}") } else { String::new() })
@@ -294,8 +340,8 @@ where
     for (i, (name, reports)) in runs.iter().enumerate() {
         let color = COLORS[i % COLORS.len()];
         let dashes = DASHES[i / COLORS.len() % DASHES.len()];
-        let train = within(reports.iter().map(|r| (r.step, scaled(r.train))), high);
-        let validation = within(reports.iter().filter_map(|r| Some((r.step, scaled(r.validation?)))), high);
+        let [train, validation] =
+            [0, 1].map(|part: usize| within(reports.iter().filter_map(|r| Some((r.step, scaled(panel.values(r)[part]?)))), high));
         for (curve, width) in [(train, 2), (validation, 4)] {
             let style = color.stroke_width(width);
             if let [point] = curve[..] {
@@ -364,7 +410,8 @@ fn svg(size: (u32, u32), draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) 
 
 /// Learning curves ([`save_curves`]) as SVG in the light theme.
 pub(crate) fn curves_svg(runs: &[(&str, &[Report])], unit: &str) -> Result<String> {
-    svg(CURVES, |root| draw_curves(Path::new(IN_MEMORY), root, runs, unit, Theme::Light))
+    let panels = Panel::of(runs, unit);
+    svg(curves_size(&panels), |root| draw_curves(Path::new(IN_MEMORY), root, runs, &panels, Theme::Light))
 }
 
 /// Shares of the finite values of sets in equal parts of their common range, without the outermost half per cent on either side, as SVG.
@@ -480,7 +527,7 @@ mod tests {
 
     fn report(step: u64, train: f64) -> Report {
         let (seconds, seconds_per_step, gradient_norm, learning_rate) = (1.0, 1.0, 1.0, 1e-3);
-        Report { step, train, validation: None, seconds, seconds_per_step, gradient_norm, learning_rate }
+        Report { step, train, validation: None, seconds, seconds_per_step, gradient_norm, learning_rate, terms: Vec::new() }
     }
 
     fn drawn(runs: &[Vec<Report>]) -> RgbImage {

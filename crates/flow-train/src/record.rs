@@ -53,6 +53,32 @@ impl DataRecord {
         Ok(Some(items == train.len() && begun == fingerprint(train)?))
     }
 
+    /// The model's number of every class of a data set, by name.
+    ///
+    /// # Errors
+    /// [`TrainError::Class`] for one that the model was not trained on.
+    pub fn class_numbers(&self, data: &dyn Dataset) -> Result<Vec<usize>> {
+        let number = |class: &String| self.classes.iter().position(|own| own == class);
+        let unknown = |class: &String| TrainError::Class { class: class.clone(), known: self.classes.clone() };
+        data.classes().iter().map(|class| number(class).ok_or_else(|| unknown(class))).collect()
+    }
+
+    /// Names of so many classes: numbers, where a model remembers none.
+    pub fn class_names(&self, classes: usize) -> Vec<String> {
+        (0..classes).map(|class| self.classes.get(class).cloned().unwrap_or_else(|| class.to_string())).collect()
+    }
+
+    /// Refuses data to go on with whose classes are others, or stand in another order.
+    ///
+    /// # Errors
+    /// [`TrainError::Classes`].
+    pub fn check_classes(&self, data: &dyn Dataset) -> Result<()> {
+        if self.classes == data.classes() {
+            return Ok(());
+        }
+        Err(TrainError::Classes { expected: self.classes.clone(), got: data.classes().to_vec() })
+    }
+
     /// Refuses data whose columns have other names, or stand in another order.
     ///
     /// # Errors

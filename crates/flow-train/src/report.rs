@@ -90,6 +90,19 @@ impl Report {
                     None => format!("Items of {name} come back through the inverse to {:.1e} at most.", inverse.error),
                 });
             }
+            if let Some(classes) = &found.classification {
+                self.0.legend(&format!(
+                    "The classifier is right on {:.4} ± {:.4} of {} labelled {name} items, with a cross-entropy of {:.4} ± {:.4} bits and a \
+                     calibration error of {:.4} ± {:.4}.",
+                    classes.accuracy,
+                    classes.accuracy_error,
+                    classes.items,
+                    classes.cross_entropy_bits,
+                    classes.cross_entropy_bits_error,
+                    classes.calibration.error,
+                    classes.calibration.standard_error,
+                ));
+            }
             found.failure.iter().for_each(|failure| self.0.note(&format!("{name}: a layer failed on {failure}")));
         }
     }

@@ -7,13 +7,14 @@ use crate::event_batch::{EventBatch, Purpose};
 use crate::events::Events;
 use crate::history::History;
 use crate::hold_out::hold_out;
+use crate::objective::{LIKELIHOOD, Objective, ReportedTerm, Term, Validated, differentiate, objective_of};
 use crate::observe::Observer;
 use crate::optimiser::{Adam, AdamState, set_flat_weights};
 use crate::record::DataRecord;
 use crate::threads::on_threads;
 use crate::{Result, Settings, TrainError};
-use flow_api::spec::{Model, SpecScalar};
-use flow_api::{Context, FlowError, Gradients, Loss, State, load, save};
+use flow_api::spec::{Head, Model, SpecScalar};
+use flow_api::{Context, FlowError, Gradients, State, load, save};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,12 +24,13 @@ use std::time::Instant;
 const READ_AHEAD: usize = 2;
 
 /// One line of a run's record.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
     /// Steps made.
     pub step: u64,
-    /// Mean training loss since the last report, in bits/dim for discrete data and nats for continuous data.
+    /// Mean training loss since the last report: the likelihood, in bits/dim for discrete data and nats for continuous
+    /// data, or the loss of which `terms` are the parts.
     #[serde(deserialize_with = "number_or_null")]
     pub train: f64,
     /// Loss on the validation items, if there are any, in the same unit; infinite where an item's likelihood is not a number.
@@ -42,9 +44,28 @@ pub struct Report {
     pub gradient_norm: f64,
     /// Learning rate of the last step.
     pub learning_rate: f64,
+    /// The named terms of a loss that is not the likelihood alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub terms: Vec<ReportedTerm>,
 }
 
 impl Report {
+    /// The loss, or the term of it with this name: mean over training items, and over validation items. The likelihood
+    /// is the loss where that has no terms.
+    pub fn term(&self, name: &str) -> (Option<f64>, Option<f64>) {
+        match self.terms.iter().find(|term| term.name == name) {
+            Some(term) => (term.train, term.validation),
+            None if self.terms.is_empty() && name == LIKELIHOOD => (Some(self.train), self.validation),
+            None => (None, None),
+        }
+    }
+
+    /// Its terms in words, in brackets; empty where there are none.
+    pub fn terms_text(&self) -> String {
+        let terms: Vec<String> = self.terms.iter().map(ToString::to_string).collect();
+        if terms.is_empty() { String::new() } else { format!(" ({})", terms.join("; ")) }
+    }
+
     /// Whether there were validations and none of them finite: the run has no best model then.
     pub fn none_is_valid(history: &[Self]) -> bool {
         let mut losses = history.iter().filter_map(|report| report.validation).peekable();
@@ -115,7 +136,7 @@ impl Progress {
 }
 
 /// Sums since the last report.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Since {
     /// Of losses.
@@ -126,6 +147,9 @@ pub struct Since {
     pub seconds: f64,
     /// The last gradient's norm.
     pub norm: f64,
+    /// Named terms of the loss.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub terms: Vec<Term>,
 }
 
 /// Everything that is needed to go on with a run, besides the model and the data.
@@ -163,6 +187,7 @@ pub struct Run<E> {
 /// ```
 pub struct Trainer<E: SpecScalar> {
     model: Model<E>,
+    objective: Box<dyn Objective<E>>,
     optimiser: Adam<E>,
     settings: Settings,
     events: Events,
@@ -220,6 +245,12 @@ impl<E: SpecScalar> Trainer<E> {
         Ok(trainer)
     }
 
+    /// The same run for another objective than the model's own: the likelihood, or that of its classifier.
+    #[must_use]
+    pub fn with_objective(self, objective: Box<dyn Objective<E>>) -> Self {
+        Self { objective, ..self }
+    }
+
     /// Checks that a model can be trained from a data set.
     ///
     /// # Errors
@@ -235,6 +266,9 @@ impl<E: SpecScalar> Trainer<E> {
         let (items, fingerprint) = (data.len(), record.fingerprint.unwrap_or_default());
         let events = Events::new(data.as_ref(), model.preprocessing(), settings.seed)?.with_record(record);
         events.check(data.as_ref(), model.event())?;
+        if let Some(expected) = model.head().map(Head::classes).filter(|classes| *classes != data.classes().len()) {
+            return Err(TrainError::ClassCount { expected, got: data.classes().len() });
+        }
         settings.check_batch::<E>(model.event())?;
         let (held, kept) = hold_out(data.as_ref(), &settings);
         let data = if settings.mutate > 0.0 { Arc::new(Mutated::new(data, settings.mutate, settings.seed)?) } else { data };
@@ -242,7 +276,23 @@ impl<E: SpecScalar> Trainer<E> {
         let train: Arc<dyn Dataset> = if kept.len() == items { data } else { Arc::new(Subset::new(data, kept)?) };
         let optimiser = Adam::new(&model, settings.adam(model.event().len()));
         let (history, best, stale, seconds, since) = (History::default(), None, 0, 0.0, Since::default());
-        Ok(Self { model, optimiser, settings, events, train, validation, items, fingerprint, history, best, stale, seconds, since })
+        let objective = objective_of(&model);
+        Ok(Self {
+            model,
+            objective,
+            optimiser,
+            settings,
+            events,
+            train,
+            validation,
+            items,
+            fingerprint,
+            history,
+            best,
+            stale,
+            seconds,
+            since,
+        })
     }
 
     fn initialise(&mut self) -> Result<()> {
@@ -366,24 +416,24 @@ impl<E: SpecScalar> Trainer<E> {
         let events = self.events.of::<E>(batch)?;
         gradients.clear();
         let cx = self.context(&events)?;
-        let loss = self.loss(&events, gradients, &cx).map_err(|e| self.located(e, &events.draws))?;
+        let (loss, terms) = self.loss(&events, gradients, &cx).map_err(|e| self.located(e, &events.draws))?;
         let rate = self.settings.learning_rate_at(made);
         let norm = self.optimiser.step(&mut self.model, gradients, rate)?;
         if !norm.is_finite() {
             return Err(self.bad_gradient(gradients, &events));
         }
-        let preprocessing = events.log_det.iter().map(|l| l.as_f64()).sum::<f64>() / events.len().max(1) as f64;
-        let loss = self.events.report(preprocessing - loss.nll.as_f64());
         let seconds = began.elapsed().as_secs_f64();
-        let Since { loss: losses, steps, seconds: so_far, .. } = self.since;
-        self.since = Since { loss: losses + loss, steps: steps + 1, seconds: so_far + seconds, norm };
+        let since = &mut self.since;
+        (since.loss, since.steps, since.seconds, since.norm) = (since.loss + loss, since.steps + 1, since.seconds + seconds, norm);
+        Term::add_up(&mut since.terms, terms);
         self.seconds += seconds;
         Ok(loss)
     }
 
-    /// Mean negative log-likelihood of events in nats, its gradients added to `gradients`.
-    fn loss(&self, events: &EventBatch<E>, gradients: &mut Gradients<E>, cx: &Context<E>) -> Result<Loss<E>, FlowError> {
-        self.model.flow().nll(self.model.batch(events.values.clone())?, gradients, cx)
+    /// The loss of events and its terms, its gradients added to `gradients`.
+    fn loss(&self, events: &EventBatch<E>, gradients: &mut Gradients<E>, cx: &Context<E>) -> Result<(f64, Vec<Term>), FlowError> {
+        let (loss, terms, _) = differentiate(&self.model, self.objective.as_ref(), &self.events, events, gradients, cx)?;
+        Ok((loss, terms))
     }
 
     /// That of the next step.
@@ -436,6 +486,7 @@ impl<E: SpecScalar> Trainer<E> {
         let since = std::mem::take(&mut self.since);
         let step = self.optimiser.steps();
         let steps = since.steps.max(1) as f64;
+        let (validation, terms) = validation.map_or((None, Vec::new()), |Validated { loss, terms }| (Some(loss), terms));
         let report = Report {
             step,
             train: since.loss / steps,
@@ -444,25 +495,27 @@ impl<E: SpecScalar> Trainer<E> {
             seconds_per_step: since.seconds / steps,
             gradient_norm: since.norm,
             learning_rate: self.settings.learning_rate_at(step.saturating_sub(1)),
+            terms: ReportedTerm::of(&since.terms, &terms),
         };
-        self.history.push(report)?;
+        self.history.push(report.clone())?;
         observer.report(&report, self)?;
         Ok(true)
     }
 
     /// Loss on the validation items, if there are such items, with the averaged weights if there are any; the best model so far is put aside.
-    fn validate(&mut self, stop: &AtomicBool) -> Result<Option<f64>> {
+    fn validate(&mut self, stop: &AtomicBool) -> Result<Option<Validated>> {
         let Some(validation) = self.validation.clone() else { return Ok(None) };
         let own = self.optimiser.average().is_some().then(|| save(&self.model));
         let averaged = self.optimiser.average().map_or(Ok(()), |average| set_flat_weights(&mut self.model, average));
         let Settings { batch, seed, .. } = self.settings;
         let options = EvaluateOptions { batch, seed, likelihood_alone: true, ..EvaluateOptions::default() };
         let evaluation = averaged.and_then(|()| evaluate_until(&self.model, validation.as_ref(), &self.events, &options, stop));
-        let value = evaluation.map(|found| {
+        let validated = evaluation.map(|found| {
+            let Validated { loss, terms } = self.objective.validation(&found, &self.events);
             // A likelihood that is no number is no good one.
-            if found.non_finite > 0.0 { f64::INFINITY } else { found.loss }
+            Validated { loss: if found.non_finite > 0.0 { f64::INFINITY } else { loss }, terms }
         });
-        if let Ok(value) = value {
+        if let Ok(&Validated { loss: value, .. }) = validated.as_ref() {
             // Where no loss is finite the first model, the least trained, is not the best.
             if value.is_finite() && self.best.as_ref().is_none_or(|best| value < best.value) {
                 self.best = Some(Best { value, step: self.optimiser.steps(), state: save(&self.model) });
@@ -474,7 +527,7 @@ impl<E: SpecScalar> Trainer<E> {
         if let Some(own) = own {
             load(&mut self.model, &own)?;
         }
-        value.map(Some)
+        validated.map(Some)
     }
 
     /// The model as the last step left it.
@@ -490,6 +543,11 @@ impl<E: SpecScalar> Trainer<E> {
     /// How items become events.
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// The unit of losses.
+    pub fn unit(&self) -> &'static str {
+        self.objective.unit(&self.events)
     }
 
     /// All reports so far.
@@ -531,7 +589,7 @@ impl<E: SpecScalar> Trainer<E> {
             stale: self.stale,
             best: self.best.as_ref().map(|best| (best.value, best.step)),
             seconds: self.seconds,
-            since: self.since,
+            since: self.since.clone(),
             reports: Some(self.history().len()),
             history: Vec::new(),
         }

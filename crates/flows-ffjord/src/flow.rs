@@ -87,7 +87,7 @@ impl Tally {
     fn take(&self) -> SolveReport {
         let [iterations, evaluations, rejected] = [0, 1, 2].map(|i: usize| self.0[i].swap(0, Ordering::Relaxed));
         // Gradients are no inverse.
-        SolveReport { iterations, evaluations, rejected, residual: 0.0, log_det_error: 0.0 }
+        SolveReport { iterations, evaluations, rejected, ..SolveReport::default() }
     }
 }
 
@@ -337,10 +337,11 @@ impl<E: Scalar> Kernel<'_, E> {
         &self,
         values: &mut [E],
         lanes: &mut Lanes<'_, E>,
+        regularisation: Regularisation,
         solve: impl FnOnce(&mut FlowSystem<'_, '_, E>, &mut [E]) -> Result<(R, Work), OdeError>,
     ) -> Result<(R, Work)> {
         let directions = self.directions(lanes.lanes, lanes.first_row);
-        let integrals = Integrals::new(&directions, false);
+        let integrals = Integrals::new(&directions, regularisation != Regularisation::default());
         let wanted = self.wants_log_det.then_some((&directions, &integrals));
         let mut state = Buffer::zeroed(values.len() + wanted.map_or(0, |(_, integrals)| integrals.len()));
         state[..values.len()].copy_from_slice(values);
@@ -351,16 +352,20 @@ impl<E: Scalar> Kernel<'_, E> {
         if wanted.is_some() {
             integrals.add_log_dets(&state[values.len()..], lanes.log_det, lanes.variance);
         }
+        let penalty = wanted.map_or(0.0, |_| regularisation.total(&integrals, &state[values.len()..]));
         let Work { evaluations, accepted, rejected, .. } = work;
         // Log-dets inherit the errors of z, and are held to the same tolerance; what is small in root mean square may all be one row's.
         let worst = (lanes.lanes as f64).sqrt();
         let log_det_error = wanted.map_or(0.0, |_| self.estimated_error(work, &state).map_or(f64::INFINITY, |rms| worst * rms));
-        *lanes.report = lanes.report.then(SolveReport { iterations: accepted, evaluations, rejected, residual: 0.0, log_det_error });
+        *lanes.report =
+            lanes.report.then(SolveReport { iterations: accepted, evaluations, rejected, residual: 0.0, log_det_error, penalty });
         Ok((rest, work))
     }
 
     fn solve_back(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<Work> {
-        let ((), work) = self.run(values, lanes, |system, state| self.solver.solve(system, self.end, 0.0, state).map(|work| ((), work)))?;
+        let ((), work) = self.run(values, lanes, Regularisation::default(), |system, state| {
+            self.solver.solve(system, self.end, 0.0, state).map(|work| ((), work))
+        })?;
         Ok(work)
     }
 
@@ -433,7 +438,7 @@ impl<E: Scalar> RowKernel<E> for Kernel<'_, E> {
     fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
         if tape.is_recording() && self.gradient == Gradient::Discrete {
             let (tableau, grid) = self.grid()?;
-            let (checkpoints, _) = self.run(values, lanes, |system, state| {
+            let (checkpoints, _) = self.run(values, lanes, self.regularisation, |system, state| {
                 finite("the initial state", state)?;
                 let result = solve_with_checkpoints(tableau, system, grid, state);
                 finite("the state", state).map(|()| result)
@@ -441,7 +446,9 @@ impl<E: Scalar> RowKernel<E> for Kernel<'_, E> {
             tape.push(checkpoints);
             return Ok(());
         }
-        self.run(values, lanes, |system, state| self.solver.solve(system, 0.0, self.end, state).map(|work| ((), work)))?;
+        self.run(values, lanes, self.regularisation, |system, state| {
+            self.solver.solve(system, 0.0, self.end, state).map(|work| ((), work))
+        })?;
         if tape.is_recording() {
             tape.push(Buffer::copy_of(values));
         }

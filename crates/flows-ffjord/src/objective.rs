@@ -7,6 +7,7 @@ use flow_kernels::simd::{add, dot};
 use flow_kernels::workspace::Buffer;
 use num_traits::Float;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// Weights of the regularisers of Finlay et al. 2020, "How to Train Your Neural ODE" (RNODE), equation 12 (arXiv:2002.02798).
 ///
@@ -17,8 +18,8 @@ use serde::{Deserialize, Serialize};
 /// The gradient of a training step is that of the loss plus |∂L/∂log|det J|| · (`kinetic` · K + `jacobian` · F) of every row. So the regularisers
 /// come with the size of the factor that the loss gives to the row's log-likelihood: for the mean negative log-likelihood in nats they add their mean over the rows, and for a
 /// loss per dimension they are divided by the dimension, which is how the paper normalises them (its weights are 0.01 each). The factor's sign does not matter: they are
-/// a penalty too where the flow is run backwards ([`InverseOf`](flow_api::InverseOf)) and the loss holds its log-det with the opposite sign. The forward pass reports the plain
-/// log-det, evaluation ignores them, and [`ContinuousFlow::penalties`](crate::ContinuousFlow::penalties) gives their values.
+/// a penalty too where the flow is run backwards ([`InverseOf`](flow_api::InverseOf)) and the loss holds its log-det with the opposite sign. The forward pass of a training step reports the plain
+/// log-det and beside it the weighted sum of both over rows ([`SolveReport::penalty`](flow_api::SolveReport::penalty)), evaluation ignores them, and [`ContinuousFlow::penalties`](crate::ContinuousFlow::penalties) gives their values.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Regularisation {
@@ -26,6 +27,14 @@ pub struct Regularisation {
     pub kinetic: f64,
     /// Weight of F, at least 0. Default 0.
     pub jacobian: f64,
+}
+
+impl Regularisation {
+    /// The weighted sum over rows of what was integrated; 0 where it was not.
+    pub(crate) fn total<E: Real>(&self, integrals: &Integrals, values: &[E]) -> f64 {
+        let sum = |range: &Range<usize>| values[range.clone()].iter().map(|x| x.as_f64()).sum::<f64>();
+        self.kinetic * sum(&integrals.kinetic) + self.jacobian * sum(&integrals.jacobian)
+    }
 }
 
 /// The integrand g tr J + |g| p of every row, where g = ∂L/∂log|det J| and p = `kinetic` · ½‖f‖² + `jacobian` · ‖J‖² (Frobenius), with the field that it belongs to.

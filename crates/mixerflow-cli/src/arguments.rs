@@ -37,7 +37,7 @@ Data sources:
   npy:FILE[?layout=chw|hwc&levels=L]        u8 or real arrays: N×H×W, N×C×H×W, N×H×W×C, N×D
   npz:FILE[?x=KEY&y=KEY&layout=…]           arrays of an archive
   safetensors:FILE[?x=KEY&y=KEY&layout=…]   tensors of a file
-  csv:FILE[?label=first|last|NAME&id=NAME&columns=NAME,…&drop=NAME,…&sep=…&header=1|0&missing=drop]
+  csv:FILE[?label=first|last|NAME&id=NAME&columns=NAME,…&drop=NAME,…&sep=…&header=1|0&missing=drop|unlabelled]
                                             a table of numbers, with or without a header, plain or gzip
   toy:two-moons|eight-gaussians|checkerboard|circles|rings[?n=N&noise=S]
 
@@ -76,11 +76,16 @@ pub(crate) enum Command {
     Data(LookAt),
     /// Train a model, or resume a run
     Train(Train),
-    /// Evaluate a model: bits/dim (nats for real-valued data) with standard error, and the error of the inverse
+    /// Evaluate a model: bits/dim (nats for real-valued data) with standard error, the error of the inverse, and of a
+    /// hybrid model accuracy, cross-entropy and calibration
     Eval(Eval),
     /// Score items one by one, to find unusual ones
     #[command(long_about = SCORES)]
     Score(Score),
+    /// Write the class probabilities of items, by the classifier of a hybrid model
+    Predict(Predict),
+    /// Fit a linear classifier to frozen latents or activations, and tell how good it is
+    Probe(Probe),
     /// Write a page about a run: curves, losses, samples, scores, the most and the least unusual items
     Report(Report),
     /// Draw samples
@@ -356,6 +361,39 @@ pub(crate) struct Report {
     /// The page to write [default: report.html in the run's folder]
     #[arg(long, value_name = "FILE.html")]
     pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Predict {
+    /// The run folder of a hybrid model (`objective: Hybrid(…)` in its spec), or one of its checkpoints
+    pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) data: Data,
+    /// Part of the data to use
+    #[arg(long, value_enum, default_value_t = Part::All)]
+    pub(crate) part: Part,
+    #[command(flatten)]
+    pub(crate) scoring: Scoring,
+    /// The CSV file to write [default: standard output]: row, part, name, label, a probability a class, and the most probable class
+    #[arg(long, value_name = "FILE.csv")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Probe {
+    /// The run folder, or one of its checkpoints
+    pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) data: Data,
+    /// The layer whose activations to classify, as listed by `mixerflow inspect`, such as `bijector.layers.3.channel` [default: the latents]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) layer: Option<String>,
+    /// Items per batch
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
+    pub(crate) batch: usize,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args)]

@@ -55,6 +55,8 @@ fn main() -> ExitCode {
             Command::Score(arguments) => return commands::score::run(&arguments),
             Command::Report(arguments) => commands::report::run(&arguments),
             Command::Sample(arguments) => commands::sample::run(&arguments),
+            Command::Predict(arguments) => commands::predict::run(&arguments),
+            Command::Probe(arguments) => commands::probe::run(&arguments),
             Command::Interpolate(arguments) => commands::interpolate::run(&arguments),
             Command::Embed(arguments) => commands::embed::run(&arguments),
             Command::Decode(arguments) => commands::decode::run(&arguments),

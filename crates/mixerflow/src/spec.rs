@@ -2,8 +2,8 @@
 
 use crate::Patches;
 use flow_api::spec::{
-    BaseSpec, BuildModel, BuildScope, Cost, EventShape, FlowSpec, LatentLevel, LuLinear, MAX_LAYERS, Model, Order, Preprocessing,
-    SampleSpec, Spec, SpecError, SpecScalar, below, build_flows, build_sample_flows, grid_behind, image_grid, turns_of,
+    BaseSpec, BuildModel, BuildScope, Cost, EventShape, FlowSpec, LatentLevel, LuLinear, MAX_LAYERS, Model, ObjectiveSpec, Order,
+    Preprocessing, SampleSpec, Spec, SpecError, SpecScalar, below, build_flows, build_sample_flows, grid_behind, image_grid, turns_of,
 };
 use flow_api::{Grid, RowView, SampleFlow, SampleLayer, Side, Skeleton, parallel, register_model};
 use serde::{Deserialize, Serialize};
@@ -81,6 +81,9 @@ pub struct MixerFlow {
     /// What happens to images before the flow sees them.
     #[serde(default)]
     pub preprocessing: Preprocessing,
+    /// What the model is trained for.
+    #[serde(default, skip_serializing_if = "ObjectiveSpec::is_likelihood")]
+    pub objective: ObjectiveSpec,
 }
 register_model!(MixerFlow);
 
@@ -189,6 +192,10 @@ impl BuildModel for MixerFlow {
 
     fn preprocessing(&self) -> Preprocessing {
         self.preprocessing
+    }
+
+    fn objective(&self) -> ObjectiveSpec {
+        self.objective.clone()
     }
 
     fn event(&self) -> Option<EventShape> {

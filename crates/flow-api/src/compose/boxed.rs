@@ -24,6 +24,16 @@ impl<X: Shape, E: Scalar, B: Bijector<X, E> + ?Sized> Bijector<X, E> for Box<B> 
     fn forward_until(&self, x: Tensor<X, E>, layer: &str, cx: &Context<E>) -> Result<Option<Vec<E>>> {
         (**self).forward_until(x, layer, cx)
     }
+    fn pullback_until(
+        &self,
+        x: Tensor<X, E>,
+        layer: &str,
+        cotangent: Vec<E>,
+        gradients: &mut Gradients<E>,
+        cx: &Context<E>,
+    ) -> Result<Option<Pulled<X, E>>> {
+        (**self).pullback_until(x, layer, cotangent, gradients, cx)
+    }
     fn pullback(
         &self,
         at: Point<X, Self::Out, E>,

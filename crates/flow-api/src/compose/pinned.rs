@@ -68,6 +68,19 @@ impl<X: Shape, E: Scalar, B: Bijector<X, E>> Bijector<X, E> for Pinned<X, B> {
         self.inner.forward_until(x, layer, &cx.child("inner"))
     }
 
+    fn pullback_until(
+        &self,
+        x: Tensor<X, E>,
+        layer: &str,
+        cotangent: Vec<E>,
+        gradients: &mut Gradients<E>,
+        cx: &Context<E>,
+    ) -> Result<Option<Pulled<X, E>>> {
+        let inner = cx.child("inner");
+        let layer = if cx.path() == layer { inner.path() } else { layer };
+        self.inner.pullback_until(x, layer, cotangent, gradients, &inner)
+    }
+
     fn forward_keeping(&self, x: Tensor<X, E>, cx: &Context<E>) -> Result<(Mapped<B::Out, E>, Kept)> {
         self.inner.forward_keeping(x, &cx.child("inner"))
     }

@@ -6,7 +6,7 @@ use crate::{
     bijector::{foreign_point, leads_to, one_condition, sum_conditions},
     module_fields, to_host,
 };
-use dfdx::prelude::Shape;
+use dfdx::prelude::{HasShape, Shape};
 
 /// First `A`, then `B`: a bijection only where `A::Out` is the shape that `B` takes.
 ///
@@ -111,6 +111,31 @@ impl<X: Shape, E: Scalar, A: Bijector<X, E>, B: Bijector<A::Out, E>> Bijector<X,
             return Ok(None);
         }
         self.second.forward_until(self.first.forward(x, &first)?.value, layer, &second)
+    }
+
+    fn pullback_until(
+        &self,
+        x: Tensor<X, E>,
+        layer: &str,
+        cotangent: Vec<E>,
+        gradients: &mut Gradients<E>,
+        cx: &Context<E>,
+    ) -> Result<Option<Pulled<X, E>>> {
+        let (first, second) = (cx.child("first"), cx.child("second"));
+        if leads_to(first.path(), layer) {
+            return self.first.pullback_until(x, layer, cotangent, gradients, &first);
+        }
+        let layer = if cx.path() == layer { second.path() } else { layer };
+        if !leads_to(second.path(), layer) {
+            return Ok(None);
+        }
+        let middle = self.first.forward(x.clone(), &first)?.value;
+        let Some(pulled) = self.second.pullback_until(middle, layer, cotangent, gradients, &second)? else { return Ok(None) };
+        let log_det = E::zeros((crate::bijector::batch(x.shape()),));
+        let cotangent = Cotangent { value: pulled.cotangent, log_det };
+        let before = self.first.pullback(Point::Input(x), cotangent, gradients, &first)?;
+        let condition = sum_conditions(before.condition.clone(), pulled.condition);
+        Ok(Some(before.with_condition(condition)))
     }
 
     fn inverse(&self, y: Tensor<Self::Out, E>, cx: &Context<E>) -> Result<Mapped<X, E>> {

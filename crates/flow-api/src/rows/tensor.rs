@@ -51,10 +51,11 @@ impl<E: Scalar, F: RowFlow<E>> Layers<E> for Rows<F> {
         Ok(vec![ready(self.0.dim(), kernel, cx.layer(self.0.facts().kind), cx)])
     }
 
+    fn holds(&self, _: usize, part: &str, cx: &Context<E>) -> bool {
+        leads_to(cx.path(), part)
+    }
+
     fn prepare_until<'a>(&'a self, _: usize, part: &str, batch: usize, cx: &Context<E>) -> Result<Option<Vec<Ready<'a, E>>>> {
-        if !leads_to(cx.path(), part) {
-            return Ok(None);
-        }
         let kernel = self.0.prepare_until(part, batch, cx)?;
         Ok(kernel.map(|kernel| vec![ready(self.0.dim(), kernel, cx.layer(self.0.facts().kind), cx)]))
     }
@@ -94,6 +95,17 @@ impl<N: Dim, E: Scalar, F: RowFlow<E>> Bijector<(usize, N), E> for Rows<F> {
 
     fn forward_until(&self, x: Tensor<(usize, N), E>, layer: &str, cx: &Context<E>) -> Result<Option<Vec<E>>> {
         Driver::new(self, cx).forward_until(&x, layer)
+    }
+
+    fn pullback_until(
+        &self,
+        x: Tensor<(usize, N), E>,
+        layer: &str,
+        cotangent: Vec<E>,
+        gradients: &mut Gradients<E>,
+        cx: &Context<E>,
+    ) -> Result<Option<Pulled<(usize, N), E>>> {
+        Driver::new(self, cx).pullback_until(x, layer, cotangent, gradients)
     }
 
     fn forward_keeping(&self, x: Tensor<(usize, N), E>, cx: &Context<E>) -> Result<(Mapped<(usize, N), E>, Kept)> {

@@ -46,6 +46,9 @@ pub(crate) trait Layers<E: Scalar>: Module<E> {
     /// The kernels of a layer for a batch.
     fn prepare<'a>(&'a self, layer: usize, batch: usize, cx: &Context<E>) -> Result<Vec<Ready<'a, E>>>;
 
+    /// Whether the part with this path is in a layer, or the layer in the part.
+    fn holds(&self, layer: usize, part: &str, cx: &Context<E>) -> bool;
+
     /// As [`Layers::prepare`], up to and with the part of the layer with this path; none if there is no such part in
     /// it.
     fn prepare_until<'a>(&'a self, layer: usize, part: &str, batch: usize, cx: &Context<E>) -> Result<Option<Vec<Ready<'a, E>>>>;
@@ -70,12 +73,27 @@ struct Trace<E: Scalar>(usize, Vec<GroupTrace<E>>);
 pub(crate) struct Driver<'a, L: ?Sized, E: Scalar> {
     layers: &'a L,
     cx: &'a Context<E>,
+    /// The layers that are run: all, or those up to a part with this path.
+    count: usize,
+    until: Option<&'a str>,
 }
 
 impl<'a, E: Scalar, L: Layers<E> + ?Sized> Driver<'a, L, E> {
     /// A call of these layers.
     pub(crate) fn new(layers: &'a L, cx: &'a Context<E>) -> Self {
-        Self { layers, cx }
+        Self { layers, cx, count: layers.count(), until: None }
+    }
+
+    /// The same up to and with the part with this path; none if there is no such part.
+    fn until(self, part: &'a str, batch: usize) -> Result<Option<Self>> {
+        if part == self.cx.path() {
+            return Ok(Some(self));
+        }
+        // What spans several layers, such as `layers`, is the beginning of their paths and no part.
+        let mut holding = (0..self.count).filter(|&layer| self.layers.holds(layer, part, self.cx));
+        let (Some(last), None) = (holding.next(), holding.next()) else { return Ok(None) };
+        let is_there = self.layers.prepare_until(last, part, batch, self.cx).map_err(|e| e.in_layer(self.name()))?.is_some();
+        Ok(is_there.then_some(Self { count: last + 1, until: Some(part), ..self }))
     }
 
     fn name(&self) -> &str {
@@ -98,7 +116,12 @@ impl<'a, E: Scalar, L: Layers<E> + ?Sized> Driver<'a, L, E> {
 
     /// The kernels of a layer, with what passes in a direction need.
     fn prepare(&self, layer: usize, batch: usize, direction: Option<Direction>) -> Result<Vec<Ready<'a, E>>> {
-        let flows = self.layers.prepare(layer, batch, self.cx).map_err(|e| e.in_layer(self.name()))?;
+        let flows = match self.until.filter(|_| layer + 1 == self.count) {
+            None => self.layers.prepare(layer, batch, self.cx),
+            // It was found there when the call began.
+            Some(part) => self.layers.prepare_until(layer, part, batch, self.cx).map(Option::unwrap_or_default),
+        };
+        let flows = flows.map_err(|e| e.in_layer(self.name()))?;
         if let Some(direction) = direction {
             flows.iter().for_each(|flow| flow.kernel.prepare_for(direction));
         }
@@ -113,7 +136,7 @@ impl<'a, E: Scalar, L: Layers<E> + ?Sized> Driver<'a, L, E> {
     /// follows.
     fn pass(&self, values: &mut [E], batch: usize, direction: Direction, keeping: bool) -> Result<(Pass<E>, Vec<Vec<LayerPoint<E>>>)> {
         let condition = self.condition(batch)?;
-        let (count, event) = (self.layers.count(), self.layers.event());
+        let (count, event) = (self.count, self.layers.event());
         let samples = self.group_samples(batch);
         let groups = batch.div_ceil(samples);
         let shared = Batch { condition: condition.as_ref(), spread: groups < FEW_GROUPS };
@@ -194,31 +217,29 @@ impl<'a, E: Scalar, L: Layers<E> + ?Sized> Driver<'a, L, E> {
     }
 
     /// The activations behind the part with this path.
-    pub(crate) fn forward_until<X: Shape>(&self, x: &Tensor<X, E>, part: &str) -> Result<Option<Vec<E>>> {
+    pub(crate) fn forward_until<X: Shape>(self, x: &Tensor<X, E>, part: &'a str) -> Result<Option<Vec<E>>> {
         let batch = self.batch(x.shape(), "forward")?;
-        let condition = self.condition(batch)?;
+        let Some(until) = self.until(part, batch)? else { return Ok(None) };
         let mut values = to_host(x);
-        if self.cx.path() == part {
-            self.pass(&mut values, batch, Direction::Forward, false)?;
-            return Ok(Some(values));
+        until.pass(&mut values, batch, Direction::Forward, false)?;
+        Ok(Some(values))
+    }
+
+    /// The pullback of a cotangent of the activations behind the part with this path.
+    pub(crate) fn pullback_until<X: Shape>(
+        self,
+        x: Tensor<X, E>,
+        part: &'a str,
+        cotangent: Vec<E>,
+        gradients: &mut Gradients<E>,
+    ) -> Result<Option<Pulled<X, E>>> {
+        let (shape, batch) = (*x.shape(), self.batch(x.shape(), "pullback")?);
+        if cotangent.len() != shape.num_elements() {
+            return Err(shape_error(self.name(), "pullback", shape, cotangent.len()));
         }
-        for layer in 0..self.layers.count() {
-            let until = self.layers.prepare_until(layer, part, batch, self.cx).map_err(|e| e.in_layer(self.name()))?;
-            let last = until.is_some();
-            let flows = match until {
-                Some(flows) => flows,
-                None => self.prepare(layer, batch, Some(Direction::Forward))?,
-            };
-            let (mut log_det, mut variance) = (vec![E::zero(); batch], vec![E::zero(); batch]);
-            let (report, points) = (SolveReport::default(), Vec::new());
-            let mut all =
-                Group { first: 0, values: &mut values, log_det: &mut log_det, variance: &mut variance, estimated: false, report, points };
-            all.forward(&flows, None, Batch { condition: condition.as_ref(), spread: true })?;
-            if last {
-                return Ok(Some(values));
-            }
-        }
-        Ok(None)
+        let Some(until) = self.until(part, batch)? else { return Ok(None) };
+        let cotangent = Cotangent { value: E::tensor(cotangent, shape), log_det: E::zeros((batch,)) };
+        until.pullback(Point::Input(x), cotangent, gradients).map(Some)
     }
 
     /// The pullback of a batch through all layers.
@@ -248,7 +269,7 @@ impl<'a, E: Scalar, L: Layers<E> + ?Sized> Driver<'a, L, E> {
             Point::Kept(kept) => *kept.downcast::<Trace<E>>().map_err(|_| foreign())?,
             Point::Input(x) => self.trace(x)?.1,
             Point::Output(y) => {
-                let points = || (0..self.layers.count()).map(|_| LayerPoint::Output).collect();
+                let points = || (0..self.count).map(|_| LayerPoint::Output).collect();
                 let values = to_host(&y);
                 let groups = values.chunks((self.group_samples(batch) * self.layers.event()).max(1));
                 Trace(batch, groups.map(|values| GroupTrace { points: points(), values: values.to_vec() }).collect())
@@ -275,7 +296,7 @@ impl<'a, E: Scalar, L: Layers<E> + ?Sized> Driver<'a, L, E> {
         gradients: &mut Gradients<E>,
     ) -> Result<(Vec<E>, Option<HostCondition<E>>)> {
         let batch = log_det.len();
-        let (layers, count, samples) = (self.layers.count(), groups.len(), self.group_samples(batch));
+        let (layers, count, samples) = (self.count, groups.len(), self.group_samples(batch));
         let condition = self.condition(batch)?;
         let mut through = condition
             .as_ref()

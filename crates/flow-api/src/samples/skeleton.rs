@@ -119,20 +119,26 @@ impl<E: Scalar> Layers<E> for Skeleton<E> {
         self.layers[layer].iter().map(|(path, flow)| ready(path, flow.as_ref(), batch, cx)).collect()
     }
 
+    fn holds(&self, layer: usize, part: &str, cx: &Context<E>) -> bool {
+        self.layers[layer].iter().map(|(path, _)| cx.child(path)).any(|own| is_on_the_way(own.path(), part))
+    }
+
     fn prepare_until<'a>(&'a self, layer: usize, part: &str, batch: usize, cx: &Context<E>) -> Result<Option<Vec<Ready<'a, E>>>> {
-        let mut flows = Vec::new();
-        for (path, flow) in &self.layers[layer] {
-            let own = cx.child(path);
-            if leads_to(own.path(), part) {
-                let kernel = flow.prepare_until(part, batch, &own).map_err(|e| e.in_layer(own.path()))?;
-                return Ok(kernel.map(|kernel| {
-                    flows.push(Ready { path: own.path().to_owned(), kernel });
-                    flows
-                }));
-            }
+        let layer = &self.layers[layer];
+        let Some(last) = layer.iter().rposition(|(path, _)| is_on_the_way(cx.child(path).path(), part)) else { return Ok(None) };
+        let before = layer[..last].iter().map(|(path, flow)| ready(path, flow.as_ref(), batch, cx));
+        let mut flows = before.collect::<Result<Vec<_>>>()?;
+        let (path, flow) = &layer[last];
+        let own = cx.child(path);
+        if leads_to(part, own.path()) {
             flows.push(ready(path, flow.as_ref(), batch, cx)?);
+            return Ok(Some(flows));
         }
-        Ok(None)
+        let kernel = flow.prepare_until(part, batch, &own).map_err(|e| e.in_layer(own.path()))?;
+        Ok(kernel.map(|kernel| {
+            flows.push(Ready { path: own.path().to_owned(), kernel });
+            flows
+        }))
     }
 
     /// Enough for blocks of every side, and twice as many where that leaves groups for several threads, since every
@@ -142,6 +148,11 @@ impl<E: Scalar> Layers<E> for Skeleton<E> {
         let samples = self.flows().map(|(_, flow)| flow.group_samples(batch)).max().unwrap_or(1);
         if batch >= 2 * samples * GROUPS { 2 * samples } else { samples }
     }
+}
+
+/// Whether the part is within the flow with this path, or the flow within the part.
+fn is_on_the_way(flow: &str, part: &str) -> bool {
+    leads_to(flow, part) || leads_to(part, flow)
 }
 
 fn ready<'a, E: Scalar>(path: &str, flow: &'a dyn SampleFlow<E>, batch: usize, cx: &Context<E>) -> Result<Ready<'a, E>> {
@@ -171,6 +182,17 @@ impl<X: Shape, E: Scalar> Bijector<X, E> for Skeleton<E> {
 
     fn forward_until(&self, x: Tensor<X, E>, layer: &str, cx: &Context<E>) -> Result<Option<Vec<E>>> {
         Driver::new(self, cx).forward_until(&x, layer)
+    }
+
+    fn pullback_until(
+        &self,
+        x: Tensor<X, E>,
+        layer: &str,
+        cotangent: Vec<E>,
+        gradients: &mut Gradients<E>,
+        cx: &Context<E>,
+    ) -> Result<Option<Pulled<X, E>>> {
+        Driver::new(self, cx).pullback_until(x, layer, cotangent, gradients)
     }
 
     fn forward_keeping(&self, x: Tensor<X, E>, cx: &Context<E>) -> Result<(Mapped<X, E>, Kept)> {

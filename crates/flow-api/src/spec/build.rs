@@ -3,7 +3,7 @@
 use super::cost::Cost;
 use super::model::{EventShape, Model};
 use super::preprocessing::Preprocessing;
-use super::{BaseDensitySpec, SampleFlowSpec, Spec, SpecError};
+use super::{BaseDensitySpec, ObjectiveSpec, SampleFlowSpec, Spec, SpecError};
 use crate::{BaseDensity, Entry, Grid, Module, Result, RowFlow, SampleLayer, Scalar, visit};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -235,7 +235,8 @@ macro_rules! spec_scalar {
                     return Err(SpecError::Event { path: spec.kind().to_owned(), expected: "at most 67,108,864 numbers", got: event.to_string() });
                 }
                 scope.child("bijector").affordable(spec.cost(event))?;
-                Ok(spec.$model(event, &scope.of_model())?.with_preprocessing(spec.preprocessing()))
+                let model = spec.$model(event, &scope.of_model())?.with_preprocessing(spec.preprocessing());
+                spec.objective().add_to(model, scope)
             }
         }
     )* };
@@ -386,6 +387,11 @@ pub trait BuildModel {
     fn preprocessing(&self) -> Preprocessing {
         Preprocessing::default()
     }
+
+    /// What the model is trained for; by default, the likelihood alone.
+    fn objective(&self) -> ObjectiveSpec {
+        ObjectiveSpec::default()
+    }
 }
 
 /// A model that a spec file can hold.
@@ -401,6 +407,8 @@ pub trait ModelSpec: erased_serde::Serialize + std::fmt::Debug + Send + Sync {
     fn event(&self) -> Option<EventShape>;
     /// What happens to data before the model sees them.
     fn preprocessing(&self) -> Preprocessing;
+    /// What the model is trained for.
+    fn objective(&self) -> ObjectiveSpec;
     /// Builds it in f32.
     ///
     /// # Errors
@@ -457,6 +465,9 @@ macro_rules! register_model {
             }
             fn preprocessing(&self) -> $crate::spec::Preprocessing {
                 $crate::spec::BuildModel::preprocessing(self)
+            }
+            fn objective(&self) -> $crate::spec::ObjectiveSpec {
+                $crate::spec::BuildModel::objective(self)
             }
             fn model_f32(
                 &self,

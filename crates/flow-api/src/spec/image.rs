@@ -1,8 +1,8 @@
 //! A flow on images: maps of whole samples one after the other.
 
 use super::{
-    BaseSpec, BuildModel, BuildScope, Cost, EventShape, LatentLevel, Model, Preprocessing, SampleSpec, SpecError, SpecScalar,
-    build_sample_flows,
+    BaseSpec, BuildModel, BuildScope, Cost, EventShape, LatentLevel, Model, ObjectiveSpec, Preprocessing, SampleSpec, SpecError,
+    SpecScalar, build_sample_flows,
 };
 use crate::{Grid, Skeleton, register_model};
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,9 @@ pub struct ImageFlow {
     /// What happens to images before the flow sees them.
     #[serde(default)]
     pub preprocessing: Preprocessing,
+    /// What the model is trained for.
+    #[serde(default, skip_serializing_if = "ObjectiveSpec::is_likelihood")]
+    pub objective: ObjectiveSpec,
 }
 register_model!(ImageFlow);
 
@@ -69,6 +72,10 @@ impl BuildModel for ImageFlow {
 
     fn preprocessing(&self) -> Preprocessing {
         self.preprocessing
+    }
+
+    fn objective(&self) -> ObjectiveSpec {
+        self.objective.clone()
     }
 
     fn event(&self) -> Option<EventShape> {

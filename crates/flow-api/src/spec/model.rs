@@ -1,10 +1,14 @@
 //! What a spec builds: a flow on events of a known shape.
 
 use super::build::SpecScalar;
+use super::head::Head;
 use super::latents::LatentLevel;
 use super::preprocessing::Preprocessing;
 use crate::bijector::one_condition;
-use crate::{BaseDensity, Bijector, BoxBijector, Context, Flow, LayerInfo, LogProb, Module, Result, Tensor, Visitor, VisitorMut};
+use crate::{
+    BaseDensity, Bijector, BoxBijector, Context, Flow, FlowError, Gradients, LayerInfo, LogProb, Module, Pulled, Result, Tensor, Visitor,
+    VisitorMut,
+};
 
 /// Shape of one event: what a density is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -46,6 +50,14 @@ impl std::fmt::Display for EventShape {
     }
 }
 
+fn no_layer(layer: &str) -> FlowError {
+    FlowError::Unsupported {
+        layer: layer.to_owned(),
+        operation: "activations",
+        reason: "the model's table has no layer with this path".to_owned(),
+    }
+}
+
 /// A bijector of flattened events, (batch, d) to (batch, d).
 pub type EventBijector<E> = BoxBijector<(usize, usize), (usize, usize), E>;
 
@@ -82,6 +94,7 @@ pub struct Model<E: SpecScalar> {
     event: EventShape,
     preprocessing: Preprocessing,
     pub(super) levels: Vec<LatentLevel>,
+    head: Option<Head<E>>,
 }
 
 impl<E: SpecScalar> Model<E> {
@@ -103,7 +116,7 @@ impl<E: SpecScalar> Model<E> {
             return Err(crate::shape_error("base", "build", ("batch", latent.1), ("batch", base.dim())));
         }
         one_condition([("bijector", bijector.facts().condition), ("base", base.condition())])?;
-        Ok(Self { flow: Flow::new(bijector, base), event, preprocessing: Preprocessing::default(), levels: Vec::new() })
+        Ok(Self { flow: Flow::new(bijector, base), event, preprocessing: Preprocessing::default(), levels: Vec::new(), head: None })
     }
 
     /// The same with other preprocessing of data, for a model composed in Rust; a spec's models have the spec's own ([`BuildModel::preprocessing`](super::BuildModel::preprocessing)). Its ranges are checked where data meet
@@ -123,6 +136,17 @@ impl<E: SpecScalar> Model<E> {
     pub fn with_preprocessing(mut self, preprocessing: Preprocessing) -> Self {
         self.preprocessing = preprocessing;
         self
+    }
+
+    /// The same with a classifier beside the density: a hybrid model.
+    #[must_use]
+    pub fn with_head(self, head: Head<E>) -> Self {
+        Self { head: Some(head), ..self }
+    }
+
+    /// The classifier of a hybrid model.
+    pub fn head(&self) -> Option<&Head<E>> {
+        self.head.as_ref()
     }
 
     /// The flow, on events flattened to (batch, d).
@@ -192,6 +216,20 @@ impl<E: SpecScalar> Model<E> {
         self.flow.log_prob(self.batch(values)?, cx)
     }
 
+    /// log p of a batch of flattened events and, of a hybrid model, the logits of their classes, (batch, classes).
+    ///
+    /// # Errors
+    /// As [`Flow::log_prob`] and [`Model::activations`].
+    pub fn log_prob_and_logits(&self, values: Vec<E>, cx: &Context<E>) -> Result<(LogProb<E>, Option<Vec<E>>)> {
+        let Some(head) = &self.head else { return Ok((self.log_prob(values, cx)?, None)) };
+        let behind = head.layer().map(|layer| self.activations(values.clone(), layer, cx)).transpose()?;
+        let mapped = self.flow.encode(self.batch(values)?, cx)?;
+        let log_prob = self.flow.log_prob_of_mapped(&mapped, cx)?;
+        let features = behind.unwrap_or_else(|| crate::to_host(&mapped.value));
+        let pass = head.network().forward(features).map_err(|e| e.in_layer("head"))?;
+        Ok((log_prob, Some(pass.output().to_vec())))
+    }
+
     /// The activations of flattened events behind the layer with this path of the table ([`Model::describe`]), flattened: where the layer works on a part of the event or on rows of it, the rest is
     /// as the layers before left it. `bijector` itself gives the latents z.
     ///
@@ -199,11 +237,24 @@ impl<E: SpecScalar> Model<E> {
     /// As [`Bijector::forward`](crate::Bijector::forward), and [`FlowError::Unsupported`](crate::FlowError::Unsupported) for a path of no layer.
     pub fn activations(&self, values: Vec<E>, layer: &str, cx: &Context<E>) -> Result<Vec<E>> {
         let found = self.flow.bijector().forward_until(self.batch(values)?, layer, &cx.child("bijector"))?;
-        found.ok_or_else(|| crate::FlowError::Unsupported {
-            layer: layer.to_owned(),
-            operation: "activations",
-            reason: "the model's table has no layer with this path".to_owned(),
-        })
+        found.ok_or_else(|| no_layer(layer))
+    }
+
+    /// Pulls a cotangent of the activations behind a layer ([`Model::activations`]) back to flattened events; the gradients of
+    /// the layers up to it are added to `gradients`.
+    ///
+    /// # Errors
+    /// As [`Model::activations`] and [`Bijector::pullback`](crate::Bijector::pullback).
+    pub fn pull_back_activations(
+        &self,
+        values: Vec<E>,
+        layer: &str,
+        cotangent: Vec<E>,
+        gradients: &mut Gradients<E>,
+        cx: &Context<E>,
+    ) -> Result<Pulled<(usize, usize), E>> {
+        let found = self.flow.bijector().pullback_until(self.batch(values)?, layer, cotangent, gradients, &cx.child("bijector"))?;
+        found.ok_or_else(|| no_layer(layer))
     }
 
     /// `count` samples, flattened: (count, d). Temperature scales the base density's spread; 1 samples the model.
@@ -231,12 +282,19 @@ impl<E: SpecScalar> Model<E> {
 impl<E: SpecScalar> Module<E> for Model<E> {
     fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         self.flow.visit(visitor);
+        if let Some(head) = &self.head {
+            visitor.child("head", head);
+        }
     }
     fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
         self.flow.visit_mut(visitor);
+        if let Some(head) = &mut self.head {
+            visitor.child("head", head);
+        }
     }
     fn refresh(&mut self) -> Result<()> {
-        self.flow.refresh()
+        self.flow.refresh()?;
+        self.head.refresh()
     }
 }
 
@@ -246,6 +304,7 @@ impl<E: SpecScalar> std::fmt::Debug for Model<E> {
             .field("bijector", &self.flow.bijector().facts().kind)
             .field("base", &self.flow.base().kind())
             .field("event", &self.event)
+            .field("head", &self.head.is_some())
             .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,8 @@
 //! A flow on vectors: row flows one after the other.
 
 use super::{
-    BaseSpec, BuildModel, BuildScope, Cost, EventShape, FlowSpec, MAX_LAYERS, Model, Preprocessing, SpecError, SpecScalar, build_flows,
+    BaseSpec, BuildModel, BuildScope, Cost, EventShape, FlowSpec, MAX_LAYERS, Model, ObjectiveSpec, Preprocessing, SpecError, SpecScalar,
+    build_flows,
 };
 use crate::{Rows, register_model};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,9 @@ pub struct VectorFlow {
     /// What happens to data before the flow sees them.
     #[serde(default)]
     pub preprocessing: Preprocessing,
+    /// What the model is trained for.
+    #[serde(default, skip_serializing_if = "ObjectiveSpec::is_likelihood")]
+    pub objective: ObjectiveSpec,
 }
 register_model!(VectorFlow);
 
@@ -51,6 +55,10 @@ impl BuildModel for VectorFlow {
 
     fn preprocessing(&self) -> Preprocessing {
         self.preprocessing
+    }
+
+    fn objective(&self) -> ObjectiveSpec {
+        self.objective.clone()
     }
 
     fn cost(&self, event: EventShape) -> Cost {

@@ -1,8 +1,10 @@
 //! How good class probabilities are: those of a classifier head, of Bayes' rule, or of a probe.
 
 mod calibration;
+mod probe;
 
 pub use calibration::{BINS, Bin, Calibration};
+pub use probe::{Probe, ProbeOptions, Tried, probe};
 
 use crate::mean::Mean;
 use crate::training::number_or_null;

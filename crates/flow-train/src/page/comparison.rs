@@ -20,6 +20,9 @@ pub(crate) fn html(comparison: &Comparison, curves: Option<&str>) -> String {
     page.table(&Table { heads: &heads, rows: &rows, words: WORDS, best });
     let mut legend =
         "s/step: seconds a training step. scored/s, sampled/s: items a second. inverse error: largest |f⁻¹(f(x)) − x|.".to_owned();
+    if heads.iter().any(|head| head == "accuracy") {
+        legend.push_str(" accuracy: of the classifier on test items, ± its standard error.");
+    }
     if heads.last().is_some_and(|head| head == "evaluations") {
         legend.push_str(" evaluations: of the networks of iterative flows in one pass, forward / inverse.");
     }

@@ -3,6 +3,7 @@
 mod checkpoints;
 mod comparison;
 mod evaluation;
+mod hybrid;
 mod optimiser;
 mod run_folders;
 mod runs;

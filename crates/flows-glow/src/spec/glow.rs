@@ -2,8 +2,8 @@
 
 use super::{ConvCoupling, FactorOut, Network};
 use flow_api::spec::{
-    ActNorm, BaseSpec, BuildModel, BuildSampleFlow, BuildScope, Cost, EventShape, LatentLevel, LuLinear, MAX_LAYERS, Model, Order,
-    PixelWise, Preprocessing, Spec, SpecError, SpecScalar, Squeeze, below, image_grid,
+    ActNorm, BaseSpec, BuildModel, BuildSampleFlow, BuildScope, Cost, EventShape, LatentLevel, LuLinear, MAX_LAYERS, Model, ObjectiveSpec,
+    Order, PixelWise, Preprocessing, Spec, SpecError, SpecScalar, Squeeze, below, image_grid,
 };
 use flow_api::{Grid, Skeleton, register_model};
 use flow_nets::{AffineSpec, SplineSpec, Split, TransformerSpec};
@@ -117,6 +117,9 @@ pub struct Glow {
     /// What happens to images before the flow sees them.
     #[serde(default)]
     pub preprocessing: Preprocessing,
+    /// What the model is trained for.
+    #[serde(default, skip_serializing_if = "ObjectiveSpec::is_likelihood")]
+    pub objective: ObjectiveSpec,
 }
 register_model!(Glow);
 
@@ -172,6 +175,10 @@ impl BuildModel for Glow {
 
     fn preprocessing(&self) -> Preprocessing {
         self.preprocessing
+    }
+
+    fn objective(&self) -> ObjectiveSpec {
+        self.objective.clone()
     }
 
     fn event(&self) -> Option<EventShape> {

@@ -15,7 +15,12 @@ pub(super) struct Ended {
     pub(super) history: Vec<Report>,
     /// Value and step of the best validation.
     pub(super) best: Option<(f64, u64)>,
+    /// Of losses.
     pub(super) unit: &'static str,
+    /// Of likelihoods, which baselines and the test have.
+    pub(super) scale: &'static str,
+    /// Whether the model has a classifier.
+    pub(super) is_hybrid: bool,
 }
 
 impl Ended {
@@ -43,16 +48,19 @@ impl Ended {
         let seconds = self.history.last().map_or(0.0, |report| report.seconds);
         let train = self.history.last().map_or(String::new(), |report| format!(": train {:.4}", report.train));
         let best = self.best.map_or(String::new(), |(value, step)| format!(", best validation {value:.4} at step {step}"));
-        let (unit, test) = (self.unit, test(path, split)?);
-        output::say(format_args!("{made} of {steps} steps{early} in {}{train}{best}{test} {unit}", duration(seconds)));
+        let ((test, accuracy), scale) = (test(path, split)?, self.scale);
+        // Where the loss is the likelihood, all figures have one unit.
+        let unit = if self.unit == scale { String::new() } else { format!(" {}", self.unit) };
+        output::say(format_args!("{made} of {steps} steps{early} in {}{train}{best}{unit}{test} {scale}{accuracy}", duration(seconds)));
         if !look.baselines.is_empty() {
             let shown: Vec<String> = look.baselines.iter().map(|b| format!("{} {:.4}", b.name, b.loss)).collect();
-            output::say(format_args!("for scale: {} {unit}", shown.join(", ")));
+            output::say(format_args!("for scale: {} {scale}", shown.join(", ")));
         }
         if let Some(warning) = self.rising() {
             output::say(format_args!("warning: {warning}"));
         }
-        output::say(format_args!("next: mixerflow eval {run}, mixerflow sample {run} --out samples.png, mixerflow score {run}"));
+        let predict = if self.is_hybrid { format!(", mixerflow predict {run}") } else { String::new() };
+        output::say(format_args!("next: mixerflow eval {run}, mixerflow sample {run} --out samples.png, mixerflow score {run}{predict}"));
         Ok(())
     }
 
@@ -72,19 +80,21 @@ impl Ended {
     }
 }
 
-/// The loss on test items, at most so many that nobody waits for them.
-fn test(path: &Path, split: &Split) -> Result<String> {
+/// The loss on test items, at most so many that nobody waits for them, and the accuracy of a classifier.
+fn test(path: &Path, split: &Split) -> Result<(String, String)> {
     const MOST: usize = 2048;
     let count = split.test.len().min(MOST);
     if count == 0 {
-        return Ok(String::new());
+        return Ok((String::new(), String::new()));
     }
     let opened = model(path)?;
     let items = Subset::new(split.test.clone(), (0..count).collect())?;
     let options = EvaluateOptions { likelihood_alone: true, ..EvaluateOptions::default() };
     let found = evaluate(&opened.model, &items, &opened.events, &options)?;
     let of = if count < split.test.len() { format!(" of {count} of {} items", split.test.len()) } else { format!(" of {count} items") };
-    Ok(format!(", test {}{of}", found.loss_text(4)))
+    let accuracy =
+        found.classification.as_ref().map_or(String::new(), |c| format!(", accuracy {:.4} ± {:.4}", c.accuracy, c.accuracy_error));
+    Ok((format!(", test {}{of}", found.loss_text(4)), accuracy))
 }
 
 /// `3 h 20 min`, `4 min 5 s`, `12 s`.

@@ -13,6 +13,8 @@ mod folded;
 pub(crate) mod inspect;
 pub(crate) mod interpolate;
 pub(crate) mod plot;
+pub(crate) mod predict;
+pub(crate) mod probe;
 mod reference;
 pub(crate) mod report;
 mod rows;

@@ -10,7 +10,8 @@ pub(crate) fn run(arguments: &Plot) -> Result<()> {
     let mut runs = Vec::new();
     let mut unit = None;
     for run in &arguments.runs {
-        let own = model(run)?.events.unit();
+        let opened = model(run)?;
+        let own = opened.events.unit();
         if *unit.get_or_insert(own) != own {
             return Err(format!("{}: its losses are in {own}, those of the first run are not", run.display()).into());
         }

@@ -164,6 +164,8 @@ pub(super) fn skipping(source: &DataSource, skip_bad: bool) -> DataSource {
 /// Items for a model, in the order of their source.
 pub(super) struct Chosen {
     pub(super) items: Items,
+    /// The parts of their source, all items of them.
+    pub(super) split: Split,
     /// Of all parts.
     pub(super) all: usize,
     /// Whether the run knows the data.
@@ -250,7 +252,8 @@ pub(super) fn choose(
         let part = part.map_or_else(String::new, |part| format!("{part} "));
         return Err(format!("{source}: there are no {part}items ({})", split.rule).into());
     }
-    Ok(Chosen { items, all, seen, source: source.clone(), rule: split.rule })
+    let rule = split.rule.clone();
+    Ok(Chosen { items, split, all, seen, source: source.clone(), rule })
 }
 
 impl From<arguments::Part> for Option<Part> {

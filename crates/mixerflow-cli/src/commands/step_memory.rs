@@ -1,10 +1,10 @@
 //! What a training step holds, for `mixerflow inspect`.
 
 use crate::{MEMORY, Result};
-use flow_api::spec::{EventShape, Model};
+use flow_api::spec::{EventShape, Model, Preprocessing};
 use flow_api::{Gradients, Memory};
 use flow_kernels::{noise::Stream, workspace};
-use flow_train::{Adam, EventBatch, Purpose, Settings, on_one_thread};
+use flow_train::{Adam, EventBatch, EventKind, Events, Purpose, Settings, differentiate, objective_of, on_one_thread};
 use std::time::{Duration, Instant};
 
 /// Memory of a training step in bytes: it grows with the batch in a straight line.
@@ -101,14 +101,16 @@ impl Bench {
     /// A step with a batch of noise, which changes no weight. On one thread: how often two threads need work space at the same moment is chance. In a run they all do at some time.
     fn step(&mut self, memory: Memory, batch: usize) -> Result<Step> {
         let Self { model, adam, gradients, event, .. } = self;
-        let events = EventBatch::of_values(noise(batch * event.len()), batch);
+        // A classifier learns from labels, whichever they are.
+        let events = EventBatch { labels: vec![Some(0); batch], ..EventBatch::of_values(noise(batch * event.len()), batch) };
+        let unit = Events::of_kind(EventKind { shape: *event, levels: None }, Preprocessing::default(), 0)?;
         on_one_thread(|| {
-            let work = || -> Result<Step> {
+            let mut work = || -> Result<Step> {
                 MEMORY.reset_peak_usage();
                 let (before, began) = (MEMORY.current_usage(), Instant::now());
                 gradients.clear();
                 let cx = events.context(model, 0, Purpose::Train { step: 0, memory })?;
-                model.flow().nll(model.batch(events.values)?, gradients, &cx)?;
+                differentiate(model, objective_of(model).as_ref(), &unit, &events, gradients, &cx)?;
                 adam.step(model, gradients, 0.0)?;
                 let held = |bytes: usize| bytes.saturating_sub(before) as f64;
                 Ok(Step { most: held(MEMORY.peak_usage()), work_space: held(MEMORY.current_usage()), time: began.elapsed() })

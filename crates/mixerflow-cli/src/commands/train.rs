@@ -216,20 +216,24 @@ impl Observer<f32> for Log {
     fn report(&mut self, report: &Report, trainer: &Trainer<f32>) -> Result<(), TrainError> {
         /// Nats a number, above a normal density, that no density of real measurements comes near.
         const BEYOND: f64 = 6.0;
-        let unit = trainer.events().unit();
+        let unit = trainer.unit();
         let best = trainer.best().map_or(String::new(), |best| format!(", best {:.4} at step {}", best.value, best.step));
         let validation = report.validation.map_or(String::new(), |loss| format!(", validation {loss:.4}{best}"));
         let Report { step, train, seconds_per_step, gradient_norm, .. } = report;
         let left = trainer.settings().steps.saturating_sub(*step) as f64 * seconds_per_step;
         let time = format!("{seconds_per_step:.4} s a step, {} left", duration(left));
-        Self::tell(&format!("step {step}: train {train:.4}{validation} {unit}, gradient {gradient_norm:.3}, {time}"));
+        Self::tell(&format!(
+            "step {step}: train {train:.4}{validation} {unit}{}, gradient {gradient_norm:.3}, {time}",
+            report.terms_text()
+        ));
         let floor = self.baseline.map(|loss| loss - BEYOND * self.dims as f64);
-        if floor.is_some_and(|floor| *train < floor) && !self.ran_away {
+        let likelihood = report.term("likelihood").0.unwrap_or(*train);
+        if floor.is_some_and(|floor| likelihood < floor) && !self.ran_away {
             self.ran_away = true;
             output::say(format_args!(
                 "warning: log p runs away: {:.1} nats an item above one normal density, as happens where values repeat, lie on a lattice, or \
                  determine each other; `mixerflow data` looks for such columns",
-                self.baseline.unwrap_or_default() - train
+                self.baseline.unwrap_or_default() - likelihood
             ));
         }
         Ok(())
@@ -251,7 +255,9 @@ impl Observer<f32> for Log {
             steps: trainer.settings().steps,
             history: trainer.history().to_vec(),
             best: trainer.best().map(|best| (best.value, best.step)),
-            unit: trainer.events().unit(),
+            unit: trainer.unit(),
+            scale: trainer.events().unit(),
+            is_hybrid: trainer.model().head().is_some(),
         };
         if let Ok(mut place) = self.ended.lock() {
             *place = Some(ended);

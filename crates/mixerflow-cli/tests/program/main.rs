@@ -5,6 +5,7 @@ mod bounds;
 mod commands;
 mod errors;
 mod identity;
+mod labels;
 mod nothing_lost;
 mod scores;
 

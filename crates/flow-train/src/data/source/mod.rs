@@ -27,7 +27,7 @@ use super::{
 /// | `npy:FILE[?layout=chw\|hwc&levels=L&test=FILE]` | [`npy::read`], [`Array::into_dataset`] |
 /// | `npz:FILE[?x=KEY&y=KEY&test=KEY[,KEY]&layout=chw\|hwc&levels=L]` | the arrays `x` (items; its key is `x` unless said) and `y` (labels, if said, −1 for none) of [`npz::read`]; `x_train`, `y_train`, `x_test` and `y_test` are found by themselves |
 /// | `safetensors:FILE[?x=KEY&y=KEY&test=KEY[,KEY]&layout=chw\|hwc&levels=L]` | the same of [`tensors::read`] |
-/// | `csv:FILE[?label=first\|last\|NAME&id=NAME&columns=NAME,…&drop=NAME,…&sep=comma\|semicolon\|tab\|bar\|blank&header=1\|0&missing=drop&test=FILE]` | [`table::read`] |
+/// | `csv:FILE[?label=first\|last\|NAME&id=NAME&columns=NAME,…&drop=NAME,…&sep=comma\|semicolon\|tab\|bar\|blank&header=1\|0&missing=drop\|unlabelled&test=FILE]` | [`table::read`] |
 /// | `toy:two-moons\|eight-gaussians\|checkerboard\|circles\|rings[?n=N&noise=S]` | [`Toy`] |
 ///
 /// Items that have no test part of their own are split by [`SplitRule::EveryTenth`], those of one IDX file by

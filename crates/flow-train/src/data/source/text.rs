@@ -10,7 +10,7 @@ use crate::data::{ArrayOptions, Crop, DataError, ImageFolder, Layout, Result, Sp
 
 const CROPS: &[(&str, Crop)] = &[("random", Crop::Random), ("center", Crop::Center), ("none", Crop::None)];
 const LAYOUTS: &[(&str, Layout)] = &[("chw", Layout::Chw), ("hwc", Layout::Hwc)];
-const MISSING: &[(&str, Missing)] = &[("refuse", Missing::Refuse), ("drop", Missing::Drop)];
+const MISSING: &[(&str, Missing)] = &[("refuse", Missing::Refuse), ("drop", Missing::Drop), ("unlabelled", Missing::Unlabelled)];
 
 /// The endings that tell a kind.
 const ENDINGS: [(&str, &str); 12] = [

@@ -37,6 +37,8 @@ pub enum Missing {
     Refuse,
     /// The row is left out, and counted.
     Drop,
+    /// A row without a class stays, as an item without a label; one without a number is refused.
+    Unlabelled,
 }
 
 /// How to read a table. What is not said is told from its first lines.
@@ -370,14 +372,18 @@ impl<'a> Body<'a> {
         }
         let ids = self.index(&mut found).or_else(|| (!self.ids.is_empty()).then(|| std::mem::take(&mut self.ids)));
         let incomplete = |at: &usize| self.missing[*at].count > 0;
-        if kept.len() < self.roles.values.len() {
+        let unlabelled = self.labels.iter().filter(|label| label.is_empty()).count();
+        let keeps = options.missing == Missing::Unlabelled && unlabelled > 0;
+        if keeps {
+            found.notes.push(format!("{}: {unlabelled} rows have no class: they are items without a label", self.path.display()));
+        }
+        if kept.len() < self.roles.values.len() || keeps {
             let dims = self.roles.values.len();
             self.incomplete.retain(|row, _| kept.iter().any(|at| self.values[row * dims + at].is_nan()));
         }
-        if !self.incomplete.is_empty() && options.missing == Missing::Refuse {
+        if !self.incomplete.is_empty() && options.missing != Missing::Drop {
             let mut columns: Vec<_> = kept.iter().copied().filter(incomplete).map(|at| (self.name(at), self.missing[at].count)).collect();
-            let unlabelled = self.labels.iter().filter(|label| label.is_empty()).count();
-            columns.extend((unlabelled > 0).then(|| ("the class".to_owned(), unlabelled)));
+            columns.extend((unlabelled > 0 && !keeps).then(|| ("the class".to_owned(), unlabelled)));
             let line = self.incomplete.values().next().copied().unwrap_or_default();
             let (rows, all) = (self.incomplete.len(), self.rows);
             return Err(DataError::MissingValues { path: self.path.to_owned(), rows, all, line, columns });

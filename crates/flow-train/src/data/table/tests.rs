@@ -64,6 +64,30 @@ fn columns_are_chosen_by_name_and_rows_keep_their_identity() -> Result<()> {
     Ok(())
 }
 
+/// Rows without a class stay where that is asked for, and those without a number do not.
+#[test]
+fn rows_without_a_class_are_items_without_a_label() -> Result<()> {
+    let options = |missing| TableOptions { label: LabelColumn::Last, missing, ..TableOptions::default() };
+    let text = b"1.5,2,b\n2.5,3,\n3.5,4,a\n";
+    let table = parse(text, &options(Missing::Unlabelled))?;
+    let labels = |table: &Table| -> Result<Vec<Option<usize>>> {
+        let draws: Vec<Draw> = (0..table.rows.len()).map(|index| Draw { epoch: 0, index }).collect();
+        Ok(table.rows.batch(&draws)?.labels)
+    };
+    assert_eq!((labels(&table)?, table.rows.classes().join(",")), (vec![Some(1), None, Some(0)], "a,b".to_owned()));
+    assert!(
+        table.found.notes.iter().any(|note| note.ends_with("1 rows have no class: they are items without a label")),
+        "{:?}",
+        table.found
+    );
+    assert_eq!(labels(&parse(text, &options(Missing::Drop))?)?, [Some(1), Some(0)]);
+    let refused = parse(text, &options(Missing::Refuse)).unwrap_err().to_string();
+    assert!(refused.contains("in line 2: the class 1"), "{refused}");
+    let refused = parse(b"1.5,2,b\n2.5,,\n", &options(Missing::Unlabelled)).unwrap_err().to_string();
+    assert!(refused.contains("1 of 2 rows has no value") && refused.contains("column 2"), "{refused}");
+    Ok(())
+}
+
 /// A column without a name that counts the rows is none of the vector's; one of words names them.
 #[test]
 fn the_index_of_a_data_frame_is_left_out_and_said() -> Result<()> {
