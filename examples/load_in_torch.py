@@ -59,20 +59,22 @@ def main():
     channels, size = x.shape[1], x.shape[2]
     every = number(spec, "every") if "every:" in spec else 0
     model = peer.MixerFlow(channels, size, number(spec, "patch"), number(spec, "layers"), number(spec, "hidden"), number(spec, "blocks"), every)
-    weights = {torch_name(name): torch_value(name, file.get_tensor(name)) for name in file.keys()}
+    tensors = {name: file.get_tensor(name) for name in file.keys()}
+    assert not any(name.startswith("preprocessing.") for name in tensors), "train with --set preprocessing.standardise=false"
+    for name in [name for name in tensors if name.endswith(".middle")]:
+        # Ours is y = e^s (x - middle) + shift.
+        stem, middle = name.removesuffix("middle"), tensors.pop(name)
+        tensors[stem + "shift"] = tensors[stem + "shift"] - middle * tensors[stem + "log_scale"].exp()
+    weights = {torch_name(name): torch_value(name, value) for name, value in tensors.items()}
     missing, unexpected = model.load_state_dict(weights, strict=False)
     missing = [name for name in missing if not name.endswith("permutation._permutation")]
     assert not missing and not unexpected, f"missing {missing}, unexpected {unexpected}"
     model.eval()
     with torch.no_grad():
         theirs = model.double().log_prob(x.double()).numpy()
-    # Every tenth item is a test item: back to the order of the file.
-    rows = list(csv.DictReader(open(a.scores)))
-    test = [i for i in range(len(x)) if i % 10 == 9]
-    train = [i for i in range(len(x)) if i % 10 != 9]
     ours = np.empty(len(x))
-    for row in rows:
-        ours[(train if row["part"] == "train" else test)[int(row["index"])]] = float(row["log_likelihood"])
+    for row in csv.DictReader(open(a.scores)):
+        ours[int(row["row"])] = float(row["log_likelihood"])
     worst = np.abs(ours - theirs).max() / np.abs(theirs).max()
     print(f"{len(x)} items, log p {theirs.min():.3f} to {theirs.max():.3f}: largest difference {np.abs(ours - theirs).max():.2e}, relative {worst:.2e}")
     sys.exit(0 if worst < 1e-4 else 1)

@@ -92,6 +92,9 @@ fn train(
     let settings =
         Settings { steps, batch, seed, learning_rate: lr, ema: Some(0.995), report_every: (steps / 20).max(1), ..Settings::default() };
     let model = spec.build::<f32>(EventShape::Vector(2), seed)?;
+    // The pictures show the plane as the flow sees it.
+    let as_it_is = Preprocessing { standardise: Some(false), ..model.preprocessing().clone() };
+    let model = model.with_preprocessing(as_it_is);
     let mut trainer = Trainer::new(model, split.train, settings)?;
     let name = source.to_string();
     let ending = trainer.run(&mut Bar::new(&name), stop)?;

@@ -28,7 +28,7 @@ pub fn checkpoint(bytes: &[u8]) {
     let spec: Spec<dyn ModelSpec> = from_ron(SPEC).expect("a spec");
     let kind = EventKind { shape: EventShape::Vector(2), levels: None };
     let settings = Settings::default();
-    let events = Events::of_kind(kind, spec.0.preprocessing(), 0).expect("events");
+    let events = Events::of_kind(kind, &spec.0.preprocessing(), 0).expect("events");
     let scope = BuildScope::new(0);
     let model: Model<f32> = f32::model(spec.0.as_ref(), kind.shape, &scope).expect("a model");
     checkpoint::write_model(&path, &spec, &settings, &events, &mixerflow_toolkit::api::save(&model)).expect("a checkpoint");

@@ -25,6 +25,7 @@ mod rows;
 mod samples;
 mod scalar;
 pub mod spec;
+mod standardiser;
 pub mod testkit;
 mod threads;
 
@@ -54,4 +55,5 @@ pub use rows::{
 };
 pub use samples::{Grid, SampleFlow, SampleKernel, SampleLayer, SamplePoint, SamplePull, SampleTape, Samples, Side, SideKernel, Skeleton};
 pub use scalar::{Real, Scalar, Tensor, to_host};
+pub use standardiser::{Moments, Standardiser};
 pub use threads::{parallel, work_through};

@@ -87,6 +87,8 @@ pub enum Entry<'a, E> {
     },
     /// Numbers that are not trained, for example the vectors of a power iteration.
     Reals(&'a [E]),
+    /// Numbers that are not trained and are f64 whatever the module computes in, for example the means of data.
+    Doubles(&'a [f64]),
     /// Indices, for example a permutation.
     Indices(&'a [usize]),
     /// A switch, for example `ActNorm`'s "initialised".
@@ -99,6 +101,7 @@ impl<E> Entry<'_, E> {
         match self {
             Self::Parameter { shape, .. } => shape.to_vec(),
             Self::Reals(values) => vec![values.len()],
+            Self::Doubles(values) => vec![values.len()],
             Self::Indices(values) => vec![values.len()],
             Self::Flag(_) => vec![1],
         }
@@ -118,6 +121,8 @@ pub enum EntryMut<'a, E> {
     },
     /// Numbers that are not trained.
     Reals(&'a mut [E]),
+    /// Numbers that are not trained, in f64.
+    Doubles(&'a mut [f64]),
     /// Indices.
     Indices(&'a mut [usize]),
     /// A switch.
@@ -170,6 +175,11 @@ macro_rules! visitor {
             /// Numbers that are not trained.
             pub fn reals(&mut self, name: impl Display, values: &'m $($mutable)? [E]) {
                 self.entry(&name, $entry::Reals(values));
+            }
+
+            /// Numbers that are not trained, in f64.
+            pub fn doubles(&mut self, name: impl Display, values: &'m $($mutable)? [f64]) {
+                self.entry(&name, $entry::Doubles(values));
             }
 
             /// Indices.
@@ -240,7 +250,7 @@ pub trait Module<E: Scalar>: Send + Sync {
     }
 }
 
-/// Writes both visits of [`Module`] from one list of fields: `parameter`, `child`, `reals`, `indices` and `flag`, each with a field's name.
+/// Writes both visits of [`Module`] from one list of fields: `parameter`, `child`, `reals`, `doubles`, `indices` and `flag`, each with a field's name.
 ///
 /// ```
 /// use flow_api::{module_fields, Module, Parameter, Scalar};
@@ -367,6 +377,8 @@ pub enum Saved<E> {
     },
     /// Numbers that are not trained.
     Reals(Vec<E>),
+    /// Numbers that are not trained, in f64.
+    Doubles(Vec<f64>),
     /// Indices.
     Indices(Vec<usize>),
     /// A switch.
@@ -383,6 +395,7 @@ pub fn save<E: Scalar, M: Module<E> + ?Sized>(module: &M) -> State<E> {
         let saved = match entry {
             Entry::Parameter { shape, values, .. } => Saved::Parameter { shape: shape.to_vec(), values: values.to_vec() },
             Entry::Reals(values) => Saved::Reals(values.to_vec()),
+            Entry::Doubles(values) => Saved::Doubles(values.to_vec()),
             Entry::Indices(values) => Saved::Indices(values.to_vec()),
             Entry::Flag(value) => Saved::Flag(value),
         };
@@ -426,6 +439,7 @@ fn write<E: Scalar, M: Module<E> + ?Sized>(module: &mut M, state: &State<E>) -> 
         | (EntryMut::Reals(values), Some(Saved::Reals(new))) => {
             values.copy_from_slice(new);
         }
+        (EntryMut::Doubles(values), Some(Saved::Doubles(new))) => values.copy_from_slice(new),
         (EntryMut::Indices(values), Some(Saved::Indices(new))) => values.copy_from_slice(new),
         (EntryMut::Flag(value), Some(Saved::Flag(new))) => *value = *new,
         _ => {} // ruled out by `load`
@@ -437,6 +451,7 @@ impl<E> Saved<E> {
         match self {
             Self::Parameter { shape, .. } => format!("a parameter of shape {shape:?}"),
             Self::Reals(values) => format!("{} numbers", values.len()),
+            Self::Doubles(values) => format!("{} numbers in f64", values.len()),
             Self::Indices(values) => format!("{} indices", values.len()),
             Self::Flag(_) => "a flag".to_owned(),
         }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `spec.ron` | the architecture |
 //! | `settings.ron` | the [`Settings`], seed included |
-//! | `data.ron` | the [`EventKind`] of the data and a [`DataRecord`] of them |
+//! | `data.ron` | the [`EventKind`] of the data, what happens to their columns, and a [`DataRecord`] of them |
 //! | `model.safetensors` | parameters and all other state, keyed by path |
 //! | `optimiser.safetensors` | Adam's moments `first` and `second`, and the weights' `average` if there is one, each flat in the order of the parameters |
 //! | `best.safetensors` | the model of the best validation, if one was finite |
@@ -17,6 +17,7 @@
 //! finite are neither written nor read.
 
 use crate::checksums::{CHECKSUMS, Checksum, Checksums, Files, to_text};
+use crate::data::{ColumnMap, Dataset};
 use crate::events::{EventKind, Events};
 use crate::file::replace_file;
 use crate::history::History;
@@ -24,10 +25,11 @@ use crate::optimiser::{AdamState, set_flat_weights};
 use crate::replace::{Content, present, replace};
 use crate::state_file::{self, Notes, broken};
 use crate::training::{Best, Progress, Run, Trainer};
-use crate::{DataRecord, Result, Settings, TrainError, data::Dataset};
-use flow_api::spec::{BuildScope, EventShape, Model, ModelSpec, Spec, SpecScalar, from_ron, to_ron};
-use flow_api::{Saved, State, load, parameter_count, save};
+use crate::{DataRecord, Result, Settings, TrainError};
+use flow_api::spec::{BuildScope, EventShape, Model, ModelSpec, Preprocessing, Spec, SpecScalar, from_ron, to_ron};
+use flow_api::{Saved, Standardiser, State, load, parameter_count, save};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -137,10 +139,10 @@ pub fn open<E: SpecScalar>(folder: &Path) -> Result<Opened<E>> {
     read(folder, |files| {
         let mut opened = build::<E>(files)?;
         if files.contains(BEST) && read_ron::<Progress>(files, PROGRESS)?.finite_best().is_some() {
-            load_state(files, BEST, &mut opened.model)?;
+            load_state(files, BEST, &mut opened)?;
             return Ok(opened);
         }
-        load_state(files, MODEL, &mut opened.model)?;
+        load_state(files, MODEL, &mut opened)?;
         if opened.settings.ema.is_some() && files.contains(OPTIMISER) {
             let moments = read_moments(files, &opened)?;
             if let Some(Saved::Reals(average)) = moments.get(AVERAGE) {
@@ -179,7 +181,7 @@ pub fn resume<E: SpecScalar>(
 ) -> Result<(Trainer<E>, Spec<dyn ModelSpec>)> {
     let (opened, run) = read(folder, |files| {
         let mut opened = build::<E>(files)?;
-        load_state(files, MODEL, &mut opened.model)?;
+        load_state(files, MODEL, &mut opened)?;
         let run = read_run(files, &opened)?;
         Ok((opened, run))
     })?;
@@ -225,7 +227,7 @@ pub fn import<E: SpecScalar>(file: &Path, folder: &Path) -> Result<()> {
     let spec = from_ron(text(SPEC)?).map_err(parse)?;
     let settings = from_ron(text(SETTINGS)?).map_err(parse)?;
     let mut opened = assemble::<E>(spec, settings, from_ron(text(DATA)?).map_err(parse)?, file)?;
-    set_state(file, &mut opened.model, File::open(file).map_err(TrainError::io(file))?)?;
+    set_state(file, &mut opened, File::open(file).map_err(TrainError::io(file))?)?;
     write_model(folder, &opened.spec, &opened.settings, &opened.events, &save(&opened.model))
 }
 
@@ -288,6 +290,12 @@ fn build<E: SpecScalar>(files: &Files) -> Result<Opened<E>> {
 struct DataFile {
     shape: EventShape,
     levels: Option<u32>,
+    /// What happens to the columns of real numbers; none where nothing happens to any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    columns: Vec<ColumnMap>,
+    /// Whether the model has the state of a standardiser; none has in checkpoints of versions that did not standardise.
+    #[serde(default)]
+    standardised: bool,
     /// Empty in checkpoints of versions that kept no record.
     #[serde(default)]
     record: DataRecord,
@@ -296,7 +304,9 @@ struct DataFile {
 impl DataFile {
     fn of(events: &Events) -> Self {
         let EventKind { shape, levels } = events.kind();
-        Self { shape, levels, record: events.record().clone() }
+        let columns = events.reals().map_or(Vec::new(), |reals| reals.columns().to_vec());
+        let standardised = events.reals().is_some_and(|reals| reals.standardiser().is_some());
+        Self { shape, levels, columns, standardised, record: events.record().clone() }
     }
 }
 
@@ -306,30 +316,41 @@ fn assemble<E: SpecScalar>(spec: Spec<dyn ModelSpec>, settings: Settings, data: 
     /// ends the building.
     const FEW: u64 = 1 << 22;
     settings.check()?;
-    let DataFile { shape, levels, record } = data;
+    let DataFile { shape, levels, columns, standardised, record } = data;
     let kind = EventKind { shape, levels };
     let (asked, (shapes, there)) = (spec.0.cost(kind.shape).numbers as u64, state_file::shapes::<E>(weights)?);
     if asked > there.max(FEW) {
         return Err(broken(weights, format!("holds {there} numbers at most, where its spec asks for at least {asked}")));
     }
-    let events = Events::of_kind(kind, spec.0.preprocessing(), settings.seed)?.with_record(record);
-    let scope = BuildScope::new(settings.seed).with_given(events.record().given());
-    let model = if asked > FEW {
+    let scope = BuildScope::new(settings.seed).with_given(record.given());
+    let mut model = if asked > FEW {
         E::model(spec.0.as_ref(), kind.shape, &scope.for_saved(shapes)).map_err(|e| broken(weights, e))?
     } else {
         E::model(spec.0.as_ref(), kind.shape, &scope)?
     };
+    if levels.is_none() {
+        let own = Preprocessing { standardise: Some(standardised), ..model.preprocessing().clone() };
+        // The columns that the spec names were found when the run was begun.
+        let found = Preprocessing { bounds: BTreeMap::new(), discrete: BTreeSet::new(), ..own.clone() };
+        model.set_standardiser(standardised.then(|| Standardiser::identity(kind.shape.len())))?;
+        model = model.with_preprocessing(own);
+        let events = Events::of_kind(kind, &found, settings.seed)?.with_columns(columns)?.with_record(record);
+        return Ok(Opened { spec, settings, events, model, note: None });
+    }
+    let events = Events::of_kind(kind, model.preprocessing(), settings.seed)?.with_record(record);
     Ok(Opened { spec, settings, events, model, note: None })
 }
 
-fn load_state<E: SpecScalar>(files: &Files, name: &str, model: &mut Model<E>) -> Result<()> {
-    set_state(&files.path(name), model, files.open(name)?)
+fn load_state<E: SpecScalar>(files: &Files, name: &str, opened: &mut Opened<E>) -> Result<()> {
+    set_state(&files.path(name), opened, files.open(name)?)
 }
 
-fn set_state<E: SpecScalar>(path: &Path, model: &mut Model<E>, file: File) -> Result<()> {
-    let state = state_file::read(path, file, &save(model))?;
+fn set_state<E: SpecScalar>(path: &Path, opened: &mut Opened<E>, file: File) -> Result<()> {
+    let state = state_file::read(path, file, &save(&opened.model))?;
     // Values that the model cannot have, such as a permutation that is none.
-    load(model, &state).map_err(|e| broken(path, e))
+    load(&mut opened.model, &state).map_err(|e| broken(path, e))?;
+    opened.events = opened.events.clone().with_standardiser(opened.model.standardiser().cloned());
+    Ok(())
 }
 
 fn moments<E: SpecScalar>(state: AdamState<E>) -> State<E> {

@@ -62,7 +62,7 @@ impl EvaluateOptions {
 
     /// Noise matters to discrete data alone.
     fn draws(&self, events: &Events) -> u64 {
-        if events.levels().is_some() { self.dequantisations } else { 1 }
+        if events.is_dequantised() { self.dequantisations } else { 1 }
     }
 
     /// Passes over the data: every draw of noise as often, and estimates in every pass.

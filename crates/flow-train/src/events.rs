@@ -1,10 +1,10 @@
 //! From batches of a data set to events of a model.
 
-use crate::data::{Batch, DataError, Dataset, Dequantiser, ItemShape, Values};
+use crate::data::{Batch, ColumnMap, DataError, Dataset, Dequantiser, ItemShape, Reals, Values};
 use crate::event_batch::EventBatch;
 use crate::{DataRecord, Result, TrainError};
-use flow_api::Scalar;
 use flow_api::spec::{EventShape, Preprocessing};
+use flow_api::{Scalar, Standardiser};
 use serde::{Deserialize, Serialize};
 
 /// What kind of items a model is for: all that is needed besides the model to score others of the kind, or to show samples.
@@ -36,21 +36,54 @@ impl EventKind {
     }
 }
 
-/// Turns a data set's batches into flattened events: levels are dequantised, real numbers are taken as they are.
+/// Turns a data set's batches into flattened events, and events back: levels are dequantised, columns of real numbers standardised by what the model was fitted with.
 #[derive(Clone, Debug)]
 pub struct Events {
     kind: EventKind,
-    dequantiser: Option<Dequantiser>,
+    way: Way,
     record: DataRecord,
+}
+
+/// How items become events.
+#[derive(Clone, Debug)]
+enum Way {
+    Levels(Dequantiser),
+    Reals(Reals),
 }
 
 impl Events {
     /// For the items of a data set, with noise that depends on the seed, the epoch and the item alone.
     ///
     /// # Errors
-    /// [`TrainError::Data`] for a preprocessing that does not fit the levels.
-    pub fn new(data: &dyn Dataset, preprocessing: Preprocessing, seed: u64) -> Result<Self> {
-        Ok(Self::of_kind(EventKind::of(data), preprocessing, seed)?.with_record(DataRecord::without_items(data)))
+    /// [`TrainError::Data`] for a preprocessing that does not fit the levels, or that names columns which are not there.
+    pub fn new(data: &dyn Dataset, preprocessing: &Preprocessing, seed: u64) -> Result<Self> {
+        let kind = EventKind::of(data);
+        let record = DataRecord::without_items(data);
+        let way = match kind.levels {
+            Some(levels) => Way::Levels(Dequantiser::new(preprocessing, levels, kind.item(), seed)?),
+            None => Way::Reals(Reals::new(preprocessing, data.columns(), kind.item(), seed)?),
+        };
+        Ok(Self { kind, way, record })
+    }
+
+    /// For the events of a model that was trained: real numbers go through what its standardiser was fitted behind.
+    #[must_use]
+    pub fn with_standardiser(self, standardiser: Option<Standardiser>) -> Self {
+        match self.way {
+            Way::Reals(reals) => Self { way: Way::Reals(reals.with_standardiser(standardiser)), ..self },
+            Way::Levels(_) => self,
+        }
+    }
+
+    /// The same with what happens to columns as [`Reals::columns`] gave it.
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] for another number of columns.
+    pub fn with_columns(self, columns: Vec<ColumnMap>) -> Result<Self> {
+        match self.way {
+            Way::Reals(reals) => Ok(Self { way: Way::Reals(reals.with_columns(columns)?), ..self }),
+            Way::Levels(_) => Ok(self),
+        }
     }
 
     /// The same with what is remembered of the data.
@@ -64,23 +97,26 @@ impl Events {
         &self.record
     }
 
-    /// The same for items of a kind, without the items.
+    /// The same for items of a kind, without the items: columns can be named by their numbers alone.
     ///
     /// # Errors
     /// As [`Events::new`].
-    pub fn of_kind(kind: EventKind, preprocessing: Preprocessing, seed: u64) -> Result<Self> {
-        if kind.levels.is_none() && preprocessing != Preprocessing::default() {
-            let got = format!("{preprocessing:?}");
-            return Err(DataError::Setting { what: "preprocessing", expected: "none for data that have no levels", got }.into());
-        }
-        let dequantiser = kind.levels.map(|levels| Dequantiser::new(preprocessing, levels, kind.item(), seed)).transpose()?;
-        Ok(Self { kind, dequantiser, record: DataRecord::default() })
+    pub fn of_kind(kind: EventKind, preprocessing: &Preprocessing, seed: u64) -> Result<Self> {
+        let way = match kind.levels {
+            Some(levels) => Way::Levels(Dequantiser::new(preprocessing, levels, kind.item(), seed)?),
+            None => Way::Reals(Reals::new(preprocessing, &[], kind.item(), seed)?),
+        };
+        Ok(Self { kind, way, record: DataRecord::default() })
     }
 
     /// The same for evaluation: without flips, and with noise of its own.
     #[must_use]
     pub fn for_evaluation(&self) -> Self {
-        Self { dequantiser: self.dequantiser.as_ref().map(Dequantiser::for_evaluation), ..self.clone() }
+        let way = match &self.way {
+            Way::Levels(dequantiser) => Way::Levels(dequantiser.for_evaluation()),
+            Way::Reals(reals) => Way::Reals(reals.for_evaluation()),
+        };
+        Self { way, ..self.clone() }
     }
 
     /// The kind of items.
@@ -90,12 +126,28 @@ impl Events {
 
     /// Levels of a dimension that are modelled, if the data is discrete: fewer than the data's where bits are dropped.
     pub fn levels(&self) -> Option<u32> {
-        self.dequantiser.as_ref().map(Dequantiser::levels)
+        self.dequantiser().map(Dequantiser::levels)
     }
 
     /// The way back from events to levels, if the data is discrete.
     pub fn dequantiser(&self) -> Option<&Dequantiser> {
-        self.dequantiser.as_ref()
+        match &self.way {
+            Way::Levels(dequantiser) => Some(dequantiser),
+            Way::Reals(_) => None,
+        }
+    }
+
+    /// What happens to real numbers, if the data are such.
+    pub fn reals(&self) -> Option<&Reals> {
+        match &self.way {
+            Way::Levels(_) => None,
+            Way::Reals(reals) => Some(reals),
+        }
+    }
+
+    /// Whether items become events with noise, so that one item has many.
+    pub fn is_dequantised(&self) -> bool {
+        self.reals().is_none_or(Reals::is_dequantised)
     }
 
     /// The events of a batch, with all that is known of them.
@@ -103,15 +155,18 @@ impl Events {
     /// # Errors
     /// [`TrainError::Data`] for values out of range.
     pub fn of<E: Scalar>(&self, batch: &Batch) -> Result<EventBatch<E>> {
-        let reals = |values: &[f64]| values.iter().map(|&x| E::of(x)).collect();
         let mut log_det = vec![E::zero(); batch.draws.len()];
-        let values = match (&batch.values, &self.dequantiser) {
-            (Values::Levels(levels), Some(dequantiser)) => {
+        let values = match (&batch.values, &self.way) {
+            (Values::Levels(levels), Way::Levels(dequantiser)) => {
                 let mut events = vec![E::zero(); levels.len()];
                 dequantiser.dequantise(levels, &batch.draws, &mut events, &mut log_det)?;
                 events
             }
-            (Values::Real(values), None) => reals(values),
+            (Values::Real(values), Way::Reals(reals)) => {
+                let mut events = vec![E::zero(); values.len()];
+                reals.to_events(values, &batch.draws, &mut events, &mut log_det)?;
+                events
+            }
             (values, _) => {
                 let got = if matches!(values, Values::Real(_)) { "real numbers" } else { "levels" };
                 let expected = "levels exactly where the data set says that it has them";
@@ -119,7 +174,8 @@ impl Events {
             }
         };
         let (draws, labels) = (batch.draws.clone(), batch.labels.clone());
-        Ok(EventBatch { values, log_det, draws, labels, conditions: reals(&batch.conditions) })
+        let conditions = batch.conditions.iter().map(|&x| E::of(x)).collect();
+        Ok(EventBatch { values, log_det, draws, labels, conditions })
     }
 
     /// The levels that events stand for.
@@ -127,12 +183,20 @@ impl Events {
     /// # Errors
     /// [`TrainError::Data`] for events that are not numbers, and for continuous data, which has no levels.
     pub fn quantise<E: Scalar>(&self, events: &[E]) -> Result<Vec<u8>> {
-        let Some(dequantiser) = &self.dequantiser else {
+        let Some(dequantiser) = self.dequantiser() else {
             return Err(DataError::Setting { what: "data", expected: "values of levels", got: "real numbers".to_owned() }.into());
         };
         let mut levels = vec![0; events.len()];
         dequantiser.quantise(events, &mut levels)?;
         Ok(levels)
+    }
+
+    /// The real numbers that events stand for, in the units of the data; events of discrete levels as they are ([`Events::quantise`] gives their levels).
+    pub fn values<E: Scalar>(&self, events: &[E]) -> Vec<f64> {
+        match &self.way {
+            Way::Levels(_) => events.iter().map(|event| event.as_f64()).collect(),
+            Way::Reals(reals) => reals.to_values(events),
+        }
     }
 
     /// A nats-per-event log-likelihood in the unit that is reported: bits per dimension of discrete data, negative nats of continuous data. Lower is better.
@@ -145,7 +209,7 @@ impl Events {
 
     /// Name of the unit of [`Events::report`].
     pub fn unit(&self) -> &'static str {
-        if self.dequantiser.is_some() { "bits/dim" } else { "nats" }
+        if self.levels().is_some() { "bits/dim" } else { "nats" }
     }
 
     /// Checks that the items of a data set are of this kind, and that a model takes it.

@@ -45,7 +45,7 @@ pub use file::write_whole;
 pub use hold_out::hold_out;
 pub use look::{Baseline, ColumnLook, Finding, Look, Severity};
 pub use objective::{Hybrid, Likelihood, Lost, Objective, ReportedTerm, Seen, Term, Validated, differentiate, objective_of};
-pub use observe::{Bar, Checkpoints, Metrics, Observer, SampleGrids, Silent};
+pub use observe::{Bar, Checkpoints, Metrics, Observer, SampleGrids, Silent, waiting};
 pub use optimiser::{Adam, AdamConfig, AdamState, flat_weights, set_flat_weights};
 pub use record::{DataRecord, model_for};
 pub use run_folder::{RunFolder, RunPlan, check_empty};

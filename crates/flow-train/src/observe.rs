@@ -4,6 +4,7 @@ use crate::checkpoint;
 use crate::events::Events;
 use crate::file::replace_file;
 use crate::samples::{Drawing, try_draw_samples};
+use crate::threads::alone;
 use crate::training::{Ending, Report, Trainer};
 use crate::{Result, TrainError};
 use flow_api::spec::{ModelSpec, Spec, SpecScalar};
@@ -45,6 +46,21 @@ pub trait Observer<E: SpecScalar> {
         let _ = (ending, trainer);
         Ok(())
     }
+}
+
+/// Does what takes a while before there is anything to count, such as decoding pictures: shows on the terminal what is done and for how long. Nothing is shown where standard error is no terminal.
+pub fn waiting<T>(what: &'static str, does: impl FnOnce() -> T) -> T {
+    let shown = ProgressBar::new_spinner().with_message(what);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+        shown.set_style(style);
+    }
+    // It takes a thread of its own.
+    if !shown.is_hidden() && !alone() {
+        shown.enable_steady_tick(std::time::Duration::from_millis(200));
+    }
+    let done = does();
+    shown.finish_and_clear();
+    done
 }
 
 /// Sees nothing.

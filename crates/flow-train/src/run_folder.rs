@@ -3,6 +3,7 @@
 //! | entry | holds |
 //! |---|---|
 //! | `spec.ron`, `settings.ron`, `data.txt` | architecture, [`Settings`], and [`DataSource`] as text: what the run was begun with |
+//! | `from.txt` | the run whose model it began with, if there is one |
 //! | `items.txt` | which items are in which part, where items have names |
 //! | `metrics.jsonl` | a line a [`Report`](crate::Report) |
 //! | `samples/` | a grid of samples a report |
@@ -33,6 +34,8 @@ const DATA: &str = "data.txt";
 const METRICS: &str = "metrics.jsonl";
 const SAMPLES: &str = "samples";
 const LOCK: &str = "lock";
+/// The run whose model it began with.
+const FROM: &str = "from.txt";
 /// Which items are in which part.
 const ITEMS: &str = "items.txt";
 /// What the command line writes of a run.
@@ -40,7 +43,7 @@ const LOG: &str = "log";
 const REFERENCE: &str = "reference.json";
 const REPORT: &str = "report.html";
 /// All that a run writes.
-const FILES: [&str; 12] = [SPEC, SETTINGS, DATA, ITEMS, METRICS, LOG, LATEST, BEST_MODEL, SAMPLES, LOCK, REFERENCE, REPORT];
+const FILES: [&str; 13] = [SPEC, SETTINGS, DATA, FROM, ITEMS, METRICS, LOG, LATEST, BEST_MODEL, SAMPLES, LOCK, REFERENCE, REPORT];
 
 /// What a run is begun with.
 #[derive(Clone, Debug)]
@@ -135,6 +138,21 @@ impl RunFolder {
     pub fn with_data(mut self, data: DataSource) -> Self {
         self.plan.data = data;
         self
+    }
+
+    /// Begins with the trained model of another run, or of a checkpoint, in place of a new one: with its weights, and what real numbers are standardised with. It is read when
+    /// the run makes its first step. The plan's spec has to be the model's own.
+    ///
+    /// # Errors
+    /// [`TrainError::Checkpoint`] for another spec; [`TrainError::Io`].
+    pub fn begin_with(self, run: &Path) -> Result<Self> {
+        let run = fs::canonicalize(run).map_err(TrainError::io(run))?;
+        let its = checkpoint::read(&run, |files| read_ron::<Spec<dyn ModelSpec>>(files, SPEC))?;
+        if to_ron(&its)? != to_ron(&self.plan.spec)? {
+            return Err(broken(&run, "its model is of another spec"));
+        }
+        replace_file(&self.path.join(FROM), run.as_os_str().as_encoded_bytes())?;
+        Ok(self)
     }
 
     /// Whether a run was begun at `path`: its checkpoints are one too where a file beside them is lost.
@@ -259,6 +277,12 @@ impl RunFolder {
         let latest = self.path.join(LATEST);
         if is_checkpoint(&present(&latest, is_checkpoint)) {
             return Ok(checkpoint::resume(&latest, data, |_| settings.clone())?.0);
+        }
+        let from = self.path.join(FROM);
+        if from.is_file() {
+            let opened = checkpoint::open::<E>(Path::new(&read_text(&from)?))?;
+            opened.events.check(data.as_ref(), opened.model.event())?;
+            return Trainer::new(opened.model, data, settings.clone());
         }
         let model = model_for(&self.plan.spec, data.as_ref(), settings.seed)?;
         Trainer::new(model, data, settings.clone())

@@ -69,7 +69,7 @@ pub fn draw_samples<E: SpecScalar>(path: &Path, model: &Model<E>, events: &Event
             draw_events(path, &sample(drawing.count.unwrap_or(GRID))?, events, drawing.columns)?;
         }
         (ItemShape::Vector { dims: 2 }, None) => {
-            let points: Vec<f64> = sample(drawing.count.unwrap_or(CLOUD))?.iter().map(|x| x.as_f64()).collect();
+            let points = events.values(&sample(drawing.count.unwrap_or(CLOUD))?);
             let all = 1.05 * points.iter().fold(f64::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
             picture::save_points(path, &points, drawing.half_side.unwrap_or(all))?;
         }
@@ -109,7 +109,8 @@ pub fn shades<E: SpecScalar>(values: &[E], events: &Events) -> Result<(Vec<u8>, 
     if let Some(levels) = events.levels() {
         return Ok((events.quantise(values)?, levels));
     }
-    let mut sorted: Vec<f64> = values.iter().map(|x| x.as_f64()).collect();
+    let values = events.values(values);
+    let mut sorted = values.clone();
     if let Some(at) = sorted.iter().position(|x| !x.is_finite()) {
         let got = sorted[at].to_string();
         return Err(DataError::Setting { what: "events", expected: "finite numbers", got }.into());
@@ -123,7 +124,7 @@ pub fn shades<E: SpecScalar>(values: &[E], events: &Events) -> Result<(Vec<u8>, 
         range => range,
     };
     let scale = 255.0 / (high - low).max(f64::MIN_POSITIVE);
-    let shade = |x: &E| num_traits::cast::<f64, u8>(((x.as_f64() - low) * scale).round().clamp(0.0, 255.0)).unwrap_or(0);
+    let shade = |x: &f64| num_traits::cast::<f64, u8>(((x - low) * scale).round().clamp(0.0, 255.0)).unwrap_or(0);
     Ok((values.iter().map(shade).collect(), 256))
 }
 
@@ -136,7 +137,7 @@ mod tests {
     #[test]
     fn real_pictures_are_drawn_in_their_range() {
         let kind = EventKind { shape: EventShape::Image { channels: 1, height: 1, width: 2 }, levels: None };
-        let events = Events::of_kind(kind, Preprocessing::default(), 0).unwrap();
+        let events = Events::of_kind(kind, &Preprocessing::default(), 0).unwrap();
         let cases = [
             (vec![0.0, 1.0, 0.5, 1.1], vec![0, 255, 128, 255]),
             (vec![0.0, 255.0, 128.0, -3.0], vec![0, 255, 128, 0]),
@@ -148,7 +149,7 @@ mod tests {
         assert!(matches!(shades(&[0.0, f64::NAN], &events), Err(TrainError::Data(DataError::Setting { .. }))));
         // Levels are drawn as they are: of two, black and white.
         let two = EventKind { levels: Some(2), ..kind };
-        let events = Events::of_kind(two, Preprocessing::default(), 0).unwrap();
+        let events = Events::of_kind(two, &Preprocessing::default(), 0).unwrap();
         assert_eq!(shades(&[-0.2, 0.4], &events).unwrap(), (vec![0, 1], 2));
     }
 
@@ -156,7 +157,7 @@ mod tests {
     fn a_model_that_cannot_be_sampled_makes_no_picture() {
         let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [ActNorm()])").unwrap();
         let kind = EventKind { shape: EventShape::Vector(2), levels: None };
-        let events = Events::of_kind(kind, Preprocessing::default(), 0).unwrap();
+        let events = Events::of_kind(kind, &Preprocessing::default(), 0).unwrap();
         // Its statistics have not been read off any data.
         let model = f32::model(spec.0.as_ref(), kind.shape, &BuildScope::new(0)).unwrap();
         let folder = tempfile::tempdir().unwrap();

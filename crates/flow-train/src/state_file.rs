@@ -1,6 +1,6 @@
 //! Parameters and state of a module as a safetensors file: keys are paths.
 //!
-//! Numbers are F32 or F64 as the module has them, indices U64, flags BOOL. The header is read and compared with the module before any tensor is, so a file that does
+//! Numbers are F32 or F64 as the module has them ([`Saved::Doubles`] always F64), indices U64, flags BOOL. The header is read and compared with the module before any tensor is, so a file that does
 //! not fit costs no more memory than its header, which is bounded, and one that fits costs what the module itself does.
 
 use crate::{Result, TrainError, checksums};
@@ -100,6 +100,9 @@ pub(crate) fn read<E: Scalar>(path: &Path, mut file: File, own: &State<E>) -> Re
     let body = read_bytes(&mut file, body, path)?;
     own.iter()
         .map(|(name, entry)| {
+            if header.info(name).is_none() {
+                return Ok((name.clone(), zeros_like(entry)));
+            }
             let raw = header.info(name).and_then(|info| body.get(info.data_offsets.0..info.data_offsets.1)).unwrap_or_default();
             let entry = decode(entry, raw).map_err(|reason| broken(path, format!("`{name}`: {reason}")))?;
             check_finite(name, &entry).map_err(|reason| broken(path, reason))?;
@@ -142,7 +145,16 @@ pub(crate) fn export_notes(path: &Path) -> Result<Notes> {
 pub(crate) fn shapes<E: Scalar>(path: &Path) -> Result<(BTreeMap<String, Vec<usize>>, u64)> {
     let mut file = File::open(path).map_err(TrainError::io(path))?;
     let (header, body) = read_header(path, &mut file)?;
-    let shapes = header.tensors().into_iter().map(|(name, info)| (name, info.shape.clone())).collect();
+    let mut shapes: BTreeMap<String, Vec<usize>> = header.tensors().into_iter().map(|(name, info)| (name, info.shape.clone())).collect();
+    // What files of earlier versions have not, and is read as zeros.
+    let layers: Vec<String> = shapes.keys().filter_map(|name| name.strip_suffix("log_scale").map(str::to_owned)).collect();
+    for layer in layers {
+        let middle = format!("{layer}middle");
+        if !shapes.contains_key(&middle) && is_new(&middle, &shapes) {
+            let shape = shapes.get(&format!("{layer}log_scale")).cloned().unwrap_or_default();
+            shapes.insert(middle, shape);
+        }
+    }
     Ok((shapes, body / size_of::<E>() as u64))
 }
 
@@ -178,9 +190,14 @@ fn check_body(path: &Path, header: &Metadata, body: u64) -> Result<()> {
 
 /// Refuses numbers that are not finite: of such weights nothing can be computed.
 fn check_finite<E: Scalar>(name: &str, entry: &Saved<E>) -> std::result::Result<(), String> {
-    let (Saved::Parameter { values, .. } | Saved::Reals(values)) = entry else { return Ok(()) };
-    let bad = values.iter().enumerate().find(|(_, value)| !num_traits::Float::is_finite(**value));
-    bad.map_or(Ok(()), |(at, value)| Err(format!("`{name}`: number {at} is {}: expected finite numbers", value.as_f64())))
+    let bad = match entry {
+        Saved::Parameter { values, .. } | Saved::Reals(values) => {
+            values.iter().map(|value| value.as_f64()).enumerate().find(|(_, value)| !value.is_finite())
+        }
+        Saved::Doubles(values) => values.iter().copied().enumerate().find(|(_, value)| !value.is_finite()),
+        _ => None,
+    };
+    bad.map_or(Ok(()), |(at, value)| Err(format!("`{name}`: number {at} is {value}: expected finite numbers")))
 }
 
 /// Exactly `count` bytes, which the file is known to have.
@@ -197,6 +214,7 @@ fn differences<E: Scalar>(own: &State<E>, header: &Metadata) -> StateMismatch {
     let mut mismatch = StateMismatch { unexpected: names.into_iter().cloned().collect(), ..StateMismatch::default() };
     for (name, entry) in own {
         match there.get(name) {
+            None if is_new(name, own) => {}
             None => mismatch.missing.push(name.clone()),
             Some(info) => {
                 let there = (info.dtype, info.shape.clone());
@@ -211,6 +229,20 @@ fn differences<E: Scalar>(own: &State<E>, header: &Metadata) -> StateMismatch {
     mismatch
 }
 
+/// Whether files of earlier versions have no such entry, where it stands for zeros: the middle of an `ActNorm`, which was y = e^s ⊙ x + t.
+fn is_new<T>(name: &str, own: &BTreeMap<String, T>) -> bool {
+    let siblings = ["log_scale", "shift", "initialised"];
+    let is_beside = |layer: &str| siblings.iter().all(|sibling| own.contains_key(&format!("{layer}{sibling}")));
+    name.strip_suffix("middle").is_some_and(is_beside)
+}
+
+fn zeros_like<E: Scalar>(entry: &Saved<E>) -> Saved<E> {
+    match entry {
+        Saved::Reals(values) => Saved::Reals(vec![E::zero(); values.len()]),
+        other => other.clone(),
+    }
+}
+
 fn number_type<E: Scalar>() -> Dtype {
     if size_of::<E>() == 4 { Dtype::F32 } else { Dtype::F64 }
 }
@@ -220,6 +252,7 @@ fn layout<E: Scalar>(entry: &Saved<E>) -> Option<(Dtype, Vec<usize>)> {
     match entry {
         Saved::Parameter { shape, .. } => Some((number_type::<E>(), shape.clone())),
         Saved::Reals(values) => Some((number_type::<E>(), vec![values.len()])),
+        Saved::Doubles(values) => Some((Dtype::F64, vec![values.len()])),
         Saved::Indices(values) => Some((Dtype::U64, vec![values.len()])),
         Saved::Flag(_) => Some((Dtype::BOOL, vec![1])),
         _ => None,
@@ -233,6 +266,7 @@ fn bytes<E: Scalar>(entry: &Saved<E>) -> Vec<u8> {
             Dtype::F32 => values.iter().flat_map(|v| num_traits::cast::<E, f32>(*v).unwrap_or(f32::NAN).to_le_bytes()).collect(),
             _ => values.iter().flat_map(|v| v.as_f64().to_le_bytes()).collect(),
         },
+        Saved::Doubles(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         Saved::Indices(values) => values.iter().flat_map(|&v| (v as u64).to_le_bytes()).collect(),
         Saved::Flag(value) => vec![u8::from(*value)],
         _ => Vec::new(),
@@ -248,6 +282,7 @@ fn decode<E: Scalar>(own: &Saved<E>, raw: &[u8]) -> std::result::Result<Saved<E>
     match own {
         Saved::Parameter { shape, .. } => Ok(Saved::Parameter { shape: shape.clone(), values: numbers() }),
         Saved::Reals(_) => Ok(Saved::Reals(numbers())),
+        Saved::Doubles(_) => Ok(Saved::Doubles(raw.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect())),
         Saved::Indices(_) => {
             let indices = raw.as_chunks::<8>().0.iter().map(|b| usize::try_from(u64::from_le_bytes(*b)));
             Ok(Saved::Indices(indices.collect::<std::result::Result<_, _>>().map_err(|e| e.to_string())?))
@@ -269,6 +304,8 @@ pub(crate) fn broken(path: &Path, reason: impl ToString) -> TrainError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flow_api::layers::ActNorm;
+    use flow_api::{load, save};
 
     /// Writers and readers share the bound of a header: 90,000 tensors were once trained and never read again.
     #[test]
@@ -291,5 +328,28 @@ mod tests {
         let too_long: State<f32> = (0..64).map(|i| (format!("{i}{}", "x".repeat(2 << 20)), Saved::Flag(true))).collect();
         let error = encode(&file, &too_long, &Notes::new()).unwrap_err().to_string();
         assert!(error.contains("many.safetensors: header too large"), "{error}");
+    }
+
+    /// Files of versions whose `ActNorm` was y = e^s ⊙ x + t have no middle, which is 0 then, and nothing else may be missing.
+    #[test]
+    fn an_act_norm_without_a_middle_has_it_at_zero() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let write = |state: &State<f32>| {
+            std::fs::write(&path, encode(&path, state, &Notes::new()).unwrap()).unwrap();
+            File::open(&path).unwrap()
+        };
+        let flows = vec![ActNorm::<f32>::new(2)];
+        let mut own = save(&flows);
+        let Some(Saved::Reals(middle)) = own.get_mut("0.middle") else { panic!("{own:?}") };
+        middle.fill(7.0);
+        let mut old = own.clone();
+        old.remove("0.middle");
+        let read_back = read(&path, write(&old), &own).unwrap();
+        assert_eq!(read_back["0.middle"], Saved::Reals(vec![0.0; 2]));
+        load(&mut vec![ActNorm::<f32>::new(2)], &read_back).unwrap();
+        old.remove("0.shift");
+        let error = read(&path, write(&old), &own).unwrap_err();
+        assert!(matches!(&error, TrainError::State { mismatch, .. } if mismatch.missing == ["0.shift"]), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! The training loop.
 
-use crate::data::{Batch, Dataset, Draw, Loader, Mutated, Shuffle, Subset, TrainOrder};
+use crate::data::{Batch, Dataset, Draw, Loader, Mutated, Shuffle, Subset, TrainOrder, most_items};
 use crate::error::Item;
 use crate::evaluate::{EvaluateOptions, evaluate_until};
 use crate::event_batch::{EventBatch, Purpose};
@@ -14,7 +14,7 @@ use crate::record::DataRecord;
 use crate::threads::on_threads;
 use crate::{Result, Settings, TrainError};
 use flow_api::spec::{Head, Model, SpecScalar};
-use flow_api::{Context, FlowError, Gradients, State, load, save};
+use flow_api::{Context, FlowError, Gradients, Moments, State, load, save};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -181,8 +181,11 @@ pub struct Run<E> {
 /// let mut trainer = Trainer::new(model, split.train, settings)?;
 /// assert_eq!(trainer.run(&mut Silent, &AtomicBool::new(false))?, Ending::Finished);
 /// assert!(trainer.history().last().is_some_and(|report| report.train.is_finite()));
+/// // A spec's model sees real numbers standardised: samples come back in the units of the data.
+/// let events = trainer.events().clone();
 /// let model = trainer.finish()?;
-/// assert_eq!(model.sample(3, 1.0, &flow_api::Context::new(1))?.len(), 3 * 2);
+/// let samples = events.values(&model.sample(3, 1.0, &flow_api::Context::new(1))?);
+/// assert_eq!(samples.len(), 3 * 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Trainer<E: SpecScalar> {
@@ -205,13 +208,14 @@ pub struct Trainer<E: SpecScalar> {
 }
 
 impl<E: SpecScalar> Trainer<E> {
-    /// A new run: holds out validation items and initialises the model from its first batch. Layers that are initialised, such as those of a trained model, stay as they are.
+    /// A new run: holds out validation items, fits the standardisation of real numbers to the others, all of them, and initialises the model from a first batch. What is fitted and layers that are initialised, such as those of a trained model, stay as they are.
     ///
     /// # Errors
     /// Settings out of range, data that does not fit the model, those of [`Trainer::check_model`], and the errors of data-dependent initialisation.
     pub fn new(model: Model<E>, data: Arc<dyn Dataset>, settings: Settings) -> Result<Self> {
         let mut trainer = Self::uninitialised(model, data, settings)?;
-        trainer.in_pool(Self::initialise)??;
+        let items = trainer.fit()?;
+        trainer.in_pool(|trainer| trainer.initialise(items))??;
         // The average starts at the initialised weights.
         trainer.optimiser = Adam::new(&trainer.model, trainer.settings.adam(trainer.model.event().len()));
         Ok(trainer)
@@ -265,6 +269,7 @@ impl<E: SpecScalar> Trainer<E> {
         let record = DataRecord::of(data.as_ref())?;
         let (items, fingerprint) = (data.len(), record.fingerprint.unwrap_or_default());
         let events = Events::new(data.as_ref(), model.preprocessing(), settings.seed)?.with_record(record);
+        let events = events.with_standardiser(model.standardiser().cloned());
         events.check(data.as_ref(), model.event())?;
         if let Some(expected) = model.head().map(Head::classes).filter(|classes| *classes != data.classes().len()) {
             return Err(TrainError::ClassCount { expected, got: data.classes().len() });
@@ -295,8 +300,35 @@ impl<E: SpecScalar> Trainer<E> {
         })
     }
 
-    fn initialise(&mut self) -> Result<()> {
-        let count = self.settings.initial_batch.min(self.train.len());
+    /// Fits what real numbers are standardised with, unless the model has it, and says how many items layers have to be initialised from.
+    ///
+    /// That are as many as the settings say, or more: over n items the standard error of ln std is √((κ − 1)/4n), with the kurtosis κ of the column with the heaviest tails, and shall be a tenth
+    /// at most. Of a column that is 0 but for a small share p of the items, κ is about 1/p, so that 25/p items are taken: it is never constant in them.
+    fn fit(&mut self) -> Result<usize> {
+        /// 1/(4 · 0.1²).
+        const ITEMS: f64 = 25.0;
+        /// Numbers in a batch of such items.
+        const MOST: usize = 1 << 26;
+        let least = self.settings.initial_batch;
+        let Some(reals) = self.events.reals() else { return Ok(least) };
+        let moments = reals.moments(self.train.as_ref())?;
+        if let Some(validation) = self.validation.as_ref().filter(|_| !reals.columns().is_empty()) {
+            // A value that its column cannot have would be found in the first validation.
+            reals.check(validation.as_ref())?;
+        }
+        if self.model.standardiser().is_none() && self.model.preprocessing().standardise.unwrap_or(true) {
+            let fitted = Some(reals.standardiser_of(&moments)?);
+            self.model.set_standardiser(fitted.clone())?;
+            self.events = self.events.clone().with_standardiser(fitted);
+        }
+        let asked = |column: &Moments| num_traits::cast::<f64, usize>((ITEMS * (column.kurtosis() - 1.0)).ceil()).unwrap_or(usize::MAX);
+        let asked = moments.iter().map(asked).max().unwrap_or(least);
+        let most = (MOST / self.model.event().len().max(1)).min(most_items::<E>(self.model.event().len()));
+        Ok(asked.min(most).max(least))
+    }
+
+    fn initialise(&mut self, items: usize) -> Result<()> {
+        let count = items.min(self.train.len());
         let order = Shuffle { seed: self.settings.seed }.permutation(0, self.train.len());
         let draws: Vec<Draw> = order.into_iter().take(count).map(|index| Draw { epoch: 0, index }).collect();
         let events = self.events.of::<E>(&self.train.batch(&draws)?)?;

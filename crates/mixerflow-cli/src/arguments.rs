@@ -32,7 +32,7 @@ Data sources:
   digits                                    1,797 handwritten digits of 8×8, built in
   idx:IMAGES[,LABELS]                       MNIST's format, plain or gzip
   cifar10:DIR                               CIFAR-10: its binary files, or its pictures as PNG strips
-  images:DIR[?size=S&crop=random|center|none&crops=K&resize=1&grey=1&test=GLOB,…&skip-bad=1&cache=MIB]
+  images:DIR[?size=S&crop=random|center|none&crops=K&resize=1&grey=1&test=GLOB,…&skip-bad=1&cache=MIB|DIR]
                                             pictures in a folder; its sub-folders are parts (train, val, test) or classes
   npy:FILE[?layout=chw|hwc&levels=L]        u8 or real arrays: N×H×W, N×C×H×W, N×H×W×C, N×D
   npz:FILE[?x=KEY&y=KEY&layout=…]           arrays of an archive
@@ -236,11 +236,14 @@ pub(crate) struct Training {
 #[derive(Args)]
 #[command(after_help = DATA)]
 pub(crate) struct Train {
-    /// The spec, a RON file or the name of a built-in one (`mixerflow specs`); with --resume, the run's own
-    #[arg(required_unless_present = "resume")]
+    /// The spec, a RON file or the name of a built-in one (`mixerflow specs`); with --resume or --from, the run's own
+    #[arg(required_unless_present_any = ["resume", "from"])]
     pub(crate) spec: Option<PathBuf>,
-    /// Data, such as `digits` or `images:DIR?size=32&crop=random`; see the list below; with --resume, the run's own
-    #[arg(long, value_name = "DATA", required_unless_present = "resume")]
+    /// Begin with the trained model of another run, on its data or others
+    #[arg(long, value_name = "RUN", conflicts_with = "spec")]
+    pub(crate) from: Option<PathBuf>,
+    /// Data, such as `digits` or `images:DIR?size=32&crop=random`; see the list below; with --resume or --from, the run's own
+    #[arg(long, value_name = "DATA", required_unless_present_any = ["resume", "from"])]
     pub(crate) data: Option<DataSource>,
     /// Skip pictures that cannot be read, and report how many there were
     #[arg(long)]

@@ -191,7 +191,7 @@ impl BuildModel for MixerFlow {
     }
 
     fn preprocessing(&self) -> Preprocessing {
-        self.preprocessing
+        self.preprocessing.clone()
     }
 
     fn objective(&self) -> ObjectiveSpec {

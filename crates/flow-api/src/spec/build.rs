@@ -183,6 +183,7 @@ pub(super) fn numbers_held<E: Scalar>(module: &(impl Module<E> + ?Sized)) -> usi
     visit(module, |_, entry| {
         count += match entry {
             Entry::Parameter { values, .. } | Entry::Reals(values) => values.len(),
+            Entry::Doubles(values) => values.len(),
             Entry::Indices(values) => values.len(),
             Entry::Flag(_) => 1,
         }

@@ -71,7 +71,7 @@ impl BuildModel for ImageFlow {
     }
 
     fn preprocessing(&self) -> Preprocessing {
-        self.preprocessing
+        self.preprocessing.clone()
     }
 
     fn objective(&self) -> ObjectiveSpec {

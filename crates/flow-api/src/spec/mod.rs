@@ -6,6 +6,7 @@
 //! [`register_base!`](crate::register_base) or [`register_model!`](crate::register_model), and every spec file can name it.
 
 mod bases;
+mod bounds;
 mod build;
 mod cost;
 mod edit;
@@ -23,6 +24,7 @@ mod samples;
 mod vector;
 
 pub use bases::{BaseDensitySpec, BuildBase, Conditional, DiagonalNormal, Logistic, Mixture, StandardNormal, StudentT, Uniform};
+pub use bounds::Bounds;
 pub use build::{
     BuildModel, BuildRowFlow, BuildScope, Given, MAX_EVENT, MAX_LAYERS, MAX_SIZE, MAX_WEIGHTS, ModelSpec, RowFlowSpec, SpecScalar,
     size_range,

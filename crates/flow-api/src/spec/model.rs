@@ -6,8 +6,8 @@ use super::latents::LatentLevel;
 use super::preprocessing::Preprocessing;
 use crate::bijector::one_condition;
 use crate::{
-    BaseDensity, Bijector, BoxBijector, Context, Flow, FlowError, Gradients, LayerInfo, LogProb, Module, Pulled, Result, Tensor, Visitor,
-    VisitorMut,
+    BaseDensity, Bijector, BoxBijector, Context, Flow, FlowError, Gradients, LayerInfo, LogProb, Module, Pulled, Result, Standardiser,
+    Tensor, Visitor, VisitorMut,
 };
 
 /// Shape of one event: what a density is over.
@@ -95,10 +95,11 @@ pub struct Model<E: SpecScalar> {
     preprocessing: Preprocessing,
     pub(super) levels: Vec<LatentLevel>,
     head: Option<Head<E>>,
+    standardiser: Option<Standardiser>,
 }
 
 impl<E: SpecScalar> Model<E> {
-    /// A model on events of this shape, composed in Rust. Data go into it as a spec's do by default: levels are mapped to (−½, ½), real numbers stay as they are
+    /// A model on events of this shape, composed in Rust. Levels are mapped to (−½, ½) as a spec's are by default; real numbers stay as they are, where a spec's models standardise them
     /// ([`Model::with_preprocessing`] says otherwise).
     ///
     /// It can be trained, scored and sampled as any other. Checkpoints and run folders hold the text of a spec, from which the model is built again: for them implement [`BuildModel`](super::BuildModel), and
@@ -116,7 +117,8 @@ impl<E: SpecScalar> Model<E> {
             return Err(crate::shape_error("base", "build", ("batch", latent.1), ("batch", base.dim())));
         }
         one_condition([("bijector", bijector.facts().condition), ("base", base.condition())])?;
-        Ok(Self { flow: Flow::new(bijector, base), event, preprocessing: Preprocessing::default(), levels: Vec::new(), head: None })
+        let preprocessing = Preprocessing { standardise: Some(false), ..Preprocessing::default() };
+        Ok(Self { flow: Flow::new(bijector, base), event, preprocessing, levels: Vec::new(), head: None, standardiser: None })
     }
 
     /// The same with other preprocessing of data, for a model composed in Rust; a spec's models have the spec's own ([`BuildModel::preprocessing`](super::BuildModel::preprocessing)). Its ranges are checked where data meet
@@ -175,8 +177,26 @@ impl<E: SpecScalar> Model<E> {
     }
 
     /// What happens to data before the flow sees them.
-    pub fn preprocessing(&self) -> Preprocessing {
-        self.preprocessing
+    pub fn preprocessing(&self) -> &Preprocessing {
+        &self.preprocessing
+    }
+
+    /// What real numbers are standardised with before the flow sees them, once it is fitted: its state is saved with the flow's. Those who train and score apply it; what the methods
+    /// of this type take and give are events behind it.
+    pub fn standardiser(&self) -> Option<&Standardiser> {
+        self.standardiser.as_ref()
+    }
+
+    /// Sets what real numbers are standardised with.
+    ///
+    /// # Errors
+    /// [`FlowError::Shape`](crate::FlowError::Shape) for one of events of another size.
+    pub fn set_standardiser(&mut self, standardiser: Option<Standardiser>) -> Result<()> {
+        if let Some(other) = standardiser.as_ref().map(Standardiser::dim).filter(|dim| *dim != self.event.len()) {
+            return Err(crate::shape_error("preprocessing", "build", self.event.len(), other));
+        }
+        self.standardiser = standardiser;
+        Ok(())
     }
 
     /// A batch of flattened events on the model's device.
@@ -279,11 +299,15 @@ impl<E: SpecScalar> Model<E> {
     }
 }
 
+/// The flow's own paths, and `preprocessing.…`.
 impl<E: SpecScalar> Module<E> for Model<E> {
     fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         self.flow.visit(visitor);
         if let Some(head) = &self.head {
             visitor.child("head", head);
+        }
+        if let Some(standardiser) = &self.standardiser {
+            visitor.child("preprocessing", standardiser);
         }
     }
     fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
@@ -291,10 +315,14 @@ impl<E: SpecScalar> Module<E> for Model<E> {
         if let Some(head) = &mut self.head {
             visitor.child("head", head);
         }
+        if let Some(standardiser) = &mut self.standardiser {
+            visitor.child("preprocessing", standardiser);
+        }
     }
     fn refresh(&mut self) -> Result<()> {
         self.flow.refresh()?;
-        self.head.refresh()
+        self.head.refresh()?;
+        self.standardiser.as_mut().map_or(Ok(()), Module::<E>::refresh)
     }
 }
 

@@ -54,7 +54,7 @@ impl BuildModel for VectorFlow {
     }
 
     fn preprocessing(&self) -> Preprocessing {
-        self.preprocessing
+        self.preprocessing.clone()
     }
 
     fn objective(&self) -> ObjectiveSpec {

@@ -171,7 +171,9 @@ pub(super) fn differences<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked 
 /// Puts state that is not trained back as it was: a derivative takes it as constant, and what is derived anew (the vectors of a power iteration) is so to a tolerance alone.
 fn hold<M: Module<f64>>(module: &mut M, state: &State<f64>) {
     module.visit_mut(&mut VisitorMut::new(&mut |path, entry| match (entry, state.get(path)) {
-        (EntryMut::Reals(values), Some(Saved::Reals(kept))) => values.copy_from_slice(kept),
+        (EntryMut::Reals(values), Some(Saved::Reals(kept))) | (EntryMut::Doubles(values), Some(Saved::Doubles(kept))) => {
+            values.copy_from_slice(kept);
+        }
         (EntryMut::Indices(values), Some(Saved::Indices(kept))) => values.copy_from_slice(kept),
         (EntryMut::Flag(value), Some(Saved::Flag(kept))) => *value = *kept,
         _ => {}

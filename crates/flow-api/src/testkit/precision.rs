@@ -117,6 +117,7 @@ fn converted<A: Scalar, B: Scalar>(state: &State<A>) -> State<B> {
     let entry = |saved: &Saved<A>| match saved {
         Saved::Parameter { shape, values } => Saved::Parameter { shape: shape.clone(), values: convert(values) },
         Saved::Reals(values) => Saved::Reals(convert(values)),
+        Saved::Doubles(values) => Saved::Doubles(values.clone()),
         Saved::Indices(values) => Saved::Indices(values.clone()),
         Saved::Flag(value) => Saved::Flag(*value),
     };

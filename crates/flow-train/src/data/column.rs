@@ -82,6 +82,20 @@ pub fn column_name(columns: &[Column], index: usize) -> String {
     }
 }
 
+/// How options call column `index` of a set, counted from 0: by its name, or by its number where it has none.
+///
+/// ```
+/// use flow_train::data::{Column, column_key};
+/// let columns = Column::of(["age".to_owned(), String::new()], &[1.0, 2.0]);
+/// assert_eq!((column_key(&columns, 0), column_key(&columns, 1)), ("age".to_owned(), "2".to_owned()));
+/// ```
+pub fn column_key(columns: &[Column], index: usize) -> String {
+    match columns.get(index) {
+        Some(Column { name, .. }) if !name.is_empty() => name.clone(),
+        column => column.map_or(index + 1, |column| column.number).to_string(),
+    }
+}
+
 /// The names, if every column has one.
 pub fn column_names(columns: &[Column]) -> Option<Vec<&str>> {
     let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();

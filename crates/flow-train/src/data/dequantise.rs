@@ -42,7 +42,7 @@ pub fn bits_per_dim(log_prob: f64, dims: usize, levels: u32) -> f64 {
 /// use flow_train::data::{self, Dequantiser, Draw, Values};
 ///
 /// let train = data::digits()?.train;
-/// let dequantiser = Dequantiser::new(Preprocessing::default(), 17, train.shape(), 42)?;
+/// let dequantiser = Dequantiser::new(&Preprocessing::default(), 17, train.shape(), 42)?;
 /// let batch = train.batch(&[Draw { epoch: 0, index: 0 }])?;
 /// let Values::Levels(pixels) = &batch.values else { unreachable!() };
 /// let (mut y, mut log_det) = ([0f32; 64], [0f32; 1]);
@@ -72,9 +72,12 @@ impl Dequantiser {
     ///
     /// # Errors
     /// [`DataError::Setting`] if `levels` is not 2 to 256 or not what is stated, `bits` is out of range or reduces other than 256 levels, α is out of range, or `flip` is for vectors.
-    pub fn new(preprocessing: Preprocessing, levels: u32, shape: ItemShape, seed: u64) -> Result<Self> {
-        let Preprocessing { levels: stated, bits, logit, flip } = preprocessing;
+    pub fn new(preprocessing: &Preprocessing, levels: u32, shape: ItemShape, seed: u64) -> Result<Self> {
         let bad = |what, expected, got| Err(DataError::Setting { what, expected, got });
+        if let Some((what, got)) = preprocessing.of_reals() {
+            return bad(what, "nothing for data that have levels", got);
+        }
+        let Preprocessing { levels: stated, bits, logit, flip, .. } = *preprocessing;
         if !(2..=256).contains(&levels) {
             return bad("levels", "2 to 256", levels.to_string());
         }
@@ -264,7 +267,7 @@ mod tests {
         }
         for levels in 2..=256u32 {
             for logit in SETTINGS {
-                let d = Dequantiser::new(Preprocessing { logit, ..Preprocessing::default() }, levels, vector(1), 0)?;
+                let d = Dequantiser::new(&Preprocessing { logit, ..Preprocessing::default() }, levels, vector(1), 0)?;
                 for x in 0..=u8::try_from(levels - 1).expect("at most 255") {
                     for u in [midpoint(0), midpoint(1), 0.5, midpoint(u16::MAX)] {
                         assert_eq!(round_trip::<f32>(&d, f64::from(x) + u)?, x, "f32, {levels} levels, {logit:?}, u {u}");
@@ -280,7 +283,7 @@ mod tests {
     fn items_come_back_and_noise_depends_on_the_visit_alone() -> Result<()> {
         let pixels: Vec<u8> = (0..=255).collect();
         for logit in SETTINGS {
-            let d = Dequantiser::new(Preprocessing { logit, ..Preprocessing::default() }, 256, vector(64), 3)?;
+            let d = Dequantiser::new(&Preprocessing { logit, ..Preprocessing::default() }, 256, vector(64), 3)?;
             let (mut y, mut log_det) = ([0f32; 256], [0f32; 4]);
             d.dequantise(&pixels, &draws(4), &mut y, &mut log_det)?;
             let mut back = [0; 256];
@@ -304,7 +307,7 @@ mod tests {
     #[test]
     fn noise_is_uniform() -> Result<()> {
         let n = 1 << 18;
-        let d = Dequantiser::new(Preprocessing::default(), 2, vector(n), 1)?;
+        let d = Dequantiser::new(&Preprocessing::default(), 2, vector(n), 1)?;
         let (mut y, mut log_det) = (vec![0f64; n], [0.0]);
         d.dequantise(&vec![0; n], &draws(1), &mut y, &mut log_det)?;
         let u: Vec<f64> = y.iter().map(|y| 2.0 * y + 1.0).collect();
@@ -322,7 +325,7 @@ mod tests {
     #[test]
     fn logit_log_det_is_the_slope() -> Result<()> {
         for alpha in [1e-6, 0.05] {
-            let d = Dequantiser::new(Preprocessing { logit: Some(alpha), ..Preprocessing::default() }, 17, vector(1), 9)?;
+            let d = Dequantiser::new(&Preprocessing { logit: Some(alpha), ..Preprocessing::default() }, 17, vector(1), 9)?;
             for x in 0..17u8 {
                 let (mut y, mut log_det) = ([0f64], [0f64]);
                 d.dequantise(&[x], &draws(1), &mut y, &mut log_det)?;
@@ -337,7 +340,7 @@ mod tests {
 
     #[test]
     fn bits_are_dropped_from_the_low_end_and_counted() -> Result<()> {
-        let d = Dequantiser::new(Preprocessing { bits: Some(5), ..Preprocessing::default() }, 256, vector(3), 0)?;
+        let d = Dequantiser::new(&Preprocessing { bits: Some(5), ..Preprocessing::default() }, 256, vector(3), 0)?;
         let (mut y, mut log_det, mut back) = ([0f32; 3], [1f32], [9; 3]);
         d.dequantise(&[7, 8, 255], &draws(1), &mut y, &mut log_det)?;
         d.quantise(&y, &mut back)?;
@@ -354,7 +357,7 @@ mod tests {
     #[test]
     fn a_flip_mirrors_rows_about_half_the_time() -> Result<()> {
         let shape = ItemShape::Image { channels: 1, height: 2, width: 3 };
-        let d = Dequantiser::new(Preprocessing { flip: true, ..Preprocessing::default() }, 256, shape, 4)?;
+        let d = Dequantiser::new(&Preprocessing { flip: true, ..Preprocessing::default() }, 256, shape, 4)?;
         let (rows, mirrored) = ([1, 2, 3, 4, 5, 6], [3, 2, 1, 6, 5, 4]);
         let n = 400;
         let (mut y, mut log_det, mut back) = (vec![0f32; 6 * n], vec![0f32; n], vec![0; 6 * n]);
@@ -371,7 +374,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_an_error() -> Result<()> {
-        let with = |bits, logit, flip| Preprocessing { bits, logit, flip, levels: None };
+        let with = |bits, logit, flip| Preprocessing { bits, logit, flip, ..Preprocessing::default() };
         let cases = [
             (with(None, None, false), 1, "levels: expected 2 to 256, got 1"),
             (with(None, None, false), 257, "levels: expected 2 to 256, got 257"),
@@ -387,9 +390,9 @@ mod tests {
             ),
         ];
         for (setting, levels, message) in cases {
-            assert_eq!(Dequantiser::new(setting, levels, vector(3), 0).expect_err(message).to_string(), message);
+            assert_eq!(Dequantiser::new(&setting, levels, vector(3), 0).expect_err(message).to_string(), message);
         }
-        let d = Dequantiser::new(Preprocessing::default(), 17, vector(2), 0)?;
+        let d = Dequantiser::new(&Preprocessing::default(), 17, vector(2), 0)?;
         let (mut y, mut log_det) = ([0f32; 2], [0f32; 1]);
         assert!(matches!(d.dequantise(&[0; 3], &draws(1), &mut y, &mut log_det), Err(DataError::Size { what: "values", .. })));
         assert!(matches!(d.dequantise(&[0; 2], &draws(1), &mut y[..1], &mut log_det), Err(DataError::Size { what: "y", .. })));

@@ -211,6 +211,44 @@ pub enum DataError {
         known: Vec<String>,
     },
 
+    /// Something names a column that the data have not.
+    #[error("{option}: no column `{got}`; there are: {}", known.join(", "))]
+    UnknownColumn {
+        /// What names it.
+        option: &'static str,
+        /// The name.
+        got: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+    /// A column holds one value alone.
+    #[error(
+        "{column} is {value} in all {items} training items, which has no density{}",
+        key.as_ref().map_or_else(String::new, |key| format!(": drop={key} leaves it out")),
+    )]
+    ConstantColumn {
+        /// The column as messages call it, or the channel.
+        column: String,
+        /// The column as options call it.
+        key: Option<String>,
+        /// Number of items.
+        items: usize,
+        /// The value.
+        value: f64,
+    },
+    /// A column holds a value that it cannot have by what is said of it.
+    #[error("{column}: expected {expected}, got {got} in row {row} (counted from 0)")]
+    OutOfBounds {
+        /// The column as messages call it.
+        column: String,
+        /// Number of the item in its file, counted from 0.
+        row: usize,
+        /// What is allowed.
+        expected: String,
+        /// The value.
+        got: f64,
+    },
+
     // === Splits and draws ===
     /// There are too few items to split into a training and a test part.
     #[error("{}: {got} item is too few to split into a training and a test part, which takes 2", path.display())]

@@ -87,16 +87,39 @@ pub(super) fn start(descr: &str, shape: &[usize]) -> Vec<u8> {
     [MAGIC.as_slice(), &[1, 0], &length, header.as_bytes()].concat()
 }
 
-/// Writes an array of f32 row by row, without holding it in memory.
+/// A number type that arrays are written in.
+pub trait Number: Copy {
+    /// Its name in the header.
+    const DESCR: &'static str;
+
+    /// Adds its bytes, the lowest first.
+    fn append(self, to: &mut Vec<u8>);
+}
+
+macro_rules! number {
+    ($($type:ty, $descr:literal;)*) => { $(
+        impl Number for $type {
+            const DESCR: &'static str = $descr;
+
+            fn append(self, to: &mut Vec<u8>) {
+                to.extend(self.to_le_bytes());
+            }
+        }
+    )* };
+}
+number! { f32, "<f4"; f64, "<f8"; }
+
+/// Writes an array of f32 or f64 row by row, without holding it in memory.
 #[derive(Debug)]
-pub struct Writer<W: Write> {
+pub struct Writer<W: Write, T: Number = f32> {
+    of: std::marker::PhantomData<T>,
     to: W,
     path: PathBuf,
     /// Numbers that are still to come.
     missing: usize,
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Write, T: Number> Writer<W, T> {
     /// Begins an array of this shape; `path` only names the destination in errors.
     ///
     /// ```
@@ -104,7 +127,7 @@ impl<W: Write> Writer<W> {
     /// use std::path::Path;
     /// let (path, mut bytes) = (Path::new("z.npy"), Vec::new());
     /// let mut writer = Writer::new(&mut bytes, path, &[2, 3])?;
-    /// writer.write(&[1.0, 2.0, 3.0])?;
+    /// writer.write(&[1.0_f32, 2.0, 3.0])?;
     /// writer.write(&[4.0, 5.0, 6.0])?;
     /// writer.finish()?;
     /// assert_eq!(npy::read(path, bytes.as_slice())?.into_dataset(path, Default::default(), None)?.len(), 2);
@@ -114,20 +137,21 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// [`DataError::Io`].
     pub fn new(mut to: W, path: &Path, shape: &[usize]) -> Result<Self> {
-        to.write_all(&start("<f4", shape)).map_err(|source| DataError::Io { path: path.to_owned(), source })?;
-        Ok(Self { to, path: path.to_owned(), missing: shape.iter().product() })
+        to.write_all(&start(T::DESCR, shape)).map_err(|source| DataError::Io { path: path.to_owned(), source })?;
+        Ok(Self { of: std::marker::PhantomData, to, path: path.to_owned(), missing: shape.iter().product() })
     }
 
     /// The next numbers.
     ///
     /// # Errors
     /// [`DataError::Size`] for more than the array has, [`DataError::Io`].
-    pub fn write(&mut self, values: &[f32]) -> Result<()> {
+    pub fn write(&mut self, values: &[T]) -> Result<()> {
         let Some(missing) = self.missing.checked_sub(values.len()) else {
             return Err(DataError::Size { what: "values", expected: self.missing, got: values.len() });
         };
         self.missing = missing;
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let mut bytes = Vec::with_capacity(size_of_val(values));
+        values.iter().for_each(|value| value.append(&mut bytes));
         self.to.write_all(&bytes).map_err(|source| DataError::Io { path: self.path.clone(), source })
     }
 

@@ -179,6 +179,27 @@ impl Picture {
         self.pixels.len()
     }
 
+    /// Size, checksum and pixels, as [`Picture::from_bytes`] reads them.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let (width, height) = self.size();
+        let channels = u32::try_from(self.channels).unwrap_or(u32::MAX);
+        let head = [width, height, channels, crc32fast::hash(&self.pixels)];
+        head.iter().flat_map(|number| number.to_le_bytes()).chain(self.pixels.iter().copied()).collect()
+    }
+
+    /// What [`Picture::to_bytes`] wrote, if it is whole.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (head, pixels) = bytes.split_first_chunk::<16>()?;
+        let [width, height, channels, crc] = std::array::from_fn(|i| {
+            let at = 4 * i;
+            u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])
+        });
+        let [width, height, channels] = [width, height, channels].map(|size| size as usize);
+        let expected = width.checked_mul(height)?.checked_mul(channels)?;
+        let is_whole = expected > 0 && pixels.len() == expected && crc32fast::hash(pixels) == crc;
+        is_whole.then(|| Self { width, height, channels, pixels: pixels.to_vec() })
+    }
+
     /// Copies a window that lies inside the picture to `out`, channel by channel.
     pub(super) fn copy_window(&self, left: usize, top: usize, width: usize, height: usize, out: &mut [u8]) {
         let rows = self.pixels.chunks_exact(self.width * self.channels).skip(top).take(height);

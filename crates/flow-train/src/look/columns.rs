@@ -2,7 +2,7 @@
 
 use super::Finding;
 use super::values::lattice;
-use crate::data::{Column, ColumnKind, column_name};
+use crate::data::{Column, ColumnKind, ColumnMap, column_key, column_name};
 use serde::Serialize;
 
 /// How far from the median, in widths of the middle half of the values, an outlier lies beyond any reason.
@@ -26,25 +26,28 @@ pub struct ColumnLook {
     pub distinct: usize,
 }
 
-/// How options name column `index`, counted from 0.
-pub(super) fn key(columns: &[Column], index: usize) -> String {
-    match columns.get(index) {
-        Some(Column { name, .. }) if !name.is_empty() => name.clone(),
-        column => column.map_or(index + 1, |column| column.number).to_string(),
-    }
+/// What is known of the values besides.
+pub(super) struct Of<'a> {
+    /// The number of each item in its file.
+    pub(super) rows: &'a [usize],
+    pub(super) columns: &'a [Column],
+    /// What happens to the columns before a model sees them.
+    pub(super) maps: &'a [ColumnMap],
+    /// Whether it sees them standardised.
+    pub(super) standardised: bool,
 }
 
-pub(super) fn look(values: &[f64], rows: &[usize], columns: &[Column], dims: usize, findings: &mut Vec<Finding>) -> Vec<ColumnLook> {
+pub(super) fn look(values: &[f64], of: &Of<'_>, dims: usize, findings: &mut Vec<Finding>) -> Vec<ColumnLook> {
     /// More columns than anyone reads messages of.
     const SAID: usize = 20;
-    let own = Column::of((0..dims).map(|i| columns.get(i).map_or_else(String::new, |column| column.name.clone())), values);
+    let own = Column::of((0..dims).map(|i| of.columns.get(i).map_or_else(String::new, |column| column.name.clone())), values);
     let mut said = Vec::new();
     let looks: Vec<ColumnLook> = own
         .into_iter()
         .enumerate()
         .map(|(index, column)| {
             let values: Vec<f64> = values.iter().skip(index).step_by(dims).copied().collect();
-            look_at(&values, rows, column, &column_name(columns, index), &key(columns, index), &mut said)
+            look_at(&values, column, index, of, &mut said)
         })
         .collect();
     let rest = said.len().saturating_sub(SAID);
@@ -56,7 +59,10 @@ pub(super) fn look(values: &[f64], rows: &[usize], columns: &[Column], dims: usi
     looks
 }
 
-fn look_at(values: &[f64], rows: &[usize], column: Column, name: &str, key: &str, said: &mut Vec<Finding>) -> ColumnLook {
+fn look_at(values: &[f64], column: Column, index: usize, of: &Of<'_>, said: &mut Vec<Finding>) -> ColumnLook {
+    let Of { rows, columns, maps, standardised } = *of;
+    let (name, key) = (column_name(columns, index), column_key(columns, index));
+    let map = maps.get(index).copied().unwrap_or_default();
     let n = values.len();
     let count = n.max(1) as f64;
     // The mean of the differences from one of the values keeps its digits whatever the offset is.
@@ -72,7 +78,7 @@ fn look_at(values: &[f64], rows: &[usize], column: Column, name: &str, key: &str
     if n < 2 {
         return look;
     }
-    if low.total_cmp(&high).is_eq() {
+    if low.total_cmp(&high).is_eq() && !map.discrete {
         said.push(Finding::error(format!("{name} is constant ({low}), which has no density: drop={key} leaves it out")));
         return look;
     }
@@ -95,9 +101,10 @@ fn look_at(values: &[f64], rows: &[usize], column: Column, name: &str, key: &str
     // What f32 makes one value of is lost to a model that reads the column as it is.
     #[expect(clippy::cast_possible_truncation, reason = "the loss is what is measured")]
     let kept = sorted.chunk_by(|a, b| (*a as f32).to_bits() == (*b as f32).to_bits()).count();
-    if 10 * kept < 9 * distinct {
+    if !standardised && 10 * kept < 9 * distinct {
         said.push(Finding::warning(format!(
-            "{name} has an offset that is large beside its spread ({mean:.6e} ± {spread:.3e}): f32 tells {kept} of its {distinct} values apart"
+            "{name} has an offset that is large beside its spread ({mean:.6e} ± {spread:.3e}): f32 tells {kept} of its {distinct} values apart, which \
+             preprocessing.standardise=true would not lose"
         )));
     }
     let median = sorted[n / 2];
@@ -116,8 +123,13 @@ fn look_at(values: &[f64], rows: &[usize], column: Column, name: &str, key: &str
     }
     let most = runs.iter().max_by_key(|run| run.len()).map_or((0, 0.0), |run| (run.len(), run[0]));
     let unbounded = "a density grows without bound there";
+    if map.discrete {
+        return look;
+    }
     if distinct * REPEATS <= n && kind != ColumnKind::Real {
-        said.push(Finding::warning(format!("{name} holds whole numbers alone ({distinct} different ones): {unbounded}")));
+        said.push(Finding::warning(format!(
+            "{name} holds whole numbers alone ({distinct} different ones): {unbounded}; preprocessing.discrete=[\"{key}\"] dequantises it"
+        )));
     } else if let Some(step) = lattice(&runs.iter().map(|run| run[0]).collect::<Vec<_>>()).filter(|_| distinct * REPEATS <= n) {
         said.push(Finding::warning(format!("{name} holds multiples of {step} alone ({distinct} different values): {unbounded}")));
     } else if most.0 as f64 > PILE * count && most.0 > 1 && n >= 20 {

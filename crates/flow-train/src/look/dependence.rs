@@ -1,8 +1,7 @@
 //! Columns that other columns determine.
 
 use super::Finding;
-use super::columns::key;
-use crate::data::{Column, column_name};
+use crate::data::{Column, column_key, column_name};
 
 /// The most columns that are looked at together.
 const MAX_COLUMNS: usize = 512;
@@ -83,7 +82,7 @@ pub(super) fn look(values: &[f64], columns: &[Column], dims: usize, findings: &m
         let names: Vec<String> = of.iter().take(6).map(|&i| column_name(columns, i)).collect();
         let more = if of.len() > names.len() { format!(" and {} more", of.len() - names.len()) } else { String::new() };
         let index = varying[j];
-        let (name, key) = (column_name(columns, index), key(columns, index));
+        let (name, key) = (column_name(columns, index), column_key(columns, index));
         let what = if of.len() == 1 { "is a multiple of" } else { "is a combination of" };
         findings.push(Finding::warning(format!(
             "{name} {what} {}{more}: a density of columns that determine each other grows without bound; drop={key} leaves it out",

@@ -6,7 +6,8 @@ mod dependence;
 mod values;
 
 use crate::Result;
-use crate::data::{Batch, DataError, Dataset, Draw, ItemShape, Values, each_once};
+use crate::data::{Batch, DataError, Dataset, Draw, ItemShape, Reals, Values, each_once};
+use flow_api::spec::Preprocessing;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::fmt;
@@ -162,11 +163,19 @@ impl Sample {
 }
 
 impl Look {
-    /// Looks at a training part, and at its test part.
+    /// Looks at a training part, and at its test part, for any model.
     ///
     /// # Errors
     /// Items that cannot be read.
     pub fn at(train: &dyn Dataset, test: &dyn Dataset) -> Result<Self> {
+        Self::for_model(train, test, &Preprocessing::default())
+    }
+
+    /// The same for a model with this preprocessing, which some findings do not matter to.
+    ///
+    /// # Errors
+    /// As [`Look::at`], and columns of the preprocessing that are not there.
+    pub fn for_model(train: &dyn Dataset, test: &dyn Dataset, preprocessing: &Preprocessing) -> Result<Self> {
         let dims = train.shape().dims().max(1);
         let is_image = matches!(train.shape(), ItemShape::Image { .. });
         let most = if is_image { MAX_PICTURES.min(MAX_NUMBERS / dims) } else { MAX_NUMBERS / dims };
@@ -184,7 +193,10 @@ impl Look {
         let mut columns = Vec::new();
         match (&sample.values, is_image) {
             (Values::Real(values), false) => {
-                columns = columns::look(values, &sample.rows, train.columns(), sample.dims, &mut findings);
+                let reals = Reals::new(preprocessing, train.columns(), train.shape(), 0)?;
+                let standardised = preprocessing.standardise.unwrap_or(true);
+                let of = columns::Of { rows: &sample.rows, columns: train.columns(), maps: reals.columns(), standardised };
+                columns = columns::look(values, &of, sample.dims, &mut findings);
                 dependence::look(values, train.columns(), sample.dims, &mut findings);
             }
             (Values::Real(values), true) => values::look_at_reals(values, &mut findings),

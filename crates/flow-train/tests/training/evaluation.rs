@@ -25,7 +25,7 @@ fn normal_values(dim: usize, items: usize) -> Vec<f64> {
 }
 
 fn found<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, options: EvaluateOptions) -> Evaluation {
-    let events = Events::new(data, Preprocessing::default(), 1).unwrap();
+    let events = Events::new(data, &Preprocessing::default(), 1).unwrap();
     evaluate(model, data, &events, &options).unwrap()
 }
 
@@ -83,7 +83,7 @@ fn means_over_items_and_over_draws_of_noise_have_their_standard_errors() {
     let digits = digits();
     let pixels = digits.batch(&flow_train::data::each_once(200, 200).next().unwrap()).unwrap().values;
     let data = InMemory::new(Path::new("digits"), pixels, ItemShape::Vector { dims: 64 }, Some(17), None).unwrap();
-    let events = Events::new(&data, Preprocessing::default(), 1).unwrap();
+    let events = Events::new(&data, &Preprocessing::default(), 1).unwrap();
     let of = |dequantisations| {
         let options = EvaluateOptions { dequantisations, batch: 33, ..EvaluateOptions::default() };
         score(&model, &data, &events, &options).unwrap().log_likelihood
@@ -131,7 +131,7 @@ fn random_crops_stand_still_while_noise_is_averaged_over() {
     let model = linear_mixer();
     let options = EvaluateOptions { dequantisations: 16, likelihood_alone: true, batch: 33, ..EvaluateOptions::default() };
     let scores = |data: &dyn Dataset| {
-        let events = Events::new(data, Preprocessing::default(), 1).unwrap();
+        let events = Events::new(data, &Preprocessing::default(), 1).unwrap();
         score(&model, data, &events, &options).unwrap().log_likelihood
     };
     assert_eq!(scores(train.as_ref()), scores(&still));
@@ -142,7 +142,7 @@ fn random_crops_stand_still_while_noise_is_averaged_over() {
 fn the_standard_error_counts_pictures_and_not_crops() {
     let folder = tempfile::tempdir().unwrap();
     let train = crops(folder.path());
-    let events = Events::new(train.as_ref(), Preprocessing::default(), 1).unwrap();
+    let events = Events::new(train.as_ref(), &Preprocessing::default(), 1).unwrap();
     let options = EvaluateOptions { likelihood_alone: true, ..EvaluateOptions::default() };
     let found = evaluate(&linear_mixer(), train.as_ref(), &events, &options).unwrap();
     let scores = score(&linear_mixer(), train.as_ref(), &events, &options).unwrap().log_likelihood;
@@ -168,14 +168,14 @@ fn one_item_has_no_standard_error() {
 fn an_uninitialised_model_and_foreign_data_are_errors() {
     let options = EvaluateOptions::default();
     let set = vectors(normal_values(3, 10), 3);
-    let events = Events::new(set.as_ref(), Preprocessing::default(), 1).unwrap();
+    let events = Events::new(set.as_ref(), &Preprocessing::default(), 1).unwrap();
     let other = vectors(normal_values(2, 10), 2);
     let got = evaluate(&standard_normal::<f32>(3), other.as_ref(), &events, &options);
     assert_eq!(text_of(got), "the model is for events of shape (3), the data has (2)");
     let empty = EvaluateOptions { batch: 0, ..options };
     assert_eq!(text_of(evaluate(&standard_normal::<f32>(3), set.as_ref(), &events, &empty)), "batch: expected at least 1, got 0");
     let images = digits();
-    let of_images = Events::new(images.as_ref(), Preprocessing::default(), 1).unwrap();
+    let of_images = Events::new(images.as_ref(), &Preprocessing::default(), 1).unwrap();
     assert!(text_of(evaluate(&model::<f32>(1), images.as_ref(), &of_images, &options)).contains("initialise"));
 }
 
@@ -268,7 +268,7 @@ fn an_item_that_a_layer_fails_on_is_counted_and_named() {
         let mut values = vec![0.0; 60];
         values[2 * 4] = 7.0;
         let (set, model) = (vectors(values, 2), fussy(2, error.clone()));
-        let events = Events::new(set.as_ref(), Preprocessing::default(), 1).unwrap();
+        let events = Events::new(set.as_ref(), &Preprocessing::default(), 1).unwrap();
         let scores = score(&model, set.as_ref(), &events, &EvaluateOptions::default()).unwrap();
         assert_eq!(scores.failure, Some(format!("item 4: {error}")));
         let finite: HashSet<u64> = scores.log_likelihood.iter().filter(|l| l.is_finite()).map(|l| l.to_bits()).collect();
@@ -276,7 +276,7 @@ fn an_item_that_a_layer_fails_on_is_counted_and_named() {
     }
     let other = FlowError::Unsupported { layer: layer(), operation: "forward", reason: "of 7".to_owned() };
     let set = vectors(vec![7.0; 4], 2);
-    let events = Events::new(set.as_ref(), Preprocessing::default(), 1).unwrap();
+    let events = Events::new(set.as_ref(), &Preprocessing::default(), 1).unwrap();
     assert!(score(&fussy(2, other), set.as_ref(), &events, &EvaluateOptions::default()).is_err());
 }
 
@@ -284,7 +284,7 @@ fn an_item_that_a_layer_fails_on_is_counted_and_named() {
 #[test]
 fn draws_that_are_not_finite_have_no_part_in_the_error_of_the_average() {
     let data = InMemory::new(Path::new("noise"), Values::Levels(vec![1; 40]), ItemShape::Vector { dims: 2 }, Some(4), None).unwrap();
-    let events = Events::new(&data, Preprocessing::default(), 1).unwrap();
+    let events = Events::new(&data, &Preprocessing::default(), 1).unwrap();
     let options = EvaluateOptions { dequantisations: 16, ..EvaluateOptions::default() };
     let scores = score(&fussy(2, not_finite()), &data, &events, &options).unwrap();
     let finite: f64 = scores.log_det_variance.unwrap().iter().map(|variance| variance.recip()).sum();

@@ -174,7 +174,7 @@ impl BuildModel for Glow {
     }
 
     fn preprocessing(&self) -> Preprocessing {
-        self.preprocessing
+        self.preprocessing.clone()
     }
 
     fn objective(&self) -> ObjectiveSpec {

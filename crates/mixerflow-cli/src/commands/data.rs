@@ -3,6 +3,7 @@
 use super::sources::{Looked, Told, default_settings, parts_line, skipping};
 use crate::arguments::LookAt;
 use crate::{Result, output};
+use flow_api::spec::Preprocessing;
 use flow_train::data::Items;
 use flow_train::text::Table;
 use flow_train::{Look, hold_out};
@@ -11,7 +12,7 @@ use serde_json::json;
 pub(crate) fn run(arguments: &LookAt) -> Result<()> {
     let source = skipping(&arguments.data, arguments.skip_bad);
     let split = source.open_any(arguments.seed)?;
-    let Looked { told: Told { notes, warnings }, look } = Looked::at(&split)?;
+    let Looked { told: Told { notes, warnings }, look } = Looked::at(&split, &Preprocessing::default())?;
     let items = Items::of(&split, &hold_out(&*split.train, &default_settings()).0);
     if arguments.json {
         let parts: serde_json::Map<_, _> = items.counts().into_iter().map(|(part, count)| (part.to_string(), count.into())).collect();

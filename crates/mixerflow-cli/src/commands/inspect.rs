@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
     };
     let (event, given) = event(arguments, own, given)?;
     settings(&arguments.set, default_settings())?.check()?;
-    preprocessing(spec.0.preprocessing(), event)?;
+    preprocessing(&spec.0.preprocessing(), event)?;
     let program = memory_stats::memory_stats().map_or(0.0, |stats| stats.physical_mem as f64);
     let before = MEMORY.current_usage();
     let model = build(&spec, event, given).map_err(|e| format!("{}: {e}", arguments.spec.display()))?;
@@ -120,8 +120,15 @@ fn event(arguments: &Inspect, own: Option<EventShape>, given: Given) -> Result<(
 }
 
 /// Checks what `train` checks, for data with as many levels as the spec states; where it states none, data have what suits it best.
-fn preprocessing(preprocessing: Preprocessing, shape: EventShape) -> Result<()> {
-    if preprocessing != Preprocessing::default() {
+fn preprocessing(preprocessing: &Preprocessing, shape: EventShape) -> Result<()> {
+    if let Some((what, _)) = preprocessing.of_reals() {
+        // Columns can be named as in the data, which are not at hand.
+        return match preprocessing.of_levels() {
+            None => Ok(()),
+            Some((other, _)) => Err(format!("{what} is for real numbers, {other} for data that have levels").into()),
+        };
+    }
+    if *preprocessing != Preprocessing::default() {
         let kind = EventKind { shape, levels: preprocessing.levels.or(Some(256)) };
         Events::of_kind(kind, preprocessing, 0)?;
     }

@@ -2,10 +2,10 @@
 
 use crate::arguments::{self, Data, Scoring, Training};
 use crate::{Result, output};
-use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron, set_field};
+use flow_api::spec::{EventShape, ModelSpec, Preprocessing, Spec, from_ron, set_field};
 use flow_train::checkpoint::Opened;
 use flow_train::data::{DataSource, Dataset, Items, Part, SourceKind, Split, SplitRule, most_items, split_as_listed};
-use flow_train::{EvaluateOptions, Look, RunFolder, Settings, checkpoint, hold_out};
+use flow_train::{EvaluateOptions, Look, RunFolder, Settings, checkpoint, hold_out, waiting};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -91,7 +91,7 @@ impl Training {
 
 /// Opens data.
 pub(super) fn open(source: &DataSource, seed: u64) -> Result<Split> {
-    Ok(source.open(seed)?)
+    Ok(waiting("opening the data", || source.open(seed))?)
 }
 
 /// What a source tells of itself, line by line: what was found, and what may not be as the user means it or is left out.
@@ -107,8 +107,9 @@ pub(super) struct Looked {
 }
 
 impl Looked {
-    pub(super) fn at(split: &Split) -> Result<Self> {
-        let look = Look::at(&*split.train, &*split.test)?;
+    /// For a model with this preprocessing.
+    pub(super) fn at(split: &Split, preprocessing: &Preprocessing) -> Result<Self> {
+        let look = waiting("looking at the data", || Look::for_model(&*split.train, &*split.test, preprocessing))?;
         let mut told = Told::of(split);
         told.warnings.extend(look.findings.iter().map(ToString::to_string));
         Ok(Self { told, look })

@@ -103,7 +103,7 @@ impl Bench {
         let Self { model, adam, gradients, event, .. } = self;
         // A classifier learns from labels, whichever they are.
         let events = EventBatch { labels: vec![Some(0); batch], ..EventBatch::of_values(noise(batch * event.len()), batch) };
-        let unit = Events::of_kind(EventKind { shape: *event, levels: None }, Preprocessing::default(), 0)?;
+        let unit = Events::of_kind(EventKind { shape: *event, levels: None }, &Preprocessing::default(), 0)?;
         on_one_thread(|| {
             let mut work = || -> Result<Step> {
                 MEMORY.reset_peak_usage();

@@ -3,7 +3,7 @@
 use super::ended::{Ended, duration};
 use super::reference::keep_reference;
 use super::report;
-use super::sources::{Looked, model, open, parts_line, skipping, spec};
+use super::sources::{Begun, Looked, model, open, parts_line, skipping, spec};
 use crate::arguments::Train;
 use crate::{INTERRUPTED, Result, interrupt, logging, output};
 use flow_api::spec::{EventShape, to_ron};
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 pub(crate) fn run(arguments: &Train, threads: Option<usize>) -> Result<ExitCode> {
-    let path = arguments.out.clone().unwrap_or_else(|| new_folder(arguments.spec.as_deref()));
+    let path = arguments.out.clone().unwrap_or_else(|| new_folder(arguments.spec.as_deref().or(arguments.from.as_deref())));
     let resumed = arguments.resume && RunFolder::exists(&path);
     let (run, split, Looked { told, look }) = if resumed { resume(arguments, &path, threads)? } else { begin(arguments, &path, threads)? };
     logging::to_file(&path.join("log"))?;
@@ -41,7 +41,9 @@ pub(crate) fn run(arguments: &Train, threads: Option<usize>) -> Result<ExitCode>
         Err(error) => {
             tracing::error!(target: logging::FILE_ALONE, "{error}");
             // What never made a step does not stand in the way of the next try; one that an item stopped can go on without it.
-            if !resumed && !matches!(error, TrainError::Data(_)) {
+            let is_of_an_item =
+                matches!(&error, TrainError::Data(e) if !matches!(e, DataError::OutOfBounds { .. } | DataError::ConstantColumn { .. }));
+            if !resumed && !is_of_an_item {
                 run.discard_unless_begun()?;
             }
             return Err(with_help(error, rate));
@@ -92,27 +94,46 @@ fn with_help(error: TrainError, rate: f64) -> crate::Error {
 }
 
 fn begin(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(RunFolder, Split, Looked)> {
-    let (Some(file), Some(source)) = (&arguments.spec, &arguments.data) else {
-        return Err(format!("{}: no run to resume here; to start one, give SPEC and --data", path.display()).into());
-    };
     let training = &arguments.training;
-    let (spec, data) = (spec(file, &training.set)?, skipping(source, arguments.skip_bad));
+    let (file, spec, source, from) = match (&arguments.spec, &arguments.from) {
+        (Some(file), _) => (file, spec(file, &training.set)?, arguments.data.clone(), None),
+        (None, Some(run)) => {
+            if let Some(set) = training.set.iter().find(|set| !set.starts_with("settings.")) {
+                return Err(format!("--set {set}: the spec of the run that is begun with cannot be changed").into());
+            }
+            let opened = model(run)?;
+            (run, opened.spec.clone(), arguments.data.clone().or_else(|| Begun::near(run).map(|(_, begun)| begun.data)), Some(opened))
+        }
+        (None, None) => {
+            return Err(format!("{}: no run to resume here; to start one, give SPEC and --data", path.display()).into());
+        }
+    };
+    let Some(source) = source else { return Err(format!("--data: `{}` does not say what data it was trained on", file.display()).into()) };
+    let data = skipping(&source, arguments.skip_bad);
     let (mut settings, split) = training.begin(&data, threads)?;
     settings.patience = settings.patience.or_else(|| patience(&settings, &split));
     // A model that cannot be built leaves no folder, nor does one for other data.
     let kind = EventKind::of(split.train.as_ref());
     settings.check_batch::<f32>(kind.shape)?;
-    Events::of_kind(kind, spec.0.preprocessing(), settings.seed)?;
+    let preprocessing = spec.0.preprocessing();
+    Events::new(split.train.as_ref(), &preprocessing, settings.seed)?;
     if settings.mutate > 0.0 {
         Mutated::new(split.train.clone(), settings.mutate, settings.seed)?;
     }
     let built = model_for::<f32>(&spec, split.train.as_ref(), settings.seed)
         .map_err(|e| format!("{}: {e}{}", file.display(), one_column(kind.shape)))?;
     Trainer::check_model(&built)?;
-    let looked = Looked::at(&split)?;
+    let looked = Looked::at(&split, &preprocessing)?;
     looked.refuse_errors(&data)?;
     let data = data.with_rule(&split.rule);
+    if let Some(opened) = &from {
+        opened.events.check(split.train.as_ref(), opened.model.event())?;
+    }
     let run = RunFolder::create(path, RunPlan { spec, settings, data })?;
+    let run = match &arguments.from {
+        Some(from) => run.begin_with(from)?,
+        None => run,
+    };
     list_items(&split).map_or(Ok(()), |list| run.write_items(&list))?;
     Ok((run, split, looked))
 }
@@ -148,7 +169,7 @@ fn resume(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(Run
         }
         _ => split,
     };
-    let looked = Looked::at(&split)?;
+    let looked = Looked::at(&split, &begun.spec.0.preprocessing())?;
     let mut settings = training.apply(begun.settings, threads)?;
     settings.steps = training.steps(&settings, split.train.as_ref());
     settings.report_every = training.report_every.unwrap_or(settings.report_every);

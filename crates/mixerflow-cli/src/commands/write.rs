@@ -2,7 +2,8 @@
 
 use crate::{Result, output};
 use flow_train::checkpoint::Opened;
-use flow_train::data::{column_names, npy::Writer};
+use flow_train::data::column_names;
+use flow_train::data::npy::{Number, Writer};
 use flow_train::picture::save_image;
 use flow_train::{draw_events, shades, write_whole};
 use std::path::Path;
@@ -46,15 +47,21 @@ pub(super) fn write_events(out: &Path, form: Form, opened: &Opened<f32>, events:
     let count = events.len() / width.max(1);
     match form {
         Form::Array => write_whole(out, |file| -> Result<()> {
-            let mut array = Writer::new(file, out, &[count, width])?;
-            array.write(events)?;
-            Ok(array.finish()?)
+            match opened.events.reals() {
+                // Offsets large beside the spread are lost in f32.
+                Some(reals) => write_array(file, out, count, &reals.to_values(events)),
+                None => write_array(file, out, count, events),
+            }
         })?,
         Form::Table => {
             let numbered = || (1..=width).map(|i| format!("x{i}")).collect();
             let own = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
             let names: Vec<String> = column_names(&opened.events.record().columns).map_or_else(numbered, own);
-            write_table(out, &names, events.chunks_exact(width.max(1)).map(|row| row.iter().map(f32::to_string).collect()))?;
+            let cells: Vec<String> = match opened.events.reals() {
+                Some(reals) => reals.to_values(events).iter().map(f64::to_string).collect(),
+                None => events.iter().map(f32::to_string).collect(),
+            };
+            write_table(out, &names, cells.chunks_exact(width.max(1)).map(<[String]>::to_vec))?;
         }
         Form::Grid => draw_events(out, events, &opened.events, columns)?,
         Form::Folder => {
@@ -67,6 +74,13 @@ pub(super) fn write_events(out: &Path, form: Form, opened: &Opened<f32>, events:
     }
     wrote(out, count);
     Ok(())
+}
+
+/// Writes `count` rows of numbers.
+fn write_array<T: Number>(file: impl std::io::Write, out: &Path, count: usize, values: &[T]) -> Result<()> {
+    let mut array = Writer::new(file, out, &[count, values.len() / count.max(1)])?;
+    array.write(values)?;
+    Ok(array.finish()?)
 }
 
 /// Writes a table.

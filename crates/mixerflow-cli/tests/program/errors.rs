@@ -174,7 +174,8 @@ fn a_run_whose_validation_is_never_finite_says_so() {
     fs::write(place.path("plane.ron"), "VectorFlow(flows: [LuLinear()])").unwrap();
     // Rows 9, 19, … are test items; training items are numbered without them.
     let held_out = flow_train::data::Shuffle { seed: 0 }.permutation(u64::MAX, 54)[0];
-    let rows: Vec<String> = (0..60).map(|i| format!("{},{}", if i == held_out + held_out / 9 { 1e30 } else { 0.1 }, i * i % 7)).collect();
+    let rows: Vec<String> =
+        (0..60).map(|i| format!("{},{}", if i == held_out + held_out / 9 { 1e30 } else { (i as f64).sqrt() }, i * i % 7)).collect();
     fs::write(place.path("t.csv"), rows.join("\n")).unwrap();
     let output = place.program("train plane.ron --data csv:t.csv --batch 16 --steps 4 --validation 0.1 --out run").output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);

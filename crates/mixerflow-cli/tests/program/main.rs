@@ -8,6 +8,7 @@ mod identity;
 mod labels;
 mod nothing_lost;
 mod scores;
+mod tables;
 
 use assert_cmd::Command;
 use std::path::{Path, PathBuf};

@@ -3,6 +3,7 @@
 mod list;
 mod parts;
 mod pictures;
+mod store;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
@@ -16,6 +17,7 @@ use super::{DataError, Found, ItemShape, MAX_ITEMS, Result, Skipped, Split, Spli
 use list::list;
 use parts::{Parts, Place};
 use pictures::{Cache, File, Pictures};
+use store::Store;
 
 /// Which window of a picture is an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,9 @@ pub struct ImageFolder {
     pub skip_bad: bool,
     /// Decoded pictures to keep, in MiB. Pictures are kept as they come until it is full.
     pub cache: usize,
+    /// A folder to keep decoded pictures in, at most 16 GiB, so that the next command does not decode them again: by content and options, so that it can be shared. Nothing in
+    /// it is ever removed, and all of it can be.
+    pub store: Option<PathBuf>,
 }
 
 impl ImageFolder {
@@ -84,6 +89,7 @@ impl ImageFolder {
             test: None,
             skip_bad: false,
             cache: 512,
+            store: None,
         }
     }
 
@@ -110,7 +116,8 @@ impl ImageFolder {
             None if patterns.is_none() => None,
             _ => Some(false),
         };
-        let survey = self.survey(prepare, by_folder, &mut found)?;
+        let store = self.store.as_deref().map(Store::open).transpose()?.map(Arc::new);
+        let survey = self.survey(prepare, store.as_deref(), by_folder, &mut found)?;
         let (height, width) = match (self.crop, self.size) {
             (Crop::Center | Crop::Random, Some(size)) => (size, size),
             _ => (survey.size.1 as usize, survey.size.0 as usize),
@@ -151,20 +158,21 @@ impl ImageFolder {
         let cache = Arc::new(Cache { used: AtomicUsize::new(0), limit: self.cache.saturating_mul(1 << 20) });
         let part = |files, held_out, same_every_epoch| {
             let (crop, crops, cache, classes) = (self.crop, self.crops, cache.clone(), survey.classes.clone());
-            Arc::new(Pictures { files, shape, crop, crops, prepare, classes, held_out, seed, same_every_epoch, cache })
+            let store = store.clone();
+            Arc::new(Pictures { files, shape, crop, crops, prepare, classes, held_out, seed, same_every_epoch, cache, store })
         };
         let split = Split::new(part(train, held_out, false), part(test, Vec::new(), true), rule)?;
         Ok(Split { skipped: survey.skipped, found, ..split })
     }
 
     /// Lists the folder and sorts out what cannot be used.
-    fn survey(&self, prepare: Prepare, by_folder: Option<bool>, found: &mut Found) -> Result<Survey> {
+    fn survey(&self, prepare: Prepare, store: Option<&Store>, by_folder: Option<bool>, found: &mut Found) -> Result<Survey> {
         let mut skipped = Vec::new();
         let paths = list(&self.dir, found, &mut skipped)?;
         let Parts { places, classes } = Parts::of(&self.dir, &paths, by_folder, found)?;
         let used: Vec<(usize, PathBuf, Place)> =
             paths.into_iter().zip(places).enumerate().filter_map(|(row, (path, place))| Some((row, path, place?))).collect();
-        let headers: Vec<_> = used.par_iter().map(|(_, path, _)| self.inspect(path, prepare)).collect();
+        let headers: Vec<_> = used.par_iter().map(|(_, path, _)| self.inspect(path, prepare, store)).collect();
         let (mut kept, mut first, mut deep) = (Vec::new(), None, 0);
         for ((row, path, place), header) in used.into_iter().zip(headers) {
             let Header { size, deep: is_deep } = match header {
@@ -237,10 +245,10 @@ impl ImageFolder {
     }
 
     /// What a picture is once prepared, or what is wrong with it.
-    fn inspect(&self, path: &Path, prepare: Prepare) -> Result<Header> {
+    fn inspect(&self, path: &Path, prepare: Prepare, store: Option<&Store>) -> Result<Header> {
         let header = prepare.read_header(path)?;
         if self.skip_bad {
-            prepare.read(path)?;
+            store.map_or_else(|| prepare.read(path), |store| store.read(path, prepare))?;
         }
         let (width, height) = header.size;
         if let (Crop::Center | Crop::Random, Some(size)) = (self.crop, self.size)

@@ -9,6 +9,7 @@ use rand::Rng;
 use rayon::prelude::*;
 
 use super::Crop;
+use super::store::Store;
 use crate::data::dataset::check_draws;
 use crate::data::picture::{Picture, Prepare};
 use crate::data::random::{Purpose, stream};
@@ -46,6 +47,8 @@ pub(super) struct Pictures {
     pub(super) seed: u64,
     pub(super) same_every_epoch: bool,
     pub(super) cache: Arc<Cache>,
+    /// Where decoded pictures are kept on disk.
+    pub(super) store: Option<Arc<Store>>,
 }
 
 impl Pictures {
@@ -53,7 +56,8 @@ impl Pictures {
         if let Some(picture) = file.picture.get() {
             return Ok(picture.clone());
         }
-        let picture = Arc::new(self.prepare.read(&file.path)?);
+        let read = |store: &Arc<Store>| store.read(&file.path, self.prepare);
+        let picture = Arc::new(self.store.as_ref().map_or_else(|| self.prepare.read(&file.path), read)?);
         let bytes = picture.bytes();
         if self.cache.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > self.cache.limit
             || file.picture.set(picture.clone()).is_err()
@@ -218,6 +222,7 @@ mod tests {
                 seed: 0,
                 same_every_epoch: false,
                 cache: Arc::new(Cache { used: AtomicUsize::new(0), limit: mib << 20 }),
+                store: None,
             };
             for epoch in 0..3 {
                 let draws: Vec<_> = (0..8).map(|i| Draw { epoch, index: i % 4 }).collect();

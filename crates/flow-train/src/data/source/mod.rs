@@ -23,7 +23,7 @@ use super::{
 /// | `digits` | the bundled digits, [`digits`](super::digits()) |
 /// | `idx:IMAGES[,LABELS][?test=IMAGES[,LABELS]]` | [`idx::open`] |
 /// | `cifar10:DIR` | [`cifar::open`] |
-/// | `images:DIR[?size=S&crop=random\|center\|none&crops=K&resize=1&grey=1&test=GLOB,…&skip-bad=1&cache=MIB]` | [`ImageFolder`]; `crop` is `center` where a size is given |
+/// | `images:DIR[?size=S&crop=random\|center\|none&crops=K&resize=1&grey=1&test=GLOB,…&skip-bad=1&cache=MIB\|DIR]` | [`ImageFolder`]; `crop` is `center` where a size is given, and `cache` a number of mebibytes in memory or a folder to keep decoded pictures in |
 /// | `npy:FILE[?layout=chw\|hwc&levels=L&test=FILE]` | [`npy::read`], [`Array::into_dataset`] |
 /// | `npz:FILE[?x=KEY&y=KEY&test=KEY[,KEY]&layout=chw\|hwc&levels=L]` | the arrays `x` (items; its key is `x` unless said) and `y` (labels, if said, −1 for none) of [`npz::read`]; `x_train`, `y_train`, `x_test` and `y_test` are found by themselves |
 /// | `safetensors:FILE[?x=KEY&y=KEY&test=KEY[,KEY]&layout=chw\|hwc&levels=L]` | the same of [`tensors::read`] |

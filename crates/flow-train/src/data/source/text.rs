@@ -295,7 +295,9 @@ impl<'a> Options<'a> {
             grey: self.flag("grey")?,
             test: self.get("test").map(decode),
             skip_bad: self.flag("skip-bad")?,
-            cache: self.number("cache")?.unwrap_or(default.cache),
+            cache: self.get("cache").and_then(|text| text.parse().ok()).unwrap_or(default.cache),
+            // A number is mebibytes of memory, all else a folder.
+            store: self.get("cache").filter(|text| text.parse::<usize>().is_err()).map(|text| PathBuf::from(decode(text))),
             ..default
         })
     }
@@ -351,7 +353,14 @@ fn write_images(folder: &ImageFolder) -> Vec<Written> {
         ("grey", flag(folder.grey)),
         ("test", folder.test.as_deref().map(value)),
         ("skip-bad", flag(folder.skip_bad)),
-        ("cache", Some(folder.cache.to_string()).filter(|_| folder.cache != default.cache)),
+        (
+            "cache",
+            folder
+                .store
+                .as_deref()
+                .map(|dir| value(&dir.display().to_string()))
+                .or(Some(folder.cache.to_string()).filter(|_| folder.cache != default.cache)),
+        ),
     ]
 }
 

@@ -1,0 +1,387 @@
+//! How real numbers become events: column by column, in f64.
+//!
+//! A value x of a column that is discrete becomes x + u with uniform noise u (uniform dequantisation: Theis, van den Oord, Bethge, *A note on the evaluation of generative models*, 2016,
+//! section 3.1); one of a bounded column goes through the map of its [`Bounds`]; and all are standardised by what the training items were found to be. Each has its log-det, so that
+//! densities are those of the data as they were, in their own units. With discrete columns they are densities of x + u, whose mean over the noise is a lower bound on the
+//! log-probability of x: ln ∫ p(x + u) du ≥ ∫ ln p(x + u) du.
+
+use flow_api::spec::{Bounds, Preprocessing};
+use flow_api::{Moments, Scalar, Standardiser};
+use rand::RngCore;
+use serde::{Deserialize, Serialize};
+
+use super::random::{Purpose, stream};
+use super::{Column, DataError, Dataset, Draw, ItemShape, Result, Values, column_key, column_name, each_once};
+
+/// What happens to the numbers of one column before they are standardised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ColumnMap {
+    /// Where they can lie.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bounds: Option<Bounds>,
+    /// Whether they are whole numbers, which are dequantised.
+    pub discrete: bool,
+}
+
+impl ColumnMap {
+    /// Those of the continuous values.
+    fn bounds(self) -> Option<Bounds> {
+        if self.discrete { self.bounds.map(Bounds::of_dequantised) } else { self.bounds }
+    }
+
+    /// y and ln dy/dx; not a number for a value that the column cannot have.
+    fn map(self, x: f64, noise: impl FnOnce() -> f64) -> (f64, f64) {
+        let x = match self.discrete {
+            true if x.fract() == 0.0 => x + noise(),
+            true => f64::NAN,
+            false => x,
+        };
+        self.bounds().map_or((x, 0.0), |bounds| bounds.map(x))
+    }
+
+    /// The value of the column that y stands for.
+    fn inverse(self, y: f64) -> f64 {
+        let x = self.bounds().map_or(y, |bounds| bounds.inverse(y));
+        if !self.discrete {
+            return x;
+        }
+        // By rounding it may lie on the upper bound.
+        let (low, high) = self.bounds.map_or((f64::NEG_INFINITY, f64::INFINITY), Bounds::range);
+        x.floor().clamp(low, high)
+    }
+
+    /// What values have to be.
+    fn expected(self) -> String {
+        let bounds = self.bounds.map(|bounds| bounds.to_string());
+        match (self.discrete, bounds) {
+            (true, bounds) => format!("a whole number{}", bounds.map_or(String::new(), |bounds| format!(", {bounds} or on the bound"))),
+            (false, bounds) => bounds.unwrap_or_else(|| "a finite number".to_owned()),
+        }
+    }
+}
+
+/// Real numbers of items of one shape to events, and back.
+///
+/// ```
+/// use flow_api::spec::{Preprocessing, from_ron};
+/// use flow_train::data::{Draw, ItemShape, Reals};
+/// let preprocessing: Preprocessing = from_ron(r#"(bounds: {"1": Log()}, discrete: ["2"])"#)?;
+/// let reals = Reals::new(&preprocessing, &[], ItemShape::Vector { dims: 2 }, 7)?;
+/// let (mut y, mut log_det) = ([0f64; 2], [0f64]);
+/// reals.to_events(&[2.0, 5.0], &[Draw { epoch: 0, index: 0 }], &mut y, &mut log_det)?;
+/// assert!((y[0] - 2f64.ln()).abs() < 1e-15 && 5.0 < y[1] && y[1] < 6.0 && (log_det[0] + 2f64.ln()).abs() < 1e-15);
+/// assert_eq!(reals.to_values(&y), [2.0, 5.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reals {
+    seed: u64,
+    purpose: Purpose,
+    shape: ItemShape,
+    /// Of every number of an item; none where nothing happens to any.
+    columns: Vec<ColumnMap>,
+    standardiser: Option<Standardiser>,
+}
+
+impl Reals {
+    /// Finds the columns that are named; `columns` are the data's, if they know of any, and `seed` is that of the noise.
+    ///
+    /// # Errors
+    /// [`DataError::Setting`] for what levels alone have a use for; [`DataError::UnknownColumn`]; [`DataError::BadOption`] for bounds that are none.
+    pub fn new(preprocessing: &Preprocessing, columns: &[Column], shape: ItemShape, seed: u64) -> Result<Self> {
+        if let Some((what, got)) = preprocessing.of_levels() {
+            return Err(DataError::Setting { what, expected: "nothing for data that have no levels", got });
+        }
+        let Preprocessing { bounds, discrete, .. } = preprocessing;
+        let named =
+            bounds.keys().map(|key| ("preprocessing.bounds", key)).chain(discrete.iter().map(|key| ("preprocessing.discrete", key)));
+        if let (ItemShape::Image { .. }, Some((what, key))) = (shape, named.clone().next()) {
+            return Err(DataError::Setting { what, expected: "nothing for pictures, which have no columns", got: key.clone() });
+        }
+        let dims = shape.dims();
+        let find = |option: &'static str, key: &str| {
+            let by_name = columns.iter().position(|column| column.name == key && !key.is_empty());
+            let by_number = || (0..dims).find(|&i| columns.get(i).map_or(i + 1, |column| column.number).to_string() == key);
+            by_name.or_else(by_number).ok_or_else(|| DataError::UnknownColumn {
+                option,
+                got: key.to_owned(),
+                known: (0..dims).map(|i| column_key(columns, i)).collect(),
+            })
+        };
+        let mut maps = vec![ColumnMap::default(); if bounds.is_empty() && discrete.is_empty() { 0 } else { dims }];
+        for (key, bounds) in bounds {
+            if let Some(expected) = bounds.expected() {
+                let (option, expected) = (key.clone(), expected.to_owned());
+                return Err(DataError::BadOption { kind: "preprocessing.bounds", option, expected, got: format!("{bounds:?}") });
+            }
+            maps[find("preprocessing.bounds", key)?].bounds = Some(*bounds);
+        }
+        for key in discrete {
+            maps[find("preprocessing.discrete", key)?].discrete = true;
+        }
+        Ok(Self { seed, purpose: Purpose::Dequantise, shape, columns: maps, standardiser: None })
+    }
+
+    /// The same with what happens to columns as [`Reals::columns`] gave it.
+    ///
+    /// # Errors
+    /// [`DataError::Size`] for another number of columns.
+    pub fn with_columns(self, columns: Vec<ColumnMap>) -> Result<Self> {
+        if columns.is_empty() || columns.len() == self.shape.dims() {
+            return Ok(Self { columns, ..self });
+        }
+        Err(DataError::Size { what: "columns", expected: self.shape.dims(), got: columns.len() })
+    }
+
+    /// The same, standardising with this.
+    #[must_use]
+    pub fn with_standardiser(self, standardiser: Option<Standardiser>) -> Self {
+        Self { standardiser, ..self }
+    }
+
+    /// What real numbers are standardised with.
+    pub fn standardiser(&self) -> Option<&Standardiser> {
+        self.standardiser.as_ref()
+    }
+
+    /// What happens to every column; none where nothing happens to any.
+    pub fn columns(&self) -> &[ColumnMap] {
+        &self.columns
+    }
+
+    /// Whether noise is added.
+    pub fn is_dequantised(&self) -> bool {
+        self.columns.iter().any(|column| column.discrete)
+    }
+
+    /// The same to evaluate with: with noise that no training item has had.
+    #[must_use]
+    pub fn for_evaluation(&self) -> Self {
+        Self { purpose: Purpose::DequantiseToEvaluate, ..self.clone() }
+    }
+
+    /// Values of items before they are standardised, and Σ ln dy/dx of each.
+    fn map(&self, values: &[f64], draws: &[Draw]) -> (Vec<f64>, Vec<f64>) {
+        if self.columns.is_empty() {
+            return (values.to_vec(), vec![0.0; draws.len()]);
+        }
+        let (mut mapped, mut log_det) = (Vec::with_capacity(values.len()), Vec::with_capacity(draws.len()));
+        for (item, &draw) in values.chunks_exact(self.columns.len()).zip(draws) {
+            let mut noise = stream(self.seed, self.purpose, draw);
+            let mut slopes = 0.0;
+            for (&x, column) in item.iter().zip(&self.columns) {
+                let (y, log_slope) = column.map(x, || (f64::from(noise.next_u32()) + 0.5) / 4_294_967_296.0);
+                mapped.push(y);
+                slopes += log_slope;
+            }
+            log_det.push(slopes);
+        }
+        (mapped, log_det)
+    }
+
+    /// Events and log|det ∂y/∂x| of real numbers. What a column cannot have, such as a number outside its bounds, becomes an event that is not a number.
+    ///
+    /// # Shapes
+    /// `values`, `events`: `[draws.len(), dims]`; `log_det`: `[draws.len()]`.
+    ///
+    /// # Errors
+    /// [`DataError::Size`].
+    pub fn to_events<E: Scalar>(&self, values: &[f64], draws: &[Draw], events: &mut [E], log_det: &mut [E]) -> Result<()> {
+        let expected = draws.len().saturating_mul(self.shape.dims());
+        for (what, expected, got) in
+            [("values", expected, values.len()), ("events", expected, events.len()), ("log_det", draws.len(), log_det.len())]
+        {
+            if got != expected {
+                return Err(DataError::Size { what, expected, got });
+            }
+        }
+        let (mapped, slopes) = self.map(values, draws);
+        let all = if let Some(standardiser) = &self.standardiser {
+            standardiser.forward(&mapped, events)
+        } else {
+            events.iter_mut().zip(&mapped).for_each(|(event, &y)| *event = E::of(y));
+            0.0
+        };
+        log_det.iter_mut().zip(slopes).for_each(|(log_det, slopes)| *log_det = E::of(slopes + all));
+        Ok(())
+    }
+
+    /// The real numbers that events stand for: those of discrete columns are whole.
+    pub fn to_values<E: Scalar>(&self, events: &[E]) -> Vec<f64> {
+        let mut values = match &self.standardiser {
+            Some(standardiser) => standardiser.inverse(events),
+            None => events.iter().map(|event| event.as_f64()).collect(),
+        };
+        if !self.columns.is_empty() {
+            values.iter_mut().zip(self.columns.iter().cycle()).for_each(|(value, column)| *value = column.inverse(*value));
+        }
+        values
+    }
+
+    /// Every number of all items before they are standardised, with its place in its item.
+    fn visit(&self, data: &dyn Dataset, mut each: impl FnMut(usize, f64)) -> Result<()> {
+        let dims = self.shape.dims();
+        for draws in each_once(data.len(), (1 << 16) / dims.max(1) + 1) {
+            let Values::Real(values) = data.batch(&draws)?.values else { continue };
+            let (mapped, _) = self.map(&values, &draws);
+            if let Some(at) = mapped.iter().position(|y| !y.is_finite()) {
+                let (column, row) = (at % dims, data.row(draws[at / dims].index));
+                let expected = self.columns.get(column).copied().unwrap_or_default().expected();
+                return Err(DataError::OutOfBounds { column: column_name(data.columns(), column), row, expected, got: values[at] });
+            }
+            mapped.iter().enumerate().for_each(|(at, &y)| each(at % dims, y));
+        }
+        Ok(())
+    }
+
+    /// Refuses items of which a column has a value that it cannot have.
+    ///
+    /// # Errors
+    /// [`DataError::OutOfBounds`], and items that cannot be read.
+    pub fn check(&self, data: &dyn Dataset) -> Result<()> {
+        self.visit(data, |_, _| {})
+    }
+
+    /// Moments of every column of vectors, or channel of pictures, over all items, before they are standardised: in one pass.
+    ///
+    /// # Errors
+    /// As [`Reals::check`], and [`DataError::ConstantColumn`].
+    pub fn moments(&self, data: &dyn Dataset) -> Result<Vec<Moments>> {
+        let (groups, each) = match self.shape {
+            ItemShape::Image { channels, height, width } => (channels, height * width),
+            ItemShape::Vector { dims } => (dims, 1),
+        };
+        let mut moments = vec![Moments::default(); groups];
+        self.visit(data, |at, y| moments[at / each].add(y))?;
+        match moments.iter().position(Moments::is_constant) {
+            None => Ok(moments),
+            Some(at) => Err(DataError::ConstantColumn {
+                column: if each == 1 { column_name(data.columns(), at) } else { format!("channel {}", at + 1) },
+                key: (each == 1).then(|| column_key(data.columns(), at)),
+                items: data.len(),
+                value: moments[at].mean(),
+            }),
+        }
+    }
+
+    /// A standardiser by the moments of [`Reals::moments`].
+    ///
+    /// # Errors
+    /// [`flow_api::FlowError::NotFinite`] for a spread beyond f64.
+    pub fn standardiser_of(&self, moments: &[Moments]) -> flow_api::Result<Standardiser> {
+        let each = self.shape.dims() / moments.len().max(1);
+        Standardiser::fit(&moments.iter().flat_map(|&column| std::iter::repeat_n(column, each)).collect::<Vec<_>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::InMemory;
+    use flow_api::spec::from_ron;
+
+    fn vector(values: Vec<f64>, dims: usize) -> InMemory {
+        InMemory::new("t".as_ref(), Values::Real(values), ItemShape::Vector { dims }, None, None).unwrap()
+    }
+
+    fn reals(text: &str, columns: &[Column], dims: usize) -> Result<Reals> {
+        Reals::new(&from_ron(text).unwrap(), columns, ItemShape::Vector { dims }, 3)
+    }
+
+    const MIXED: &str = r#"(bounds: {"1": Log(), "3": Logit(low: 0, high: 1), "4": Softplus(below: 2)}, discrete: ["2", "3"])"#;
+
+    /// A table of a half-line, whole numbers, bits and another half-line: there and back, with a log-det that is the slope's.
+    #[test]
+    fn mixed_columns_go_there_and_back_with_their_slopes() {
+        let items: Vec<f64> =
+            (0..50).flat_map(|i| [f64::from(i + 1) / 7.0, f64::from(i % 5 - 2), f64::from(i % 2), 1.9 - f64::from(i)]).collect();
+        let data = vector(items.clone(), 4);
+        let plain = reals(MIXED, &[], 4).unwrap();
+        let moments = plain.moments(&data).unwrap();
+        let fitted = plain.standardiser_of(&moments).unwrap();
+        let reals = plain.with_standardiser(Some(fitted));
+        let draws: Vec<Draw> = (0..50).map(|index| Draw { epoch: 0, index }).collect();
+        let (mut y, mut log_det) = (vec![0f64; 200], vec![0f64; 50]);
+        reals.to_events(&items, &draws, &mut y, &mut log_det).unwrap();
+        let back = reals.to_values(&y);
+        for (i, (a, b)) in back.iter().zip(&items).enumerate() {
+            assert!((a - b).abs() < 1e-9 * (1.0 + b.abs()), "{i}: {a}, {b}");
+        }
+        // The spread of what the model sees is 1, bits and whole numbers included: their noise is a part of it.
+        for column in 0..4 {
+            let mut seen = Moments::default();
+            y.iter().skip(column).step_by(4).for_each(|&y| seen.add(y));
+            assert!(seen.mean().abs() < 1e-9 && (seen.variance() - 1.0).abs() < 1e-9, "{column}: {seen:?}");
+        }
+        // ∂y/∂x of the real columns by differences, at the same noise; the noise of the others has slope 1 in x.
+        let at = |item: usize, x: &[f64]| {
+            let mut y = [0f64; 4];
+            reals.to_events(x, &draws[item..=item], &mut y, &mut [0.0]).unwrap();
+            y
+        };
+        let scale = reals.standardiser().unwrap().scale().to_vec();
+        for item in [0, 7, 33] {
+            let x = &items[4 * item..4 * item + 4];
+            let mut expected = -scale[1].ln();
+            for column in [0, 3] {
+                let (mut up, mut down) = (x.to_vec(), x.to_vec());
+                (up[column], down[column]) = (x[column] + 1e-6, x[column] - 1e-6);
+                expected += ((at(item, &up)[column] - at(item, &down)[column]) / 2e-6).ln();
+            }
+            // y = ln v − ln(2 − v) of v = bit + noise.
+            let v = 2.0 / (1.0 + (-(reals.standardiser().unwrap().mean()[2] + scale[2] * y[4 * item + 2])).exp());
+            expected += (2.0 / (v * (2.0 - v))).ln() - scale[2].ln();
+            assert!((log_det[item] - expected).abs() < 1e-6, "{item}: {} {expected}", log_det[item]);
+        }
+        // Other noise to evaluate with.
+        let mut other = vec![0f64; 200];
+        reals.for_evaluation().to_events(&items, &draws, &mut other, &mut log_det).unwrap();
+        assert!((0..200).all(|i| (other[i].to_bits() == y[i].to_bits()) == (i % 4 == 0 || i % 4 == 3)));
+        assert_eq!(reals.for_evaluation().to_values(&other)[1..3], items[1..3]);
+    }
+
+    #[test]
+    fn offsets_do_not_matter_in_f32() {
+        let items: Vec<f64> = (0..100_u32).map(|i| 1.7e9 + 9.0 * f64::from(i * i % 101)).collect();
+        let data = vector(items.clone(), 1);
+        let plain = reals("()", &[], 1).unwrap();
+        let moments = plain.moments(&data).unwrap();
+        let fitted = plain.clone().with_standardiser(Some(plain.standardiser_of(&moments).unwrap()));
+        let draws: Vec<Draw> = (0..100).map(|index| Draw { epoch: 0, index }).collect();
+        let (mut y, mut log_det) = (vec![0f32; 100], vec![0f32; 100]);
+        fitted.to_events(&items, &draws, &mut y, &mut log_det).unwrap();
+        assert!(fitted.to_values(&y).iter().zip(&items).all(|(a, b)| (a - b).abs() < 1e-3));
+        assert!((f64::from(log_det[0]) + 0.5 * moments[0].variance().ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        let columns = Column::of(["a".to_owned(), "b".to_owned()], &[0.0, 1.0]);
+        for (text, message) in [
+            (r#"(bounds: {"c": Log()})"#, "preprocessing.bounds: no column `c`; there are: a, b"),
+            (r#"(discrete: ["3"])"#, "preprocessing.discrete: no column `3`; there are: a, b"),
+            (
+                r#"(bounds: {"a": Logit(low: 1, high: 1)})"#,
+                "preprocessing.bounds: a: expected finite bounds, `low` below `high`, got Logit { low: 1.0, high: 1.0 }",
+            ),
+            ("(bits: 5)", "preprocessing.bits: expected nothing for data that have no levels, got 5"),
+        ] {
+            assert_eq!(reals(text, &columns, 2).unwrap_err().to_string(), message);
+        }
+        let data = vector(vec![1.0, 2.0, 0.0, 2.5, 3.0, 4.0], 2).with_columns(columns.clone());
+        for (text, message) in [
+            (r#"(bounds: {"a": Log()})"#, "column `a` (1): expected a number above 0, got 0 in row 1 (counted from 0)"),
+            (r#"(discrete: ["2"])"#, "column `b` (2): expected a whole number, got 2.5 in row 1 (counted from 0)"),
+        ] {
+            assert_eq!(reals(text, &columns, 2).unwrap().moments(&data).unwrap_err().to_string(), message);
+        }
+        let constant = vector(vec![1.0, 5.0, 2.0, 5.0], 2);
+        let message = "column 2 is 5 in all 2 training items, which has no density: drop=2 leaves it out";
+        assert_eq!(reals("()", &[], 2).unwrap().moments(&constant).unwrap_err().to_string(), message);
+        // Dequantised it is a density, if a poor one.
+        assert!(reals(r#"(discrete: ["2"])"#, &[], 2).unwrap().moments(&constant).is_ok());
+        let images = Reals::new(&from_ron(r#"(discrete: ["1"])"#).unwrap(), &[], ItemShape::Image { channels: 1, height: 2, width: 2 }, 0);
+        assert!(matches!(images, Err(DataError::Setting { what: "preprocessing.discrete", .. })));
+    }
+}

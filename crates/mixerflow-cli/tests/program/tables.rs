@@ -1,0 +1,153 @@
+//! Tables of real numbers are modelled in their own units, whatever their offsets, bounds and kinds are.
+
+use crate::Place;
+use std::f64::consts::TAU;
+use std::fs;
+
+const AFFINE: &str = "VectorFlow(flows: [ActNorm()]";
+
+/// Normal noise that is no lattice: Box and Muller's of a few digits of multiples of irrational numbers.
+fn normal(i: usize, salt: usize) -> f64 {
+    let uniform = |step: f64| ((i + 1) as f64 * step + salt as f64 * 0.377).fract().max(1e-9);
+    (-2.0 * uniform(0.618_033_988_749_895).ln()).sqrt() * (TAU * uniform(0.754_877_666_246_693)).cos()
+}
+
+/// A table of 400 rows: a time stamp, an income, a number of visits, a share.
+fn rows() -> Vec<[f64; 4]> {
+    let row = |i| {
+        let share = 1.0 / (1.0 + (-normal(i, 3)).exp());
+        [1.7e9 + 900.0 * normal(i, 1), (0.5 * normal(i, 2)).exp(), (3.0 + 1.5 * normal(i, 4)).round().clamp(0.0, 8.0), share]
+    };
+    (0..400).map(row).collect()
+}
+
+fn place() -> Place {
+    let place = Place::new();
+    let lines = rows().iter().map(|[a, b, c, d]| format!("{a},{b},{c},{d}")).collect::<Vec<_>>();
+    fs::write(place.path("t.csv"), format!("time,income,visits,share\n{}", lines.join("\n"))).unwrap();
+    place
+}
+
+fn column(text: &str, index: usize) -> Vec<f64> {
+    text.lines().skip(1).map(|line| line.split(',').nth(index).unwrap().parse().unwrap()).collect()
+}
+
+/// Mean and standard deviation of the training rows, and −log density of every row.
+fn gaussian(values: &[f64]) -> (f64, f64, Vec<f64>) {
+    let train: Vec<f64> = values.iter().copied().enumerate().filter(|(i, _)| i % 10 != 9).map(|(_, x)| x).collect();
+    let n = train.len() as f64;
+    let mean = train.iter().map(|x| (x - train[0]) / n).sum::<f64>() + train[0];
+    let spread = (train.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
+    let nats = values.iter().map(|x| 0.5 * ((x - mean) / spread).powi(2) + spread.ln() + 0.5 * TAU.ln());
+    (mean, spread, nats.collect())
+}
+
+/// A model that is normal in what it sees, hardly trained: its densities are known, in the units of the data, and so are its samples. Through export and import too.
+#[test]
+fn densities_and_samples_are_in_the_units_of_the_data() {
+    let place = place();
+    let spec = format!(r#"{AFFINE}, preprocessing: (bounds: {{"income": Log(), "share": Logit(low: 0, high: 1)}}))"#);
+    fs::write(place.path("s.ron"), spec).unwrap();
+    let run = "--batch 64 --steps 1 --lr 1e-9 --validation 0 --set settings.initial_batch=360";
+    place.run(&format!("train s.ron --data t.csv?drop=visits {run} --out run"));
+    let scored = column(&place.run("score run"), 5);
+    let rows = rows();
+    let log_odds = |x: f64| (x / (1.0 - x)).ln();
+    let of = |f: fn(&[f64; 4]) -> f64| rows.iter().map(f).collect::<Vec<_>>();
+    let (times, incomes, shares) = (of(|row| row[0]), of(|row| row[1].ln()), of(|row| (row[3] / (1.0 - row[3])).ln()));
+    let parts = [&times, &incomes, &shares].map(|values| gaussian(values));
+    for (i, row) in rows.iter().enumerate() {
+        let expected: f64 = parts.iter().map(|(_, _, nats)| nats[i]).sum::<f64>() + row[1].ln() + (row[3] * (1.0 - row[3])).ln();
+        assert!((scored[i] - expected).abs() < 2e-4, "row {i}: {} for {expected}", scored[i]);
+    }
+
+    place.run("export run --out model.safetensors");
+    place.run("import model.safetensors --out again");
+    assert_eq!(column(&place.run("score again --data t.csv?drop=visits"), 5), scored);
+
+    // 2,000 samples: means and spreads within four standard errors, no income below 0, no share outside its interval.
+    place.run("sample run --count 2000 --out s.csv");
+    let samples = place.read("s.csv");
+    let maps: [fn(f64) -> f64; 3] = [|x| x, f64::ln, |x| (x / (1.0 - x)).ln()];
+    for (index, (map, (mean, spread, _))) in maps.into_iter().zip(&parts).enumerate() {
+        let values: Vec<f64> = column(&samples, index).into_iter().map(map).collect();
+        let n = values.len() as f64;
+        let own = values.iter().map(|x| (x - mean) / n).sum::<f64>();
+        let variance = values.iter().map(|x| (x - mean - own).powi(2)).sum::<f64>() / n;
+        assert!(values.iter().all(|x| x.is_finite()), "column {index}");
+        assert!(own.abs() < 4.0 * spread / n.sqrt() && (variance.sqrt() / spread - 1.0).abs() < 4.0 / (2.0 * n).sqrt(), "column {index}");
+    }
+    // Latents lead back to the rows, digits of seconds too.
+    place.run("embed run --out z.npy");
+    place.run("decode run --latents z.npy --out back.csv");
+    let back = column(&place.read("back.csv"), 0);
+    assert!(back.iter().zip(&times).all(|(a, b)| (a - b).abs() < 0.01), "{:?}", &back[..3]);
+    assert!((log_odds(column(&place.read("back.csv"), 2)[7]) - shares[7]).abs() < 1e-4);
+}
+
+/// Whole numbers are dequantised where that is said, and samples are whole numbers within their bounds.
+#[test]
+fn whole_numbers_come_back_whole() {
+    let place = place();
+    let spec = format!(r#"{AFFINE}, preprocessing: (discrete: ["visits"], bounds: {{"visits": Log()}}))"#);
+    fs::write(place.path("s.ron"), spec).unwrap();
+    let told = place.program("train s.ron --data t.csv --batch 64 --steps 2 --out run").output().unwrap();
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(!told.contains("whole numbers"), "{told}");
+    place.run("sample run --count 500 --out s.csv");
+    let visits = column(&place.read("s.csv"), 2);
+    assert!(visits.iter().all(|v| v.fract() == 0.0 && *v >= 0.0) && visits.iter().any(|v| *v > 2.0), "{visits:?}");
+    // More draws of the noise are other draws.
+    let eval = |more: &str| place.run(&format!("eval run --json {more}"));
+    assert_ne!(eval(""), eval("--dequantisations 3"));
+
+    for (set, message) in [
+        (r#"preprocessing.bounds={"income":Log(above:2)}"#, "column `income` (2): expected a number above 2, got "),
+        (r#"preprocessing.discrete=["share"]"#, "column `share` (4): expected a whole number, got "),
+        (r#"preprocessing.discrete=["age"]"#, "preprocessing.discrete: no column `age`; there are: time, income, visits, share"),
+    ] {
+        let output = place.program("train s.ron --data t.csv --steps 2 --out other --set").arg(set).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && text.contains(message), "{set}: {text}");
+        assert!(!place.path("other").exists(), "{set}");
+    }
+}
+
+/// Training begins from another run's model, on its data or others: it stands at its loss at once, with the standardisation that it was fitted with.
+#[test]
+fn a_run_begins_with_the_model_of_another() {
+    let place = place();
+    fs::write(place.path("s.ron"), format!("{AFFINE})")).unwrap();
+    let table = place.read("t.csv");
+    let moved: Vec<String> = table.lines().enumerate().map(|(i, line)| if i == 0 { line.to_owned() } else { format!("1{line}") }).collect();
+    fs::write(place.path("moved.csv"), moved.join("\n")).unwrap();
+    place.run("train s.ron --data t.csv?columns=income,visits --batch 64 --steps 2 --set settings.initial_batch=360 --out first");
+    let quiet = "--batch 64 --steps 1 --lr 1e-9";
+    place.run(&format!("train --from first {quiet} --out second"));
+    let scores = |run: &str, more: &str| column(&place.run(&format!("score {run} {more}")), 4);
+    let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4) && a.len() == b.len();
+    assert!(close(&scores("first", ""), &scores("second", "")));
+    // Other data, by a model that would be fitted to them if it were new.
+    place.run(&format!("train --from first --data moved.csv?columns=income,visits {quiet} --out third"));
+    assert!(close(&scores("first", ""), &scores("third", "--data t.csv?columns=income,visits")));
+    for (arguments, message) in [
+        ("train --from first --set repeat=2 --out x", "--set repeat=2: the spec of the run that is begun with cannot be changed"),
+        ("train --from first --data t.csv?columns=time,visits --out x", "columns: expected income, visits, got time, visits"),
+        ("train s.ron --from first --out x", "cannot be used with"),
+    ] {
+        let (code, text) = place.fail(arguments);
+        assert!(code > 0 && text.contains(message) && !place.path("x").exists(), "{arguments}: {text}");
+    }
+}
+
+/// A column that is constant in most batches trains with every seed.
+#[test]
+fn rare_columns_train_with_every_seed() {
+    let place = Place::new();
+    let line = |i: usize| format!("{},{}", normal(i, 1), if i % 500 == 77 { 5.0 + normal(i, 2) } else { 0.0 });
+    fs::write(place.path("t.csv"), (0..4000).map(line).collect::<Vec<_>>().join("\n")).unwrap();
+    fs::write(place.path("s.ron"), "VectorFlow(flows: [ActNorm(), LuLinear(), ActNorm(), AffineCoupling(hidden: 8)])").unwrap();
+    for seed in 0..3 {
+        place.run(&format!("train s.ron --data t.csv --batch 64 --steps 3 --seed {seed} --out run{seed}"));
+    }
+}
