@@ -1,5 +1,6 @@
 //! The contract of a bijection of typed tensors.
 
+use crate::device::SideForm;
 use crate::{Context, Facts, FlowError, Gradients, InverseKind, LogDet, LogDetKind, Module, Result, Scalar, SolveReport, Tensor};
 use dfdx::prelude::{HasShape, Shape};
 use std::any::Any;
@@ -298,6 +299,14 @@ pub trait Bijector<X: Shape, E: Scalar>: Module<E> {
     /// As [`Bijector::forward`], and those of the layers' initialisation.
     fn initialise(&mut self, x: Tensor<X, E>, cx: &Context<E>) -> Result<Tensor<Self::Out, E>> {
         Ok(self.forward(x, cx)?.value)
+    }
+
+    /// What this bijector is on a device, side by side in order; the context's path is its own. By default it has no form there.
+    ///
+    /// # Errors
+    /// Use before initialisation; parameters that admit no bijection.
+    fn device_form<'a>(&'a self, cx: &Context<E>) -> Result<Vec<SideForm<'a, E>>> {
+        Ok(vec![SideForm::missing(cx, self.facts().kind, "")])
     }
 
     /// Appends this layer's lines of the model's table: one, or one a part.

@@ -1,5 +1,7 @@
 //! What can go wrong, with the layer that it went wrong in.
 
+use crate::device::DeviceError;
+
 /// The result of every fallible call of this crate.
 pub type Result<T, E = FlowError> = std::result::Result<T, E>;
 
@@ -192,6 +194,9 @@ pub enum FlowError {
         /// Its own words.
         message: String,
     },
+    /// An engine could not load or run a model.
+    #[error("{0}")]
+    Engine(DeviceError),
 }
 
 /// How a saved state differs from the model that it was loaded into.
@@ -286,7 +291,7 @@ impl FlowError {
             | TooManyEvaluations { layer, .. }
             | Unsupported { layer, .. }
             | Device { layer, .. } => Some(layer),
-            FlowError::Composition { .. } | FlowError::UnknownPath { .. } | FlowError::State(_) => None,
+            FlowError::Composition { .. } | FlowError::UnknownPath { .. } | FlowError::State(_) | FlowError::Engine(_) => None,
         }
     }
 }

@@ -14,6 +14,7 @@ mod bijector;
 mod compose;
 mod context;
 mod dense;
+pub mod device;
 mod error;
 mod facts;
 mod flow;

@@ -1,5 +1,6 @@
 //! What a flow needs of the network that conditions it, whichever it is.
 
+use flow_api::device::NetForm;
 use flow_api::{Module, Result, RowTape, Scalar, Taped};
 use flow_kernels::workspace::Buffer;
 
@@ -34,6 +35,11 @@ pub trait ConditionerNet<E: Scalar>: Module<E> {
 
     /// The kernel for one call with so many rows in all.
     fn kernel<'a>(&'a self, rows: usize) -> Box<dyn ConditionerKernel<E> + 'a>;
+
+    /// What it is on a device, if it has a form there.
+    fn device_form(&self) -> Option<NetForm<'_, E>> {
+        None
+    }
 
     /// The form in plain dfdx operations, if there is one. The fused form is held against it.
     fn taped(&self) -> Option<&dyn TapedNet<E>> {

@@ -2,6 +2,7 @@
 
 use crate::CouplingTransformer;
 use dfdx::prelude::*;
+use flow_api::device::{CouplingForm, RowForm};
 use flow_api::{
     Context, Facts, FlowError, MappedRows, Module, Result, RowFlow, RowKernel, Scalar, Taped, TapedMap, TapedRows, Tensor, module_fields,
     shape_error,
@@ -105,6 +106,17 @@ impl<T: CouplingTransformer<E>, E: Scalar, N: ConditionerNet<E>> RowFlow<E> for 
 
     fn prepare<'a>(&'a self, rows: usize, _: &Context<E>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         Ok(Box::new(CouplingKernel::new(self.partition, self.net.kernel(rows), &self.transformer)))
+    }
+
+    fn device_form<'a>(&'a self, cx: &Context<E>) -> Result<Vec<RowForm<'a, E>>> {
+        let reason = if self.net.condition() > 0 { "with a condition" } else { "" };
+        let net = self.net.device_form().filter(|net| reason.is_empty() && net.parts == self.transformer.parameters());
+        let (Some(net), Some(transformer)) = (net, self.transformer.device_form()) else {
+            return Ok(vec![RowForm::missing(cx, T::KIND, reason)]);
+        };
+        let Partition { identity, transformed } = self.partition;
+        let (kept, moved) = (identity.features().collect(), transformed.features().collect());
+        Ok(vec![RowForm::Coupling(CouplingForm { kept, moved, net, transformer })])
     }
 
     fn taped(&self) -> Option<&dyn TapedRows<E>> {

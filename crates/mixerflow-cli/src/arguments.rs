@@ -106,8 +106,47 @@ pub(crate) enum Command {
     Import(Import),
     /// List the specs that are built in: their names stand for their files
     Specs,
+    /// List the devices that a model can run on, and what is missing for others
+    Devices,
     /// Print shell completions
     Completions(Completions),
+}
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Device {
+    /// On the processor.
+    Cpu,
+    /// On the GPU of this number.
+    Cuda(usize),
+    /// On a GPU, where there is one and the whole model can run there; else on the processor.
+    Auto,
+}
+
+impl std::str::FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "cpu" => Ok(Self::Cpu),
+            "auto" => Ok(Self::Auto),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|number| number.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| "expected cpu, cuda, cuda:N or auto".to_owned()),
+        }
+    }
+}
+
+/// The device of a command that uses a model.
+#[derive(Args)]
+pub(crate) struct On {
+    /// Where the model runs: `cpu`; `cuda` or `cuda:N`, a GPU (`mixerflow devices` lists them); `auto`, a GPU where there is one
+    /// that can run the whole model, else the processor
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub(crate) device: Device,
 }
 
 /// Where data comes from.
@@ -277,6 +316,8 @@ pub(crate) struct Eval {
     /// The run folder, or one of its checkpoints
     pub(crate) run: PathBuf,
     #[command(flatten)]
+    pub(crate) on: On,
+    #[command(flatten)]
     pub(crate) data: Data,
     /// Part of the data to use [default: test, or all where the run has not seen the data]
     #[arg(long, value_enum)]
@@ -319,6 +360,8 @@ impl From<Aggregate> for flow_train::scores::Aggregate {
 pub(crate) struct Score {
     /// The run folder, or one of its checkpoints
     pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) on: On,
     #[command(flatten)]
     pub(crate) data: Data,
     /// Part of the data to use
@@ -403,6 +446,8 @@ pub(crate) struct Probe {
 pub(crate) struct Sample {
     /// The run folder, or one of its checkpoints
     pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) on: On,
     /// Number of samples
     #[arg(long, default_value_t = 32, value_name = "N", allow_negative_numbers = true)]
     pub(crate) count: usize,
@@ -424,6 +469,8 @@ pub(crate) struct Sample {
 pub(crate) struct Interpolate {
     /// The run folder, or one of its checkpoints
     pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) on: On,
     #[command(flatten)]
     pub(crate) data: Data,
     /// Part of the data that item numbers refer to [default: test, or all where the run has not seen the data]
@@ -466,6 +513,8 @@ pub(crate) struct Embed {
     /// The run folder, or one of its checkpoints
     pub(crate) run: PathBuf,
     #[command(flatten)]
+    pub(crate) on: On,
+    #[command(flatten)]
     pub(crate) data: Data,
     /// Part of the data to use
     #[arg(long, value_enum, default_value_t = Part::All)]
@@ -486,6 +535,8 @@ pub(crate) struct Embed {
 pub(crate) struct Decode {
     /// The run folder, or one of its checkpoints
     pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) on: On,
     /// The latents, as `embed` writes them: an array of one row per event (.npy), or the array `z` of an archive (.npz)
     #[arg(long, value_name = "FILE.npy|FILE.npz")]
     pub(crate) latents: PathBuf,

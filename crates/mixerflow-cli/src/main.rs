@@ -64,6 +64,7 @@ fn main() -> ExitCode {
             Command::Export(arguments) => commands::exchange::export(&arguments),
             Command::Import(arguments) => commands::exchange::import(&arguments),
             Command::Specs => commands::specs::run(),
+            Command::Devices => commands::devices::run(threads_there),
             Command::Completions(arguments) => commands::completions::run(&arguments),
         }?;
         Ok(ExitCode::SUCCESS)

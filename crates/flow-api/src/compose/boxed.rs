@@ -1,5 +1,6 @@
 //! A boxed bijector is a bijector.
 
+use crate::device::SideForm;
 use crate::{Bijector, Context, Cotangent, Facts, Gradients, Kept, LayerInfo, Mapped, Point, Pulled, Result, Scalar, Tensor};
 use dfdx::prelude::Shape;
 
@@ -45,6 +46,9 @@ impl<X: Shape, E: Scalar, B: Bijector<X, E> + ?Sized> Bijector<X, E> for Box<B> 
     }
     fn initialise(&mut self, x: Tensor<X, E>, cx: &Context<E>) -> Result<Tensor<Self::Out, E>> {
         (**self).initialise(x, cx)
+    }
+    fn device_form<'a>(&'a self, cx: &Context<E>) -> Result<Vec<SideForm<'a, E>>> {
+        (**self).device_form(cx)
     }
     fn describe(&self, path: &str, input: &X, table: &mut Vec<LayerInfo>) -> Result<()> {
         (**self).describe(path, input, table)

@@ -1,5 +1,6 @@
 //! A bijection for one shape type alone.
 
+use crate::device::SideForm;
 use crate::to_host;
 use crate::{
     Bijector, Context, Cotangent, Facts, Gradients, Kept, LayerInfo, Mapped, Module, Point, Pulled, Result, Scalar, Tensor, module_fields,
@@ -97,6 +98,10 @@ impl<X: Shape, E: Scalar, B: Bijector<X, E>> Bijector<X, E> for Pinned<X, B> {
 
     fn initialise(&mut self, x: Tensor<X, E>, cx: &Context<E>) -> Result<Tensor<B::Out, E>> {
         self.inner.initialise(x, &cx.child("inner"))
+    }
+
+    fn device_form<'a>(&'a self, cx: &Context<E>) -> Result<Vec<SideForm<'a, E>>> {
+        self.inner.device_form(&cx.child("inner"))
     }
 
     fn describe(&self, path: &str, input: &X, table: &mut Vec<LayerInfo>) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Static composition of two bijections whose shapes meet.
 
+use crate::device::SideForm;
 use crate::{
     Bijector, Context, Cotangent, Facts, FlowError, Gradients, Keep, Kept, LayerInfo, Mapped, Module, Point, Pulled, Result, Scalar,
     Tensor,
@@ -187,6 +188,12 @@ impl<X: Shape, E: Scalar, A: Bijector<X, E>, B: Bijector<A::Out, E>> Bijector<X,
     fn initialise(&mut self, x: Tensor<X, E>, cx: &Context<E>) -> Result<Tensor<Self::Out, E>> {
         let middle = self.first.initialise(x, &cx.child("first"))?;
         self.second.initialise(middle, &cx.child("second"))
+    }
+
+    fn device_form<'a>(&'a self, cx: &Context<E>) -> Result<Vec<SideForm<'a, E>>> {
+        let mut sides = self.first.device_form(&cx.child("first"))?;
+        sides.extend(self.second.device_form(&cx.child("second"))?);
+        Ok(sides)
     }
 
     fn describe(&self, path: &str, input: &X, table: &mut Vec<LayerInfo>) -> Result<()> {

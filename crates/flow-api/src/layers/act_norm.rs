@@ -1,5 +1,6 @@
 //! `ActNorm`: a scale and a shift per feature that start by normalising the data.
 
+use crate::device::RowForm;
 use crate::rows::{AffineKernel, AffineMap, AffinePart, Matrix, RowFlow, RowKernel, Taped, TapedMap, TapedRows};
 use crate::{Context, Facts, FlowError, MappedRows, Module, Parameter, Result, Scalar, Tensor, module_fields, parameter_count};
 use dfdx::prelude::*;
@@ -116,6 +117,10 @@ impl<E: Scalar> RowFlow<E> for ActNorm<E> {
 
     fn affine<'a>(&'a self, cx: &Context<E>) -> Result<Option<Box<dyn AffineMap<E> + 'a>>> {
         Ok(Some(Box::new(self.map(cx)?)))
+    }
+
+    fn device_form<'a>(&'a self, cx: &Context<E>) -> Result<Vec<RowForm<'a, E>>> {
+        Ok(vec![RowForm::Affine { map: Box::new(self.map(cx)?), parameters: parameter_count(self) }])
     }
 
     fn taped(&self) -> Option<&dyn TapedRows<E>> {

@@ -1,5 +1,6 @@
 //! A fixed permutation of the features.
 
+use crate::device::RowForm;
 use crate::rows::{AffineKernel, AffineMap, AffinePart, Matrix, RowFlow, RowKernel, Taped, TapedMap, TapedRows};
 use crate::{Context, Facts, FlowError, MappedRows, Module, Result, Scalar, Tensor, Visitor, VisitorMut};
 use dfdx::prelude::*;
@@ -123,6 +124,10 @@ impl<E: Scalar> RowFlow<E> for Permutation {
 
     fn affine<'a>(&'a self, _: &Context<E>) -> Result<Option<Box<dyn AffineMap<E> + 'a>>> {
         Ok(Some(Box::new(Map(&self.indices))))
+    }
+
+    fn device_form<'a>(&'a self, _: &Context<E>) -> Result<Vec<RowForm<'a, E>>> {
+        Ok(vec![RowForm::Affine { map: Box::new(Map(&self.indices)), parameters: 0 }])
     }
 
     fn taped(&self) -> Option<&dyn TapedRows<E>> {

@@ -141,13 +141,36 @@ impl<E: Scalar> RowKernel<E> for AffineKernel<'_, E> {
         if self.trained() { self.matrix.entries().len() + self.dim } else { 0 }
     }
 
-    /// With W = W₂ W₁ and b = W₂ b₁ + b₂: ∂L/∂W₂ = ∂L/∂W W₁ᵀ + ∂L/∂b b₁ᵀ, ∂L/∂W₁ = W₂ᵀ ∂L/∂W and ∂L/∂b₁ = W₂ᵀ ∂L/∂b.
     fn finish(&self, sums: &[E], log_det: E, gradients: &mut [E]) -> Result<()> {
-        if !self.trained() {
-            return Ok(());
+        if self.trained() {
+            let (for_matrix, for_offset) = sums.split_at(self.matrix.entries().len());
+            AffineMap::finish(self, &self.matrix.with_entries(for_matrix.to_vec()), for_offset, log_det, gradients);
         }
-        let (for_matrix, for_offset) = sums.split_at(self.matrix.entries().len());
-        let (mut for_matrix, mut for_offset) = (self.matrix.with_entries(for_matrix.to_vec()), for_offset.to_vec());
+        Ok(())
+    }
+}
+
+/// A product of maps is one.
+impl<E: Scalar> AffineMap<E> for AffineKernel<'_, E> {
+    fn matrix(&self) -> Matrix<E> {
+        self.matrix.clone()
+    }
+
+    fn inverse_matrix(&self) -> Matrix<E> {
+        self.inverse_matrix().clone()
+    }
+
+    fn offset(&self) -> Vec<E> {
+        self.offset.clone()
+    }
+
+    fn log_det(&self) -> E {
+        self.log_det
+    }
+
+    /// With W = W₂ W₁ and b = W₂ b₁ + b₂: ∂L/∂W₂ = ∂L/∂W W₁ᵀ + ∂L/∂b b₁ᵀ, ∂L/∂W₁ = W₂ᵀ ∂L/∂W and ∂L/∂b₁ = W₂ᵀ ∂L/∂b.
+    fn finish(&self, for_matrix: &Matrix<E>, for_offset: &[E], log_det: E, gradients: &mut [E]) {
+        let (mut for_matrix, mut for_offset) = (for_matrix.clone(), for_offset.to_vec());
         let mut gradients = gradients;
         let behind_the_first = self.parts.iter().skip(1).zip(&self.matrices).zip(&self.prefixes);
         for ((part, own), (prefix, prefix_offset)) in behind_the_first.rev() {
@@ -163,6 +186,5 @@ impl<E: Scalar> RowKernel<E> for AffineKernel<'_, E> {
         if let Some(first) = self.parts.first() {
             first.map.finish(&for_matrix, &for_offset, log_det, gradients);
         }
-        Ok(())
     }
 }

@@ -5,6 +5,7 @@ use super::kernel::{Direction, Lanes, Pull, RowFlow, RowKernel, RowTape};
 use super::taped::TapedKernel;
 use super::{AffineKernel, AffinePart};
 use crate::bijector::{leads_to, one_condition, shape_error};
+use crate::device::RowForm;
 use crate::{Context, Facts, FlowError, Kernels, LayerInfo, Module, Result, Scalar, SolveReport, Visitor, VisitorMut, parameter_count};
 use flow_kernels::workspace::Buffer;
 
@@ -182,6 +183,25 @@ impl<E: Scalar> RowFlow<E> for RowChain<E> {
         Ok(None)
     }
 
+    /// Neighbouring affine maps are one.
+    fn device_form<'a>(&'a self, cx: &Context<E>) -> Result<Vec<RowForm<'a, E>>> {
+        let (mut forms, mut run) = (Vec::new(), Vec::new());
+        for (i, flow) in self.flows.iter().enumerate() {
+            let cx = cx.child(i);
+            for form in flow.device_form(&cx).map_err(|e| e.in_layer(cx.path()))? {
+                match form {
+                    RowForm::Affine { map, parameters } => run.push(AffinePart { map, parameters }),
+                    other => {
+                        forms.extend(product(std::mem::take(&mut run)));
+                        forms.push(other);
+                    }
+                }
+            }
+        }
+        forms.extend(product(run));
+        Ok(forms)
+    }
+
     fn initialise(&mut self, values: &[E], rows: usize, cx: &Context<E>) -> Result<()> {
         if values.len() != self.dim * rows {
             return Err(shape_error(cx.path(), "initialise", (rows, self.dim), values.len()));
@@ -203,6 +223,14 @@ impl<E: Scalar> RowFlow<E> for RowChain<E> {
             flow.describe(&format!("{path}{dot}{i}"), rows, table);
         }
     }
+}
+
+/// Affine maps one after the other as one.
+fn product<'a, E: Scalar>(parts: Vec<AffinePart<'a, E>>) -> Option<RowForm<'a, E>> {
+    let parameters = parts.iter().map(|part| part.parameters).sum();
+    let mut parts = parts.into_iter();
+    let first = parts.next()?;
+    Some(RowForm::Affine { map: Box::new(AffineKernel::new(first, parts.collect())), parameters })
 }
 
 /// Runs a kernel over feature-major values of any number of rows, block by block; the condition has one vector a row.

@@ -2,6 +2,7 @@
 
 use super::affine::AffineMap;
 use super::taped::{TapedKernel, TapedRows};
+use crate::device::RowForm;
 use crate::{Context, Facts, FlowError, LayerInfo, Module, Result, Scalar, SolveReport, parameter_count};
 use flow_kernels::workspace::{Buffer, fetch};
 
@@ -327,6 +328,15 @@ pub trait RowFlow<E: Scalar>: Module<E> {
     fn affine<'a>(&'a self, cx: &Context<E>) -> Result<Option<Box<dyn AffineMap<E> + 'a>>> {
         let _ = cx;
         Ok(None)
+    }
+
+    /// What this flow is on a device, part by part in order; the context's path is its own. By default it has no form
+    /// there.
+    ///
+    /// # Errors
+    /// As [`RowFlow::prepare`].
+    fn device_form<'a>(&'a self, cx: &Context<E>) -> Result<Vec<RowForm<'a, E>>> {
+        Ok(vec![RowForm::missing(cx, self.facts().kind, "")])
     }
 
     /// The form in dfdx operations, if there is one.

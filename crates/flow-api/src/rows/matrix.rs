@@ -30,6 +30,20 @@ impl<E: Scalar> Matrix<E> {
         Self::Monomial { entries: vec![E::one(); columns.len()], columns }
     }
 
+    /// All entries, row-major.
+    pub fn to_dense(&self) -> Vec<E> {
+        match self {
+            Self::Dense(entries) => entries.clone(),
+            Self::Monomial { entries, columns } => {
+                let mut dense = vec![E::zero(); entries.len() * entries.len()];
+                for ((row, &entry), &column) in dense.chunks_exact_mut(entries.len().max(1)).zip(entries).zip(columns) {
+                    row[column] = entry;
+                }
+                dense
+            }
+        }
+    }
+
     /// The numbers that the structure leaves free.
     pub fn entries(&self) -> &[E] {
         let (Self::Monomial { entries, .. } | Self::Dense(entries)) = self;

@@ -3,6 +3,7 @@
 use super::kernel::RowFlow;
 use super::view::RowView;
 use crate::bijector::{leads_to, shape_error};
+use crate::device::SideForm;
 use crate::samples::{Driver, Layers, Ready, SideKernel};
 use crate::{
     Bijector, Context, Cotangent, Direction, Facts, Gradients, InverseKind, Kept, LayerInfo, Mapped, Module, Point, Pulled, Result, Scalar,
@@ -120,6 +121,10 @@ impl<N: Dim, E: Scalar, F: RowFlow<E>> Bijector<(usize, N), E> for Rows<F> {
         cx: &Context<E>,
     ) -> Result<Pulled<(usize, N), E>> {
         Driver::new(self, cx).pullback(at, cotangent, gradients)
+    }
+
+    fn device_form<'a>(&'a self, cx: &Context<E>) -> Result<Vec<SideForm<'a, E>>> {
+        Ok(vec![SideForm::new(cx, Cow::Owned(RowView::single(self.0.dim())), self.0.device_form(cx)?)])
     }
 
     fn initialise(&mut self, x: Tensor<(usize, N), E>, cx: &Context<E>) -> Result<Tensor<(usize, N), E>> {

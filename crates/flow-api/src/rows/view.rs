@@ -58,6 +58,16 @@ impl RowView {
         self.columns.len()
     }
 
+    /// Where every row begins within a sample.
+    pub fn row_offsets(&self) -> &[usize] {
+        &self.rows
+    }
+
+    /// Where every number of a row lies behind the row's beginning.
+    pub fn column_offsets(&self) -> &[usize] {
+        &self.columns
+    }
+
     /// Places of all elements within a sample, row by row.
     pub fn places(&self) -> impl Iterator<Item = usize> {
         self.rows.iter().flat_map(|row| self.columns.iter().map(move |column| row + column))

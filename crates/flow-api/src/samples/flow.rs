@@ -1,5 +1,6 @@
 //! The contract of a bijection of whole samples.
 
+use crate::device::SideForm;
 use crate::{Context, Direction, Facts, LayerInfo, Module, Result, RowTape, Scalar, SolveReport, parameter_count};
 use flow_kernels::workspace::Buffer;
 
@@ -224,6 +225,15 @@ pub trait SampleFlow<E: Scalar>: Module<E> {
     /// As [`SampleFlow::prepare`].
     fn prepare_until<'a>(&'a self, layer: &str, batch: usize, cx: &Context<E>) -> Result<Option<Box<dyn SampleKernel<E> + 'a>>> {
         if cx.path() == layer { self.prepare(batch, cx).map(Some) } else { Ok(None) }
+    }
+
+    /// What this flow is on a device, side by side in order; the context's path is its own. By default it has no form
+    /// there.
+    ///
+    /// # Errors
+    /// As [`SampleFlow::prepare`].
+    fn device_form<'a>(&'a self, cx: &Context<E>) -> Result<Vec<SideForm<'a, E>>> {
+        Ok(vec![SideForm::missing(cx, self.facts().kind, "")])
     }
 
     /// Samples in a group, when a batch is cut for several threads: a function of the batch alone, so that results do

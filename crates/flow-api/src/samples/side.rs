@@ -2,6 +2,7 @@
 
 use super::{SampleFlow, SampleKernel, SideKernel};
 use crate::bijector::leads_to;
+use crate::device::SideForm;
 use crate::{Context, Facts, FlowError, LayerInfo, Module, Result, RowFlow, RowView, Scalar, Visitor, VisitorMut};
 use std::borrow::Cow;
 
@@ -67,6 +68,10 @@ impl<E: Scalar, F: RowFlow<E>> SampleFlow<E> for Side<F> {
         let path = cx.layer(self.flow.facts().kind).to_owned();
         let kernel = self.flow.prepare_until(layer, batch * self.view.rows(), cx).map_err(|e| e.in_layer(&path))?;
         Ok(kernel.map(|kernel| Box::new(SideKernel::new(Cow::Borrowed(&self.view), kernel, path)) as _))
+    }
+
+    fn device_form<'a>(&'a self, cx: &Context<E>) -> Result<Vec<SideForm<'a, E>>> {
+        Ok(vec![SideForm::new(cx, Cow::Borrowed(&self.view), self.flow.device_form(cx)?)])
     }
 
     fn group_samples(&self, batch: usize) -> usize {

@@ -3,6 +3,7 @@
 use super::SampleFlow;
 use super::driver::{Driver, Layers, Ready, forward_all};
 use crate::bijector::{leads_to, one_condition, shape_error};
+use crate::device::SideForm;
 use crate::{
     Bijector, Context, Cotangent, Direction, Facts, FlowError, Gradients, HostCondition, InverseKind, Kept, LayerInfo, Mapped, Module,
     Point, Pulled, Result, Scalar, Tensor, Visitor, VisitorMut, to_host,
@@ -207,6 +208,15 @@ impl<X: Shape, E: Scalar> Bijector<X, E> for Skeleton<E> {
         cx: &Context<E>,
     ) -> Result<Pulled<X, E>> {
         Driver::new(self, cx).pullback(at, cotangent, gradients)
+    }
+
+    fn device_form<'a>(&'a self, cx: &Context<E>) -> Result<Vec<SideForm<'a, E>>> {
+        let mut sides = Vec::new();
+        for (path, flow) in self.flows() {
+            let cx = cx.child(path);
+            sides.extend(flow.device_form(&cx).map_err(|e| e.in_layer(cx.path()))?);
+        }
+        Ok(sides)
     }
 
     fn initialise(&mut self, x: Tensor<X, E>, cx: &Context<E>) -> Result<Tensor<X, E>> {

@@ -5,6 +5,7 @@ use super::head::Head;
 use super::latents::LatentLevel;
 use super::preprocessing::Preprocessing;
 use crate::bijector::one_condition;
+use crate::device::{Engine, OnDevice, SideForm};
 use crate::{
     BaseDensity, Bijector, BoxBijector, Context, Flow, FlowError, Gradients, LayerInfo, LogProb, Module, Pulled, Result, Standardiser,
     Tensor, Visitor, VisitorMut,
@@ -296,6 +297,29 @@ impl<E: SpecScalar> Model<E> {
         let mut table = Vec::new();
         self.flow.bijector().describe("bijector", &(1, self.event.len()), &mut table)?;
         Ok(table)
+    }
+}
+
+impl<E: SpecScalar> Model<E> {
+    /// What the bijector is on a device.
+    ///
+    /// # Errors
+    /// Use before initialisation; parameters that admit no bijection.
+    pub fn device_form(&self) -> Result<Vec<SideForm<'_, E>>> {
+        self.flow.bijector().device_form(&Context::new(0).child("bijector"))
+    }
+}
+
+impl Model<f32> {
+    /// The same model with its bijector on a device: forward passes and inverses run there, the base density on the host. Parameters
+    /// and their paths stay as they are. It can be scored, sampled and embedded as any other, and is not trained there.
+    ///
+    /// # Errors
+    /// Those of [`Engine::load`], and use before initialisation.
+    pub fn on(self, engine: &dyn Engine) -> Result<Self> {
+        let (bijector, base) = self.flow.into_parts();
+        let bijector = OnDevice::new(bijector, self.event.len(), engine, &Context::new(0).child("bijector"))?;
+        Ok(Self { flow: Flow::new(Box::new(bijector), base), ..self })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Activations of the residual MLP with their slopes.
 
 use flow_api::Real;
+use flow_api::device::ActivationForm;
 use flow_kernels::scalar;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,17 @@ pub enum Activation {
     Tanh,
     /// x Φ(x) in the usual form with tanh: x (1 + tanh(√(2/π)(x + 0.044715 x³))) / 2 (Hendrycks & Gimpel, arXiv:1606.08415, section 2).
     Gelu,
+}
+
+impl From<Activation> for ActivationForm {
+    fn from(activation: Activation) -> Self {
+        match activation {
+            Activation::Relu => Self::Relu,
+            Activation::Silu => Self::Silu,
+            Activation::Tanh => Self::Tanh,
+            Activation::Gelu => Self::Gelu,
+        }
+    }
 }
 
 /// An activation as a type, so that every sweep is compiled for it.

@@ -13,6 +13,7 @@ pub(crate) use epilogue::{Activated, Shifted};
 pub use kernel::ResidualMlpKernel;
 
 use crate::{ConditionerKernel, ConditionerNet, TapedNet};
+use flow_api::device::{LinearForm, NetForm};
 use flow_api::spec::{MAX_SIZE, MAX_WEIGHTS, size_range};
 use flow_api::{FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut, module_fields};
 pub(crate) use linear::{Affine, Weight, rows};
@@ -104,6 +105,10 @@ impl<E: Scalar> Linear<E> {
             Cow::Owned(turned)
         };
         Affine::new(by_feature(self.weight.values()), by_feature(self.bias.values()))
+    }
+
+    fn device_form(&self) -> LinearForm<'_, E> {
+        LinearForm { weight: self.weight.values(), bias: self.bias.values() }
     }
 }
 
@@ -211,6 +216,16 @@ impl<E: Scalar> ConditionerNet<E> for ResidualMlp<E> {
 
     fn kernel<'a>(&'a self, rows: usize) -> Box<dyn ConditionerKernel<E> + 'a> {
         Box::new(self.kernel(rows))
+    }
+
+    fn device_form(&self) -> Option<NetForm<'_, E>> {
+        Some(NetForm {
+            activation: self.config.activation.into(),
+            initial: self.initial.device_form(),
+            blocks: self.blocks.iter().map(|[first, second]| [first.device_form(), second.device_form()]).collect(),
+            last: self.last.device_form(),
+            parts: self.parts,
+        })
     }
 
     fn taped(&self) -> Option<&dyn TapedNet<E>> {

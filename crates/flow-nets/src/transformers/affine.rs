@@ -2,6 +2,7 @@
 
 use super::{TapedTransformer, Transformer, within};
 use dfdx::prelude::*;
+use flow_api::device::TransformerForm;
 use flow_api::{MappedRows, Real, Result, RowTape, Scalar, Taped, TapedMap, Tensor};
 use flow_kernels::workspace::Buffer;
 use flow_kernels::{scalar, vectorized};
@@ -28,6 +29,10 @@ impl<E: Scalar> Transformer<E> for Additive {
 
     fn pullback(&self, cotangent: &mut [E], _: &[E], _: &mut RowTape<E>) -> Result<Buffer<E>> {
         Ok(Buffer::copy_of(cotangent))
+    }
+
+    fn device_form(&self) -> Option<TransformerForm> {
+        Some(TransformerForm::Additive)
     }
 
     fn taped(&self) -> Option<&dyn TapedTransformer<E>> {
@@ -94,6 +99,10 @@ impl<E: Scalar> Transformer<E> for Affine<E> {
         let mut parameters = tape.pop()?;
         pull(self.bound, cotangent, &mut parameters, log_det);
         Ok(parameters)
+    }
+
+    fn device_form(&self) -> Option<TransformerForm> {
+        Some(TransformerForm::Affine { bound: self.bound.as_f64() })
     }
 
     fn taped(&self) -> Option<&dyn TapedTransformer<E>> {

@@ -8,6 +8,7 @@ pub use affine::{Additive, Affine};
 pub use spec::{AffineSpec, SplineSpec, TransformerSpec};
 pub use spline::RationalQuadratic;
 
+use flow_api::device::TransformerForm;
 use flow_api::{FlowError, MappedRows, Result, RowTape, Scalar, Taped, TapedMap, Tensor};
 use flow_kernels::workspace::Buffer;
 
@@ -50,6 +51,11 @@ pub trait Transformer<E: Scalar>: std::fmt::Debug + Send + Sync {
     /// An unsupported pullback if the tape holds no forward pass.
     fn pullback(&self, cotangent: &mut [E], log_det: &[E], tape: &mut RowTape<E>) -> Result<Buffer<E>>;
 
+    /// What it is on a device, if it has a form there.
+    fn device_form(&self) -> Option<TransformerForm> {
+        None
+    }
+
     /// The form in plain dfdx operations, if there is one. The fused form is held against it.
     fn taped(&self) -> Option<&dyn TapedTransformer<E>> {
         None
@@ -80,6 +86,10 @@ impl<E: Scalar> Transformer<E> for Box<dyn Transformer<E>> {
 
     fn pullback(&self, cotangent: &mut [E], log_det: &[E], tape: &mut RowTape<E>) -> Result<Buffer<E>> {
         (**self).pullback(cotangent, log_det, tape)
+    }
+
+    fn device_form(&self) -> Option<TransformerForm> {
+        (**self).device_form()
     }
 
     fn taped(&self) -> Option<&dyn TapedTransformer<E>> {

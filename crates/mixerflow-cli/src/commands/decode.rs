@@ -1,6 +1,6 @@
 //! `mixerflow decode`.
 
-use super::sources::model;
+use super::on::model_on;
 use super::write::{Form, write_events};
 use crate::Result;
 use crate::arguments::Decode;
@@ -14,7 +14,7 @@ pub(crate) fn run(arguments: &Decode) -> Result<()> {
     /// Pictures in a row of a grid.
     const COLUMNS: usize = 8;
     let form = Form::of(&arguments.out)?;
-    let opened = model(&arguments.run)?;
+    let opened = model_on(&arguments.run, arguments.on.device)?;
     let latents = latents(&arguments.latents, opened.model.event().len())?;
     let mut events = Vec::with_capacity(latents.len());
     let rows = arguments.batch.saturating_mul(opened.model.event().len()).max(1);

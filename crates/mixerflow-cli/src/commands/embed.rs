@@ -1,7 +1,7 @@
 //! `mixerflow embed`.
 
+use super::on::model_on;
 use super::rows::{HEADS, Row, labels, rows};
-use super::sources::model;
 use super::write::{write_table, wrote};
 use crate::arguments::Embed;
 use crate::{Result, output};
@@ -12,7 +12,7 @@ use flow_train::{TrainError, embed, write_whole};
 use std::path::Path;
 
 pub(crate) fn run(arguments: &Embed) -> Result<()> {
-    let opened = model(&arguments.run)?;
+    let opened = model_on(&arguments.run, arguments.on.device)?;
     let items = arguments.data.choose(&arguments.run, &opened, |_| arguments.part.into())?.items;
     let out = arguments.out.as_path();
     let is = |ending: &str| out.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending));

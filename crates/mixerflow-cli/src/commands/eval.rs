@@ -1,8 +1,9 @@
 //! `mixerflow eval`.
 
 use super::against::{self, Scored};
+use super::on::model_on;
 use super::reference::{background, reference};
-use super::sources::{choose, model, skipping, test_part};
+use super::sources::{choose, skipping, test_part};
 use crate::arguments::Eval;
 use crate::{Result, output};
 use flow_train::checkpoint::Opened;
@@ -13,7 +14,7 @@ use flow_train::{EvaluateOptions, Evaluation, evaluate};
 use serde_json::{Value, json};
 
 pub(crate) fn run(arguments: &Eval) -> Result<()> {
-    let opened = model(&arguments.run)?;
+    let opened = model_on(&arguments.run, arguments.on.device)?;
     let options = arguments.scoring.options();
     let mut found = serde_json::Map::new();
     let chosen = arguments.data.choose(&arguments.run, &opened, test_part(arguments.part))?;
@@ -43,7 +44,7 @@ fn compare_sets(
     items: &Items,
     options: &EvaluateOptions,
 ) -> Result<serde_json::Map<String, Value>> {
-    let background = background(arguments.minus.as_deref(), opened)?;
+    let background = background(arguments.minus.as_deref(), opened, arguments.on.device)?;
     let reference = reference(&arguments.run, opened, background.as_ref())?;
     let scored = |items: &Items| Scored::of(opened, background.as_ref(), reference.as_ref(), items, options);
     let usual = scored(items)?;

@@ -1,13 +1,14 @@
 //! `mixerflow interpolate`.
 
-use super::sources::{fits, model, test_part};
+use super::on::model_on;
+use super::sources::{fits, test_part};
 use crate::arguments::Interpolate;
 use crate::{Result, output};
 use flow_train::data::{Dataset, Draw};
 use flow_train::{draw_events, interpolate};
 
 pub(crate) fn run(arguments: &Interpolate) -> Result<()> {
-    let opened = model(&arguments.run)?;
+    let opened = model_on(&arguments.run, arguments.on.device)?;
     let items = arguments.data.choose(&arguments.run, &opened, test_part(arguments.part))?.items;
     let shape = opened.model.event();
     fits("--steps", arguments.steps.saturating_mul(arguments.pair.len()), shape)?;

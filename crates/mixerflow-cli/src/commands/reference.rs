@@ -1,6 +1,7 @@
 //! What usual items score with the model of a run, to compare others with.
 
 use super::sources::{Begun, Chosen, choose};
+use crate::arguments::Device;
 use crate::{Result, output};
 use flow_train::checkpoint::Opened;
 use flow_train::data::{Dataset, Items, Part, Subset};
@@ -18,9 +19,9 @@ fn options() -> EvaluateOptions {
 }
 
 /// The background model that is subtracted, if there is one.
-pub(super) fn background(run: Option<&Path>, opened: &Opened<f32>) -> Result<Option<Opened<f32>>> {
+pub(super) fn background(run: Option<&Path>, opened: &Opened<f32>, device: Device) -> Result<Option<Opened<f32>>> {
     let Some(run) = run else { return Ok(None) };
-    let background = super::sources::model(run)?;
+    let background = super::on::model_on(run, device)?;
     let (own, other) = (opened.events.levels(), background.events.levels());
     if own != other || opened.events.kind() != background.events.kind() {
         let text = |levels: Option<u32>| levels.map_or("real numbers".to_owned(), |levels| format!("{levels} levels"));

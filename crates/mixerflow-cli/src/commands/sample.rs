@@ -1,6 +1,7 @@
 //! `mixerflow sample`.
 
-use super::sources::{fits, model};
+use super::on::model_on;
+use super::sources::fits;
 use super::write::{Form, write_events, wrote};
 use crate::Result;
 use crate::arguments::Sample;
@@ -12,7 +13,7 @@ pub(crate) fn run(arguments: &Sample) -> Result<()> {
         return Err("--count: expected at least 1, got 0".into());
     }
     let form = Form::of(out)?;
-    let opened = model(&arguments.run)?;
+    let opened = model_on(&arguments.run, arguments.on.device)?;
     fits("--count", *count, opened.model.event())?;
     if form == Form::Grid {
         let drawing =

@@ -1,8 +1,8 @@
 //! `mixerflow score`.
 
+use super::on::model_on;
 use super::reference::{background, measured, reference};
 use super::rows::{self, Row, rows};
-use super::sources::model;
 use super::write::write_table;
 use crate::arguments::Score;
 use crate::{Result, UNUSUAL, output};
@@ -20,9 +20,9 @@ struct Column {
 }
 
 pub(crate) fn run(arguments: &Score) -> Result<ExitCode> {
-    let opened = model(&arguments.run)?;
+    let opened = model_on(&arguments.run, arguments.on.device)?;
     let options = flow_train::EvaluateOptions { estimates: arguments.estimates, ..arguments.scoring.options() };
-    let background = background(arguments.minus.as_deref(), &opened)?;
+    let background = background(arguments.minus.as_deref(), &opened, arguments.on.device)?;
     let chosen = arguments.data.choose(&arguments.run, &opened, |_| arguments.part.into())?;
     let items = &chosen.items;
     let (scores, measures) = measured(&opened, background.as_ref(), items, &options)?;

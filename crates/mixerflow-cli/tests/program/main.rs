@@ -3,6 +3,7 @@
 mod attacks;
 mod bounds;
 mod commands;
+mod devices;
 mod errors;
 mod identity;
 mod labels;

@@ -8,6 +8,7 @@ use self::dense::{Factors, Map};
 use self::factored::{FACTORED_FROM, FactoredKernel, PANEL};
 use self::packed::{Triangle, places, unpack};
 use super::permutation::{check, inverse_indices, permute_columns, random_indices};
+use crate::device::RowForm;
 use crate::rows::{AffineKernel, AffineMap, AffinePart, RowFlow, RowKernel, Taped, TapedMap, TapedRows};
 use crate::{Context, Facts, FlowError, MappedRows, Module, Parameter, Result, Scalar, Tensor, Visitor, VisitorMut, parameter_count};
 use dfdx::prelude::*;
@@ -158,6 +159,10 @@ impl<E: Scalar> RowFlow<E> for LuLinear<E> {
             return Ok(None);
         }
         Ok(Some(Box::new(self.map(cx)?)))
+    }
+
+    fn device_form<'a>(&'a self, cx: &Context<E>) -> Result<Vec<RowForm<'a, E>>> {
+        Ok(vec![RowForm::Affine { map: Box::new(self.map(cx)?), parameters: parameter_count(self) }])
     }
 
     fn taped(&self) -> Option<&dyn TapedRows<E>> {

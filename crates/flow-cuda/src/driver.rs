@@ -1,0 +1,191 @@
+//! The driver and the compiler behind safe calls: libraries, the device, memory.
+
+use crate::kernels::{self, Kernels};
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, DriverError, ValidAsZeroBits, result, sys};
+use cudarc::nvrtc;
+use flow_api::device::{DeviceError, DeviceInfo};
+use std::sync::Arc;
+use sys::{CUdevice_attribute_enum as Attribute, CUresult};
+
+/// The oldest devices that have the kernels' instructions.
+const LEAST_CAPABILITY: (i32, i32) = (8, 0);
+
+/// What devices are called, as on the command line.
+fn name(number: usize) -> String {
+    format!("cuda:{number}")
+}
+
+/// The driver is there. Every call of it comes after this one, since the library looks for it by itself and panics where it is missing.
+fn check_driver() -> Result<(), DeviceError> {
+    // SAFETY: opens a library and closes it again; the driver's initialisers may run at any time.
+    if unsafe { sys::is_culib_present() } {
+        return Ok(());
+    }
+    Err(DeviceError::Library {
+        device: "cuda".to_owned(),
+        library: if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" },
+        cure: "it is a part of NVIDIA's driver, which is installed for a machine with a GPU".to_owned(),
+    })
+}
+
+/// The compiler's version.
+pub(crate) fn compiler() -> Result<(i32, i32), DeviceError> {
+    // SAFETY: opens a library and closes it again.
+    if !unsafe { nvrtc::sys::is_culib_present() } {
+        return Err(DeviceError::Library {
+            device: "cuda".to_owned(),
+            library: if cfg!(windows) { "nvrtc64_130_0.dll" } else { "libnvrtc.so" },
+            cure: "it is CUDA's run-time compiler, a part of the CUDA toolkit and of the Python package nvidia-cuda-nvrtc; \
+                   its folder has to be on LD_LIBRARY_PATH"
+                .to_owned(),
+        });
+    }
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: the library is there, and both places live as long as the call.
+    unsafe { nvrtc::sys::nvrtcVersion(&raw mut major, &raw mut minor) }.result().map_err(|error| failed("cuda", "nvrtcVersion", &error))?;
+    Ok((major, minor))
+}
+
+fn failed(device: &str, what: &'static str, message: &dyn std::fmt::Debug) -> DeviceError {
+    DeviceError::Failed { device: device.to_owned(), what, message: format!("{message:?}") }
+}
+
+/// An error of the driver, in its own words.
+fn driver_error(device: &str, what: &'static str) -> impl Fn(DriverError) -> DeviceError + use<> {
+    let device = device.to_owned();
+    move |error| {
+        let words = error.error_string().ok().and_then(|words| words.to_str().ok()).unwrap_or("no further words");
+        DeviceError::Failed { device: device.clone(), what, message: format!("{words} (code {})", error.0 as u32) }
+    }
+}
+
+/// How many devices the driver knows.
+fn count() -> Result<usize, DeviceError> {
+    check_driver()?;
+    match CudaContext::device_count() {
+        Ok(count) => Ok(usize::try_from(count).unwrap_or(0)),
+        Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => Ok(0),
+        Err(error) => Err(driver_error("cuda", "the start of the driver")(error)),
+    }
+}
+
+pub(crate) fn list() -> Result<Vec<DeviceInfo>, DeviceError> {
+    (0..count()?).map(|number| info(number).map(|(info, _)| info)).collect()
+}
+
+/// A device, without a context on it, and its compute capability.
+fn info(number: usize) -> Result<(DeviceInfo, (i32, i32)), DeviceError> {
+    let name = name(number);
+    let error = driver_error(&name, "a look at the device");
+    let device = result::device::get(i32::try_from(number).unwrap_or(i32::MAX)).map_err(&error)?;
+    let product = result::device::get_name(device).map_err(&error)?;
+    // SAFETY: the device is one that the driver has just given, in these three.
+    let attribute = |attribute| unsafe { result::device::get_attribute(device, attribute) }.map_err(&error);
+    // SAFETY: as above.
+    let memory = unsafe { result::device::total_mem(device) }.map_err(&error)?;
+    let capability = (
+        attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+        attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+    );
+    let written = format!("{}.{}", capability.0, capability.1);
+    Ok((DeviceInfo::new(name, product, written, memory as u64), capability))
+}
+
+/// An opened device: one context, one stream, the kernels.
+#[derive(Debug)]
+pub(crate) struct Device {
+    info: DeviceInfo,
+    stream: Arc<CudaStream>,
+    kernels: Kernels,
+    /// The most that a block can have, in bytes.
+    shared_memory: usize,
+}
+
+/// Numbers on the device.
+pub(crate) type Numbers<T> = CudaSlice<T>;
+
+impl Device {
+    pub(crate) fn open(number: usize) -> Result<Self, DeviceError> {
+        let devices = count()?;
+        if number >= devices {
+            let found = match devices {
+                0 => "the driver sees none".to_owned(),
+                1 => "there is one, cuda:0".to_owned(),
+                _ => format!("there are {devices}, from cuda:0 on"),
+            };
+            return Err(DeviceError::NoDevice { device: name(number), found });
+        }
+        let (info, capability) = info(number)?;
+        if capability < LEAST_CAPABILITY {
+            let DeviceInfo { device, name, capability, .. } = info;
+            return Err(DeviceError::Capability { device, name, got: capability, least: "8.0" });
+        }
+        compiler()?;
+        let error = driver_error(&info.device, "the start of the device");
+        let context = CudaContext::new(number).map_err(&error)?;
+        // SAFETY: all work of this context is on the one stream that is made here, so that its order is that of the calls.
+        unsafe { context.disable_event_tracking() };
+        let stream = context.new_stream().map_err(&error)?;
+        let shared = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN).map_err(&error)?;
+        let code = kernels::compile(&info.device, capability)?;
+        let kernels = Kernels::load(&context, code, shared).map_err(driver_error(&info.device, "to load the kernels"))?;
+        Ok(Self { info, stream, kernels, shared_memory: usize::try_from(shared).unwrap_or(0) })
+    }
+
+    pub(crate) fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    pub(crate) fn shared_memory(&self) -> usize {
+        self.shared_memory
+    }
+
+    pub(crate) fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
+    pub(crate) fn kernels(&self) -> &Kernels {
+        &self.kernels
+    }
+
+    /// An error of a call that is named in words.
+    pub(crate) fn error(&self, what: &'static str) -> impl Fn(DriverError) -> DeviceError + use<> {
+        driver_error(&self.info.device, what)
+    }
+
+    /// The error for a buffer of another size.
+    pub(crate) fn check_size(&self, expected: usize, got: usize) -> Result<(), DeviceError> {
+        if expected == got { Ok(()) } else { Err(DeviceError::Size { device: self.info.device.clone(), expected, got }) }
+    }
+
+    /// The error for what does not fit.
+    pub(crate) fn no_memory(&self, what: &'static str, bytes: u64) -> DeviceError {
+        DeviceError::Memory { device: self.info.device.clone(), what, bytes }
+    }
+
+    /// Zeros; the driver knows no buffer of length 0, so there is one number at the least.
+    pub(crate) fn zeros<T: DeviceRepr + ValidAsZeroBits>(&self, what: &'static str, len: usize) -> Result<Numbers<T>, DeviceError> {
+        self.stream.alloc_zeros(len.max(1)).map_err(|error| match error {
+            DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY) => self.no_memory(what, (len * size_of::<T>()) as u64),
+            other => self.error(what)(other),
+        })
+    }
+
+    /// Copies numbers to the beginning of a buffer that is long enough.
+    pub(crate) fn upload<T: DeviceRepr>(&self, from: &[T], to: &mut Numbers<T>) -> Result<(), DeviceError> {
+        if from.len() > to.len() {
+            self.check_size(to.len(), from.len())?;
+        }
+        self.stream.memcpy_htod(from, to).map_err(self.error("an upload"))
+    }
+
+    /// Copies the beginning of a buffer to the host, when all work before is done.
+    pub(crate) fn download<T: DeviceRepr>(&self, from: &Numbers<T>, to: &mut [T]) -> Result<(), DeviceError> {
+        let part = from.try_slice(..to.len()).ok_or_else(|| DeviceError::Size {
+            device: self.info.device.clone(),
+            expected: from.len(),
+            got: to.len(),
+        })?;
+        self.stream.memcpy_dtoh(&part, to).and_then(|()| self.stream.synchronize()).map_err(self.error("a download"))
+    }
+}

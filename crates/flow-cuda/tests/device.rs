@@ -1,0 +1,240 @@
+//! Models on a device against the host, in f32 and f64.
+//!
+//! `cargo test` runs them on the emulated device. On a machine with a GPU
+//! `cargo test -p flow-cuda --test device -- --ignored --nocapture` runs them on it and prints the figures.
+
+use flow_api::device::{DeviceError, Engine};
+use flow_api::noise::Stream;
+use flow_api::spec::{EventShape, Model, ModelSpec, Spec, SpecScalar, from_ron};
+use flow_api::{Context, EntryMut, FlowError, update};
+use flow_cuda::Cuda;
+use flows_coupling as _;
+use flows_ffjord as _;
+use mixerflow as _;
+use std::process::Command;
+
+/// What the device may be off by, of the greatest value.
+const TOLERANCE: f64 = 1e-5;
+
+/// Networks of every activation and of widths that fill no tile, rows that do not either, one sample and a last partial tile.
+const MODELS: [(&str, EventShape, &[usize]); 6] = [
+    ("VectorFlow(flows: [ActNorm(), LuLinear(), AffineCoupling(hidden: 8, blocks: 1)])", EventShape::Vector(5), &[1, 37]),
+    (
+        "VectorFlow(flows: [AffineCoupling(hidden: 12, activation: Silu, bound: 0.7), LuLinear(), ActNorm(), \
+         AdditiveCoupling(hidden: 9, activation: Tanh, blocks: 1, split: Interleaved)])",
+        EventShape::Vector(3),
+        &[33],
+    ),
+    (
+        "VectorFlow(flows: [LuLinear(), AffineCoupling(hidden: 24, activation: Gelu, split: Interleaved), ActNorm()])",
+        EventShape::Vector(17),
+        &[32],
+    ),
+    ("VectorFlow(flows: [AffineCoupling(hidden: 256, blocks: 1)])", EventShape::Vector(20), &[3]),
+    // So wide that a block takes 16 rows.
+    ("VectorFlow(flows: [ActNorm(), AffineCoupling(hidden: 600, blocks: 1)])", EventShape::Vector(6), &[17]),
+    (
+        "MixerFlow(patch: 2, layers: 4, channel: [ActNorm(), LuLinear(), AffineCoupling(hidden: 16)], \
+         patches: [ActNorm(), LuLinear(), AdditiveCoupling(hidden: 10, blocks: 1)])",
+        EventShape::Image { channels: 3, height: 6, width: 6 },
+        &[1, 5],
+    ),
+];
+
+fn noise<E: SpecScalar>(count: usize, name: &str) -> Vec<E> {
+    let mut values = vec![0.0_f64; count];
+    Stream::new(5, 0, name).row(0).gaussian(&mut values);
+    values.into_iter().map(E::of).collect()
+}
+
+/// A model whose parameters are not those that it starts with: moved by as much as `scale`, a part of what a weight of the path has.
+fn model<E: SpecScalar>(spec: &str, event: EventShape) -> Model<E> {
+    let spec: Spec<dyn ModelSpec> = from_ron(spec).unwrap();
+    let mut model = spec.build::<E>(event, 7).unwrap();
+    moved(&mut model, "");
+    model
+}
+
+fn moved<E: SpecScalar>(model: &mut Model<E>, salt: &str) {
+    update(model, |path, entry| {
+        if let EntryMut::Parameter { values, .. } = entry {
+            let scale = 0.5 / (values.len() as f64).sqrt().max(2.0);
+            let noise = noise::<E>(values.len(), &format!("{path}{salt}"));
+            values.iter_mut().zip(noise).for_each(|(value, noise)| *value = E::of(value.as_f64() + scale * noise.as_f64()));
+        }
+    })
+    .unwrap();
+}
+
+/// The greatest difference, of the greatest value.
+fn error(found: &[f32], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let size = expected.iter().fold(1e-3_f64, |most, x| most.max(x.abs()));
+    let differences = found.iter().zip(expected).map(|(f, e)| (f64::from(*f) - e).abs());
+    differences.fold(0.0, |most: f64, difference| if difference.is_nan() { f64::INFINITY } else { most.max(difference) }) / size
+}
+
+fn doubles(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| f64::from(value)).collect()
+}
+
+fn device() -> Cuda {
+    Cuda::open(0).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+#[ignore = "runs on the device that there is"]
+fn values_and_log_dets_are_the_hosts() {
+    let device = device();
+    for (spec, event, batches) in MODELS {
+        let (exact, there) = (model::<f64>(spec, event), model::<f32>(spec, event).on(&device).unwrap());
+        let cx = (Context::new(0), Context::new(0));
+        for &batch in batches {
+            let x = noise::<f32>(batch * event.len(), "x");
+            let map = |values: &[f32], inverse: bool| {
+                let (a, b) = (exact.batch(doubles(values)).unwrap(), there.batch(values.to_vec()).unwrap());
+                let (a, b) = if inverse {
+                    (exact.flow().bijector().inverse(a, &cx.0).unwrap(), there.flow().bijector().inverse(b, &cx.1).unwrap())
+                } else {
+                    (exact.flow().bijector().forward(a, &cx.0).unwrap(), there.flow().bijector().forward(b, &cx.1).unwrap())
+                };
+                (error(&b.value.as_vec(), &a.value.as_vec()), error(&b.log_det.value.as_vec(), &a.log_det.value.as_vec()))
+            };
+            let errors = [map(&x, false), map(&x, true)];
+            println!(
+                "{batch} × {event}: forward {:.1e}, log-det {:.1e}; inverse {:.1e}, log-det {:.1e}; {spec}",
+                errors[0].0, errors[0].1, errors[1].0, errors[1].1
+            );
+            assert!(errors.iter().all(|(value, log_det)| value.max(*log_det) <= TOLERANCE), "{spec}, {batch}: {errors:?}");
+            // And the host's own f32 is no nearer by more than that.
+            let (host, found) = (model::<f32>(spec, event).log_prob(x.clone(), &cx.1).unwrap(), there.log_prob(x.clone(), &cx.1).unwrap());
+            assert!(error(&found.value, &doubles(&host.value)) <= TOLERANCE, "{spec}, {batch}");
+            // There and back.
+            let back = there.decode(there.encode(x.clone(), &cx.1).unwrap(), &cx.1).unwrap();
+            assert!(error(&back, &doubles(&x)) <= TOLERANCE, "{spec}, {batch}");
+        }
+    }
+}
+
+/// A call twice, and a sample alone, are the same to the bit; a sample is the one that the host draws.
+#[test]
+#[ignore = "runs on the device that there is"]
+fn results_do_not_depend_on_the_call() {
+    let (spec, event, _) = MODELS[5];
+    let (host, there) = (model::<f32>(spec, event), model::<f32>(spec, event).on(&device()).unwrap());
+    let cx = Context::new(3);
+    let x = noise::<f32>(3 * event.len(), "x");
+    let [all, again] = [(); 2].map(|()| there.log_prob(x.clone(), &cx).unwrap().value);
+    assert_eq!(all, again);
+    for (sample, expected) in x.chunks_exact(event.len()).zip(&all) {
+        assert_eq!(there.log_prob(sample.to_vec(), &cx).unwrap().value, [*expected]);
+    }
+    let samples = there.sample(2, 0.8, &cx).unwrap();
+    assert!(error(&samples, &doubles(&host.sample(2, 0.8, &cx).unwrap())) <= TOLERANCE);
+}
+
+/// Parameters that change on the host are brought to the device before the next call.
+#[test]
+#[ignore = "runs on the device that there is"]
+fn new_parameters_are_brought() {
+    let (spec, event, _) = MODELS[0];
+    let (mut host, mut there) = (model::<f32>(spec, event), model::<f32>(spec, event).on(&device()).unwrap());
+    let (cx, x) = (Context::new(0), noise::<f32>(4 * event.len(), "x"));
+    let before = there.encode(x.clone(), &cx).unwrap();
+    for model in [&mut host, &mut there] {
+        moved(model, "again");
+    }
+    let after = there.encode(x.clone(), &cx).unwrap();
+    assert!(error(&after, &doubles(&before)) > 1e-2);
+    assert!(error(&after, &doubles(&host.encode(x, &cx).unwrap())) <= TOLERANCE);
+    assert_eq!(flow_api::save(&there), flow_api::save(&host));
+}
+
+#[test]
+#[ignore = "runs on the device that there is"]
+fn what_cannot_run_is_named() {
+    let device = device();
+    let spec = "VectorFlow(flows: [SplineCoupling(hidden: 8), LuLinear(), AffineCoupling(hidden: 8, condition: 2), Ffjord()])";
+    let spec: Spec<dyn ModelSpec> = from_ron(spec).unwrap();
+    let Err(FlowError::Engine(DeviceError::Missing { parts, .. })) = spec.build::<f32>(EventShape::Vector(4), 7).unwrap().on(&device)
+    else {
+        panic!("loaded")
+    };
+    let names: Vec<String> = parts.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["bijector.0 (SplineCoupling)", "bijector.2 (AffineCoupling, with a condition)", "bijector.3 (Ffjord)"]);
+    // A row that no block holds.
+    let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [LuLinear()])").unwrap();
+    let refused = spec.build::<f32>(EventShape::Vector(2000), 7).unwrap().on(&device).unwrap_err().to_string();
+    assert!(
+        refused.starts_with("cuda:0: these parts of the model cannot run there: bijector (rows of 2000, a block of 16 rows needs"),
+        "{refused}"
+    );
+    // A batch with a value that is none is an error that names the sample; the session is good for more.
+    let (spec, event, _) = MODELS[0];
+    let there = model::<f32>(spec, event).on(&device).unwrap();
+    let (cx, mut x) = (Context::new(0), noise::<f32>(3 * event.len(), "x"));
+    let good = there.encode(x.clone(), &cx).unwrap();
+    let extreme = x.clone();
+    x[event.len() + 1] = f32::MAX;
+    assert!(matches!(there.encode(x, &cx), Err(FlowError::NotFinite { row: 1, .. })));
+    assert_eq!(there.encode(extreme, &cx).unwrap(), good);
+    assert_eq!(device.info().device, "cuda:0");
+}
+
+/// This test program in a process of its own, which finds the emulated device; whether all went well, and what it printed.
+fn emulated(arguments: &[&str], variables: &[(&str, &str)]) -> Option<(bool, String)> {
+    let (path, folder) = match flow_cuda_emulated::environment() {
+        Ok(found) => found,
+        Err(reason) => {
+            println!("skipped: there is no emulated device: {reason}");
+            return None;
+        }
+    };
+    let mut program = Command::new(std::env::current_exe().unwrap());
+    let output = program.arg("--ignored").args(arguments).env(path, folder).envs(variables.iter().copied()).output().unwrap();
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    Some((output.status.success(), text))
+}
+
+/// Warps side by side, and in two drawn orders.
+#[test]
+fn all_of_it_on_the_emulated_device() {
+    for seed in ["0", "1", "2"] {
+        let Some((passed, text)) = emulated(&["--nocapture", "--test-threads=1"], &[("EMULATE_SEED", seed)]) else { return };
+        assert!(passed && text.contains("4 passed"), "order {seed}:\n{text}");
+    }
+}
+
+/// With any barrier of the kernels taken away, some order of the warps gives something else.
+#[test]
+fn every_barrier_is_missed() {
+    let source = include_str!("../kernels/side.cu");
+    let lines = source.lines().enumerate().filter(|(_, line)| line.contains("__syncthreads")).map(|(i, _)| (i + 1).to_string());
+    let lines: Vec<String> = lines.collect();
+    assert!(lines.len() >= 8, "{lines:?}");
+    for line in lines {
+        let mut noticed = false;
+        for seed in ["1", "2", "3", "4"] {
+            let test = ["values_and_log_dets_are_the_hosts", "--exact"];
+            let Some((passed, _)) = emulated(&test, &[("EMULATE_SEED", seed), ("EMULATE_WITHOUT_BARRIER", &line)]) else { return };
+            noticed |= !passed;
+            if noticed {
+                break;
+            }
+        }
+        assert!(noticed, "side.cu:{line}: nothing changes without this barrier");
+    }
+}
+
+/// A machine without a driver, a device, enough memory or a new enough device gets an error in words.
+#[test]
+fn what_is_not_there_is_named() {
+    for (variable, value, expected) in [
+        ("EMULATE_DEVICES", "0", "cuda:0: no such device: the driver sees none"),
+        ("EMULATE_CAPABILITY", "75", "cuda:0: emulated has compute capability 7.5, and the kernels need 8.0 at the least"),
+        ("EMULATE_MEMORY", "1000", "cuda:0: no memory for the model's parameters of"),
+    ] {
+        let Some((passed, text)) = emulated(&["new_parameters_are_brought", "--exact"], &[(variable, value)]) else { return };
+        assert!(!passed && text.contains(expected), "{variable}={value}:\n{text}");
+    }
+}

@@ -1,0 +1,112 @@
+//! Devices: the emulated GPU, and machines that lack something.
+
+use crate::{Place, train};
+use assert_cmd::Command;
+
+/// The program on a machine with an emulated GPU; none where that could not be built.
+fn emulated(place: &Place, arguments: &str) -> Option<Command> {
+    match flow_cuda_emulated::environment() {
+        Ok((path, folder)) => {
+            let mut program = place.program(arguments);
+            program.env(path, folder);
+            Some(program)
+        }
+        Err(reason) => {
+            println!("skipped: there is no emulated device: {reason}");
+            None
+        }
+    }
+}
+
+/// Standard output and standard error of what goes well.
+fn told(mut program: Command) -> [String; 2] {
+    let output = program.output().unwrap();
+    let [out, errors] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert!(output.status.success(), "{out}\n{errors}");
+    [out, errors]
+}
+
+fn numbers(table: &str, column: usize) -> Vec<f64> {
+    table.lines().skip(1).map(|line| line.split(',').nth(column).unwrap().parse().unwrap()).collect()
+}
+
+fn close(a: &[f64], b: &[f64]) {
+    let size = a.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
+    assert!(!a.is_empty() && a.len() == b.len());
+    a.iter().zip(b).for_each(|(a, b)| assert!((a - b).abs() <= 1e-5 * size, "{a} and {b}"));
+}
+
+#[test]
+fn a_gpu_gives_what_the_processor_gives() {
+    let place = Place::new();
+    place.run(&train("run", "--steps 20"));
+    let score = "score run --data digits --part test";
+    let Some(program) = emulated(&place, &format!("{score} --device cuda")) else { return };
+    let [there, errors] = told(program);
+    assert_eq!(errors, "device: cuda:0 (emulated, compute capability 9.0, 16.0 GiB)\n");
+    let here = place.run(score);
+    // The row, its names and its class before them.
+    close(&numbers(&here, 4), &numbers(&there, 4));
+
+    let draw = |device: &str| {
+        let out = format!("{}.csv", device.replace(':', "-"));
+        told(emulated(&place, &format!("sample run --count 3 --device {device} --out {out}")).unwrap());
+        let table = place.read(out);
+        table.lines().skip(1).flat_map(|line| line.split(',').map(|cell| cell.parse().unwrap()).collect::<Vec<f64>>()).collect::<Vec<_>>()
+    };
+    close(&draw("cpu"), &draw("cuda:0"));
+    close(&draw("cpu"), &draw("auto"));
+
+    for (command, out) in [
+        ("embed run --data digits --part test --device cuda --out z.npy", "z.npy"),
+        ("decode run --latents z.npy --device auto --out x.npy", "x.npy"),
+    ] {
+        told(emulated(&place, command).unwrap());
+        assert!(place.path(out).is_file());
+    }
+    let [json, _] = told(emulated(&place, "eval run --data digits --part test --device cuda --json").unwrap());
+    let found: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(found["test"]["inverse"]["error"].as_f64().unwrap() < 1e-4, "{json}");
+    let [devices, _] = told(emulated(&place, "devices").unwrap());
+    assert!(devices.contains("\ncuda:0   emulated, compute capability 9.0, 16.0 GiB\n         compiler NVRTC 13.0\n"), "{devices}");
+}
+
+#[test]
+fn what_is_missing_is_said() {
+    let place = Place::new();
+    std::fs::write(place.path("tiny.ron"), "VectorFlow(flows: [LuLinear(), SplineCoupling(hidden: 8), SplineCoupling(hidden: 8)])")
+        .unwrap();
+    place.run(&train("splines", "--steps 2"));
+    let fails = |mut program: Command| {
+        let output = program.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let Some(program) = emulated(&place, "sample splines --device cuda --out x.npy") else { return };
+    let (code, errors) = fails(program);
+    assert_eq!(code, Some(1));
+    let last = errors.lines().last().unwrap();
+    assert_eq!(
+        last,
+        "mixerflow: cuda:0: these parts of the model cannot run there: bijector.1 (SplineCoupling); bijector.2 (SplineCoupling); \
+         --device cpu runs every model"
+    );
+    let [_, errors] = told(emulated(&place, "sample splines --device auto --count 1 --out x.npy").unwrap());
+    assert!(errors.contains("device: cpu (cuda: these parts of the model cannot run there: bijector.1 (SplineCoupling)"), "{errors}");
+
+    let mut none = emulated(&place, "sample splines --device cuda:1 --out y.npy").unwrap();
+    none.env("EMULATE_DEVICES", "0");
+    assert_eq!(fails(none), (Some(1), "mixerflow: cuda:1: no such device: the driver sees none\n".to_owned()));
+    let mut none = emulated(&place, "devices").unwrap();
+    none.env("EMULATE_DEVICES", "0");
+    assert!(told(none)[0].ends_with("\ncuda     the driver sees no GPU\n"));
+    assert_eq!(place.fail("sample splines --device gpu --out y.npy").0, 2);
+    assert!(!place.path("y.npy").exists());
+    // Where there is no driver at all: on a machine with one this is not seen.
+    let devices = place.run("devices");
+    assert!(devices.starts_with("cpu      "), "{devices}");
+    if devices.contains("cuda     ") {
+        assert!(devices.contains("cuda     not available: cuda: libcuda.so.1 was not found: it is a part of NVIDIA's driver"), "{devices}");
+        let (code, errors) = place.fail("sample splines --device cuda --out y.npy");
+        assert!(code == 1 && errors.starts_with("mixerflow: cuda: libcuda.so.1 was not found"), "{errors}");
+    }
+}
