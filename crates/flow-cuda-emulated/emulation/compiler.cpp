@@ -33,7 +33,7 @@ int nvrtcCreateProgram(void** program, const char* source, const char*, int, con
 int nvrtcCompileProgram(void* p, int, const char* const*) {
     Program* program = static_cast<Program*>(p);
     std::string text = "#line 1 \"kernels\"\n" + program->source + "\n";
-    static const std::regex kernel("extern \"C\" __global__ void (?:__launch_bounds__\\([^)]*\\) )?(\\w+)\\(");
+    static const std::regex kernel("\nKERNEL\\((\\w+),");
     for (std::sregex_iterator found(program->source.begin(), program->source.end(), kernel), end; found != end; ++found)
         text += "EMULATED_KERNEL(" + (*found)[1].str() + ")\n";
     const size_t hash = std::hash<std::string>()(text + read(EMULATION "/device.cuh"));

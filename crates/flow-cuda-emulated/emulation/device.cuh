@@ -137,6 +137,7 @@ template <class... A> void call(void (*kernel)(A...), void** p) { call(kernel, p
 #define gridDim (emulated::grid_dim)
 #define SHARED(name) float* name = emulated::shared.data()
 #define __syncthreads() emulated::barrier(__LINE__)
+inline int min(int a, int b) { return a < b ? a : b; }
 inline float __uint_as_float(unsigned x) { float y; std::memcpy(&y, &x, 4); return y; }
 inline unsigned __float_as_uint(float x) { unsigned y; std::memcpy(&y, &x, 4); return y; }
 inline unsigned tf32(float x) { const unsigned u = __float_as_uint(x); return (u & 0x7f800000u) == 0x7f800000u ? u : (u + 0x1000u) & 0xffffe000u; }

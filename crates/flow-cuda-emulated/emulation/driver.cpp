@@ -89,6 +89,7 @@ int cuMemFree_v2(void* p) {
 }
 int cuMemcpyHtoDAsync_v2(void* to, const void* from, size_t n, void*) { std::memcpy(to, from, n); return OK; }
 int cuMemcpyDtoHAsync_v2(void* to, const void* from, size_t n, void*) { std::memcpy(to, from, n); return OK; }
+int cuMemcpyDtoDAsync_v2(void* to, const void* from, size_t n, void*) { std::memcpy(to, from, n); return OK; }
 int cuMemsetD8Async(void* to, unsigned char value, size_t n, void*) { std::memset(to, value, n); return OK; }
 int cuModuleLoadData(void** module, const void* image) {
     static const char mark[] = "emulated:";

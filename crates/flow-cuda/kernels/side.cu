@@ -1,4 +1,5 @@
-// A side of a model on a tile of rows: gather, all its flows one after the other in shared memory, scatter, log-dets.
+// A side of a model on a tile of rows: gather, all its flows one after the other in shared memory, scatter, log-dets;
+// and the pullback of all of it.
 //
 // One kernel runs every model: sizes and the list of flows are data (src/plan.rs writes them). Products run on tensor
 // cores. A factor of f32 is split into two of TF32, and three products of these halves are f32's to 2^-21 or so; plain
@@ -8,9 +9,9 @@
 constexpr int THREADS = 256, WARPS = THREADS / 32;
 
 // The head of a side's description, in ints; its flows follow, then the lists that it points to.
-enum { EVENT, ROWS, FEATURES, FLOWS, HIDDEN_STRIDE, ROW_OFFSETS, COLUMN_OFFSETS, HEAD };
-// A flow.
-enum { KIND, WEIGHTS, KEPT, MOVED, KEPT_LIST, MOVED_LIST, HIDDEN, BLOCKS, ACTIVATION, INVERSE, BOUND, FLOW };
+enum { EVENT, ROWS, FEATURES, FLOWS, HIDDEN_STRIDE, ROW_OFFSETS, COLUMN_OFFSETS, NOTES, HEAD };
+// A flow. NOTE is where its notes begin among those of a row.
+enum { KIND, WEIGHTS, KEPT, MOVED, KEPT_LIST, MOVED_LIST, HIDDEN, BLOCKS, ACTIVATION, INVERSE, BOUND, NOTE, FLOW };
 enum { LINEAR, ADDITIVE, AFFINE };
 enum { RELU, SILU, TANH, GELU };
 
@@ -38,20 +39,44 @@ __device__ __forceinline__ float activate(int kind, float x) {
     }
 }
 
-// Y = X Wᵀ for M · 16 rows X in shared memory: epilogue(row, output, value) takes the numbers. W lies in tiles of 8 × 8,
-// the inputs of 8 outputs after each other; within a tile a lane's two numbers are neighbours. A warp has every
-// WARPS-th column of tiles.
-template <int M, class F>
-__device__ __forceinline__ void times(const float* x, int ldx, const float* __restrict__ w, int outputs, int inputs, F epilogue) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4, tiles = padded(inputs) / 8;
-    for (int n = warp; n < padded(outputs) / 8; n += WARPS) {
+__device__ __forceinline__ float slope(int kind, float x) {
+    switch (kind) {
+    case RELU: return x > 0 ? 1.0f : 0.0f;
+    case SILU: {
+        const float gate = logistic(x);
+        return gate + x * gate * logistic(-x);
+    }
+    case TANH: {
+        const float y = tanhf(x);
+        return (1.0f - y) * (1.0f + y);
+    }
+    default: {
+        // Far out the slope is 0 or 1, and the cube must not overflow.
+        const float near = fminf(fmaxf(x, -1e4f), 1e4f), square = near * near, c = 1.595769121605731f;
+        const float a = c * near * (1.0f + 0.044715f * square), gate = logistic(a);
+        return gate + near * c * (1.0f + 3.0f * 0.044715f * square) * gate * logistic(-a);
+    }
+    }
+}
+
+// Y = X Wᵀ, or X W, for M · 16 rows X in shared memory: epilogue(row, output, value) takes the numbers. W of
+// `outputs` × `inputs` lies in tiles of 8 × 8, the inputs of 8 outputs after each other; within a tile the two numbers
+// of a lane are neighbours where Y = X Wᵀ, and in either case a warp reads a tile whole. A warp has every WARPS-th
+// column of tiles of Y.
+template <int M, bool TRANSPOSED, class F>
+__device__ __forceinline__ void product(const float* x, int ldx, const float* __restrict__ w, int outputs, int inputs, F epilogue) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
+    const int across = padded(inputs) / 8, down = padded(outputs) / 8, columns = TRANSPOSED ? across : down, sum = TRANSPOSED ? down : across;
+    const float* own = w + (TRANSPOSED ? 2 * (t * 4 + g % 4) + g / 4 : 2 * lane);
+    for (int n = warp; n < columns; n += WARPS) {
         float d[M][4] = {};
-        const float* tile = w + (size_t)n * tiles * 64 + 2 * lane;
+        const float* tile = own + (size_t)64 * (TRANSPOSED ? n : n * across);
 #pragma unroll 2
-        for (int k = 0; k < tiles; k++) {
+        for (int k = 0; k < sum; k++) {
             unsigned b[2], b_small[2];
-            split(tile[k * 64], b[0], b_small[0]);
-            split(tile[k * 64 + 1], b[1], b_small[1]);
+            split(tile[0], b[0], b_small[0]);
+            split(tile[TRANSPOSED ? 32 : 1], b[1], b_small[1]);
+            tile += TRANSPOSED ? 64 * across : 64;
 #pragma unroll
             for (int m = 0; m < M; m++) {
                 unsigned a[4], a_small[4];
@@ -79,113 +104,204 @@ struct Layer {
         : weight(at), bias(at + (size_t)padded(outputs) * padded(inputs)), end(bias + padded(outputs)) {}
 };
 
-// Works on the rows M · 16 · blockIdx.x and following, in place.
-template <int M>
-__device__ __forceinline__ void side(const int* __restrict__ side, const float* __restrict__ weights, float* __restrict__ values,
-                                     float* __restrict__ log_dets, int rows) {
+// Where a row's notes of a coupling lie: x and the kept features, then h and for every block z and the next h, then the
+// network's numbers. Cotangents follow: of the numbers, of every h, of every z.
+struct Notes {
+    int kept, hidden, numbers, for_numbers, for_h, for_z;
+    __device__ __forceinline__ Notes(int note, int features, int kept_, int width, int blocks, int count) {
+        kept = note + padded(features);
+        hidden = kept + padded(kept_);
+        numbers = hidden + (1 + 2 * blocks) * padded(width);
+        for_numbers = numbers + padded(count);
+        for_h = for_numbers + padded(count);
+        for_z = for_h + (1 + blocks) * padded(width);
+    }
+};
+
+// Works on the rows M · 16 · blockIdx.x and following. Without PULL, in place: x → y and log-dets of the rows. With PULL
+// the values stay as they are; what the pullback needs is noted, ∂L/∂y becomes ∂L/∂x in place, and what the parameters'
+// gradients need is noted too; `log_dets` is ∂L/∂log-det of the samples.
+template <int M, bool PULL>
+__device__ __forceinline__ void side(const int* __restrict__ side, const float* __restrict__ weights, float* values, float* log_dets, int rows,
+                                     float* cotangent, float* notes) {
     constexpr int R = M * 16;
     SHARED(memory);
     const int each = side[ROWS], d = side[FEATURES], ldx = stride(d), ldh = side[HIDDEN_STRIDE], tid = threadIdx.x, first = blockIdx.x * R;
     const int *row_offsets = side + side[ROW_OFFSETS], *column_offsets = side + side[COLUMN_OFFSETS];
     float *x = memory, *y = x + R * ldx, *u = y + R * ldx, *v = u + R * ldh, *h = v + R * ldh, *log_det = h + R * ldh;
-    // A tile's last rows may be none of the batch: they are zeros.
     auto place = [&](int r, int k) {
         const int row = first + r;
         return (size_t)(row / each) * side[EVENT] + row_offsets[row % each] + column_offsets[k];
     };
-    for (int i = tid; i < R * padded(d); i += THREADS) {
-        const int r = i % R, k = i / R;
-        x[r * ldx + k] = k < d && first + r < rows ? values[place(r, k)] : 0.0f;
-    }
-    if (tid < R) log_det[tid] = 0;
+    auto note = [&](int r) { return notes + (size_t)(first + r) * side[NOTES]; };
+    // A tile's last rows may be none of the batch: they are zeros.
+    auto gather = [&](const float* from) {
+        for (int i = tid; i < R * padded(d); i += THREADS) {
+            const int r = i % R, k = i / R;
+            x[r * ldx + k] = k < d && first + r < rows ? from[place(r, k)] : 0.0f;
+        }
+    };
+    auto scatter = [&](float* to) {
+        for (int i = tid; i < R * d; i += THREADS) {
+            const int r = i % R, k = i / R;
+            if (first + r < rows) to[place(r, k)] = x[r * ldx + k];
+        }
+    };
+    gather(values);
+    if (!PULL && tid < R) log_det[tid] = 0;
     __syncthreads();
     for (int f = 0; f < side[FLOWS]; f++) {
         const int* flow = side + HEAD + f * FLOW;
         const float* at = weights + flow[WEIGHTS];
+        if (PULL)
+            for (int i = tid; i < R * padded(d); i += THREADS) note(i % R)[flow[NOTE] + i / R] = x[i % R * ldx + i / R];
         if (flow[KIND] == LINEAR) {
             const Layer map(at, d, d);
-            times<M>(x, ldx, map.weight, d, d, [&](int r, int n, float z) { y[r * ldx + n] = z + map.bias[n]; });
+            product<M, false>(x, ldx, map.weight, d, d, [&](int r, int n, float z) { y[r * ldx + n] = z + map.bias[n]; });
             __syncthreads();
             float* other = x;
             x = y;
             y = other;
             continue;
         }
-        const int kept = flow[KEPT], moved = flow[MOVED], hidden = flow[HIDDEN], phi = flow[ACTIVATION];
+        const bool affine = flow[KIND] == AFFINE, inverse = flow[INVERSE];
+        const int kept = flow[KEPT], moved = flow[MOVED], hidden = flow[HIDDEN], phi = flow[ACTIVATION], numbers = affine ? 2 * moved : moved;
         const int *kept_list = side + flow[KEPT_LIST], *moved_list = side + flow[MOVED_LIST];
+        const Notes to(flow[NOTE], d, kept, hidden, flow[BLOCKS], numbers);
         for (int i = tid; i < R * padded(kept); i += THREADS) {
             const int r = i % R, k = i / R;
-            v[r * ldh + k] = k < kept ? x[r * ldx + kept_list[k]] : 0.0f;
+            const float z = k < kept ? x[r * ldx + kept_list[k]] : 0.0f;
+            v[r * ldh + k] = z;
+            if (PULL) note(r)[to.kept + k] = z;
         }
         __syncthreads();
         const Layer initial(at, hidden, kept);
-        times<M>(v, ldh, initial.weight, hidden, kept, [&](int r, int n, float z) {
+        product<M, false>(v, ldh, initial.weight, hidden, kept, [&](int r, int n, float z) {
             z += initial.bias[n];
             h[r * ldh + n] = z;
             u[r * ldh + n] = activate(phi, z);
+            if (PULL) note(r)[to.hidden + n] = z;
         });
         at = initial.end;
         __syncthreads();
         for (int block = 0; block < flow[BLOCKS]; block++) {
             const Layer inner(at, hidden, hidden), outer(inner.end, hidden, hidden);
-            times<M>(u, ldh, inner.weight, hidden, hidden, [&](int r, int n, float z) { v[r * ldh + n] = activate(phi, z + inner.bias[n]); });
+            const int z_at = to.hidden + (1 + 2 * block) * padded(hidden), h_at = z_at + padded(hidden);
+            product<M, false>(u, ldh, inner.weight, hidden, hidden, [&](int r, int n, float z) {
+                z += inner.bias[n];
+                v[r * ldh + n] = activate(phi, z);
+                if (PULL) note(r)[z_at + n] = z;
+            });
             __syncthreads();
-            times<M>(v, ldh, outer.weight, hidden, hidden, [&](int r, int n, float z) {
+            product<M, false>(v, ldh, outer.weight, hidden, hidden, [&](int r, int n, float z) {
                 z += outer.bias[n] + h[r * ldh + n];
                 h[r * ldh + n] = z;
                 u[r * ldh + n] = activate(phi, z);
+                if (PULL) note(r)[h_at + n] = z;
             });
             at = outer.end;
             __syncthreads();
         }
-        const bool affine = flow[KIND] == AFFINE, inverse = flow[INVERSE];
-        const int numbers = affine ? 2 * moved : moved;
         const Layer last(at, numbers, hidden);
-        times<M>(h, ldh, last.weight, numbers, hidden, [&](int r, int n, float z) { v[r * ldh + n] = z + last.bias[n]; });
+        product<M, false>(h, ldh, last.weight, numbers, hidden, [&](int r, int n, float z) {
+            z += last.bias[n];
+            v[r * ldh + n] = z;
+            if (PULL) note(r)[to.numbers + n] = z;
+        });
         __syncthreads();
         const float bound = __uint_as_float(flow[BOUND]);
         for (int i = tid; i < R * moved; i += THREADS) {
             const int r = i % R, k = i / R;
-            float& to = x[r * ldx + moved_list[k]];
+            float& value = x[r * ldx + moved_list[k]];
             const float s = affine ? bound * tanhf(v[r * ldh + k] / bound) : 0.0f, t = v[r * ldh + numbers - moved + k];
-            to = inverse ? (to - t) * expf(-s) : to * expf(s) + t;
+            value = inverse ? (value - t) * expf(-s) : value * expf(s) + t;
             u[r * ldh + k] = inverse ? -s : s;
         }
         __syncthreads();
         // The sum of a row in the order of its features.
-        if (affine && tid < R)
+        if (!PULL && affine && tid < R)
             for (int k = 0; k < moved; k++) log_det[tid] += u[tid * ldh + k];
     }
-    for (int i = tid; i < R * d; i += THREADS) {
-        const int r = i % R, k = i / R;
-        if (first + r < rows) values[place(r, k)] = x[r * ldx + k];
+    if (!PULL) {
+        scatter(values);
+        if (tid < R && first + tid < rows) log_dets[first + tid] = log_det[tid];
+        return;
     }
-    if (tid < R && first + tid < rows) log_dets[first + tid] = log_det[tid];
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS, 2) side_of_32(const int* description, const float* weights, float* values, float* log_dets, int rows) {
-    side<2>(description, weights, values, log_dets, rows);
-}
-
-// For rows and networks so wide that 32 rows do not fit a block's shared memory.
-extern "C" __global__ void __launch_bounds__(THREADS, 2) side_of_16(const int* description, const float* weights, float* values, float* log_dets, int rows) {
-    side<1>(description, weights, values, log_dets, rows);
-}
-
-// The log-dets of whole samples, a block each: `sides` has for every side where its rows' log-dets begin, in samples of
-// one row, and how many rows a sample has there. Every thread has its part of the rows, and the first adds up the parts.
-extern "C" __global__ void __launch_bounds__(THREADS) sum_log_dets(const int* sides, int count, const float* rows, int capacity, double constant, float* log_dets) {
-    SHARED(part_memory);
-    double *parts = reinterpret_cast<double*>(part_memory), sum = 0;
-    const int sample = blockIdx.x, tid = threadIdx.x;
-    for (int side = 0; side < count; side++) {
-        const int each = sides[2 * side + 1];
-        const float* from = rows + (size_t)sides[2 * side] * capacity + (size_t)sample * each;
-        for (int r = tid; r < each; r += THREADS) sum += from[r];
-    }
-    parts[tid] = sum;
+    // The way back: x holds the cotangent from here on.
+    gather(cotangent);
     __syncthreads();
-    if (tid > 0) return;
-    for (int i = 1; i < THREADS; i++) sum += parts[i];
-    log_dets[sample] = static_cast<float>(sum + constant);
+    for (int f = side[FLOWS] - 1; f >= 0; f--) {
+        const int* flow = side + HEAD + f * FLOW;
+        const float* at = weights + flow[WEIGHTS];
+        if (flow[KIND] == LINEAR) {
+            const int for_y = flow[NOTE] + padded(d);
+            for (int i = tid; i < R * padded(d); i += THREADS) note(i % R)[for_y + i / R] = x[i % R * ldx + i / R];
+            product<M, true>(x, ldx, at, d, d, [&](int r, int n, float z) { y[r * ldx + n] = z; });
+            __syncthreads();
+            float* other = x;
+            x = y;
+            y = other;
+            continue;
+        }
+        const bool affine = flow[KIND] == AFFINE;
+        const int kept = flow[KEPT], moved = flow[MOVED], hidden = flow[HIDDEN], blocks = flow[BLOCKS], phi = flow[ACTIVATION];
+        const int width = padded(hidden), numbers = affine ? 2 * moved : moved;
+        const int *kept_list = side + flow[KEPT_LIST], *moved_list = side + flow[MOVED_LIST];
+        const Notes from(flow[NOTE], d, kept, hidden, blocks, numbers);
+        const Layer initial(at, hidden, kept);
+        // A block's two layers are of one size.
+        const float* block_at = initial.end;
+        const int layer = width * width + width;
+        const float bound = __uint_as_float(flow[BOUND]);
+        for (int i = tid; i < R * padded(numbers); i += THREADS)
+            if (i / R >= numbers) {
+                v[i % R * ldh + i / R] = 0;
+                note(i % R)[from.for_numbers + i / R] = 0;
+            }
+        for (int i = tid; i < R * moved; i += THREADS) {
+            const int r = i % R, k = i / R;
+            float* notes_of_row = note(r);
+            float& g = x[r * ldx + moved_list[k]];
+            const float for_t = g;
+            if (affine) {
+                const float tanh = tanhf(notes_of_row[from.numbers + k] / bound), scale = expf(bound * tanh);
+                const float for_log_det = first + r < rows ? log_dets[(first + r) / each] : 0.0f;
+                const float for_s = g * notes_of_row[flow[NOTE] + moved_list[k]] * scale + for_log_det, for_r = for_s * (1.0f - tanh) * (1.0f + tanh);
+                v[r * ldh + k] = for_r;
+                notes_of_row[from.for_numbers + k] = for_r;
+                g *= scale;
+            }
+            v[r * ldh + numbers - moved + k] = for_t;
+            notes_of_row[from.for_numbers + numbers - moved + k] = for_t;
+        }
+        __syncthreads();
+        product<M, true>(v, ldh, block_at + (size_t)2 * blocks * layer, numbers, hidden, [&](int r, int n, float z) {
+            h[r * ldh + n] = z;
+            note(r)[from.for_h + blocks * width + n] = z;
+        });
+        __syncthreads();
+        for (int block = blocks - 1; block >= 0; block--) {
+            const float *inner = block_at + (size_t)2 * block * layer, *outer = inner + layer;
+            const int h_at = from.hidden + 2 * block * width, z_at = h_at + width;
+            product<M, true>(h, ldh, outer, hidden, hidden, [&](int r, int n, float z) {
+                z *= slope(phi, note(r)[z_at + n]);
+                u[r * ldh + n] = z;
+                note(r)[from.for_z + block * width + n] = z;
+            });
+            __syncthreads();
+            product<M, true>(u, ldh, inner, hidden, hidden, [&](int r, int n, float z) {
+                z = h[r * ldh + n] + z * slope(phi, note(r)[h_at + n]);
+                h[r * ldh + n] = z;
+                note(r)[from.for_h + block * width + n] = z;
+            });
+            __syncthreads();
+        }
+        product<M, true>(h, ldh, initial.weight, hidden, kept, [&](int r, int n, float z) {
+            if (n < kept) x[r * ldx + kept_list[n]] += z;
+        });
+        __syncthreads();
+    }
+    scatter(cotangent);
 }
+
+#define KERNEL(name, ...) extern "C" __global__ void __launch_bounds__(THREADS, 2) name(__VA_ARGS__)

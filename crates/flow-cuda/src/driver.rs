@@ -1,10 +1,10 @@
 //! The driver and the compiler behind safe calls: libraries, the device, memory.
 
-use crate::kernels::{self, Kernels};
+use crate::kernels::{Kernels, PullKernels};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, DriverError, ValidAsZeroBits, result, sys};
 use cudarc::nvrtc;
 use flow_api::device::{DeviceError, DeviceInfo};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use sys::{CUdevice_attribute_enum as Attribute, CUresult};
 
 /// The oldest devices that have the kernels' instructions.
@@ -51,7 +51,7 @@ fn failed(device: &str, what: &'static str, message: &dyn std::fmt::Debug) -> De
 }
 
 /// An error of the driver, in its own words.
-fn driver_error(device: &str, what: &'static str) -> impl Fn(DriverError) -> DeviceError + use<> {
+pub(crate) fn driver_error(device: &str, what: &'static str) -> impl Fn(DriverError) -> DeviceError + use<> {
     let device = device.to_owned();
     move |error| {
         let words = error.error_string().ok().and_then(|words| words.to_str().ok()).unwrap_or("no further words");
@@ -95,8 +95,12 @@ fn info(number: usize) -> Result<(DeviceInfo, (i32, i32)), DeviceError> {
 #[derive(Debug)]
 pub(crate) struct Device {
     info: DeviceInfo,
+    capability: (i32, i32),
+    context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     kernels: Kernels,
+    /// From the first pullback on.
+    pull_kernels: OnceLock<PullKernels>,
     /// The most that a block can have, in bytes.
     shared_memory: usize,
 }
@@ -127,9 +131,9 @@ impl Device {
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(&error)?;
         let shared = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN).map_err(&error)?;
-        let code = kernels::compile(&info.device, capability)?;
-        let kernels = Kernels::load(&context, code, shared).map_err(driver_error(&info.device, "to load the kernels"))?;
-        Ok(Self { info, stream, kernels, shared_memory: usize::try_from(shared).unwrap_or(0) })
+        let shared_memory = usize::try_from(shared).unwrap_or(0);
+        let kernels = Kernels::new(&info.device, capability, &context, shared_memory)?;
+        Ok(Self { info, capability, context, stream, kernels, pull_kernels: OnceLock::new(), shared_memory })
     }
 
     pub(crate) fn info(&self) -> &DeviceInfo {
@@ -146,6 +150,15 @@ impl Device {
 
     pub(crate) fn kernels(&self) -> &Kernels {
         &self.kernels
+    }
+
+    /// Those of pullbacks, compiled when they are first asked for.
+    pub(crate) fn pull_kernels(&self) -> Result<&PullKernels, DeviceError> {
+        if let Some(kernels) = self.pull_kernels.get() {
+            return Ok(kernels);
+        }
+        let kernels = PullKernels::new(&self.info.device, self.capability, &self.context, self.shared_memory)?;
+        Ok(self.pull_kernels.get_or_init(|| kernels))
     }
 
     /// An error of a call that is named in words.
@@ -169,6 +182,20 @@ impl Device {
             DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY) => self.no_memory(what, (len * size_of::<T>()) as u64),
             other => self.error(what)(other),
         })
+    }
+
+    /// Back to zeros.
+    pub(crate) fn clear(&self, numbers: &mut Numbers<f32>) -> Result<(), DeviceError> {
+        self.stream.memset_zeros(numbers).map_err(self.error("to clear numbers"))
+    }
+
+    /// Copies the beginning of a buffer to the numbers from `at` on of another.
+    pub(crate) fn copy(&self, from: &Numbers<f32>, len: usize, to: &mut Numbers<f32>, at: usize) -> Result<(), DeviceError> {
+        let room = to.len();
+        let (Some(from), Some(mut to)) = (from.try_slice(..len), to.try_slice_mut(at..at + len)) else {
+            return self.check_size(at + len, room);
+        };
+        self.stream.memcpy_dtod(&from, &mut to).map_err(self.error("a copy"))
     }
 
     /// Copies numbers to the beginning of a buffer that is long enough.

@@ -1,18 +1,23 @@
 //! The kernels: compiled for the device, and launched with arguments that are checked.
 
 use crate::driver::{Device, Numbers};
-use crate::plan::{SidePlan, Tile};
-use cudarc::driver::{CudaContext, CudaFunction, DriverError, LaunchConfig, PushKernelArg, sys};
+use crate::plan::{LAYER, SidePlan, Tile};
+use cudarc::driver::{CudaContext, CudaFunction, LaunchConfig, PushKernelArg, sys};
 use cudarc::nvrtc::sys as nvrtc;
 use flow_api::device::DeviceError;
 use std::ffi::{CString, c_char};
 use std::sync::Arc;
 
-const SIDE: &str = include_str!("../kernels/side.cu");
-const DEVICE: &str = include_str!("../kernels/device.cuh");
+const HEADER: &str = include_str!("../kernels/device.cuh");
+const MAP: &str = concat!(include_str!("../kernels/side.cu"), include_str!("../kernels/map.cu"));
+const PULL: &str = concat!(include_str!("../kernels/side.cu"), include_str!("../kernels/pull.cu"));
 
 /// Threads of a block, as in the kernels.
 const THREADS: u32 = 256;
+/// Rows whose sums are one chunk: a function of nothing, so that sums depend on the batch alone.
+pub(crate) const CHUNK: usize = 512;
+/// Shared memory of a block of `outer`: two tiles of 32 × 40.
+const OUTER_SHARED_MEMORY: u32 = 2 * 32 * 40 * 4;
 
 /// A program of the compiler, which is given back however its use ends.
 struct Program(nvrtc::nvrtcProgram);
@@ -25,41 +30,33 @@ impl Drop for Program {
 }
 
 /// Machine code for devices of this compute capability.
-pub(crate) fn compile(device: &str, (major, minor): (i32, i32)) -> Result<Vec<u8>, DeviceError> {
+fn compile(device: &str, source: &str, (major, minor): (i32, i32)) -> Result<Vec<u8>, DeviceError> {
     let wrong = |log: String| DeviceError::Compiler { device: device.to_owned(), log };
     let text = |text: &str| CString::new(text).map_err(|error| wrong(error.to_string()));
-    let (source, header) = (text(SIDE)?, text(DEVICE)?);
+    let (source, header) = (text(source)?, text(HEADER)?);
     let options = [text(&format!("--gpu-architecture=sm_{major}{minor}"))?, text("--std=c++17")?];
     let options: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
     let (headers, names) = ([header.as_ptr()], [c"device.cuh".as_ptr()]);
-    let mut program = Program(std::ptr::null_mut());
+    let mut made = std::ptr::null_mut();
     // SAFETY: the texts end with a zero and live as long as the program, and there is one header with one name.
-    unsafe { nvrtc::nvrtcCreateProgram(&raw mut program.0, source.as_ptr(), c"side.cu".as_ptr(), 1, headers.as_ptr(), names.as_ptr()) }
+    unsafe { nvrtc::nvrtcCreateProgram(&raw mut made, source.as_ptr(), c"kernels.cu".as_ptr(), 1, headers.as_ptr(), names.as_ptr()) }
         .result()
         .map_err(|error| wrong(format!("{error:?}")))?;
+    let program = Program(made);
     // SAFETY: the program is one, and there are as many options as is said.
     let compiled = unsafe { nvrtc::nvrtcCompileProgram(program.0, i32::try_from(options.len()).unwrap_or(0), options.as_ptr()) }.result();
     if let Err(error) = compiled {
         // SAFETY: the program is one.
-        let log = read(
-            |size| unsafe { nvrtc::nvrtcGetProgramLogSize(program.0, size) },
-            |to| unsafe {
-                // SAFETY: `to` has the size that the compiler asked for.
-                nvrtc::nvrtcGetProgramLog(program.0, to)
-            },
-        );
+        let size = |size| unsafe { nvrtc::nvrtcGetProgramLogSize(program.0, size) };
+        // SAFETY: the program is one, and the place has the size that was asked for.
+        let log = read(size, |to| unsafe { nvrtc::nvrtcGetProgramLog(program.0, to) });
         let log = log.map(|log| String::from_utf8_lossy(&log).trim_end_matches('\0').to_owned()).unwrap_or_default();
         return Err(wrong(format!("{error:?} for sm_{major}{minor}: {log}")));
     }
     // SAFETY: the program is one and compiled.
-    read(
-        |size| unsafe { nvrtc::nvrtcGetCUBINSize(program.0, size) },
-        |to| unsafe {
-            // SAFETY: `to` has the size that the compiler asked for.
-            nvrtc::nvrtcGetCUBIN(program.0, to)
-        },
-    )
-    .map_err(|error| wrong(format!("{error:?}")))
+    let size = |size| unsafe { nvrtc::nvrtcGetCUBINSize(program.0, size) };
+    // SAFETY: the program is one and compiled, and the place has the size that was asked for.
+    read(size, |to| unsafe { nvrtc::nvrtcGetCUBIN(program.0, to) }).map_err(|error| wrong(format!("{error:?}")))
 }
 
 /// What the compiler has to give: first its size, then itself.
@@ -74,6 +71,35 @@ fn read(
     Ok(bytes)
 }
 
+/// Compiles a text and finds its kernels by name; those that `wide` says may have all of a block's shared memory.
+fn load<const N: usize>(
+    device: &str,
+    source: &str,
+    capability: (i32, i32),
+    context: &Arc<CudaContext>,
+    names: [&str; N],
+    wide: (usize, usize),
+) -> Result<[CudaFunction; N], DeviceError> {
+    use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as SHARED_MEMORY;
+    let failed = |error| crate::driver::driver_error(device, "to load the kernels")(error);
+    let (count, shared_memory) = wide;
+    let module = context.load_module(cudarc::nvrtc::Ptx::from_binary(compile(device, source, capability)?)).map_err(failed)?;
+    let mut kernels = Vec::with_capacity(N);
+    for (i, name) in names.into_iter().enumerate() {
+        let kernel = module.load_function(name).map_err(failed)?;
+        if i < count {
+            kernel.set_attribute(SHARED_MEMORY, i32::try_from(shared_memory).unwrap_or(i32::MAX)).map_err(failed)?;
+        }
+        kernels.push(kernel);
+    }
+    kernels.try_into().map_err(|_| DeviceError::Failed {
+        device: device.to_owned(),
+        what: "to load the kernels",
+        message: "some are missing".to_owned(),
+    })
+}
+
+/// Those of a pass in either direction.
 #[derive(Debug)]
 pub(crate) struct Kernels {
     side_of_32: CudaFunction,
@@ -82,18 +108,27 @@ pub(crate) struct Kernels {
 }
 
 impl Kernels {
-    pub(crate) fn load(context: &Arc<CudaContext>, code: Vec<u8>, shared_memory: i32) -> Result<Self, DriverError> {
-        use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as SHARED_MEMORY;
-        let module = context.load_module(cudarc::nvrtc::Ptx::from_binary(code))?;
-        let kernels = Self {
-            side_of_32: module.load_function("side_of_32")?,
-            side_of_16: module.load_function("side_of_16")?,
-            sum_log_dets: module.load_function("sum_log_dets")?,
-        };
-        for kernel in [&kernels.side_of_32, &kernels.side_of_16] {
-            kernel.set_attribute(SHARED_MEMORY, shared_memory)?;
-        }
-        Ok(kernels)
+    pub(crate) fn new(device: &str, capability: (i32, i32), context: &Arc<CudaContext>, shared_memory: usize) -> Result<Self, DeviceError> {
+        let names = ["side_of_32", "side_of_16", "sum_log_dets"];
+        let [side_of_32, side_of_16, sum_log_dets] = load(device, MAP, capability, context, names, (2, shared_memory))?;
+        Ok(Self { side_of_32, side_of_16, sum_log_dets })
+    }
+}
+
+/// Those of a pullback.
+#[derive(Debug)]
+pub(crate) struct PullKernels {
+    pull_of_32: CudaFunction,
+    pull_of_16: CudaFunction,
+    outer: CudaFunction,
+    add_chunks: CudaFunction,
+}
+
+impl PullKernels {
+    pub(crate) fn new(device: &str, capability: (i32, i32), context: &Arc<CudaContext>, shared_memory: usize) -> Result<Self, DeviceError> {
+        let names = ["pull_of_32", "pull_of_16", "outer", "add_chunks"];
+        let [pull_of_32, pull_of_16, outer, add_chunks] = load(device, PULL, capability, context, names, (2, shared_memory))?;
+        Ok(Self { pull_of_32, pull_of_16, outer, add_chunks })
     }
 }
 
@@ -102,13 +137,40 @@ fn int(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
 }
 
+fn config(blocks: [usize; 2], shared_mem_bytes: usize) -> LaunchConfig {
+    let [x, y] = blocks.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+    LaunchConfig { grid_dim: (x, y, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: u32::try_from(shared_mem_bytes).unwrap_or(u32::MAX) }
+}
+
+/// A model's description and weights.
+pub(crate) struct Weights {
+    pub(crate) ints: Numbers<i32>,
+    pub(crate) floats: Numbers<f32>,
+}
+
+/// The buffers of a pullback.
+pub(crate) struct Pulling {
+    /// The inputs of all sides, one side after the other.
+    pub(crate) inputs: Numbers<f32>,
+    pub(crate) cotangent: Numbers<f32>,
+    pub(crate) for_log_det: Numbers<f32>,
+    pub(crate) notes: Numbers<f32>,
+    pub(crate) partial: Numbers<f32>,
+    /// Those of all sides, one side after the other.
+    pub(crate) sums: Numbers<f32>,
+}
+
 impl Device {
+    /// A buffer has so many numbers at the least.
+    fn holds<T>(&self, buffer: &Numbers<T>, least: usize) -> Result<(), DeviceError> {
+        if buffer.len() >= least { Ok(()) } else { self.check_size(least, buffer.len()) }
+    }
+
     /// Runs a side over `rows` rows of whole samples in `values`; the log-dets of its rows go to `log_dets` from `at` on.
     pub(crate) fn run_side(
         &self,
         side: &SidePlan,
-        ints: &Numbers<i32>,
-        floats: &Numbers<f32>,
+        weights: &Weights,
         values: &mut Numbers<f32>,
         log_dets: &mut Numbers<f32>,
         (at, rows): (usize, usize),
@@ -117,20 +179,18 @@ impl Device {
             Tile::Rows32 => &self.kernels().side_of_32,
             Tile::Rows16 => &self.kernels().side_of_16,
         };
-        let part = (ints.try_slice(side.at..), log_dets.try_slice_mut(at..at + rows));
-        let (Some(description), Some(mut log_dets)) = part else { return self.check_size(ints.len(), side.at) };
-        self.check_size(values.len(), values.len().max(rows / side.rows.max(1) * side.event))?;
+        self.holds(values, rows / side.rows.max(1) * side.event)?;
+        self.holds(log_dets, at + rows)?;
+        self.holds(&weights.ints, side.ints_at)?;
+        self.holds(&weights.floats, side.floats_at)?;
+        let (description, floats) = (weights.ints.slice(side.ints_at..), weights.floats.slice(side.floats_at..));
+        let mut log_dets = log_dets.slice_mut(at..at + rows);
         let count = int(rows);
         let mut launch = self.stream().launch_builder(kernel);
-        launch.arg(&description).arg(floats).arg(values).arg(&mut log_dets).arg(&count);
-        let config = LaunchConfig {
-            grid_dim: (u32::try_from(rows.div_ceil(side.tile.rows())).unwrap_or(u32::MAX), 1, 1),
-            block_dim: (THREADS, 1, 1),
-            shared_mem_bytes: u32::try_from(side.shared_memory).unwrap_or(u32::MAX),
-        };
-        // SAFETY: the arguments are those of the kernel in number, order and type. The description is a plan's, whose lists lie in `ints` and
-        // whose weights in `floats`; `values` has all samples of the rows and `log_dets` a place a row, which was looked at above.
-        unsafe { launch.launch(config) }.map(drop).map_err(self.error("a side"))
+        launch.arg(&description).arg(&floats).arg(values).arg(&mut log_dets).arg(&count);
+        // SAFETY: the arguments are those of the kernel in number, order and type. The description is a plan's, whose lists lie in `ints` and whose
+        // weights in `floats`; `values` has all samples of the rows and `log_dets` a place a row, which was looked at above.
+        unsafe { launch.launch(config([rows.div_ceil(side.tile.rows()), 1], side.shared_memory)) }.map(drop).map_err(self.error("a side"))
     }
 
     /// The log-dets of `batch` samples, given those of the rows of all sides.
@@ -142,18 +202,65 @@ impl Device {
         log_dets: &mut Numbers<f32>,
         (count, capacity, batch): (usize, usize, usize),
     ) -> Result<(), DeviceError> {
-        self.check_size(sides.len(), sides.len().max(2 * count))?;
-        self.check_size(log_dets.len(), log_dets.len().max(batch))?;
+        self.holds(sides, 2 * count)?;
+        self.holds(log_dets, batch)?;
         let (count, capacity) = (int(count), int(capacity));
         let mut launch = self.stream().launch_builder(&self.kernels().sum_log_dets);
         launch.arg(sides).arg(&count).arg(rows).arg(&capacity).arg(&constant).arg(log_dets);
-        let config = LaunchConfig {
-            grid_dim: (u32::try_from(batch).unwrap_or(u32::MAX), 1, 1),
-            block_dim: (THREADS, 1, 1),
-            shared_mem_bytes: THREADS * 8,
-        };
         // SAFETY: the arguments are those of the kernel in number, order and type. `sides` has two numbers a side and `log_dets` one a sample, which
         // was looked at above; a session makes `rows` with `capacity` places for every row of a sample.
-        unsafe { launch.launch(config) }.map(drop).map_err(self.error("the sum of log-dets"))
+        unsafe { launch.launch(config([batch, 1], THREADS as usize * 8)) }.map(drop).map_err(self.error("the sum of log-dets"))
+    }
+
+    /// Pulls a cotangent back through a side whose input begins at `input` among the inputs, and adds the sums for its parameters to those from
+    /// `sums` on.
+    pub(crate) fn pull_side(
+        &self,
+        side: &SidePlan,
+        weights: &Weights,
+        pulling: &mut Pulling,
+        (input, sums, rows): (usize, usize, usize),
+    ) -> Result<(), DeviceError> {
+        let kernels = self.pull_kernels()?;
+        let kernel = match side.tile {
+            Tile::Rows32 => &kernels.pull_of_32,
+            Tile::Rows16 => &kernels.pull_of_16,
+        };
+        let Pulling { inputs, cotangent, for_log_det, notes, partial, sums: all_sums } = pulling;
+        let (samples, plan, chunks) = (rows / side.rows.max(1), &side.pull, rows.div_ceil(CHUNK));
+        self.holds(inputs, input + samples * side.event)?;
+        self.holds(cotangent, samples * side.event)?;
+        self.holds(for_log_det, samples)?;
+        self.holds(notes, rows.next_multiple_of(side.tile.rows()) * plan.notes)?;
+        self.holds(partial, chunks * plan.sums)?;
+        self.holds(all_sums, sums + plan.sums)?;
+        self.holds(&weights.ints, plan.layers_at + plan.layers * LAYER)?;
+        self.holds(&weights.floats, side.floats_at)?;
+        let (description, floats) = (weights.ints.slice(side.ints_at..), weights.floats.slice(side.floats_at..));
+        let count = int(rows);
+        let mut input = inputs.slice_mut(input..input + samples * side.event);
+        let mut launch = self.stream().launch_builder(kernel);
+        launch.arg(&description).arg(&floats).arg(&mut input).arg(&mut *for_log_det).arg(&count).arg(cotangent).arg(&mut *notes);
+        // SAFETY: the arguments are those of the kernel in number, order and type. Description and weights are a plan's; the input and the cotangent
+        // have all samples of the rows, there is a log-det's cotangent a sample, and notes for all rows of all tiles: this was looked at above.
+        unsafe { launch.launch(config([rows.div_ceil(side.tile.rows()), 1], side.shared_memory)) }.map_err(self.error("a pullback"))?;
+        if plan.sums == 0 || rows == 0 {
+            return Ok(());
+        }
+        let layers = weights.ints.slice(plan.layers_at..);
+        let [layer_count, width, size, chunk, chunk_count] = [plan.layers, plan.notes, plan.sums, CHUNK, chunks].map(int);
+        let mut launch = self.stream().launch_builder(&kernels.outer);
+        launch.arg(&layers).arg(&layer_count).arg(&*notes).arg(&width).arg(&mut *partial).arg(&size).arg(&count).arg(&chunk);
+        // SAFETY: the arguments are those of the kernel in number, order and type. The layers are the plan's, whose places lie within a row's notes and
+        // within `size` sums; there are notes of all rows, and as many sums for every chunk.
+        unsafe { launch.launch(config([plan.tiles, chunks], OUTER_SHARED_MEMORY as usize)) }
+            .map_err(self.error("the sums of a pullback"))?;
+        let mut to = all_sums.slice_mut(sums..sums + plan.sums);
+        let mut launch = self.stream().launch_builder(&kernels.add_chunks);
+        launch.arg(&*partial).arg(&chunk_count).arg(&size).arg(&mut to);
+        // SAFETY: the arguments are those of the kernel in number, order and type, and both buffers have `size` sums, `partial` for every chunk.
+        unsafe { launch.launch(config([plan.sums.div_ceil(THREADS as usize), 1], 0)) }
+            .map(drop)
+            .map_err(self.error("the sums of a pullback"))
     }
 }

@@ -1,10 +1,14 @@
-//! A model as the kernels read it: sizes and lists as integers, weights as numbers in tiles.
+//! A model in one direction as the kernels read it: sizes and lists as integers, weights as numbers in tiles.
 
-use flow_api::device::{ActivationForm, CouplingForm, LinearForm, MissingForm, RowForm, SideForm, TransformerForm};
+use flow_api::device::{ActivationForm, CouplingForm, LinearForm, MissingForm, RowForm, SideForm, TransformerForm, missing_forms};
+use flow_api::{AffineMap, Direction, parallel};
 
-/// Ints at the beginning of a side's description, and of each of its flows: as in `kernels/side.cu`.
-const HEAD: usize = 7;
-const FLOW: usize = 11;
+/// Ints at the beginning of a side's description, of each of its flows, and of a layer's sums: as in `kernels/`.
+const HEAD: usize = 8;
+const FLOW: usize = 12;
+pub(crate) const LAYER: usize = 7;
+/// Outputs and inputs in a tile of sums.
+const SUMS_TILE: usize = 32;
 
 /// Features of a padded width.
 fn padded(n: usize) -> usize {
@@ -35,8 +39,9 @@ impl Tile {
 /// A side in one direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SidePlan {
-    /// Where its description begins among the ints.
-    pub(crate) at: usize,
+    /// Where its description begins among the ints, and its weights among the floats.
+    pub(crate) ints_at: usize,
+    pub(crate) floats_at: usize,
     /// Numbers in a sample.
     pub(crate) event: usize,
     /// Rows in a sample.
@@ -44,16 +49,30 @@ pub(crate) struct SidePlan {
     pub(crate) tile: Tile,
     /// Bytes a block.
     pub(crate) shared_memory: usize,
+    pub(crate) pull: PullPlan,
+}
+
+/// What a side's pullback leaves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PullPlan {
+    /// Numbers that it notes of a row.
+    pub(crate) notes: usize,
+    /// Where the list of linear layers begins among the ints, and how many there are.
+    pub(crate) layers_at: usize,
+    pub(crate) layers: usize,
+    /// Tiles of all layers' sums.
+    pub(crate) tiles: usize,
+    /// Numbers in all layers' sums: outputs × (inputs + 1) each, one after the other.
+    pub(crate) sums: usize,
 }
 
 /// A model.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Plan {
     pub(crate) ints: Vec<i32>,
     pub(crate) floats: Vec<f32>,
     /// In the order in which they are run.
-    pub(crate) forward: Vec<SidePlan>,
-    pub(crate) inverse: Vec<SidePlan>,
+    pub(crate) sides: Vec<SidePlan>,
     /// The log-dets of affine maps, which are the same for every sample.
     pub(crate) log_det: f64,
 }
@@ -67,83 +86,171 @@ pub(crate) enum Refusal {
     TooMany(u64),
 }
 
-/// A flow with where its weights lie for either direction.
-enum Placed<'s, 'a> {
-    Affine { forward: i32, inverse: i32 },
-    Coupling { form: &'s CouplingForm<'a, f32>, weights: i32 },
-}
-
 impl Plan {
     /// The plan of a model for a device whose blocks have so much shared memory.
-    pub(crate) fn new(sides: &[SideForm<'_, f32>], shared_memory: usize) -> Result<Self, Refusal> {
-        let mut missing = flow_api::device::missing_forms(sides);
-        let mut plan = Self::default();
+    pub(crate) fn new(sides: &[SideForm<'_, f32>], direction: Direction, shared_memory: usize) -> Result<Self, Refusal> {
+        let mut missing = missing_forms(sides);
+        let mut fitting = Vec::with_capacity(sides.len());
         for side in sides {
-            let dim = side.view.dim();
             let (tile, needed) = tile(side, shared_memory);
-            let Some(tile) = tile else {
+            fitting.extend(tile.map(|tile| (side, tile, needed)));
+            if tile.is_none() {
                 missing.push(MissingForm {
                     path: side.path.clone(),
-                    kind: format!("rows of {dim}"),
+                    kind: format!("rows of {}", side.view.dim()),
                     reason: format!("a block of 16 rows needs {needed} bytes of shared memory, and the device has {shared_memory}"),
                 });
-                continue;
-            };
-            if !missing.is_empty() {
-                continue;
             }
-            let mut placed = Vec::with_capacity(side.parts.len());
-            for part in &side.parts {
-                placed.push(plan.place(part, dim, side.view.rows())?);
-            }
-            let mut describe = |placed: &mut dyn Iterator<Item = &Placed<'_, '_>>, inverse| {
-                let at = plan.describe(side, placed, inverse)?;
-                Ok(SidePlan { at, event: side.view.sample_len(), rows: side.view.rows(), tile, shared_memory: needed })
-            };
-            let forward = describe(&mut placed.iter(), false)?;
-            let inverse = describe(&mut placed.iter().rev(), true)?;
-            plan.forward.push(forward);
-            plan.inverse.push(inverse);
         }
-        plan.inverse.reverse();
-        if missing.is_empty() { Ok(plan) } else { Err(Refusal::Missing(missing)) }
+        if !missing.is_empty() {
+            return Err(Refusal::Missing(missing));
+        }
+        if direction == Direction::Inverse {
+            fitting.reverse();
+        }
+        let mut plan = Self::default();
+        for (writer, (side, tile, needed)) in parallel(fitting.len(), |i| Writer::new(fitting[i].0, direction)).into_iter().zip(&fitting) {
+            let Writer { ints, floats, mut pull, log_det, .. } = writer?;
+            let (ints_at, floats_at) = (plan.ints.len(), plan.floats.len());
+            pull.layers_at += ints_at;
+            plan.ints.extend(ints);
+            plan.floats.extend(floats);
+            plan.log_det += log_det;
+            let (event, rows) = (side.view.sample_len(), side.view.rows());
+            plan.sides.push(SidePlan { ints_at, floats_at, event, rows, tile: *tile, shared_memory: *needed, pull });
+        }
+        Ok(plan)
+    }
+}
+
+/// Writes a side.
+#[derive(Default)]
+struct Writer {
+    ints: Vec<i32>,
+    floats: Vec<f32>,
+    /// The flows' own ints, and the lists behind them.
+    flows: Vec<i32>,
+    lists: Vec<i32>,
+    lists_at: usize,
+    layers: Vec<i32>,
+    pull: PullPlan,
+    log_det: f64,
+}
+
+impl Writer {
+    fn new(side: &SideForm<'_, f32>, direction: Direction) -> Result<Self, Refusal> {
+        let view = &side.view;
+        let mut writer = Self { lists_at: HEAD + side.parts.len() * FLOW, ..Self::default() };
+        let (row_offsets, column_offsets) = (writer.list(view.row_offsets())?, writer.list(view.column_offsets())?);
+        let mut part = |part: &RowForm<'_, f32>| match part {
+            RowForm::Affine { map, .. } => writer.affine(map.as_ref(), direction, view.rows()),
+            RowForm::Coupling(form) => writer.coupling(form, direction, view.dim()),
+            // Such a part was refused before.
+            _ => Err(Refusal::Missing(Vec::new())),
+        };
+        match direction {
+            Direction::Forward => side.parts.iter().try_for_each(&mut part)?,
+            Direction::Inverse => side.parts.iter().rev().try_for_each(&mut part)?,
+        }
+        let Self { flows, lists, layers, pull, .. } = &mut writer;
+        let head = [view.sample_len(), view.rows(), view.dim(), side.parts.len(), hidden_stride(side)];
+        let mut ints = head.into_iter().map(int).collect::<Result<Vec<_>, _>>()?;
+        ints.extend([row_offsets, column_offsets, int(pull.notes)?]);
+        ints.append(flows);
+        ints.append(lists);
+        pull.layers_at = ints.len();
+        pull.layers = layers.len() / LAYER;
+        ints.append(layers);
+        writer.ints = ints;
+        Ok(writer)
     }
 
-    /// Puts a part's weights among the numbers.
-    fn place<'s, 'a>(&mut self, part: &'s RowForm<'a, f32>, dim: usize, rows: usize) -> Result<Placed<'s, 'a>, Refusal> {
-        match part {
-            RowForm::Affine { map, .. } => {
-                self.log_det += f64::from(map.log_det()) * rows as f64;
-                let offset = map.offset();
-                let forward = self.linear(&map.matrix().to_dense(), &offset, dim)?;
+    fn affine(&mut self, map: &dyn AffineMap<f32>, direction: Direction, rows: usize) -> Result<(), Refusal> {
+        let (offset, log_det) = (map.offset(), f64::from(map.log_det()) * rows as f64);
+        let dim = offset.len();
+        let at = int(self.floats.len())?;
+        match direction {
+            Direction::Forward => {
+                self.log_det += log_det;
+                self.linear(&map.matrix().to_dense(), &offset);
+            }
+            Direction::Inverse => {
+                self.log_det -= log_det;
                 // x = W⁻¹ y − W⁻¹ b.
                 let inverse = map.inverse_matrix().to_dense();
                 let back = inverse.chunks_exact(dim.max(1));
                 let back = back.map(|row| -row.iter().zip(&offset).map(|(&w, &b)| f64::from(w) * f64::from(b)).sum::<f64>());
                 #[expect(clippy::cast_possible_truncation, reason = "the sum is rounded to f32")]
                 let back: Vec<f32> = back.map(|b| b as f32).collect();
-                let inverse = self.linear(&inverse, &back, dim)?;
-                Ok(Placed::Affine { forward, inverse })
+                self.linear(&inverse, &back);
             }
-            RowForm::Coupling(form) => {
-                let mut weights = None;
-                for LinearForm { weight, bias } in form.net.layers() {
-                    let at = self.linear(weight, bias, weight.len() / bias.len().max(1))?;
-                    weights.get_or_insert(at);
-                }
-                Ok(Placed::Coupling { form, weights: weights.unwrap_or_default() })
-            }
-            // Such a part was refused before.
-            _ => Err(Refusal::Missing(Vec::new())),
         }
+        let note = self.pull.notes;
+        self.pull.notes += 2 * padded(dim);
+        self.sums([note + padded(dim), note], [dim, dim], -1)?;
+        self.flows.extend([0, at]);
+        self.flows.resize(self.flows.len() + FLOW - 3, 0);
+        self.flows.push(int(note)?);
+        Ok(())
+    }
+
+    fn coupling(&mut self, form: &CouplingForm<'_, f32>, direction: Direction, dim: usize) -> Result<(), Refusal> {
+        let CouplingForm { kept, moved, net, transformer } = form;
+        let at = int(self.floats.len())?;
+        net.layers().for_each(|LinearForm { weight, bias }| self.linear(weight, bias));
+        #[expect(clippy::cast_possible_truncation, reason = "the bound was an f32")]
+        let (kind, bound) = match *transformer {
+            TransformerForm::Affine { bound } => (2, bound as f32),
+            _ => (1, 0.0),
+        };
+        let phi = match net.activation {
+            ActivationForm::Relu => 0,
+            ActivationForm::Silu => 1,
+            ActivationForm::Tanh => 2,
+            _ => 3,
+        };
+        // A row's notes, as `Notes` in side.cu.
+        let (hidden, numbers, blocks) = (net.initial.outputs(), net.last.outputs(), net.blocks.len());
+        let width = padded(hidden);
+        let note = self.pull.notes;
+        let kept_at = note + padded(dim);
+        let hidden_at = kept_at + padded(kept.len());
+        let numbers_at = hidden_at + (1 + 2 * blocks) * width;
+        let for_numbers = numbers_at + padded(numbers);
+        let for_h = for_numbers + padded(numbers);
+        let for_z = for_h + (1 + blocks) * width;
+        self.pull.notes = for_z + blocks * width;
+        self.sums([for_h, kept_at], [hidden, kept.len()], -1)?;
+        for block in 0..blocks {
+            self.sums([for_z + block * width, hidden_at + 2 * block * width], [hidden, hidden], phi)?;
+            self.sums([for_h + (block + 1) * width, hidden_at + (2 * block + 1) * width], [hidden, hidden], phi)?;
+        }
+        self.sums([for_numbers, hidden_at + 2 * blocks * width], [numbers, hidden], -1)?;
+
+        let sizes = [int(kept.len())?, int(moved.len())?, self.list(kept)?, self.list(moved)?, int(hidden)?, int(blocks)?];
+        self.flows.extend([kind, at]);
+        self.flows.extend(sizes);
+        self.flows.extend([phi, i32::from(direction == Direction::Inverse), bound.to_bits().cast_signed(), int(note)?]);
+        Ok(())
+    }
+
+    /// A layer's entry: where its g and x lie among the notes, its outputs and inputs, the activation of x.
+    fn sums(&mut self, [g, x]: [usize; 2], [outputs, inputs]: [usize; 2], phi: i32) -> Result<(), Refusal> {
+        let PullPlan { tiles, sums, .. } = &mut self.pull;
+        let entry = [int(g)?, int(x)?, int(outputs)?, int(inputs)?, phi, int(*sums)?, int(*tiles)?];
+        self.layers.extend(entry);
+        // The bias is a column behind the last input.
+        *sums += outputs * (inputs + 1);
+        *tiles += outputs.div_ceil(SUMS_TILE) * (inputs / SUMS_TILE + 1);
+        Ok(())
     }
 
     /// Appends a linear layer: W in tiles of 8 × 8, padded with zeros, then b.
     ///
     /// Lane l of a warp has of a tile the numbers (l / 4, l mod 4) and (l / 4, l mod 4 + 4), which lie beside each other.
-    fn linear(&mut self, weight: &[f32], bias: &[f32], inputs: usize) -> Result<i32, Refusal> {
-        let at = int(self.floats.len())?;
+    fn linear(&mut self, weight: &[f32], bias: &[f32]) {
         let outputs = bias.len();
+        let inputs = weight.len() / outputs.max(1);
         for n in (0..padded(outputs)).step_by(8) {
             for k in (0..padded(inputs)).step_by(8) {
                 for number in 0..64 {
@@ -156,59 +263,14 @@ impl Plan {
         }
         self.floats.extend_from_slice(bias);
         self.floats.resize(self.floats.len().next_multiple_of(8), 0.0);
-        Ok(at)
     }
 
-    /// Appends a side's description; where it begins.
-    fn describe(
-        &mut self,
-        side: &SideForm<'_, f32>,
-        flows: &mut dyn Iterator<Item = &Placed<'_, '_>>,
-        inverse: bool,
-    ) -> Result<usize, Refusal> {
-        let view = &side.view;
-        let flows: Vec<_> = flows.collect();
-        // Offsets count from the side's own beginning.
-        let mut lists = Vec::new();
-        let head = HEAD + flows.len() * FLOW;
-        let mut list = |numbers: &[usize]| {
-            let at = int(head + lists.len())?;
-            numbers.iter().try_for_each(|&number| int(number).map(|number| lists.push(number)))?;
-            Ok(at)
-        };
-        let (row_offsets, column_offsets) = (list(view.row_offsets())?, list(view.column_offsets())?);
-        let mut body = Vec::with_capacity(flows.len() * FLOW);
-        for flow in &flows {
-            match flow {
-                Placed::Affine { forward, inverse: back } => {
-                    body.extend([0, if inverse { *back } else { *forward }]);
-                    body.resize(body.len() + FLOW - 2, 0);
-                }
-                Placed::Coupling { form, weights } => {
-                    #[expect(clippy::cast_possible_truncation, reason = "the bound was an f32")]
-                    let (kind, bound) = match form.transformer {
-                        TransformerForm::Affine { bound } => (2, bound as f32),
-                        _ => (1, 0.0),
-                    };
-                    let activation = match form.net.activation {
-                        ActivationForm::Relu => 0,
-                        ActivationForm::Silu => 1,
-                        ActivationForm::Tanh => 2,
-                        _ => 3,
-                    };
-                    let [kept, moved] = [list(&form.kept)?, list(&form.moved)?];
-                    body.extend([kind, *weights, int(form.kept.len())?, int(form.moved.len())?, kept, moved]);
-                    body.extend([int(form.net.initial.outputs())?, int(form.net.blocks.len())?, activation]);
-                    body.extend([i32::from(inverse), bound.to_bits().cast_signed()]);
-                }
-            }
+    /// Appends a list, and gives where it begins.
+    fn list(&mut self, numbers: &[usize]) -> Result<i32, Refusal> {
+        let at = int(self.lists_at + self.lists.len())?;
+        for &number in numbers {
+            self.lists.push(int(number)?);
         }
-        let at = self.ints.len();
-        let hidden = int(hidden_stride(side))?;
-        self.ints.extend([int(view.sample_len())?, int(view.rows())?, int(view.dim())?, int(flows.len())?]);
-        self.ints.extend([hidden, row_offsets, column_offsets]);
-        self.ints.extend(body);
-        self.ints.extend(lists);
         Ok(at)
     }
 }

@@ -1,138 +1,248 @@
 //! A model on a device.
 
 use crate::driver::{Device, Numbers};
-use crate::plan::{Plan, Refusal, SidePlan};
+use crate::kernels::{CHUNK, Pulling, Weights};
+use crate::plan::{Plan, Refusal};
+use flow_api::Direction;
 use flow_api::device::{DeviceError, Session, SideForm};
 use std::sync::Arc;
 
-/// The most numbers of samples and of their rows' log-dets that are on the device at a time: larger batches go in parts.
-const MOST_NUMBERS: usize = 1 << 28;
+/// The most numbers of samples and of what is kept of them that are on the device at a time: larger batches go in parts.
+const MOST_NUMBERS: usize = 1 << 29;
 
 pub(crate) struct CudaSession {
     device: Arc<Device>,
     event: usize,
+    forward: Loaded,
+    /// From the first inverse on.
+    inverse: Option<Loaded>,
+    room: Option<Room>,
+    training: Option<Training>,
+    /// Passes so far that kept their inputs.
+    passes: u64,
+}
+
+/// A model for passes in one direction.
+struct Loaded {
     /// Without its numbers, which are on the device.
     plan: Plan,
-    ints: Numbers<i32>,
-    floats: Numbers<f32>,
-    /// For either direction where every side's log-dets begin, in samples of one row, and its rows a sample.
-    rows: [Numbers<i32>; 2],
-    batch: Option<Batch>,
+    weights: Weights,
+    /// Where every side's log-dets begin, in samples of one row, and its rows a sample.
+    rows: Numbers<i32>,
 }
 
 /// Room for the samples of a call.
-struct Batch {
+struct Room {
     capacity: usize,
     values: Numbers<f32>,
     row_log_dets: Numbers<f32>,
     log_dets: Numbers<f32>,
 }
 
-#[derive(Clone, Copy)]
-enum Way {
-    Forward,
-    Inverse,
+/// Room for a pullback.
+struct Training {
+    capacity: usize,
+    buffers: Pulling,
+    /// The pass whose inputs are there.
+    pass: Option<u64>,
 }
 
-impl CudaSession {
-    pub(crate) fn load(device: Arc<Device>, event: usize, sides: &[SideForm<'_, f32>]) -> Result<Self, DeviceError> {
-        let mut plan = plan(&device, event, sides)?;
+impl Loaded {
+    fn new(device: &Device, mut plan: Plan) -> Result<Self, DeviceError> {
         let mut ints = device.zeros("the model's description", plan.ints.len())?;
         device.upload(&plan.ints, &mut ints)?;
         let mut floats = device.zeros("the model's parameters", plan.floats.len())?;
         device.upload(&std::mem::take(&mut plan.floats), &mut floats)?;
-        let rows = [device.zeros("the model's sides", 2 * sides.len())?, device.zeros("the model's sides", 2 * sides.len())?];
-        let mut session = Self { device, event, plan, ints, floats, rows, batch: None };
-        for (sides, to) in [&session.plan.forward, &session.plan.inverse].into_iter().zip(&mut session.rows) {
-            let mut before = 0;
-            let table = sides.iter().flat_map(|side| {
-                let entry = [before, side.rows];
-                before += side.rows;
-                entry.map(|n| i32::try_from(n).unwrap_or(i32::MAX))
-            });
-            session.device.upload(&table.collect::<Vec<_>>(), to)?;
-        }
-        Ok(session)
-    }
-
-    /// Rows of a sample in all sides together.
-    fn rows_of_a_sample(&self) -> usize {
-        self.plan.forward.iter().map(|side| side.rows).sum()
-    }
-
-    /// Room for `batch` samples, or for as many as there may be at a time.
-    fn reserve(&mut self, batch: usize) -> Result<Batch, DeviceError> {
-        let each = self.event + self.rows_of_a_sample() + 1;
-        let capacity = batch.min(MOST_NUMBERS / each).max(1);
-        if let Some(batch) = self.batch.take().filter(|there| there.capacity >= capacity) {
-            return Ok(batch);
-        }
-        let device = &self.device;
-        Ok(Batch {
-            capacity,
-            values: device.zeros("the samples", capacity * self.event)?,
-            row_log_dets: device.zeros("the log-dets", capacity * self.rows_of_a_sample())?,
-            log_dets: device.zeros("the log-dets", capacity)?,
-        })
-    }
-
-    fn run(&mut self, way: Way, values: &mut [f32], log_det: &mut [f32]) -> Result<(), DeviceError> {
-        self.device.check_size(log_det.len() * self.event, values.len())?;
-        let mut batch = self.reserve(log_det.len())?;
-        let parts = values.chunks_mut(batch.capacity * self.event).zip(log_det.chunks_mut(batch.capacity));
-        for (values, log_det) in parts {
-            self.run_part(way, &mut batch, values, log_det)?;
-        }
-        self.batch = Some(batch);
-        Ok(())
-    }
-
-    fn run_part(&self, way: Way, batch: &mut Batch, values: &mut [f32], log_det: &mut [f32]) -> Result<(), DeviceError> {
-        let (device, samples) = (&self.device, log_det.len());
-        let (sides, rows, constant): (&[SidePlan], _, _) = match way {
-            Way::Forward => (&self.plan.forward, &self.rows[0], self.plan.log_det),
-            Way::Inverse => (&self.plan.inverse, &self.rows[1], -self.plan.log_det),
-        };
-        device.upload(values, &mut batch.values)?;
         let mut before = 0;
-        for side in sides {
-            let place = (before * batch.capacity, samples * side.rows);
-            device.run_side(side, &self.ints, &self.floats, &mut batch.values, &mut batch.row_log_dets, place)?;
+        let table = plan.sides.iter().flat_map(|side| {
+            let entry = [before, side.rows];
             before += side.rows;
-        }
-        let sizes = (sides.len(), batch.capacity, samples);
-        device.sum_log_dets(rows, &batch.row_log_dets, constant, &mut batch.log_dets, sizes)?;
-        device.download(&batch.values, values)?;
-        device.download(&batch.log_dets, log_det)
+            entry.map(|n| i32::try_from(n).unwrap_or(i32::MAX))
+        });
+        let table: Vec<i32> = table.collect();
+        let mut rows = device.zeros("the model's sides", table.len())?;
+        device.upload(&table, &mut rows)?;
+        Ok(Self { plan, weights: Weights { ints, floats }, rows })
     }
-}
 
-fn plan(device: &Device, event: usize, sides: &[SideForm<'_, f32>]) -> Result<Plan, DeviceError> {
-    let plan = Plan::new(sides, device.shared_memory()).map_err(|refusal| match refusal {
-        Refusal::Missing(parts) => DeviceError::Missing { device: device.info().device.clone(), parts },
-        Refusal::TooMany(numbers) => device.no_memory("the model", numbers.saturating_mul(4)),
-    })?;
-    plan.forward.iter().try_for_each(|side| device.check_size(event, side.event))?;
-    Ok(plan)
-}
-
-impl Session for CudaSession {
-    fn write(&mut self, sides: &[SideForm<'_, f32>]) -> Result<(), DeviceError> {
-        let mut plan = plan(&self.device, self.event, sides)?;
-        self.device.check_size(self.plan.ints.len(), plan.ints.len())?;
-        self.device.check_size(self.floats.len(), plan.floats.len().max(1))?;
-        self.device.upload(&std::mem::take(&mut plan.floats), &mut self.floats)?;
-        // A permutation may have been loaded with the parameters.
-        self.device.upload(&plan.ints, &mut self.ints)?;
+    /// Other numbers of the same model.
+    fn write(&mut self, device: &Device, mut plan: Plan) -> Result<(), DeviceError> {
+        device.check_size(self.plan.ints.len(), plan.ints.len())?;
+        device.check_size(self.weights.floats.len(), plan.floats.len().max(1))?;
+        device.upload(&std::mem::take(&mut plan.floats), &mut self.weights.floats)?;
+        device.upload(&plan.ints, &mut self.weights.ints)?;
         self.plan = plan;
         Ok(())
     }
 
+    /// Rows of a sample in all sides together.
+    fn rows_of_a_sample(&self) -> usize {
+        self.plan.sides.iter().map(|side| side.rows).sum()
+    }
+
+    /// Runs the samples of `room`; with `keep`, every side's input is kept there.
+    fn run(&self, device: &Device, room: &mut Room, samples: usize, mut keep: Option<&mut Training>) -> Result<(), DeviceError> {
+        let mut before = 0;
+        for (number, side) in self.plan.sides.iter().enumerate() {
+            if let Some(Training { capacity, buffers, .. }) = keep.as_deref_mut() {
+                device.copy(&room.values, samples * side.event, &mut buffers.inputs, number * *capacity * side.event)?;
+            }
+            let place = (before * room.capacity, samples * side.rows);
+            device.run_side(side, &self.weights, &mut room.values, &mut room.row_log_dets, place)?;
+            before += side.rows;
+        }
+        let sizes = (self.plan.sides.len(), room.capacity, samples);
+        device.sum_log_dets(&self.rows, &room.row_log_dets, self.plan.log_det, &mut room.log_dets, sizes)
+    }
+}
+
+impl CudaSession {
+    pub(crate) fn load(device: Arc<Device>, event: usize, sides: &[SideForm<'_, f32>]) -> Result<Self, DeviceError> {
+        let forward = Loaded::new(&device, plan(&device, event, sides, Direction::Forward)?)?;
+        Ok(Self { device, event, forward, inverse: None, room: None, training: None, passes: 0 })
+    }
+
+    /// Room for `samples` samples, or for as many as there may be at a time.
+    fn room(&mut self, samples: usize) -> Result<Room, DeviceError> {
+        let rows = self.forward.rows_of_a_sample();
+        let capacity = samples.min(MOST_NUMBERS / (self.event + rows + 1)).max(1);
+        if let Some(room) = self.room.take().filter(|room| room.capacity >= capacity) {
+            return Ok(room);
+        }
+        Ok(Room {
+            capacity,
+            values: self.device.zeros("the samples", capacity * self.event)?,
+            row_log_dets: self.device.zeros("the log-dets", capacity * rows)?,
+            log_dets: self.device.zeros("the log-dets", capacity)?,
+        })
+    }
+
+    /// Room for the pullback of `samples` samples, or of as many as there may be at a time.
+    fn training(&mut self, samples: usize) -> Result<Training, DeviceError> {
+        let sides = &self.forward.plan.sides;
+        // A tile's last rows are noted though they are none of the batch.
+        let notes = sides.iter().map(|side| side.rows * side.pull.notes).max().unwrap_or(0);
+        let rest = sides.iter().map(|side| 32 * side.pull.notes).max().unwrap_or(0);
+        let capacity = samples.min(MOST_NUMBERS / (self.event * (sides.len() + 1) + notes + 1)).max(1);
+        if let Some(training) = self.training.take().filter(|training| training.capacity >= capacity) {
+            return Ok(training);
+        }
+        let partial = sides.iter().map(|side| (capacity * side.rows).div_ceil(CHUNK) * side.pull.sums).max().unwrap_or(0);
+        let sums = sides.iter().map(|side| side.pull.sums).sum();
+        let zeros = |len| self.device.zeros("a training step", len);
+        let buffers = Pulling {
+            inputs: zeros(capacity * self.event * sides.len())?,
+            cotangent: zeros(capacity * self.event)?,
+            for_log_det: zeros(capacity)?,
+            notes: zeros(capacity * notes + rest)?,
+            partial: zeros(partial)?,
+            sums: zeros(sums)?,
+        };
+        Ok(Training { capacity, buffers, pass: None })
+    }
+
+    /// Passes of all samples, in parts where there is no room for all.
+    fn run(&mut self, direction: Direction, values: &mut [f32], log_det: &mut [f32]) -> Result<(), DeviceError> {
+        self.device.check_size(log_det.len() * self.event, values.len())?;
+        let mut room = self.room(log_det.len())?;
+        let loaded = match (direction, &self.inverse) {
+            (Direction::Forward, _) => &self.forward,
+            (Direction::Inverse, Some(inverse)) => inverse,
+            (Direction::Inverse, None) => return self.device.check_size(1, 0),
+        };
+        for (values, log_det) in values.chunks_mut(room.capacity * self.event).zip(log_det.chunks_mut(room.capacity)) {
+            self.device.upload(values, &mut room.values)?;
+            loaded.run(&self.device, &mut room, log_det.len(), None)?;
+            self.device.download(&room.values, values)?;
+            self.device.download(&room.log_dets, log_det)?;
+        }
+        self.room = Some(room);
+        Ok(())
+    }
+}
+
+fn plan(device: &Device, event: usize, sides: &[SideForm<'_, f32>], direction: Direction) -> Result<Plan, DeviceError> {
+    let plan = Plan::new(sides, direction, device.shared_memory()).map_err(|refusal| match refusal {
+        Refusal::Missing(parts) => DeviceError::Missing { device: device.info().device.clone(), parts },
+        Refusal::TooMany(numbers) => device.no_memory("the model", numbers.saturating_mul(4)),
+    })?;
+    plan.sides.iter().try_for_each(|side| device.check_size(event, side.event))?;
+    Ok(plan)
+}
+
+impl Session for CudaSession {
+    fn write(&mut self, sides: &[SideForm<'_, f32>], direction: Direction) -> Result<(), DeviceError> {
+        let plan = plan(&self.device, self.event, sides, direction)?;
+        match (direction, &mut self.inverse) {
+            (Direction::Forward, _) => {
+                self.training.iter_mut().for_each(|training| training.pass = None);
+                self.forward.write(&self.device, plan)
+            }
+            (Direction::Inverse, Some(inverse)) => inverse.write(&self.device, plan),
+            (Direction::Inverse, inverse) => {
+                *inverse = Some(Loaded::new(&self.device, plan)?);
+                Ok(())
+            }
+        }
+    }
+
     fn encode(&mut self, values: &mut [f32], log_det: &mut [f32]) -> Result<(), DeviceError> {
-        self.run(Way::Forward, values, log_det)
+        self.run(Direction::Forward, values, log_det)
     }
 
     fn decode(&mut self, values: &mut [f32], log_det: &mut [f32]) -> Result<(), DeviceError> {
-        self.run(Way::Inverse, values, log_det)
+        self.run(Direction::Inverse, values, log_det)
+    }
+
+    fn encode_keeping(&mut self, values: &mut [f32], log_det: &mut [f32]) -> Result<Option<u64>, DeviceError> {
+        self.device.check_size(log_det.len() * self.event, values.len())?;
+        let mut training = self.training(log_det.len())?;
+        let mut room = self.room(log_det.len())?;
+        if training.capacity.min(room.capacity) < log_det.len() {
+            (self.training, self.room) = (Some(training), Some(room));
+            return self.encode(values, log_det).map(|()| None);
+        }
+        self.device.upload(values, &mut room.values)?;
+        self.forward.run(&self.device, &mut room, log_det.len(), Some(&mut training))?;
+        self.device.download(&room.values, values)?;
+        self.device.download(&room.log_dets, log_det)?;
+        self.passes += 1;
+        training.pass = Some(self.passes);
+        (self.training, self.room) = (Some(training), Some(room));
+        Ok(Some(self.passes))
+    }
+
+    fn pullback(&mut self, pass: Option<u64>, x: &[f32], cotangent: &mut [f32], log_det: &[f32]) -> Result<Vec<f32>, DeviceError> {
+        self.device.check_size(log_det.len() * self.event, cotangent.len())?;
+        self.device.check_size(cotangent.len(), x.len())?;
+        let mut training = self.training(log_det.len())?;
+        let kept = pass.is_some() && training.pass == pass;
+        training.pass = None;
+        let mut room = self.room(training.capacity.min(log_det.len()))?;
+        let (device, sides) = (&self.device, &self.forward.plan.sides);
+        device.clear(&mut training.buffers.sums)?;
+        let part = training.capacity.min(room.capacity);
+        let parts = x.chunks(part * self.event).zip(cotangent.chunks_mut(part * self.event)).zip(log_det.chunks(part));
+        for ((x, cotangent), log_det) in parts {
+            let samples = log_det.len();
+            if !kept {
+                device.upload(x, &mut room.values)?;
+                self.forward.run(device, &mut room, samples, Some(&mut training))?;
+            }
+            let Training { capacity, buffers, .. } = &mut training;
+            device.upload(cotangent, &mut buffers.cotangent)?;
+            device.upload(log_det, &mut buffers.for_log_det)?;
+            let mut sums_at: usize = sides.iter().map(|side| side.pull.sums).sum();
+            for (number, side) in sides.iter().enumerate().rev() {
+                sums_at -= side.pull.sums;
+                let place = (number * *capacity * self.event, sums_at, samples * side.rows);
+                device.pull_side(side, &self.forward.weights, buffers, place)?;
+            }
+            device.download(&buffers.cotangent, cotangent)?;
+        }
+        let mut sums = vec![0.0; sides.iter().map(|side| side.pull.sums).sum()];
+        device.download(&training.buffers.sums, &mut sums)?;
+        (self.training, self.room) = (Some(training), Some(room));
+        Ok(sums)
     }
 }

@@ -1,6 +1,7 @@
 //! The contract of an engine.
 
 use super::{MissingForm, SideForm};
+use crate::Direction;
 use std::fmt;
 
 /// What can go wrong on a device, or on the way to it.
@@ -127,11 +128,11 @@ pub trait Engine: Send + Sync + fmt::Debug {
 
 /// A model on a device.
 pub trait Session: Send {
-    /// Brings new numbers of the same model.
+    /// Brings new numbers of the same model, for passes in this direction. Those of a forward pass are there when a model is loaded.
     ///
     /// # Errors
     /// As [`Engine::load`].
-    fn write(&mut self, sides: &[SideForm<'_, f32>]) -> Result<(), DeviceError>;
+    fn write(&mut self, sides: &[SideForm<'_, f32>], direction: Direction) -> Result<(), DeviceError>;
 
     /// x → z of all samples in place, and log|det ∂z/∂x| of every sample.
     ///
@@ -144,4 +145,21 @@ pub trait Session: Send {
     /// # Errors
     /// As [`Session::encode`].
     fn decode(&mut self, values: &mut [f32], log_det: &mut [f32]) -> Result<(), DeviceError>;
+
+    /// As [`Session::encode`], and keeps what the pullback needs, until the next such pass or new numbers; the pass's number, or none where
+    /// there is no room for all of it.
+    ///
+    /// # Errors
+    /// As [`Session::encode`].
+    fn encode_keeping(&mut self, values: &mut [f32], log_det: &mut [f32]) -> Result<Option<u64>, DeviceError>;
+
+    /// ∂L/∂z → ∂L/∂x of all samples in place, given ∂L/∂log|det ∂z/∂x| of every sample, and the sums for the parameters' gradients. What
+    /// [`Session::encode_keeping`] kept in this pass is used if it is there; else the inputs `x` are sent forward again.
+    ///
+    /// The sums are those of every affine map and every linear layer of a network, in order: ∂L/∂W with ∂L/∂b behind it as one more column,
+    /// outputs × (inputs + 1), without what log-dets that are the same for all rows add.
+    ///
+    /// # Errors
+    /// As [`Session::encode`].
+    fn pullback(&mut self, pass: Option<u64>, x: &[f32], cotangent: &mut [f32], log_det: &[f32]) -> Result<Vec<f32>, DeviceError>;
 }

@@ -1,18 +1,23 @@
 //! A bijector whose passes run on a device.
 
-use super::{Engine, Session, SideForm};
+use super::{DeviceError, Engine, RowForm, Session, SideForm};
+use crate::bijector::foreign_point;
 use crate::spec::EventBijector;
 use crate::{
-    Bijector, Context, Cotangent, Facts, FlowError, Gradients, LayerInfo, Mapped, Module, Point, Pulled, Result, Scalar, Tensor, Visitor,
-    VisitorMut, to_host,
+    Bijector, Context, Cotangent, Direction, Facts, FlowError, Gradients, Kept, LayerInfo, Mapped, Memory, Module, Point, Pulled, Result,
+    Scalar, Tensor, Visitor, VisitorMut, parallel, to_host,
 };
+use dfdx::prelude::HasShape;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A bijector of events whose forward pass and inverse run on a device; its parameters are the host's, and are brought there when they have
-/// changed.
+/// A bijector of events whose passes run on a device: forward, inverse and pullback. Its parameters are the host's, and
+/// are brought there when they have changed; the pullback brings back the sums of which the host makes their gradients.
 ///
-/// [`Model::on`](crate::spec::Model::on) makes one. It is not trained there: [`Bijector::pullback`] is [`FlowError::Unsupported`]. Values that are not finite are named by their sample
-/// alone, since no layer is looked at by itself.
+/// [`Model::on`](crate::spec::Model::on) makes one. Values that are not finite are named by their sample alone, since no
+/// layer is looked at by itself.
+///
+/// With [`Memory::Store`] every side's input is kept on the device between forward pass and pullback; with the other
+/// settings nothing is, and the pullback sends the inputs forward again.
 pub struct OnDevice {
     inner: EventBijector<f32>,
     device: String,
@@ -21,8 +26,14 @@ pub struct OnDevice {
 
 struct Loaded {
     session: Box<dyn Session>,
-    /// The host's numbers are newer.
-    stale: bool,
+    /// The host's numbers are newer than those of passes forward, and of inverses.
+    stale: [bool; 2],
+}
+
+/// What a forward pass keeps: its number on the device, and its inputs, in case that the device has forgotten.
+struct Pass {
+    number: Option<u64>,
+    x: Events,
 }
 
 type Events = Tensor<(usize, usize), f32>;
@@ -34,7 +45,7 @@ impl OnDevice {
     /// Those of [`Engine::load`], and use before initialisation.
     pub fn new(inner: EventBijector<f32>, event: usize, engine: &dyn Engine, cx: &Context<f32>) -> Result<Self> {
         let session = engine.load(event, &inner.device_form(cx)?).map_err(FlowError::Engine)?;
-        Ok(Self { inner, device: engine.info().device.clone(), loaded: Mutex::new(Loaded { session, stale: false }) })
+        Ok(Self { inner, device: engine.info().device.clone(), loaded: Mutex::new(Loaded { session, stale: [false, true] }) })
     }
 
     /// The bijector on the host.
@@ -42,41 +53,116 @@ impl OnDevice {
         self.inner
     }
 
-    /// A panic while the session was in use leaves nothing half done on the host.
-    fn loaded(&self) -> MutexGuard<'_, Loaded> {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn mark(&mut self) {
-        self.loaded.get_mut().unwrap_or_else(PoisonError::into_inner).stale = true;
+        // A panic while the session was in use leaves nothing half done on the host.
+        self.loaded.get_mut().unwrap_or_else(PoisonError::into_inner).stale = [true; 2];
     }
 
-    fn run(
+    /// The session with the host's numbers.
+    fn loaded(&self, direction: Direction, cx: &Context<f32>) -> Result<MutexGuard<'_, Loaded>> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let which = usize::from(direction == Direction::Inverse);
+        if loaded.stale[which] {
+            loaded.session.write(&self.inner.device_form(cx)?, direction).map_err(FlowError::Engine)?;
+            loaded.stale[which] = false;
+        }
+        Ok(loaded)
+    }
+
+    /// A pass, and what else it gives.
+    fn run<R>(
         &self,
         x: &Events,
+        direction: Direction,
         cx: &Context<f32>,
-        pass: impl FnOnce(&mut dyn Session, &mut [f32], &mut [f32]) -> Result<(), super::DeviceError>,
-    ) -> Result<Mapped<(usize, usize), f32>> {
-        use dfdx::prelude::HasShape;
+        pass: impl FnOnce(&mut dyn Session, &mut [f32], &mut [f32]) -> Result<R, DeviceError>,
+    ) -> Result<(Mapped<(usize, usize), f32>, R)> {
         let shape = *x.shape();
         self.inner.output_shape(&shape)?;
         let (mut values, mut log_det) = (to_host(x), vec![0.0; shape.0]);
-        let mut loaded = self.loaded();
-        if loaded.stale {
-            loaded.session.write(&self.inner.device_form(cx)?).map_err(FlowError::Engine)?;
-            loaded.stale = false;
-        }
-        pass(loaded.session.as_mut(), &mut values, &mut log_det).map_err(FlowError::Engine)?;
+        let result = pass(self.loaded(direction, cx)?.session.as_mut(), &mut values, &mut log_det).map_err(FlowError::Engine)?;
         let mut samples = values.chunks_exact(shape.1.max(1)).zip(&log_det);
         match samples.position(|(values, log_det)| !log_det.is_finite() || values.iter().any(|value| !value.is_finite())) {
             Some(row) => Err(FlowError::NotFinite { layer: cx.layer("bijector").to_owned(), what: "what the device gives", row }),
-            None => Ok(Mapped::exact(f32::tensor(values, shape), f32::tensor(log_det, (shape.0,)))),
+            None => Ok((Mapped::exact(f32::tensor(values, shape), f32::tensor(log_det, (shape.0,))), result)),
         }
     }
+}
 
-    fn unsupported<T>(&self, operation: &'static str, cx: &Context<f32>, reason: &str) -> Result<T> {
-        let layer = cx.layer("bijector").to_owned();
-        Err(FlowError::Unsupported { layer, operation, reason: format!("{reason} (the model is on {})", self.device) })
+/// Adds the gradients that the sums of a pullback make. `log_det` is Σ ∂L/∂log-det over the samples.
+fn finish(sides: &[SideForm<'_, f32>], sums: &[f32], log_det: f64, gradients: &mut [f32]) {
+    let sizes = |side: &SideForm<'_, f32>| {
+        side.parts.iter().fold((0, 0), |(sums, parameters), part| {
+            let (more, own) = size(part, side.view.dim());
+            (sums + more, parameters + own)
+        })
+    };
+    let mut before = (0, 0);
+    let places: Vec<_> = sides
+        .iter()
+        .map(|side| {
+            let at = before;
+            let (sums, parameters) = sizes(side);
+            before = (at.0 + sums, at.1 + parameters);
+            (at, parameters)
+        })
+        .collect();
+    let of_sides = parallel(sides.len(), |i| {
+        let ((sums_at, _), parameters) = places[i];
+        let mut own = vec![0.0; parameters];
+        finish_side(&sides[i], &sums[sums_at..], log_det, &mut own);
+        own
+    });
+    for (((_, at), _), own) in places.into_iter().zip(of_sides) {
+        gradients[at..].iter_mut().zip(own).for_each(|(gradient, own)| *gradient += own);
+    }
+}
+
+/// Numbers in a part's sums, and in its parameters.
+fn size(part: &RowForm<'_, f32>, dim: usize) -> (usize, usize) {
+    match part {
+        RowForm::Affine { parameters, .. } => (dim * (dim + 1), *parameters),
+        RowForm::Coupling(form) => {
+            let parameters = form.net.layers().map(|layer| layer.weight.len() + layer.bias.len()).sum();
+            (parameters, parameters)
+        }
+        RowForm::Missing(_) => (0, 0),
+    }
+}
+
+fn finish_side(side: &SideForm<'_, f32>, mut sums: &[f32], log_det: f64, mut gradients: &mut [f32]) {
+    let dim = side.view.dim();
+    for part in &side.parts {
+        let (count, parameters) = size(part, dim);
+        let (own, others) = sums.split_at(count);
+        let (own_gradients, other_gradients) = gradients.split_at_mut(parameters);
+        match part {
+            RowForm::Affine { map, .. } if parameters > 0 => {
+                let rows = own.chunks_exact(dim + 1);
+                let for_matrix: Vec<f32> = rows.clone().flat_map(|row| &row[..dim]).copied().collect();
+                let for_offset: Vec<f32> = rows.map(|row| row[dim]).collect();
+                #[expect(clippy::cast_possible_truncation, reason = "the sum is rounded to f32")]
+                let log_det = (log_det * side.view.rows() as f64) as f32;
+                map.finish(&map.matrix().gathered(&for_matrix), &for_offset, log_det, own_gradients);
+            }
+            RowForm::Coupling(form) => {
+                let (mut sums, mut gradients) = (own, own_gradients);
+                for layer in form.net.layers() {
+                    let inputs = layer.inputs();
+                    let (own, others) = sums.split_at(layer.outputs() * (inputs + 1));
+                    let (for_layer, for_others) = gradients.split_at_mut(own.len());
+                    let (for_weight, for_bias) = for_layer.split_at_mut(layer.weight.len());
+                    let to = for_weight.chunks_exact_mut(inputs.max(1)).zip(for_bias);
+                    for ((weight, bias), row) in to.zip(own.chunks_exact(inputs + 1)) {
+                        weight.copy_from_slice(&row[..inputs]);
+                        *bias = row[inputs];
+                    }
+                    (sums, gradients) = (others, for_others);
+                }
+            }
+            _ => {}
+        }
+        (sums, gradients) = (others, other_gradients);
     }
 }
 
@@ -106,28 +192,57 @@ impl Bijector<(usize, usize), f32> for OnDevice {
     }
 
     fn forward(&self, x: Events, cx: &Context<f32>) -> Result<Mapped<(usize, usize), f32>> {
-        self.run(&x, cx, |session, values, log_det| session.encode(values, log_det))
+        self.run(&x, Direction::Forward, cx, |session, values, log_det| session.encode(values, log_det)).map(|(mapped, ())| mapped)
     }
 
     fn inverse(&self, y: Events, cx: &Context<f32>) -> Result<Mapped<(usize, usize), f32>> {
-        self.run(&y, cx, |session, values, log_det| session.decode(values, log_det))
+        self.run(&y, Direction::Inverse, cx, |session, values, log_det| session.decode(values, log_det)).map(|(mapped, ())| mapped)
     }
 
     fn forward_until(&self, x: Events, layer: &str, cx: &Context<f32>) -> Result<Option<Vec<f32>>> {
         if cx.path() == layer {
             return Ok(Some(to_host(&self.forward(x, cx)?.value)));
         }
-        self.unsupported("a look at single layers", cx, "a device gives the activations of the whole bijector alone")
+        Err(FlowError::Unsupported {
+            layer: layer.to_owned(),
+            operation: "a look at single layers",
+            reason: format!("{} gives the activations of the whole bijector alone", self.device),
+        })
+    }
+
+    fn forward_keeping(&self, x: Events, cx: &Context<f32>) -> Result<(Mapped<(usize, usize), f32>, Kept)> {
+        let keeps = cx.memory() == Memory::Store;
+        let (mapped, number) = self.run(&x, Direction::Forward, cx, |session, values, log_det| {
+            if keeps { session.encode_keeping(values, log_det) } else { session.encode(values, log_det).map(|()| None) }
+        })?;
+        Ok((mapped, Box::new(Pass { number, x })))
     }
 
     fn pullback(
         &self,
-        _: Point<(usize, usize), (usize, usize), f32>,
-        _: Cotangent<(usize, usize), f32>,
-        _: &mut Gradients<f32>,
+        at: Point<(usize, usize), (usize, usize), f32>,
+        cotangent: Cotangent<(usize, usize), f32>,
+        gradients: &mut Gradients<f32>,
         cx: &Context<f32>,
     ) -> Result<Pulled<(usize, usize), f32>> {
-        self.unsupported("pullback", cx, "models are trained on the host")
+        let (Pass { number, x }, input) = match at {
+            Point::Kept(kept) => (*kept.downcast::<Pass>().map_err(|_| foreign_point(cx.path()))?, None),
+            Point::Input(x) => (Pass { number: None, x: x.clone() }, Some(x)),
+            Point::Output(y) => {
+                let x = self.inverse(y, cx)?.value;
+                (Pass { number: None, x: x.clone() }, Some(x))
+            }
+        };
+        let shape = *x.shape();
+        crate::bijector::check_cotangent(&shape, &cotangent, cx.layer("bijector"))?;
+        let (mut values, log_det) = (to_host(&cotangent.value), to_host(&cotangent.log_det));
+        let sums = {
+            let mut loaded = self.loaded(Direction::Forward, cx)?;
+            loaded.session.pullback(number, &to_host(&x), &mut values, &log_det).map_err(FlowError::Engine)?
+        };
+        let total = log_det.iter().map(|&l| f64::from(l)).sum();
+        finish(&self.inner.device_form(cx)?, &sums, total, gradients.slice_mut(cx.path()));
+        Ok(Pulled::new(input, f32::tensor(values, shape)))
     }
 
     fn initialise(&mut self, x: Events, cx: &Context<f32>) -> Result<Events> {

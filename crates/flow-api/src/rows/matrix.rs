@@ -44,6 +44,18 @@ impl<E: Scalar> Matrix<E> {
         }
     }
 
+    /// The matrix of this structure with the entries of a dense one, row-major, at the places that it leaves free.
+    #[must_use]
+    pub fn gathered(&self, dense: &[E]) -> Self {
+        match self {
+            Self::Dense(_) => Self::Dense(dense.to_vec()),
+            Self::Monomial { columns, .. } => {
+                let rows = dense.chunks_exact(columns.len().max(1));
+                self.with_entries(rows.zip(columns).map(|(row, &column)| row[column]).collect())
+            }
+        }
+    }
+
     /// The numbers that the structure leaves free.
     pub fn entries(&self) -> &[E] {
         let (Self::Monomial { entries, .. } | Self::Dense(entries)) = self;
