@@ -29,6 +29,8 @@
 
 pub use flow_api as api;
 pub use flow_api::{dfdx, noise};
+#[cfg(feature = "cuda")]
+pub use flow_cuda as cuda;
 pub use flow_train as train;
 pub use flows_autoregressive as autoregressive;
 pub use flows_coupling as coupling;

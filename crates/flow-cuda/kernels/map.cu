@@ -1,5 +1,9 @@
 // The kernels of a pass in either direction; side.cu stands before them.
 
+// Budget: side_of_32 128 registers
+// Budget: side_of_16 128 registers
+// Budget: sum_log_dets 64 registers
+
 KERNEL(side_of_32, const int* description, const float* weights, float* values, float* log_dets, int rows) {
     side<2, false>(description, weights, values, log_dets, rows, nullptr, nullptr);
 }

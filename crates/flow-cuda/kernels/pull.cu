@@ -1,5 +1,10 @@
 // The kernels of a pullback; side.cu stands before them.
 
+// Budget: pull_of_32 128 registers
+// Budget: pull_of_16 128 registers
+// Budget: outer 64 registers
+// Budget: add_chunks 48 registers
+
 KERNEL(pull_of_32, const int* description, const float* weights, float* values, float* log_dets, int rows, float* cotangent, float* notes) {
     side<2, true>(description, weights, values, log_dets, rows, cotangent, notes);
 }

@@ -23,6 +23,7 @@ use crate::replace::{present, settle};
 use crate::state_file::broken;
 use crate::training::{Ending, Progress, Report, Trainer};
 use crate::{Result, Settings, TrainError};
+use flow_api::device::Engine;
 use flow_api::spec::{ModelSpec, Spec, SpecScalar, to_ron};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -253,10 +254,24 @@ impl RunFolder {
         observer: &mut (dyn Observer<E> + Send),
         stop: &AtomicBool,
     ) -> Result<Ending> {
-        for folder in [&self.path, &self.path.join(SAMPLES)] {
-            remove_drafts(folder)?;
-        }
-        let mut trainer = self.trainer::<E>(data.clone())?;
+        self.run(self.trainer::<E>(data.clone())?, observer, stop)
+    }
+
+    /// As [`RunFolder::train`], with the model on a device ([`Trainer::on`]).
+    ///
+    /// # Errors
+    /// As [`RunFolder::train`], and those of the device.
+    pub fn train_on(
+        &self,
+        engine: &dyn Engine,
+        data: &Arc<dyn Dataset>,
+        observer: &mut (dyn Observer<f32> + Send),
+        stop: &AtomicBool,
+    ) -> Result<Ending> {
+        self.run(self.trainer(data.clone())?.on(engine)?, observer, stop)
+    }
+
+    fn run<E: SpecScalar>(&self, mut trainer: Trainer<E>, observer: &mut (dyn Observer<E> + Send), stop: &AtomicBool) -> Result<Ending> {
         // A report that a kill cut off is made good in any case.
         let metrics = Metrics::new(self.path.join(METRICS));
         let mut files: Vec<Box<dyn Observer<E> + Send>> = if trainer.is_done() {
@@ -273,6 +288,9 @@ impl RunFolder {
 
     /// The run as it stands: at its last checkpoint, or at its beginning.
     fn trainer<E: SpecScalar>(&self, data: Arc<dyn Dataset>) -> Result<Trainer<E>> {
+        for folder in [&self.path, &self.path.join(SAMPLES)] {
+            remove_drafts(folder)?;
+        }
         let settings = &self.plan.settings;
         let latest = self.path.join(LATEST);
         if is_checkpoint(&present(&latest, is_checkpoint)) {

@@ -13,6 +13,7 @@ use crate::optimiser::{Adam, AdamState, set_flat_weights};
 use crate::record::DataRecord;
 use crate::threads::on_threads;
 use crate::{Result, Settings, TrainError};
+use flow_api::device::Engine;
 use flow_api::spec::{Head, Model, SpecScalar};
 use flow_api::{Context, FlowError, Gradients, Moments, State, load, save};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -625,5 +626,17 @@ impl<E: SpecScalar> Trainer<E> {
             reports: Some(self.history().len()),
             history: Vec::new(),
         }
+    }
+}
+
+impl Trainer<f32> {
+    /// The same run with its model on a device: passes and pullbacks run there, the base density, the loss, the optimiser and what reads items on
+    /// the host. Checkpoints are the same, so that a run may go on with another device than it was begun with; results are then equal to
+    /// rounding, not to the bit.
+    ///
+    /// # Errors
+    /// Those of [`Model::on`].
+    pub fn on(self, engine: &dyn Engine) -> Result<Self> {
+        Ok(Self { model: self.model.on(engine)?, ..self })
     }
 }

@@ -291,6 +291,8 @@ pub(crate) struct Train {
     #[arg(long, value_name = "RUN", required_if_eq("resume", "true"))]
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) on: On,
+    #[command(flatten)]
     pub(crate) training: Training,
     /// Resume the run in --out from its last checkpoint; start it if there is none
     #[arg(long)]

@@ -226,7 +226,7 @@ impl<E: Scalar> RowFlow<E> for RowChain<E> {
 }
 
 /// Affine maps one after the other as one.
-fn product<'a, E: Scalar>(parts: Vec<AffinePart<'a, E>>) -> Option<RowForm<'a, E>> {
+fn product<E: Scalar>(parts: Vec<AffinePart<'_, E>>) -> Option<RowForm<'_, E>> {
     let parameters = parts.iter().map(|part| part.parameters).sum();
     let mut parts = parts.into_iter();
     let first = parts.next()?;

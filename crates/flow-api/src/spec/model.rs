@@ -311,8 +311,8 @@ impl<E: SpecScalar> Model<E> {
 }
 
 impl Model<f32> {
-    /// The same model with its bijector on a device: forward passes and inverses run there, the base density on the host. Parameters
-    /// and their paths stay as they are. It can be scored, sampled and embedded as any other, and is not trained there.
+    /// The same model with its bijector on a device: its passes and pullbacks run there, the base density on the host. Parameters and their
+    /// paths stay as they are, and it can be trained, scored, sampled and embedded as any other.
     ///
     /// # Errors
     /// Those of [`Engine::load`], and use before initialisation.

@@ -1,11 +1,13 @@
 //! `mixerflow train`.
 
 use super::ended::{Ended, duration};
+use super::on::engine_of_new;
 use super::reference::keep_reference;
 use super::report;
 use super::sources::{Begun, Looked, model, open, parts_line, skipping, spec};
-use crate::arguments::Train;
+use crate::arguments::{Device, Train};
 use crate::{INTERRUPTED, Result, interrupt, logging, output};
+use flow_api::device::Engine;
 use flow_api::spec::{EventShape, to_ron};
 use flow_train::data::{DataError, Items, Mutated, SourceKind, Split, list_items, split_as_listed};
 use flow_train::{
@@ -20,7 +22,8 @@ use std::sync::{Arc, Mutex};
 pub(crate) fn run(arguments: &Train, threads: Option<usize>) -> Result<ExitCode> {
     let path = arguments.out.clone().unwrap_or_else(|| new_folder(arguments.spec.as_deref().or(arguments.from.as_deref())));
     let resumed = arguments.resume && RunFolder::exists(&path);
-    let (run, split, Looked { told, look }) = if resumed { resume(arguments, &path, threads)? } else { begin(arguments, &path, threads)? };
+    let begun = if resumed { resume(arguments, &path, threads)? } else { begin(arguments, &path, threads)? };
+    let (run, split, Looked { told, look }, engine) = begun;
     logging::to_file(&path.join("log"))?;
     let RunPlan { settings, data, .. } = run.plan();
     told.say();
@@ -36,7 +39,11 @@ pub(crate) fn run(arguments: &Train, threads: Option<usize>) -> Result<ExitCode>
         Box::new(StopAt { at: arguments.stop_at.unwrap_or(u64::MAX), reported: (1, 0), raised: stop.clone() }),
     ];
     let rate = settings.learning_rate;
-    let ending = match run.train::<f32>(&split.train, &mut observers, &stop) {
+    let trained = match &engine {
+        Some(engine) => run.train_on(engine.as_ref(), &split.train, &mut observers, &stop),
+        None => run.train::<f32>(&split.train, &mut observers, &stop),
+    };
+    let ending = match trained {
         Ok(ending) => ending,
         Err(error) => {
             tracing::error!(target: logging::FILE_ALONE, "{error}");
@@ -93,7 +100,10 @@ fn with_help(error: TrainError, rate: f64) -> crate::Error {
     }
 }
 
-fn begin(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(RunFolder, Split, Looked)> {
+/// A run with its data, what is to be said of them, and the device that it is trained on, if it is not the processor.
+type Prepared = (RunFolder, Split, Looked, Option<Box<dyn Engine>>);
+
+fn begin(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<Prepared> {
     let training = &arguments.training;
     let (file, spec, source, from) = match (&arguments.spec, &arguments.from) {
         (Some(file), _) => (file, spec(file, &training.set)?, arguments.data.clone(), None),
@@ -129,16 +139,17 @@ fn begin(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(RunF
     if let Some(opened) = &from {
         opened.events.check(split.train.as_ref(), opened.model.event())?;
     }
+    let engine = engine_of_new(built, arguments.on.device)?;
     let run = RunFolder::create(path, RunPlan { spec, settings, data })?;
     let run = match &arguments.from {
         Some(from) => run.begin_with(from)?,
         None => run,
     };
     list_items(&split).map_or(Ok(()), |list| run.write_items(&list))?;
-    Ok((run, split, looked))
+    Ok((run, split, looked, engine))
 }
 
-fn resume(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(RunFolder, Split, Looked)> {
+fn resume(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<Prepared> {
     let training = &arguments.training;
     let begun = RunFolder::read_plan(path)?;
     if let Some(file) = &arguments.spec {
@@ -173,7 +184,11 @@ fn resume(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<(Run
     let mut settings = training.apply(begun.settings, threads)?;
     settings.steps = training.steps(&settings, split.train.as_ref());
     settings.report_every = training.report_every.unwrap_or(settings.report_every);
-    Ok((RunFolder::resume(path, |_| settings)?.with_data(data), split, looked))
+    let engine = match arguments.on.device {
+        Device::Cpu => None,
+        device => engine_of_new(model_for::<f32>(&begun.spec, split.train.as_ref(), settings.seed)?, device)?,
+    };
+    Ok((RunFolder::resume(path, |_| settings)?.with_data(data), split, looked, engine))
 }
 
 /// What to do where there is one column alone.

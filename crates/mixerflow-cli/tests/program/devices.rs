@@ -43,7 +43,7 @@ fn a_gpu_gives_what_the_processor_gives() {
     let score = "score run --data digits --part test";
     let Some(program) = emulated(&place, &format!("{score} --device cuda")) else { return };
     let [there, errors] = told(program);
-    assert_eq!(errors, "device: cuda:0 (emulated, compute capability 9.0, 16.0 GiB)\n");
+    assert!(errors.starts_with("device: cuda:0 (emulated, compute capability 9.0, 16.0 GiB)\n"), "{errors}");
     let here = place.run(score);
     // The row, its names and its class before them.
     close(&numbers(&here, 4), &numbers(&there, 4));
@@ -67,6 +67,14 @@ fn a_gpu_gives_what_the_processor_gives() {
     let [json, _] = told(emulated(&place, "eval run --data digits --part test --device cuda --json").unwrap());
     let found: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert!(found["test"]["inverse"]["error"].as_f64().unwrap() < 1e-4, "{json}");
+
+    // A run begins on the device and goes on without it.
+    let begins = "train tiny.ron --data digits --batch 4 --steps 2 --report-every 2 --out there --device cuda";
+    let [_, errors] = told(emulated(&place, begins).unwrap());
+    assert!(errors.contains("device: cuda:0 (emulated, "), "{errors}");
+    place.run("train --resume --out there --steps 4");
+    assert_eq!(place.read("there/metrics.jsonl").lines().count(), 2);
+
     let [devices, _] = told(emulated(&place, "devices").unwrap());
     assert!(devices.contains("\ncuda:0   emulated, compute capability 9.0, 16.0 GiB\n         compiler NVRTC 13.0\n"), "{devices}");
 }
@@ -74,8 +82,8 @@ fn a_gpu_gives_what_the_processor_gives() {
 #[test]
 fn what_is_missing_is_said() {
     let place = Place::new();
-    std::fs::write(place.path("tiny.ron"), "VectorFlow(flows: [LuLinear(), SplineCoupling(hidden: 8), SplineCoupling(hidden: 8)])")
-        .unwrap();
+    let spec = "MixerFlow(patch: 4, layers: 1, channel: [LuLinear(), SplineCoupling(hidden: 8)], patches: [SplineCoupling(hidden: 8)])";
+    std::fs::write(place.path("tiny.ron"), spec).unwrap();
     place.run(&train("splines", "--steps 2"));
     let fails = |mut program: Command| {
         let output = program.output().unwrap();
@@ -87,11 +95,22 @@ fn what_is_missing_is_said() {
     let last = errors.lines().last().unwrap();
     assert_eq!(
         last,
-        "mixerflow: cuda:0: these parts of the model cannot run there: bijector.1 (SplineCoupling); bijector.2 (SplineCoupling); \
+        "mixerflow: cuda:0: these parts of the model cannot run there: bijector.layers.0.channel.1 (SplineCoupling); bijector.layers.0.patch.0 (SplineCoupling); \
          --device cpu runs every model"
     );
     let [_, errors] = told(emulated(&place, "sample splines --device auto --count 1 --out x.npy").unwrap());
-    assert!(errors.contains("device: cpu (cuda: these parts of the model cannot run there: bijector.1 (SplineCoupling)"), "{errors}");
+    assert!(
+        errors.contains("device: cpu (cuda: these parts of the model cannot run there: bijector.layers.0.channel.1 (SplineCoupling)"),
+        "{errors}"
+    );
+
+    // Before anything is made.
+    let (code, errors) = fails(emulated(&place, "train tiny.ron --data digits --steps 2 --out none --device cuda").unwrap());
+    assert!(
+        code == Some(1) && errors.contains("cannot run there: bijector.layers.0.channel.1 (SplineCoupling); bijector.layers.0.patch.0"),
+        "{errors}"
+    );
+    assert!(!place.path("none").exists());
 
     let mut none = emulated(&place, "sample splines --device cuda:1 --out y.npy").unwrap();
     none.env("EMULATE_DEVICES", "0");

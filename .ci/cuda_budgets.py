@@ -1,0 +1,76 @@
+"""Compiles the CUDA kernels to machine code, which takes no GPU, and holds them to what is written beside them.
+
+For every architecture: no spills, no more registers than the budget, no atomic instruction on floats. The compiler is
+NVIDIA's, from its wheel; where that cannot be had, this says so and is content.
+"""
+
+import ctypes, pathlib, re, subprocess, sys, tempfile
+
+WHEEL = "nvidia-cuda-nvrtc==13.0.88"
+ARCHITECTURES = ["sm_80", "sm_90", "sm_100", "sm_120"]
+KERNELS = pathlib.Path(__file__).parent.parent / "crates/flow-cuda/kernels"
+
+
+def library():
+    folder = tempfile.mkdtemp()
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--target", folder, WHEEL]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, str(error)
+    if found.returncode:
+        return None, (found.stderr.strip().splitlines() or ["pip failed"])[-1]
+    files = sorted(pathlib.Path(folder).rglob("libnvrtc*.so*"))
+    # The compiler opens its builtins by name: they are there already then.
+    for file in files:
+        if "builtins" in file.name:
+            ctypes.CDLL(str(file), mode=ctypes.RTLD_GLOBAL)
+    main = [file for file in files if file.name.startswith("libnvrtc.so")]
+    return (ctypes.CDLL(str(main[0])), "") if main else (None, "the wheel has no libnvrtc")
+
+
+def compiled(nvrtc, source, options, ptx):
+    text, header = source.encode(), (KERNELS / "device.cuh").read_bytes()
+    program = ctypes.c_void_p()
+    headers, names = (ctypes.c_char_p * 1)(header), (ctypes.c_char_p * 1)(b"device.cuh")
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, b"kernels.cu", 1, headers, names)
+    code = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*[o.encode() for o in options]))
+    what = "PTX" if ptx and not code else "ProgramLog"
+    size = ctypes.c_size_t()
+    getattr(nvrtc, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
+    found = ctypes.create_string_buffer(size.value)
+    getattr(nvrtc, f"nvrtcGet{what}")(program, found)
+    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    if code:
+        sys.exit(f"{options[0]}: the kernels do not compile:\n{found.value.decode()}")
+    return found.value.decode()
+
+
+def main():
+    nvrtc, reason = library()
+    if nvrtc is None:
+        print(f"SKIPPED: registers of the CUDA kernels are not looked at, since {WHEEL} cannot be had: {reason}")
+        return
+    faults = []
+    for name in ["map.cu", "pull.cu"]:
+        source = (KERNELS / "side.cu").read_text() + (KERNELS / name).read_text()
+        budgets = dict(re.findall(r"^// Budget: (\w+) (\d+) registers", source, re.M))
+        kernels = set(re.findall(r"^KERNEL\((\w+),", source, re.M))
+        if kernels != set(budgets):
+            faults.append(f"{name}: kernels {sorted(kernels)} have budgets {sorted(budgets)}")
+        ptx = compiled(nvrtc, source, ["-arch=compute_80", "--std=c++17"], True)
+        faults += [f"{name}: {found}" for found in re.findall(r"^\s*(?:atom|red)\.[^;]*\.f(?:16|32|64)[^;]*;", ptx, re.M)]
+        for architecture in ARCHITECTURES:
+            log = compiled(nvrtc, source, [f"-arch={architecture}", "--std=c++17", "--ptxas-options=-v"], False)
+            found = re.findall(r"entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers", log, re.S)
+            if {kernel for kernel, *_ in found} != kernels:
+                faults.append(f"{name}, {architecture}: the compiler tells of {[kernel for kernel, *_ in found]}")
+            for kernel, stores, loads, registers in found:
+                if int(stores) + int(loads) or int(registers) > int(budgets.get(kernel, 0)):
+                    faults.append(f"{architecture}: {kernel}: {registers} registers, spills {stores} + {loads}; budget {budgets.get(kernel)}, 0")
+            print(f"{name}, {architecture}: " + ", ".join(f"{kernel} {registers}" for kernel, _, _, registers in found))
+    if faults:
+        sys.exit("\n".join(faults))
+
+
+main()
