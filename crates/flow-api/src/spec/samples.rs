@@ -22,7 +22,7 @@ use crate::{Grid, SampleFlow, SampleLayer};
 ///
 /// impl BuildSampleFlow for Opposite {
 ///     fn build<E: SpecScalar>(&self, grid: &Grid, _: &BuildScope) -> Result<Vec<SampleLayer<E>>, SpecError> {
-///         Ok(one_flow(Side::new(grid.pixels()?, layers::Permutation::reverse(grid.channels()))?))
+///         Ok(one_flow(Side::new::<E>(grid.pixels()?, layers::Permutation::reverse(grid.channels()))?))
 ///     }
 /// }
 ///
