@@ -18,8 +18,7 @@
 //! let images = vec![0.0, 0.1, 0.2, -0.3].repeat(64); // four images of 64 numbers
 //! # let images: Vec<f32> = images.iter().enumerate().map(|(i, x)| x + (i as f32 * 0.7).sin()).collect();
 //! let cx = Context::new(1);
-//! let batch = model.batch(images.clone())?;
-//! model.flow_mut().initialise(batch, &cx)?;
+//! model.initialise(images.clone(), &cx)?;
 //! let density = model.log_prob(images, &cx)?;
 //! assert_eq!(density.value.len(), 4);
 //! let samples = model.sample(2, 1.0, &cx)?;
@@ -44,14 +43,14 @@ pub use mixerflow;
 /// dfdx's prelude has a `Module` and `Gradients` too: a file that takes both preludes whole names these two, `use mixerflow_toolkit::api::{Gradients, Module}`.
 pub mod prelude {
     pub use flow_api::spec::{
-        BaseSpec, BuildBase, BuildModel, BuildRowFlow, BuildSampleFlow, BuildScope, EventBijector, EventShape, FlowSpec, Model, ModelSpec,
-        Preprocessing, RowFlowSpec, SampleFlowSpec, SampleSpec, Spec, SpecError, SpecScalar, from_ron, to_ron,
+        BaseSpec, BuildBase, BuildModel, BuildRowFlow, BuildSampleFlow, BuildScope, ConditionSpec, EventBijector, EventShape, FlowSpec,
+        Given, Model, ModelSpec, Preprocessing, RowFlowSpec, SampleFlowSpec, SampleSpec, Spec, SpecError, SpecScalar, from_ron, to_ron,
     };
     pub use flow_api::{
-        BaseDensity, Bijector, BoxBijector, Context, DiagonalNormal, Facts, Flow, FlowError, Gradients, Grid, InverseKind, InverseOf,
-        Kernels, LogDet, LogProb, Mapped, MappedRows, Memory, Mode, Module, Parameter, RowChain, RowFlow, RowKernel, RowView, Rows,
-        SampleFlow, SampleKernel, SampleLayer, Scalar, Side, Skeleton, StandardNormal, Taped, TapedMap, TapedRows, Tensor, Then, bases,
-        layers, module_fields, parameter_count, register_base, register_model, register_row_flow, register_sample_flow, shape_error,
+        BaseDensity, Bijector, BoxBijector, Conditions, Context, DiagonalNormal, Facts, Flow, FlowError, Gradients, Grid, InverseKind,
+        InverseOf, Kernels, LogDet, LogProb, Mapped, MappedRows, Memory, Mode, Module, Parameter, RowChain, RowFlow, RowKernel, RowView,
+        Rows, SampleFlow, SampleKernel, SampleLayer, Scalar, Side, Skeleton, StandardNormal, Taped, TapedMap, TapedRows, Tensor, Then,
+        bases, layers, module_fields, parameter_count, register_base, register_model, register_row_flow, register_sample_flow, shape_error,
         to_host,
     };
 }

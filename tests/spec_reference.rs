@@ -28,7 +28,7 @@ fn tables() -> Vec<Table> {
 }
 
 /// Values of fields that have no default.
-const REQUIRED: [(&str, &str); 18] = [
+const REQUIRED: [(&str, &str); 17] = [
     ("hidden", "16"),
     ("patch", "2"),
     ("layers", "2"),
@@ -46,7 +46,6 @@ const REQUIRED: [(&str, &str); 18] = [
     ("low", "-1.0"),
     ("high", "1.0"),
     ("base", "StandardNormal"),
-    ("condition", "3"),
 ];
 
 /// The text with all fields that `place` takes, as the code writes it.

@@ -20,6 +20,11 @@ fn parse(path: &Path) -> Spec<dyn ModelSpec> {
     from_ron(&text).unwrap_or_else(|e| panic!("{}:{e}", path.display()))
 }
 
+/// The root of a model for data with ten classes and two numbers to be conditioned on.
+fn scope() -> BuildScope {
+    BuildScope::new(1).with_given(Given { classes: 10, conditions: 2 })
+}
+
 /// The event that a spec is for: stated, or by the convention of file names.
 fn event(path: &Path, spec: &Spec<dyn ModelSpec>) -> EventShape {
     let name = path.file_name().unwrap().to_string_lossy();
@@ -36,7 +41,7 @@ fn costs_are_bounds_from_below_that_mean_something() {
     for path in files() {
         let spec = parse(&path);
         let event = event(&path, &spec);
-        let (cost, model) = (spec.0.cost(event), spec.build::<f32>(event, 1).unwrap());
+        let (cost, model) = (spec.0.cost(event), f32::model(spec.0.as_ref(), event, &scope()).unwrap());
         let mut held = 0;
         visit(&model, |_, entry| {
             held += match entry {
@@ -55,7 +60,7 @@ fn every_spec_builds_and_survives_its_text() {
     for path in files() {
         let spec = parse(&path);
         let event = event(&path, &spec);
-        let model = f32::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let model = f32::model(spec.0.as_ref(), event, &scope()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         assert!(!model.describe().unwrap().is_empty());
         let text = to_ron(&spec).unwrap();
         assert_eq!(to_ron(&from_ron::<Spec<dyn ModelSpec>>(&text).unwrap()).unwrap(), text, "{}", path.display());
@@ -134,7 +139,7 @@ fn shrunk(path: &Path) -> (Spec<dyn ModelSpec>, EventShape) {
 fn every_spec_conforms_at_a_small_size() {
     for path in files() {
         let (spec, event) = shrunk(&path);
-        let model = f64::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap();
+        let model = f64::model(spec.0.as_ref(), event, &scope()).unwrap();
         let iterative = model.flow().bijector().facts().inverse == flow_api::InverseKind::Iterative;
         let subject = Subject {
             inverse_tolerance: iterative.then_some(1e-6),
@@ -149,19 +154,26 @@ fn every_spec_conforms_at_a_small_size() {
 /// A training step, densities and samples; the parameters that a plain kernel asked the device for.
 fn plain_parameters(path: &Path, kernels: Kernels) -> Vec<String> {
     let (spec, event) = shrunk(path);
-    let mut model = f32::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap();
+    let mut model = f32::model(spec.0.as_ref(), event, &scope()).unwrap();
     let mut values = vec![0.0; 16 * event.len()];
     flow_kernels::noise::Stream::new(1, 0, "images").row(0).gaussian(&mut values);
-    let cx = || Context::new(1).with_kernels(kernels);
-    let first = model.batch(values.clone()).unwrap();
-    model.flow_mut().initialise(first, &cx()).unwrap();
+    let numbers: Vec<f64> = (0..32).map(|i| f64::from(i * i % 7)).collect();
+    if let Some(conditioner) = model.conditioner_mut() {
+        conditioner.fit(&numbers).unwrap();
+    }
+    let of_classes = model.conditioner().is_some_and(|conditioner| conditioner.classes().is_some());
+    let cx = |samples: usize| {
+        let numbers = Conditions::Numbers(numbers[..2 * samples].to_vec());
+        Context::new(1).with_kernels(kernels).given(if of_classes { Conditions::class(3, samples) } else { numbers })
+    };
+    model.initialise(values.clone(), &cx(16)).unwrap();
     let mut gradients = Gradients::zeros(&model);
     for memory in [Memory::Store, Memory::Recompute, Memory::Invert] {
-        let cx = cx().in_mode(Mode::Train).with_memory(memory);
-        model.flow().nll(model.batch(values.clone()).unwrap(), &mut gradients, &cx).unwrap();
+        let cx = cx(16).in_mode(Mode::Train).with_memory(memory);
+        model.nll(values.clone(), &mut gradients, &cx).unwrap();
     }
-    model.log_prob(values, &cx()).unwrap();
-    model.sample(4, 1.0, &cx()).unwrap();
+    model.log_prob(values, &cx(16)).unwrap();
+    model.sample(4, 1.0, &cx(4)).unwrap();
     let mut mirrored = Vec::new();
     visit(&model, |path, entry| {
         if let Entry::Parameter { parameter, .. } = entry
@@ -189,7 +201,7 @@ fn conditional_models_agree_on_both_kernels() {
     let text = "MixerFlow(patch: 2, layers: 2, channel: [LuLinear(), AffineCoupling(hidden: 6, condition: 3)], patches: [AffineCoupling(hidden: 6, condition: 3)])";
     let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
     let event = EventShape::Image { channels: 1, height: 6, width: 4 };
-    let mut model = f64::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap();
+    let mut model = f64::model(spec.0.as_ref(), event, &scope()).unwrap();
     update(&mut model, |path, entry| {
         if let EntryMut::Parameter { values, .. } = entry {
             values.iter_mut().enumerate().for_each(|(i, v)| *v += 0.1 * (i as f64 + path.len() as f64).sin());

@@ -1,8 +1,9 @@
 //! What every call gets besides its data: mode, randomness, memory setting, condition and the layer's path.
 
-use crate::{InverseKind, Scalar, Tensor};
+use crate::{Conditions, InverseKind, Scalar, Tensor};
 use flow_kernels::noise::Stream;
 use std::fmt::Display;
+use std::sync::Arc;
 
 /// Whether a call belongs to training or to evaluation.
 ///
@@ -79,6 +80,7 @@ pub struct Context<E: Scalar> {
     kernels: Kernels,
     log_det: bool,
     condition: Option<Tensor<(usize, usize), E>>,
+    conditions: Option<Arc<Conditions>>,
     path: String,
 }
 
@@ -93,6 +95,7 @@ impl<E: Scalar> Context<E> {
             kernels: Kernels::default(),
             log_det: true,
             condition: None,
+            conditions: None,
             path: String::new(),
         }
     }
@@ -139,6 +142,14 @@ impl<E: Scalar> Context<E> {
         self
     }
 
+    /// The same for samples that are conditioned on these: a [`Model`](crate::spec::Model) makes of them the vectors that
+    /// layers see.
+    #[must_use]
+    pub fn given(mut self, conditions: Conditions) -> Self {
+        self.conditions = Some(Arc::new(conditions));
+        self
+    }
+
     /// The context of a child layer: its path is this one's with `.name` behind.
     #[must_use]
     pub fn child(&self, name: impl Display) -> Self {
@@ -181,9 +192,14 @@ impl<E: Scalar> Context<E> {
         self.log_det
     }
 
-    /// The condition, if there is one.
+    /// The condition that layers see, if there is one.
     pub fn condition(&self) -> Option<&Tensor<(usize, usize), E>> {
         self.condition.as_ref()
+    }
+
+    /// What samples are conditioned on, as data have it, if it was said.
+    pub fn conditions(&self) -> Option<&Conditions> {
+        self.conditions.as_deref()
     }
 
     /// Which kernels are to run, where a row flow has two.

@@ -415,7 +415,8 @@ impl<B, P> Flow<B, P> {
         B: Bijector<X, E>,
         P: BaseDensity<E>,
     {
-        gradients.check(cx.path(), self)?;
+        gradients.check(cx.child("bijector").path(), &self.bijector)?;
+        gradients.check(cx.child("base").path(), &self.base)?;
         let latents = self.forward_training(x, cx)?;
         let log_prob = self.log_prob_of(&latents, cx)?;
         let batch = log_prob.len();

@@ -12,6 +12,7 @@
 pub mod bases;
 mod bijector;
 mod compose;
+mod conditions;
 mod context;
 mod dense;
 pub mod device;
@@ -40,6 +41,7 @@ pub use flow_kernels::workspace::Buffer;
 pub use bases::{BaseDensity, DiagonalNormal, StandardNormal};
 pub use bijector::{Bijector, BoxBijector, Cotangent, Kept, LayerInfo, Mapped, Point, Pulled, foreign_point, leads_to, shape_error};
 pub use compose::{InverseOf, Pinned, Then};
+pub use conditions::Conditions;
 pub use context::{Context, Keep, Kernels, Memory, Mode};
 pub use dense::{LastLayer, Mlp, MlpPass};
 pub use error::{FlowError, Result, StateMismatch};

@@ -6,7 +6,7 @@ use crate::events::Events;
 use crate::file::replace_file;
 use crate::observe::Observer;
 use crate::record::model_for;
-use crate::samples::{CLOUD, Drawing, GRID, GRID_COLUMNS, try_draw_samples};
+use crate::samples::{CLOUD, Drawing, GRID, GRID_COLUMNS, given_numbers, try_draw_samples};
 use crate::training::{Ending, Report, Trainer};
 use crate::{Result, Settings, TrainError, page, picture, text};
 use flow_api::spec::{Model, ModelSpec, Spec, SpecScalar, to_ron};
@@ -228,7 +228,8 @@ fn picture_samples<E: SpecScalar>(plan: &Plan<'_>, file: &str, model: &Model<E>,
     let half_side = if events.levels().is_none() { Some(half_side(plan.split.test.as_ref())?) } else { None };
     let drawing = Drawing { seed: plan.settings.seed, half_side, ..Drawing::default() };
     // The table tells of samples that fail.
-    Ok(try_draw_samples(&plan.folder.join(file), model, events, &drawing)?.then(|| file.to_owned()))
+    let given = given_numbers(model, plan.split.test.as_ref(), events)?;
+    Ok(try_draw_samples(&plan.folder.join(file), model, events, &drawing, given.as_ref())?.then(|| file.to_owned()))
 }
 
 /// Draws the first test items, to compare samples with.

@@ -78,9 +78,9 @@ pub enum TrainError {
         /// Those of the table.
         got: Vec<String>,
     },
-    /// The model takes a condition, which items of a data set do not have.
+    /// Parts of the model see a condition, and nothing says what makes it of the data.
     #[error(
-        "the model takes a condition of {width} numbers: conditional models cannot be trained from a data set yet, only from Rust with `Flow::nll` and `Context::with_condition`"
+        "parts of the model see a condition of {width} numbers, and its spec does not say of what: `condition: Classes()` or `condition: Vector()` does"
     )]
     Conditional {
         /// Width of the condition.
@@ -109,6 +109,43 @@ pub enum TrainError {
         expected: Vec<String>,
         /// The data's.
         got: Vec<String>,
+    },
+    /// The model is conditioned on the class of an item, and the data have no classes.
+    #[error("the model is conditioned on the class of an item, and the data have no classes")]
+    NoLabels,
+    /// An item of a model that is conditioned on classes has none.
+    #[error("{item}: the model is conditioned on the class of an item, and this one has none")]
+    NoLabel {
+        /// The item.
+        item: Item,
+    },
+    /// The numbers that items are conditioned on are not those of the model.
+    #[error("conditions: expected {}, got {}", list(expected), list_or_none(got))]
+    Conditions {
+        /// The names of the model's, in order.
+        expected: Vec<String>,
+        /// Those of the data.
+        got: Vec<String>,
+    },
+    /// Samples of a model that is conditioned on numbers need some.
+    #[error("the model is conditioned on {}: nothing says what samples are given", list(names))]
+    NothingGiven {
+        /// The names of the numbers.
+        names: Vec<String>,
+    },
+    /// A model that has no classes is asked for them.
+    #[error("the model is not conditioned on classes")]
+    NoClasses,
+    /// A model that does not know p(x) cannot be guided.
+    #[error(
+        "guidance takes a model that knows p(x) too: one of whose conditions a share was dropped in training, as by `condition: Classes(dropped: 0.1)`"
+    )]
+    Unguided,
+    /// A number that items are conditioned on is the same in all of them.
+    #[error("condition `{column}`: the same number in all training items, which cannot be conditioned on")]
+    ConstantCondition {
+        /// Its name.
+        column: String,
     },
     /// A run cannot go on: the data has more or fewer items than it was begun with, or as many others.
     #[error("the data has {got} items, where the run was begun with {expected}{}", if got == expected { " others" } else { "" })]
@@ -176,6 +213,11 @@ fn column_hint(expected: &[String], got: &[String]) -> String {
         return format!(": there is no {}{further}", list(&missing));
     }
     format!(": columns={} takes them in the order of the model", expected.join(","))
+}
+
+/// Names for a message, or that there are none.
+fn list_or_none(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { list(names) }
 }
 
 /// An item of a data set, named as well as its set can.

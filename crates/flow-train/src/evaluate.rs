@@ -3,8 +3,9 @@
 use crate::classify::{ClassLogProbs, Classification, MeanProbs};
 use crate::data::{Batch, Dataset, each_once};
 use crate::error::Item;
-use crate::event_batch::{EventBatch, Purpose};
+use crate::event_batch::{EventBatch, Purpose, ScoredGiven};
 use crate::events::Events;
+use crate::given::conditions_of_items;
 use crate::mean::Mean;
 use crate::training::number_or_null;
 use crate::{Result, TrainError};
@@ -36,11 +37,22 @@ pub struct EvaluateOptions {
     pub timed_samples: usize,
     /// Only the likelihood: no reconstruction, no samples.
     pub likelihood_alone: bool,
+    /// What items are given when they are scored, by a model that is conditioned on something.
+    pub given: ScoredGiven,
 }
 
 impl Default for EvaluateOptions {
     fn default() -> Self {
-        Self { batch: 128, dequantisations: 1, estimates: 1, seed: 0, inverted_items: 256, timed_samples: 128, likelihood_alone: false }
+        Self {
+            batch: 128,
+            dequantisations: 1,
+            estimates: 1,
+            seed: 0,
+            inverted_items: 256,
+            timed_samples: 128,
+            likelihood_alone: false,
+            given: ScoredGiven::Own,
+        }
     }
 }
 
@@ -146,7 +158,7 @@ pub struct Inverse {
 }
 
 /// The likelihood of every item.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scores {
     /// Log-density per item in nats, preprocessing included, averaged over those passes (draws of dequantisation noise, estimates) that gave a
     /// finite one; NaN where none did.
@@ -263,8 +275,7 @@ pub(crate) fn score_with<E: SpecScalar>(
 ) -> Result<Scores> {
     let check = || check(stop);
     options.check()?;
-    events.check(data, model.event())?;
-    let events = events.for_evaluation();
+    let events = events.evaluating(data, model, options.given)?;
     let mut sums = vec![Sum::default(); data.len()];
     let mut scores = Scores {
         log_likelihood: Vec::new(),
@@ -297,7 +308,7 @@ pub(crate) fn score_with<E: SpecScalar>(
             // Every batch has noise of its own, so that errors of estimates are independent over items.
             let purpose = Purpose::Evaluate { pass: pass * batches + number as u64 };
             batch.draws.iter_mut().for_each(|draw| draw.epoch = pass % noises);
-            let whole = events.of::<E>(&batch)?;
+            let whole = options.given.to(events.of::<E>(&batch)?);
             let cx = whole.context(model, options.seed, purpose)?;
             let began = Instant::now();
             let found = model.log_prob_and_logits(whole.values.clone(), &cx);
@@ -424,7 +435,7 @@ fn invert<E: SpecScalar>(
 ) -> Result<Inverse> {
     let mut inverse = Inverse { error: f64::NAN, evaluations: 0, sampled_per_second: f64::NAN, failure: None };
     let found = reconstruct(model, data, events, options, stop, &mut inverse).and_then(|()| {
-        inverse.sampled_per_second = samples_per_second(model, options, stop)?;
+        inverse.sampled_per_second = samples_per_second(model, data, events, options, stop)?;
         Ok(())
     });
     match found {
@@ -442,14 +453,15 @@ fn reconstruct<E: SpecScalar>(
     stop: &AtomicBool,
     inverse: &mut Inverse,
 ) -> Result<()> {
-    let events = events.for_evaluation();
+    let events = events.evaluating(data, model, options.given)?;
     let mut largest = 0.0_f64;
     for batch in each_once(options.inverted_items.min(data.len()), options.batch) {
         check(stop)?;
-        let events = events.of::<E>(&data.batch(&batch)?)?;
+        let events = options.given.to(events.of::<E>(&data.batch(&batch)?)?);
         let cx = events.context(model, options.seed, Purpose::Evaluate { pass: 0 })?;
-        let z = model.flow().encode(model.batch(events.values.clone())?, &cx)?.value;
-        let back = model.flow().decode(z, &cx)?;
+        let at = model.conditioned(events.len(), &cx)?;
+        let z = model.flow().encode(model.batch(events.values.clone())?, at.cx())?.value;
+        let back = model.flow().decode(z, at.cx())?;
         inverse.evaluations = inverse.evaluations.max(back.report.evaluations);
         for (a, b) in flow_api::to_host(&back.value).iter().zip(&events.values) {
             let error = (a.as_f64() - b.as_f64()).abs();
@@ -464,10 +476,18 @@ fn reconstruct<E: SpecScalar>(
     Ok(())
 }
 
-fn samples_per_second<E: SpecScalar>(model: &Model<E>, options: &EvaluateOptions, stop: &AtomicBool) -> Result<f64> {
+fn samples_per_second<E: SpecScalar>(
+    model: &Model<E>,
+    data: &dyn Dataset,
+    events: &Events,
+    options: &EvaluateOptions,
+    stop: &AtomicBool,
+) -> Result<f64> {
     /// Shorter times are mostly noise.
     const LEAST_SECONDS: f64 = 0.1;
-    let given = EventBatch::of_values(Vec::new(), options.timed_samples);
+    let samples = options.timed_samples;
+    let items = conditions_of_items(model, data, &events.with_classes_of(data), samples)?;
+    let given = options.given.to(EventBatch::of_values(Vec::new(), samples).given(&items));
     let draw = |pass| -> Result<Vec<E>> {
         let cx = given.context(model, options.seed, Purpose::Evaluate { pass })?;
         Ok(model.sample(given.len(), E::one(), &cx)?)

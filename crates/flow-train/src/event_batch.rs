@@ -2,8 +2,8 @@
 
 use crate::data::Draw;
 use crate::{Result, TrainError};
-use flow_api::spec::{Model, SpecScalar};
-use flow_api::{Context, Memory, Mode, Scalar};
+use flow_api::spec::{Conditioner, Model, SpecScalar};
+use flow_api::{Conditions, Context, Memory, Mode, Scalar};
 
 /// A batch as a model and its loss see it.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,8 +16,9 @@ pub struct EventBatch<E> {
     pub draws: Vec<Draw>,
     /// The class of every event, an index into the data set's classes; none for an item without a label.
     pub labels: Vec<Option<usize>>,
-    /// The numbers that every event is conditioned on, event after event; empty where the data have none.
-    pub conditions: Vec<E>,
+    /// The numbers that every event is conditioned on, event after event, as the data have them; empty where they have
+    /// none.
+    pub conditions: Vec<f64>,
 }
 
 /// What a model is called for: it decides on the noise and on what is kept.
@@ -37,6 +38,30 @@ pub enum Purpose {
     },
     /// Everything else: initialisation, latents, samples.
     Map,
+}
+
+/// What items are given when they are scored, by a model that is conditioned on something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ScoredGiven {
+    /// Their own classes or numbers.
+    #[default]
+    Own,
+    /// All of them one class, by the number that the run knows it by.
+    Class(usize),
+    /// Nothing: p(x) of a model that knows it.
+    Nothing,
+}
+
+impl ScoredGiven {
+    /// Events as they are to be scored.
+    pub(crate) fn to<E: Scalar>(self, events: EventBatch<E>) -> EventBatch<E> {
+        let samples = events.len();
+        match self {
+            Self::Own => events,
+            Self::Class(class) => events.given(&Conditions::class(class, samples)),
+            Self::Nothing => events.given(&Conditions::Nothing),
+        }
+    }
 }
 
 impl<E: Scalar> EventBatch<E> {
@@ -74,6 +99,28 @@ impl<E: Scalar> EventBatch<E> {
         }
     }
 
+    /// What the events are given, for a model that is conditioned on classes or on numbers: nothing where no event has any.
+    fn conditions_of(&self, conditioner: &Conditioner<E>) -> Conditions {
+        match conditioner.classes() {
+            Some(_) if self.labels.iter().all(Option::is_none) => Conditions::Nothing,
+            Some(_) => Conditions::Classes(self.labels.clone()),
+            None if self.conditions.is_empty() => Conditions::Nothing,
+            None => Conditions::Numbers(self.conditions.clone()),
+        }
+    }
+
+    /// The same events, given these conditions.
+    #[must_use]
+    pub fn given(self, conditions: &Conditions) -> Self {
+        let nothing = vec![None; self.len()];
+        let (labels, conditions) = match conditions {
+            Conditions::Classes(classes) => (classes.clone(), Vec::new()),
+            Conditions::Numbers(numbers) => (nothing, numbers.clone()),
+            Conditions::Nothing => (nothing, Vec::new()),
+        };
+        Self { labels, conditions, ..self }
+    }
+
     /// The context that a model sees these events in.
     ///
     /// # Errors
@@ -88,11 +135,15 @@ impl<E: Scalar> EventBatch<E> {
             Purpose::Evaluate { pass } => cx.child("evaluation").rooted(0).at_step(pass),
             Purpose::Map => cx,
         };
+        if let Some(conditioner) = model.conditioner() {
+            return Ok(cx.given(self.conditions_of(conditioner)));
+        }
         let Some(width) = model.condition() else { return Ok(cx) };
         if self.conditions.len() != width * self.len() {
             return Err(TrainError::Conditional { width });
         }
-        Ok(cx.with_condition(E::tensor(self.conditions.clone(), (self.len(), width))))
+        let vectors = self.conditions.iter().map(|&c| E::of(c)).collect();
+        Ok(cx.with_condition(E::tensor(vectors, (self.len(), width))))
     }
 }
 

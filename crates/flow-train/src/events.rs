@@ -2,10 +2,12 @@
 
 use crate::data::{Batch, ColumnMap, DataError, Dataset, Dequantiser, ItemShape, Reals, Values};
 use crate::event_batch::EventBatch;
+use crate::event_batch::ScoredGiven;
 use crate::{DataRecord, Result, TrainError};
-use flow_api::spec::{EventShape, Preprocessing};
+use flow_api::spec::{EventShape, Model, Preprocessing, SpecScalar};
 use flow_api::{Scalar, Standardiser};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// What kind of items a model is for: all that is needed besides the model to score others of the kind, or to show samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +44,8 @@ pub struct Events {
     kind: EventKind,
     way: Way,
     record: DataRecord,
+    /// The class of the record that each class of the data is, where the data have others or have them in another order.
+    classes: Option<Arc<[Option<usize>]>>,
 }
 
 /// How items become events.
@@ -63,7 +67,7 @@ impl Events {
             Some(levels) => Way::Levels(Dequantiser::new(preprocessing, levels, kind.item(), seed)?),
             None => Way::Reals(Reals::new(preprocessing, data.columns(), kind.item(), seed)?),
         };
-        Ok(Self { kind, way, record })
+        Ok(Self { kind, way, record, classes: None })
     }
 
     /// For the events of a model that was trained: real numbers go through what its standardiser was fitted behind.
@@ -106,7 +110,57 @@ impl Events {
             Some(levels) => Way::Levels(Dequantiser::new(preprocessing, levels, kind.item(), seed)?),
             None => Way::Reals(Reals::new(preprocessing, &[], kind.item(), seed)?),
         };
-        Ok(Self { kind, way, record: DataRecord::default() })
+        Ok(Self { kind, way, record: DataRecord::default(), classes: None })
+    }
+
+    /// The same for items of a data set whose classes may be others than the record's, or stand in another order: a label
+    /// of [`Events::of`] is then the number that the run knows the class of that name by, and there is none for a class
+    /// that it does not know.
+    #[must_use]
+    pub fn with_classes_of(&self, data: &dyn Dataset) -> Self {
+        let own = &self.record.classes;
+        let place = |class: &String| own.iter().position(|known| known == class);
+        let same = own.as_slice() == data.classes();
+        Self { classes: (!same).then(|| data.classes().iter().map(place).collect()), ..self.clone() }
+    }
+
+    /// The number by which the run knows a class of the data.
+    pub fn class_of(&self, label: usize) -> Option<usize> {
+        match &self.classes {
+            None => Some(label),
+            Some(places) => places.get(label).copied().flatten(),
+        }
+    }
+
+    /// For evaluation of a model on the items of a data set: checked against them ([`Events::check`]), what they are
+    /// conditioned on included, unless it is said what they are given.
+    ///
+    /// # Errors
+    /// As [`Events::check`]; [`TrainError::NoLabels`] and [`TrainError::Class`] for a model that is conditioned on
+    /// classes, [`TrainError::Conditions`] for one that is conditioned on numbers.
+    pub fn evaluating<E: SpecScalar>(&self, data: &dyn Dataset, model: &Model<E>, given: ScoredGiven) -> Result<Self> {
+        self.check(data, model.event())?;
+        let events = self.for_evaluation().with_classes_of(data);
+        let Some(conditioner) = model.conditioner().filter(|_| given == ScoredGiven::Own) else { return Ok(events) };
+        if conditioner.classes().is_none() {
+            return self.record.check_conditions(data).map(|()| events);
+        }
+        if data.classes().is_empty() {
+            // Nothing is known of these items, and some models know what they are worth then.
+            return if conditioner.takes_nothing() { Ok(events) } else { Err(TrainError::NoLabels) };
+        }
+        if (0..data.classes().len()).all(|class| events.class_of(class).is_some()) {
+            return Ok(events);
+        }
+        // A class without an item is nobody's.
+        let labels = (0..data.len()).filter(|&index| !data.is_gone(index)).filter_map(|index| data.label(index));
+        match labels.into_iter().find(|&label| events.class_of(label).is_none()) {
+            None => Ok(events),
+            Some(label) => {
+                let class = data.classes().get(label).cloned().unwrap_or_default();
+                Err(TrainError::Class { class, known: self.record.classes.clone() })
+            }
+        }
     }
 
     /// The same for evaluation: without flips, and with noise of its own.
@@ -173,9 +227,8 @@ impl Events {
                 return Err(DataError::Setting { what: "batch", expected, got: got.to_owned() }.into());
             }
         };
-        let (draws, labels) = (batch.draws.clone(), batch.labels.clone());
-        let conditions = batch.conditions.iter().map(|&x| E::of(x)).collect();
-        Ok(EventBatch { values, log_det, draws, labels, conditions })
+        let labels = batch.labels.iter().map(|label| self.class_of((*label)?)).collect();
+        Ok(EventBatch { values, log_det, draws: batch.draws.clone(), labels, conditions: batch.conditions.clone() })
     }
 
     /// The levels that events stand for.

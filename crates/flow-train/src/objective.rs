@@ -370,8 +370,11 @@ pub fn differentiate<E: SpecScalar>(
     gradients: &mut Gradients<E>,
     cx: &Context<E>,
 ) -> Result<(f64, Vec<Term>, Option<Tensor<(usize, usize), E>>), FlowError> {
-    let latents = model.flow().forward_training(model.batch(batch.values.clone())?, cx)?;
-    let Lost { loss, terms, cotangent } = objective.loss(&Seen { model, events, batch, latents: &latents, cx }, gradients)?;
-    let pulled = model.flow().pull_back(latents, cotangent, gradients, cx)?;
+    let at = model.conditioned(batch.len(), cx)?;
+    let latents = model.flow().forward_training(model.batch(batch.values.clone())?, at.cx())?;
+    let seen = Seen { model, events, batch, latents: &latents, cx: at.cx() };
+    let Lost { loss, terms, cotangent } = objective.loss(&seen, gradients)?;
+    let pulled = model.flow().pull_back(latents, cotangent, gradients, at.cx())?;
+    model.pull_condition(&at, pulled.condition.as_ref(), gradients)?;
     Ok((loss, terms, pulled.condition))
 }

@@ -3,7 +3,7 @@
 use crate::checkpoint;
 use crate::events::Events;
 use crate::file::replace_file;
-use crate::samples::{Drawing, try_draw_samples};
+use crate::samples::{Drawing, given_numbers, try_draw_samples};
 use crate::threads::alone;
 use crate::training::{Ending, Report, Trainer};
 use crate::{Result, TrainError};
@@ -214,7 +214,8 @@ impl<E: SpecScalar> Observer<E> for SampleGrids {
     fn report(&mut self, report: &Report, trainer: &Trainer<E>) -> Result<()> {
         let path = self.path(report);
         let drawing = Drawing { seed: trainer.settings().seed, ..Drawing::default() };
-        try_draw_samples(&path, trainer.model(), trainer.events(), &drawing).map(drop)
+        let given = given_numbers(trainer.model(), trainer.train(), trainer.events())?;
+        try_draw_samples(&path, trainer.model(), trainer.events(), &drawing, given.as_ref()).map(drop)
     }
 }
 

@@ -14,6 +14,9 @@ pub struct DataRecord {
     pub columns: Vec<Column>,
     /// Names of the classes, by label.
     pub classes: Vec<String>,
+    /// Training items of each class, those for validation among them; none in checkpoints of versions that did not count
+    /// them.
+    pub class_items: Vec<u64>,
     /// The numbers that items are conditioned on.
     pub conditions: Vec<Column>,
     /// Training items, those for validation among them; none in checkpoints of versions that did not count them here.
@@ -28,7 +31,16 @@ impl DataRecord {
     /// # Errors
     /// Items that cannot be read.
     pub fn of(train: &dyn Dataset) -> Result<Self> {
-        Ok(Self { items: Some(train.len()), fingerprint: Some(fingerprint(train)?), ..Self::without_items(train) })
+        let mut class_items = vec![0; train.classes().len()];
+        if !class_items.is_empty() {
+            for label in (0..train.len()).filter(|&index| !train.is_gone(index)).filter_map(|index| train.label(index)) {
+                if let Some(count) = class_items.get_mut(label) {
+                    *count += 1;
+                }
+            }
+        }
+        let (items, fingerprint) = (Some(train.len()), Some(fingerprint(train)?));
+        Ok(Self { class_items, items, fingerprint, ..Self::without_items(train) })
     }
 
     /// Columns and classes alone.
@@ -36,7 +48,26 @@ impl DataRecord {
         let named = column_names(data.columns()).is_some();
         let columns = if named { data.columns().to_vec() } else { Vec::new() };
         let (classes, conditions) = (data.classes().to_vec(), data.conditions().to_vec());
-        Self { columns, classes, conditions, items: None, fingerprint: None }
+        Self { columns, classes, conditions, class_items: Vec::new(), items: None, fingerprint: None }
+    }
+
+    /// The share of the training items that each of so many classes has; equal ones where nobody counted.
+    pub fn class_shares(&self, classes: usize) -> Vec<f64> {
+        let total: u64 = self.class_items.iter().sum();
+        if self.class_items.len() != classes || total == 0 {
+            return vec![1.0 / classes.max(1) as f64; classes];
+        }
+        self.class_items.iter().map(|&items| items as f64 / total as f64).collect()
+    }
+
+    /// Refuses data whose numbers to be conditioned on have other names, or stand in another order.
+    ///
+    /// # Errors
+    /// [`TrainError::Conditions`].
+    pub fn check_conditions(&self, data: &dyn Dataset) -> Result<()> {
+        let names = |columns: &[Column]| columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>();
+        let (expected, got) = (names(&self.conditions), names(data.conditions()));
+        if expected == got { Ok(()) } else { Err(TrainError::Conditions { expected, got }) }
     }
 
     /// Sizes of what is given with every event.
@@ -114,7 +145,9 @@ pub(crate) fn fingerprint(data: &dyn Dataset) -> Result<u64> {
         if index + 1 < data.len() && data.source(index + 1) == data.source(index) {
             add(1);
         }
-        match data.batch(&[Draw { epoch: 0, index }])?.values {
+        let batch = data.batch(&[Draw { epoch: 0, index }])?;
+        batch.conditions.into_iter().flat_map(f64::to_le_bytes).for_each(&mut add);
+        match batch.values {
             Values::Levels(levels) => levels.into_iter().for_each(&mut add),
             Values::Real(values) => values.into_iter().flat_map(f64::to_le_bytes).for_each(&mut add),
         }

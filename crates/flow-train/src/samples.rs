@@ -1,11 +1,12 @@
 //! Pictures of what a model draws.
 
-use crate::data::{DataError, ItemShape};
+use crate::data::{DataError, Dataset, ItemShape};
 use crate::event_batch::{EventBatch, Purpose};
 use crate::events::Events;
+use crate::given::{conditions_of_items, drawn_conditions};
 use crate::{Result, TrainError, picture};
-use flow_api::FlowError;
-use flow_api::spec::{Model, SpecScalar};
+use flow_api::spec::{Conditioner, Model, SpecScalar};
+use flow_api::{Conditions, FlowError};
 use std::path::Path;
 
 /// Images in a grid of samples.
@@ -50,7 +51,15 @@ impl Default for Drawing {
 /// # Errors
 /// Those of [`Model::sample`], and [`FlowError::NotFinite`] with the number of the first sample that is not finite.
 pub fn sample<E: SpecScalar>(model: &Model<E>, count: usize, temperature: f64, seed: u64) -> Result<Vec<E>> {
-    let cx = EventBatch::of_values(Vec::new(), count).context(model, seed, Purpose::Map)?;
+    sample_given(model, &Conditions::Nothing, count, temperature, seed)
+}
+
+/// As [`sample`], each sample given its own of `given`.
+///
+/// # Errors
+/// As [`sample`].
+pub fn sample_given<E: SpecScalar>(model: &Model<E>, given: &Conditions, count: usize, temperature: f64, seed: u64) -> Result<Vec<E>> {
+    let cx = EventBatch::of_values(Vec::new(), count).given(given).context(model, seed, Purpose::Map)?;
     let samples = model.sample(count, E::of(temperature), &cx)?;
     match samples.iter().position(|x| !num_traits::Float::is_finite(*x)) {
         None => Ok(samples),
@@ -60,13 +69,36 @@ pub fn sample<E: SpecScalar>(model: &Model<E>, count: usize, temperature: f64, s
 
 /// Draws samples to a PNG: a grid of images, or a cloud of points of the plane. Whether they are either.
 ///
+/// Where nothing says what samples are given, a grid of a model that is conditioned on classes has a row a class, of the first 16, and all others are samples of p(x)
+/// ([`drawn_conditions`]).
+///
 /// # Errors
 /// Those of [`Model::sample`], and files that cannot be written.
-pub fn draw_samples<E: SpecScalar>(path: &Path, model: &Model<E>, events: &Events, drawing: &Drawing) -> Result<bool> {
-    let sample = |count| sample(model, count, drawing.temperature, drawing.seed);
+pub fn draw_samples<E: SpecScalar>(
+    path: &Path,
+    model: &Model<E>,
+    events: &Events,
+    drawing: &Drawing,
+    given: Option<&Conditions>,
+) -> Result<bool> {
+    /// Rows of a grid that has a row a class.
+    const CLASSES: usize = 16;
+    let draw = |given: &Conditions, count| sample_given(model, given, count, drawing.temperature, drawing.seed);
+    let sample = |count| match given {
+        Some(given) => draw(given, count),
+        None => draw(&drawn_conditions(model, events.record(), count, drawing.seed)?, count),
+    };
+    let classes = model.conditioner().and_then(Conditioner::classes).filter(|_| given.is_none() && drawing.count.is_none());
     match (events.kind().item(), events.dequantiser()) {
         (ItemShape::Image { .. }, _) => {
-            draw_events(path, &sample(drawing.count.unwrap_or(GRID))?, events, drawing.columns)?;
+            let samples = match classes {
+                None => sample(drawing.count.unwrap_or(GRID))?,
+                Some(classes) => {
+                    let each = (0..classes.min(CLASSES)).flat_map(|class| vec![Some(class); drawing.columns]).collect::<Vec<_>>();
+                    draw(&Conditions::Classes(each.clone()), each.len())?
+                }
+            };
+            draw_events(path, &samples, events, drawing.columns)?;
         }
         (ItemShape::Vector { dims: 2 }, None) => {
             let points = events.values(&sample(drawing.count.unwrap_or(CLOUD))?);
@@ -82,11 +114,31 @@ pub fn draw_samples<E: SpecScalar>(path: &Path, model: &Model<E>, events: &Event
 ///
 /// # Errors
 /// Files that cannot be written.
-pub(crate) fn try_draw_samples<E: SpecScalar>(path: &Path, model: &Model<E>, events: &Events, drawing: &Drawing) -> Result<bool> {
-    match draw_samples(path, model, events, drawing) {
-        Err(TrainError::Flow(_) | TrainError::Data(_)) => Ok(false),
+pub(crate) fn try_draw_samples<E: SpecScalar>(
+    path: &Path,
+    model: &Model<E>,
+    events: &Events,
+    drawing: &Drawing,
+    given: Option<&Conditions>,
+) -> Result<bool> {
+    match draw_samples(path, model, events, drawing, given) {
+        Err(TrainError::Flow(_) | TrainError::Data(_) | TrainError::NothingGiven { .. }) => Ok(false),
         result => result,
     }
+}
+
+/// What the samples of a picture are given where a model has to be told numbers: those of the first items; none for
+/// other models.
+///
+/// # Errors
+/// Items that cannot be read.
+pub(crate) fn given_numbers<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Events) -> Result<Option<Conditions>> {
+    let wants = model.conditioner().is_some_and(|conditioner| conditioner.numbers().is_some() && !conditioner.takes_nothing());
+    if !wants {
+        return Ok(None);
+    }
+    let samples = if matches!(events.kind().item(), ItemShape::Image { .. }) { GRID } else { CLOUD };
+    conditions_of_items(model, data, events, samples).map(Some)
 }
 
 /// Draws events of a model of images as a grid.
@@ -162,12 +214,12 @@ mod tests {
         let model = f32::model(spec.0.as_ref(), kind.shape, &BuildScope::new(0)).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("samples.png");
-        assert!(matches!(draw_samples(&path, &model, &events, &Drawing::default()), Err(TrainError::Flow(_))));
-        assert!(!try_draw_samples(&path, &model, &events, &Drawing::default()).unwrap() && !path.exists());
+        assert!(matches!(draw_samples(&path, &model, &events, &Drawing::default(), None), Err(TrainError::Flow(_))));
+        assert!(!try_draw_samples(&path, &model, &events, &Drawing::default(), None).unwrap() && !path.exists());
         let nowhere = folder.path().join("no/folder.png");
         let linear: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [LuLinear()])").unwrap();
         let linear = f32::model(linear.0.as_ref(), kind.shape, &BuildScope::new(0)).unwrap();
-        assert!(matches!(try_draw_samples(&nowhere, &linear, &events, &Drawing::default()), Err(TrainError::Io { .. })));
-        assert!(try_draw_samples(&path, &linear, &events, &Drawing::default()).unwrap() && path.exists());
+        assert!(matches!(try_draw_samples(&nowhere, &linear, &events, &Drawing::default(), None), Err(TrainError::Io { .. })));
+        assert!(try_draw_samples(&path, &linear, &events, &Drawing::default(), None).unwrap() && path.exists());
     }
 }

@@ -1,6 +1,6 @@
 //! The training loop.
 
-use crate::data::{Batch, Dataset, Draw, Loader, Mutated, Shuffle, Subset, TrainOrder, most_items};
+use crate::data::{Batch, Dataset, Draw, Loader, Mutated, Shuffle, Subset, TrainOrder, each_once, most_items};
 use crate::error::Item;
 use crate::evaluate::{EvaluateOptions, evaluate_until};
 use crate::event_batch::{EventBatch, Purpose};
@@ -261,7 +261,10 @@ impl<E: SpecScalar> Trainer<E> {
     /// # Errors
     /// [`TrainError::Conditional`].
     pub fn check_model(model: &Model<E>) -> Result<()> {
-        model.condition().map_or(Ok(()), |width| Err(TrainError::Conditional { width }))
+        match model.condition() {
+            Some(width) if model.conditioner().is_none() => Err(TrainError::Conditional { width }),
+            _ => Ok(()),
+        }
     }
 
     fn uninitialised(model: Model<E>, data: Arc<dyn Dataset>, settings: Settings) -> Result<Self> {
@@ -283,7 +286,7 @@ impl<E: SpecScalar> Trainer<E> {
         let optimiser = Adam::new(&model, settings.adam(model.event().len()));
         let (history, best, stale, seconds, since) = (History::default(), None, 0, 0.0, Since::default());
         let objective = objective_of(&model);
-        Ok(Self {
+        let trainer = Self {
             model,
             objective,
             optimiser,
@@ -298,7 +301,9 @@ impl<E: SpecScalar> Trainer<E> {
             stale,
             seconds,
             since,
-        })
+        };
+        trainer.check_labels()?;
+        Ok(trainer)
     }
 
     /// Fits what real numbers are standardised with, unless the model has it, and says how many items layers have to be initialised from.
@@ -333,9 +338,42 @@ impl<E: SpecScalar> Trainer<E> {
         let order = Shuffle { seed: self.settings.seed }.permutation(0, self.train.len());
         let draws: Vec<Draw> = order.into_iter().take(count).map(|index| Draw { epoch: 0, index }).collect();
         let events = self.events.of::<E>(&self.train.batch(&draws)?)?;
+        self.fit_conditions()?;
         let cx = events.context(&self.model, self.settings.seed, Purpose::Map)?;
-        let batch = self.model.batch(events.values)?;
-        self.model.flow_mut().initialise(batch, &cx)?;
+        self.model.initialise(events.values, &cx)?;
+        Ok(())
+    }
+
+    /// Reads mean and spread of the numbers that items are conditioned on off all training items.
+    fn fit_conditions(&mut self) -> Result<()> {
+        /// Items that are read at a time.
+        const AT_ONCE: usize = 1024;
+        let Some(conditioner) = self.model.conditioner_mut().filter(|conditioner| conditioner.wants_fit()) else { return Ok(()) };
+        let mut all = Vec::new();
+        for mut draws in each_once(self.train.len(), AT_ONCE) {
+            draws.retain(|draw| !self.train.is_gone(draw.index));
+            all.extend(self.train.batch(&draws)?.conditions);
+        }
+        conditioner.fit(&all).map_err(|error| match error {
+            FlowError::ConstantFeature { feature, .. } => {
+                let column = self.train.conditions().get(feature).map_or_else(|| (feature + 1).to_string(), |column| column.name.clone());
+                TrainError::ConstantCondition { column }
+            }
+            other => other.into(),
+        })
+    }
+
+    /// Refuses items without a class for a model that has to be told one.
+    fn check_labels(&self) -> Result<()> {
+        if !self.model.conditioner().is_some_and(|conditioner| conditioner.classes().is_some() && !conditioner.takes_nothing()) {
+            return Ok(());
+        }
+        for data in std::iter::once(&self.train).chain(&self.validation) {
+            let missing = (0..data.len()).find(|&index| !data.is_gone(index) && data.label(index).is_none());
+            if let Some(index) = missing {
+                return Err(TrainError::NoLabel { item: Item { index: data.row(index), name: data.item_name(index) } });
+            }
+        }
         Ok(())
     }
 
@@ -571,6 +609,11 @@ impl<E: SpecScalar> Trainer<E> {
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The items that are trained on, without those held out.
+    pub fn train(&self) -> &dyn Dataset {
+        self.train.as_ref()
     }
 
     /// How items become events.

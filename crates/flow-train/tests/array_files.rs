@@ -59,3 +59,53 @@ fn every_file_of_arrays_gives_the_same_split() -> Test {
     assert!(matches!(wrong("npy:DIR/none.npy"), Err(DataError::Io { .. })));
     Ok(())
 }
+
+/// Numbers that items are conditioned on, beside their values: an array of one or of several numbers an item, or columns of a table.
+#[test]
+fn conditions_come_with_their_items() -> Test {
+    let dir = tempfile::tempdir()?;
+    let at = |name: &str| dir.path().join(name);
+    let floats = |values: &[f64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let count = |f: fn(f64) -> f64, len: i32| (0..len).map(|i| f(f64::from(i))).collect::<Vec<f64>>();
+    let (x, one, two) = (count(|i| i, 24), count(|i| 100.0 + i, 12), count(|i| 10.0 * i, 24));
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(at("a.npz"))?);
+    let arrays = [
+        ("x.npy", npy("<f8", "12, 2", &floats(&x))),
+        ("one.npy", npy("<f8", "12,", &floats(&one))),
+        ("two.npy", npy("<f8", "12, 2", &floats(&two))),
+        ("few.npy", npy("<f8", "3,", &floats(&one[..3]))),
+        ("xt.npy", npy("<f8", "1, 2", &floats(&[7.0, 8.0]))),
+        ("ct.npy", npy("<f8", "1,", &floats(&[9.0]))),
+        ("nan.npy", npy("<f8", "12,", &floats(&[f64::NAN; 12]))),
+    ];
+    for (name, array) in &arrays {
+        zip.start_file(*name, zip::write::SimpleFileOptions::default())?;
+        zip.write_all(array)?;
+    }
+    zip.finish()?;
+    let rows = (0..12).map(|i| format!("{},{},{},k{}", 100 + i, 2 * i, 2 * i + 1, i % 2));
+    std::fs::write(at("t.csv"), std::iter::once("t,a,b,kind".to_owned()).chain(rows).collect::<Vec<_>>().join("\n"))?;
+    let open = |text: &str| text.replace("DIR", &dir.path().display().to_string()).parse::<DataSource>()?.open(0);
+
+    for (text, names, test_values, conditions) in [
+        ("npz:DIR/a.npz?c=one", vec!["one"], vec![18.0, 19.0], vec![109.0]),
+        ("npz:DIR/a.npz?c=two", vec!["two.1", "two.2"], vec![18.0, 19.0], vec![180.0, 190.0]),
+        ("npz:DIR/a.npz?c=one&test=xt,,ct", vec!["one"], vec![7.0, 8.0], vec![9.0]),
+        ("csv:DIR/t.csv?label=kind&condition=t", vec!["t"], vec![18.0, 19.0], vec![109.0]),
+        ("csv:DIR/t.csv?condition=b,t&drop=kind", vec!["b", "t"], vec![18.0], vec![19.0, 109.0]),
+        ("csv:DIR/t.csv?condition=b&columns=a", vec!["b"], vec![18.0], vec![19.0]),
+    ] {
+        let split = open(text)?;
+        let found: Vec<&str> = split.train.conditions().iter().map(|column| column.name.as_str()).collect();
+        assert_eq!(found, names, "{text}");
+        let batch = split.test.batch(&[Draw { epoch: 0, index: 0 }])?;
+        assert_eq!((batch.values, batch.conditions), (Values::Real(test_values), conditions), "{text}");
+    }
+    assert!(matches!(open("npz:DIR/a.npz?c=few"), Err(DataError::Header { field: "shape of conditions", .. })));
+    assert!(matches!(open("npz:DIR/a.npz?c=none"), Err(DataError::MissingKey { key, .. }) if key == "none"));
+    assert!(matches!(open("npz:DIR/a.npz?c=nan"), Err(DataError::Value { item: 0, .. })));
+    assert!(matches!(open("npz:DIR/a.npz?c=one&test=xt"), Err(DataError::PartsDiffer { .. })));
+    assert!(matches!(open("csv:DIR/t.csv?condition=heat"), Err(DataError::NoColumn { option: "condition", .. })));
+    assert!(matches!(open("csv:DIR/t.csv?condition=kind"), Err(DataError::TextColumns { .. })));
+    Ok(())
+}

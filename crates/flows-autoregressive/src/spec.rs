@@ -9,7 +9,7 @@
 //! ```
 
 use crate::{AutoregressiveFlow, Inverse};
-use flow_api::spec::{BuildRowFlow, BuildScope, Cost, Order, SpecError, SpecScalar};
+use flow_api::spec::{BuildRowFlow, BuildScope, Cost, Order, Receiver, SpecError, SpecScalar};
 use flow_api::{FlowError, Result, RowFlow, Scalar, register_row_flow};
 use flow_nets::{Activation, MaskedMlp, MaskedMlpConfig, Transformer, TransformerSpec};
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ pub struct Autoregressive {
     pub order: Order,
     /// How the inverse is found. Default `Sequential`.
     pub inverse: Inverse,
-    /// Width of the condition that the network sees besides the features; without it the flow is unconditional. Default none.
+    /// Width of the condition that the network sees besides the features. Default that of the model, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub condition: Option<usize>,
 }
@@ -63,7 +63,8 @@ impl Autoregressive {
 impl BuildRowFlow for Autoregressive {
     fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError> {
         let named = scope.child("Autoregressive");
-        let condition = self.condition.map_or(Ok(0), |width| named.size("condition", width, 1))?;
+        let condition = self.condition.or_else(|| scope.condition(Receiver::Autoregressive));
+        let condition = condition.map_or(Ok(0), |width| named.size("condition", width, 1))?;
         match self.flow::<E>(named.size("dim", dim, 1)?, condition, scope.seed(), scope.child("order").seed()) {
             Ok(flow) => Ok(Box::new(flow)),
             Err(FlowError::Setting { field, expected, got, .. }) => Err(named.field_error(field, expected, got)),

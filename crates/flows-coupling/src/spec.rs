@@ -9,7 +9,7 @@
 //! ```
 
 use crate::{Conditioner, Coupling};
-use flow_api::spec::{BuildRowFlow, BuildScope, Cost, SpecError, SpecScalar};
+use flow_api::spec::{BuildRowFlow, BuildScope, Cost, Receiver, SpecError, SpecScalar};
 use flow_api::{FlowError, RowFlow, register_row_flow};
 use flow_nets::{Activation, Additive, Affine, RationalQuadratic, Split};
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ macro_rules! coupling_spec {
             /// Which features pass. With `Halves` and `Interleaved` all couplings of a list take turns between this form and the flipped
             /// one, whatever their kinds; `First(n)`, `Last(n)`, `Even` and `Odd` say it once and for all. Default `Halves`.
             pub split: Split,
-            /// Width of the condition that the conditioner sees besides the features that pass; without it the coupling is unconditional. Default none.
+            /// Width of the condition that the conditioner sees besides the features that pass. Default that of the model, if it has one.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub condition: Option<usize>,
             $( $(#[$field_doc])* pub $field: $type, )*
@@ -53,7 +53,8 @@ macro_rules! coupling_spec {
             fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError> {
                 let $spec = self;
                 let named = scope.child(stringify!($name));
-                let condition = self.condition.map_or(Ok(0), |width| named.size("condition", width, 1))?;
+                let condition = self.condition.or_else(|| scope.condition(Receiver::Couplings));
+                let condition = condition.map_or(Ok(0), |width| named.size("condition", width, 1))?;
                 let conditioner = Conditioner { hidden: self.hidden, blocks: self.blocks, activation: self.activation, condition };
                 let flipped = scope.index() % 2 == 1;
                 let coupling = $transformer

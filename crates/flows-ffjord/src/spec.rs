@@ -15,7 +15,7 @@ use crate::flow::{ContinuousFlow, setting};
 use crate::objective::Regularisation;
 use crate::ode::{OdeError, Solver, Steps};
 use crate::trace::{Hutchinson, Trace};
-use flow_api::spec::{BuildRowFlow, BuildScope, Cost, MAX_SIZE, SpecError, SpecScalar, size_range};
+use flow_api::spec::{BuildRowFlow, BuildScope, Cost, MAX_SIZE, Receiver, SpecError, SpecScalar, size_range};
 use flow_api::{FlowError, Result, RowFlow, Scalar, register_row_flow};
 use serde::{Deserialize, Serialize};
 
@@ -63,7 +63,7 @@ pub struct Ffjord {
     pub regularisation: Regularisation,
     /// The field starts as zero, and so the flow as the identity. Default true.
     pub zero_init: bool,
-    /// Width of the condition that the field sees besides z; without it the flow is unconditional. Default none.
+    /// Width of the condition that the field sees besides z. Default that of the model, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub condition: Option<usize>,
 }
@@ -164,7 +164,8 @@ impl Ffjord {
 
 impl BuildRowFlow for Ffjord {
     fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError> {
-        match ContinuousFlow::<E>::new(self, dim, scope.seed()) {
+        let condition = self.condition.or_else(|| scope.condition(Receiver::Continuous));
+        match ContinuousFlow::<E>::new(&Self { condition, ..self.clone() }, dim, scope.seed()) {
             Ok(flow) => Ok(Box::new(flow)),
             Err(FlowError::Setting { field, expected, got, .. }) => Err(scope.child("Ffjord").field_error(field, expected, got)),
             Err(other) => Err(other.into()),

@@ -13,7 +13,7 @@ use crate::flow::{ResidualFlow, setting};
 use crate::inverse::FixedPoint;
 use crate::network::Activation;
 use crate::spectral::{AT_CREATION, PowerIteration, VECTORS};
-use flow_api::spec::{BuildRowFlow, BuildScope, Cost, MAX_SIZE, SpecError, SpecScalar, size_range};
+use flow_api::spec::{BuildRowFlow, BuildScope, Cost, MAX_SIZE, Receiver, SpecError, SpecScalar, size_range};
 use flow_api::{FlowError, Result, RowFlow, register_row_flow};
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +42,7 @@ pub struct Residual {
     pub power_iteration: PowerIteration,
     /// The last layer starts as zero, and so the flow as the identity. Default false.
     pub zero_init: bool,
-    /// Width of the condition that g sees besides x; without it the flow is unconditional. Default none.
+    /// Width of the condition that g sees besides x. Default that of the model, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub condition: Option<usize>,
 }
@@ -95,7 +95,8 @@ impl Residual {
 
 impl BuildRowFlow for Residual {
     fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError> {
-        match ResidualFlow::<E>::new(self, dim, scope.seed()) {
+        let condition = self.condition.or_else(|| scope.condition(Receiver::Residual));
+        match ResidualFlow::<E>::new(&Self { condition, ..self.clone() }, dim, scope.seed()) {
             Ok(flow) => Ok(Box::new(flow)),
             Err(FlowError::Setting { field, expected, got, .. }) => Err(scope.child("Residual").field_error(field, expected, got)),
             Err(other) => Err(other.into()),

@@ -35,9 +35,10 @@ Data sources:
   images:DIR[?size=S&crop=random|center|none&crops=K&resize=1&grey=1&test=GLOB,…&skip-bad=1&cache=MIB|DIR]
                                             pictures in a folder; its sub-folders are parts (train, val, test) or classes
   npy:FILE[?layout=chw|hwc&levels=L]        u8 or real arrays: N×H×W, N×C×H×W, N×H×W×C, N×D
-  npz:FILE[?x=KEY&y=KEY&layout=…]           arrays of an archive
-  safetensors:FILE[?x=KEY&y=KEY&layout=…]   tensors of a file
-  csv:FILE[?label=first|last|NAME&id=NAME&columns=NAME,…&drop=NAME,…&sep=…&header=1|0&missing=drop|unlabelled]
+  npz:FILE[?x=KEY&y=KEY&c=KEY&layout=…]     arrays of an archive: items, labels, numbers to be conditioned on
+  safetensors:FILE[?x=KEY&y=KEY&c=KEY&layout=…]
+                                            tensors of a file
+  csv:FILE[?label=first|last|NAME&condition=NAME,…&id=NAME&columns=NAME,…&drop=NAME,…&sep=…&header=1|0&missing=drop|unlabelled]
                                             a table of numbers, with or without a header, plain or gzip
   toy:two-moons|eight-gaussians|checkerboard|circles|rings[?n=N&noise=S]
 
@@ -332,6 +333,9 @@ pub(crate) struct Eval {
     pub(crate) minus: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) scoring: Scoring,
+    /// Of a model that is conditioned on classes: also log p(x) by the mixture of all classes, and how well Bayes' rule tells them: accuracy, cross-entropy, calibration
+    #[arg(long)]
+    pub(crate) every_class: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -374,6 +378,9 @@ pub(crate) struct Score {
     /// Estimates of each item's log-det to average, at the least, where log-dets are estimates: the standard error of a single item needs many
     #[arg(long, default_value_t = 16, value_name = "N", allow_negative_numbers = true)]
     pub(crate) estimates: u64,
+    /// Of a model that is conditioned on classes: also log p(x|class) of every class, log p(x) by their mixture, and p(class|x)
+    #[arg(long)]
+    pub(crate) every_class: bool,
     /// A background model of the same data, as `train --mutate` makes one: its log-likelihood is subtracted (`likelihood_ratio`)
     #[arg(long, value_name = "RUN")]
     pub(crate) minus: Option<PathBuf>,
@@ -450,9 +457,17 @@ pub(crate) struct Sample {
     pub(crate) run: PathBuf,
     #[command(flatten)]
     pub(crate) on: On,
-    /// Number of samples
-    #[arg(long, default_value_t = 32, value_name = "N", allow_negative_numbers = true)]
-    pub(crate) count: usize,
+    /// Number of samples; with --given, of each row [default: 32; with --given, 1 a row, of a grid a row of it]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) count: Option<usize>,
+    #[command(flatten)]
+    pub(crate) given: Given,
+    /// Guide samples towards their condition: p(x|c) (p(x|c)/p(x))^W, of a model that knows p(x) too
+    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    pub(crate) guidance: Option<f64>,
+    /// Candidates that a guided sample is chosen from
+    #[arg(long, default_value_t = 32, value_name = "K", value_parser = at_least_one, allow_negative_numbers = true, requires = "guidance")]
+    pub(crate) candidates: usize,
     /// Scale of the latents' standard deviation: below 1, samples are cleaner but less varied
     #[arg(long, default_value_t = 1.0, value_name = "T", allow_negative_numbers = true)]
     pub(crate) temperature: f32,
@@ -465,6 +480,17 @@ pub(crate) struct Sample {
     /// What to write: a grid (.png), the numbers (.npy), a table (.csv), or a folder with one PNG per sample
     #[arg(long, value_name = "FILE.png|FILE.npy|FILE.csv|DIR")]
     pub(crate) out: PathBuf,
+}
+
+/// What samples are given, of a model that is conditioned on something.
+#[derive(Args)]
+pub(crate) struct Given {
+    /// The class of all samples, by name [default: classes drawn as often as the training items have them]
+    #[arg(long, value_name = "NAME", conflicts_with = "given")]
+    pub(crate) class: Option<String>,
+    /// A file with what samples are given, row by row: a table with the columns that the model is conditioned on, or the name of a class a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) given: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -542,6 +568,8 @@ pub(crate) struct Decode {
     /// The latents, as `embed` writes them: an array of one row per event (.npy), or the array `z` of an archive (.npz)
     #[arg(long, value_name = "FILE.npy|FILE.npz")]
     pub(crate) latents: PathBuf,
+    #[command(flatten)]
+    pub(crate) given: Given,
     /// Events decoded at a time
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = at_least_one)]
     pub(crate) batch: usize,

@@ -2,8 +2,9 @@
 
 use crate::Patches;
 use flow_api::spec::{
-    BaseSpec, BuildModel, BuildScope, Cost, EventShape, FlowSpec, LatentLevel, LuLinear, MAX_LAYERS, Model, ObjectiveSpec, Order,
-    Preprocessing, SampleSpec, Spec, SpecError, SpecScalar, below, build_flows, build_sample_flows, grid_behind, image_grid, turns_of,
+    BaseSpec, BuildModel, BuildScope, ConditionSpec, Cost, EventShape, FlowSpec, LatentLevel, LuLinear, MAX_LAYERS, Model, ObjectiveSpec,
+    Order, Preprocessing, SampleSpec, Spec, SpecError, SpecScalar, below, build_flows, build_sample_flows, grid_behind, image_grid,
+    turns_of,
 };
 use flow_api::{Grid, RowView, SampleFlow, SampleLayer, Side, Skeleton, parallel, register_model};
 use serde::{Deserialize, Serialize};
@@ -84,6 +85,9 @@ pub struct MixerFlow {
     /// What the model is trained for.
     #[serde(default, skip_serializing_if = "ObjectiveSpec::is_likelihood")]
     pub objective: ObjectiveSpec,
+    /// What it is conditioned on, if it is on anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<ConditionSpec>,
 }
 register_model!(MixerFlow);
 
@@ -188,6 +192,10 @@ impl BuildModel for MixerFlow {
         }
         let (skeleton, latents) = (Skeleton::new("MixerFlow", event.len(), layers)?, LatentLevel::with_rest(latents, &grid)?);
         Ok(Model::new(Box::new(skeleton), self.base.build::<E>(event.len(), &base)?, event)?.with_levels(latents))
+    }
+
+    fn condition(&self) -> Option<&ConditionSpec> {
+        self.condition.as_ref()
     }
 
     fn preprocessing(&self) -> Preprocessing {

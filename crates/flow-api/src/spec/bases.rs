@@ -1,6 +1,6 @@
 //! Specs of base densities.
 
-use super::{BaseSpec, BuildScope, Spec, SpecError, SpecScalar};
+use super::{BaseSpec, BuildScope, Receiver, Spec, SpecError, SpecScalar};
 use crate::{BaseDensity, FlowError, bases};
 use serde::{Deserialize, Serialize};
 
@@ -118,12 +118,23 @@ impl Default for BaseSpec {
 }
 
 impl BaseSpec {
-    /// Builds the density on R^dim.
+    /// Builds the density on R^dim. Where the model's condition is to enter the base density, one that takes none itself
+    /// is moved and scaled by it, as [`Conditional`] does.
     ///
     /// # Errors
     /// As [`BuildBase::build`].
     pub fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<E>>, SpecError> {
-        E::base(self.0.as_ref(), dim, scope)
+        let Some(width) = scope.condition(Receiver::Base) else { return E::base(self.0.as_ref(), dim, scope) };
+        let base = E::base(self.0.as_ref(), dim, scope)?;
+        if base.condition().is_some() {
+            return Ok(base);
+        }
+        let (low, high) = base.support();
+        if (low.is_finite() || high.is_finite()) && !scope.names(Receiver::Base) {
+            // A density on a box stays as it is.
+            return Ok(base);
+        }
+        Ok(Box::new(bases::Conditional::new(base, width).map_err(|e| located(scope, e))?))
     }
 
     /// Numbers that the density on R^dim holds at the least.
@@ -249,20 +260,25 @@ impl BuildBase for Uniform {
 pub struct Conditional {
     /// The density that is moved and scaled.
     pub base: BaseSpec,
-    /// Width of the condition.
-    pub condition: usize,
+    /// Width of the condition; by default that of the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<usize>,
 }
 register_base!(Conditional);
 
 impl BuildBase for Conditional {
     fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<E>>, SpecError> {
-        let condition = scope.size("condition", self.condition, 1)?;
-        let base = self.base.build::<E>(dim, &scope.child("base"))?;
+        let Some(condition) = self.condition.or_else(|| scope.condition(Receiver::Base)) else {
+            return Err(scope.field_error("condition", format!("{}, or a model with a condition", super::size_range(1)), "none"));
+        };
+        let condition = scope.size("condition", condition, 1)?;
+        let base = self.base.build::<E>(dim, &scope.child("base").without_condition())?;
         Ok(Box::new(bases::Conditional::new(base, condition).map_err(|e| located(scope, e))?))
     }
 
     fn numbers(&self, dim: usize) -> usize {
-        let rows = if self.condition > super::MAX_SIZE { 0 } else { dim.saturating_mul(2) };
-        rows.saturating_mul(self.condition.saturating_add(1)).saturating_add(self.base.numbers(dim))
+        let condition = self.condition.unwrap_or(1);
+        let rows = if condition > super::MAX_SIZE { 0 } else { dim.saturating_mul(2) };
+        rows.saturating_mul(condition.saturating_add(1)).saturating_add(self.base.numbers(dim))
     }
 }

@@ -3,7 +3,7 @@
 use super::cost::Cost;
 use super::model::{EventShape, Model};
 use super::preprocessing::Preprocessing;
-use super::{BaseDensitySpec, ObjectiveSpec, SampleFlowSpec, Spec, SpecError};
+use super::{BaseDensitySpec, ConditionSpec, ObjectiveSpec, Receiver, Receivers, SampleFlowSpec, Spec, SpecError};
 use crate::{BaseDensity, Entry, Grid, Module, Result, RowFlow, SampleLayer, Scalar, visit};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub struct BuildScope {
     seed: u64,
     path: String,
     given: Given,
+    /// Width of the condition that the model's parts see, and which parts do.
+    condition: Option<(usize, Receivers)>,
     /// How many flows that take turns stand before this one in its list, counted over layers.
     index: usize,
     /// Numbers that the flows hold that were built so far, while a whole model is built.
@@ -52,7 +54,7 @@ pub struct BuildScope {
 impl BuildScope {
     /// The root of a model.
     pub fn new(seed: u64) -> Self {
-        Self { seed, path: String::new(), given: Given::default(), index: 0, numbers: None, saved: None }
+        Self { seed, path: String::new(), given: Given::default(), condition: None, index: 0, numbers: None, saved: None }
     }
 
     /// The same for data with so many classes and conditions.
@@ -64,6 +66,28 @@ impl BuildScope {
     /// What is given with every event.
     pub fn given(&self) -> Given {
         self.given
+    }
+
+    /// The same for parts that see a condition of this width, if they are among the receivers.
+    #[must_use]
+    pub fn with_condition(self, width: usize, receivers: Receivers) -> Self {
+        Self { condition: Some((width, receivers)), ..self }
+    }
+
+    /// The same for parts that see no condition but their own.
+    #[must_use]
+    pub fn without_condition(self) -> Self {
+        Self { condition: None, ..self }
+    }
+
+    /// Width of the condition that a part of this kind sees, if it is to see one.
+    pub fn condition(&self, receiver: Receiver) -> Option<usize> {
+        self.condition.as_ref().filter(|(_, receivers)| receivers.includes(receiver)).map(|(width, _)| *width)
+    }
+
+    /// Whether a part of this kind is named as one that has to see the condition.
+    pub fn names(&self, receiver: Receiver) -> bool {
+        self.condition.as_ref().is_some_and(|(_, receivers)| *receivers != Receivers::All && receivers.includes(receiver))
     }
 
     /// The same for a model that saved tensors of these shapes are loaded into, by their paths: the first flow on rows or base that holds others ends
@@ -236,8 +260,20 @@ macro_rules! spec_scalar {
                     return Err(SpecError::Event { path: spec.kind().to_owned(), expected: "at most 67,108,864 numbers", got: event.to_string() });
                 }
                 scope.child("bijector").affordable(spec.cost(event))?;
-                let model = spec.$model(event, &scope.of_model())?.with_preprocessing(spec.preprocessing());
-                spec.objective().add_to(model, scope)
+                let preprocessing = spec.preprocessing();
+                let Some(condition) = spec.condition() else {
+                    let model = spec.$model(event, &scope.of_model())?.with_preprocessing(preprocessing);
+                    return spec.objective().add_to(model, scope);
+                };
+                let of_condition = scope.child("condition");
+                let conditioner = condition.build::<Self>(scope.given(), &of_condition)?;
+                let parts = scope.of_model().with_condition(conditioner.width(), condition.receivers().clone());
+                let model = spec.$model(event, &parts)?.with_preprocessing(preprocessing);
+                if model.condition().is_none() {
+                    let expected = "parts that the model has, and that can see a condition";
+                    return Err(of_condition.field_error("into", expected, condition.receivers()));
+                }
+                spec.objective().add_to(model.with_conditioner(conditioner)?, scope)
             }
         }
     )* };
@@ -384,6 +420,12 @@ pub trait BuildModel {
         None
     }
 
+    /// What the model is conditioned on, if it is on anything: who builds the model builds what makes vectors of
+    /// conditions, and tells parts of their width ([`BuildScope::condition`]).
+    fn condition(&self) -> Option<&ConditionSpec> {
+        None
+    }
+
     /// What happens to data before the model sees them; by default, levels are mapped to (−½, ½).
     fn preprocessing(&self) -> Preprocessing {
         Preprocessing::default()
@@ -406,6 +448,8 @@ pub trait ModelSpec: erased_serde::Serialize + std::fmt::Debug + Send + Sync {
     fn cost(&self, event: EventShape) -> Cost;
     /// The shape of events that the spec itself states, if it does.
     fn event(&self) -> Option<EventShape>;
+    /// What it is conditioned on.
+    fn condition(&self) -> Option<&ConditionSpec>;
     /// What happens to data before the model sees them.
     fn preprocessing(&self) -> Preprocessing;
     /// What the model is trained for.
@@ -463,6 +507,9 @@ macro_rules! register_model {
             }
             fn event(&self) -> Option<$crate::spec::EventShape> {
                 $crate::spec::BuildModel::event(self)
+            }
+            fn condition(&self) -> Option<&$crate::spec::ConditionSpec> {
+                $crate::spec::BuildModel::condition(self)
             }
             fn preprocessing(&self) -> $crate::spec::Preprocessing {
                 $crate::spec::BuildModel::preprocessing(self)

@@ -1,8 +1,8 @@
 //! A flow on images: maps of whole samples one after the other.
 
 use super::{
-    BaseSpec, BuildModel, BuildScope, Cost, EventShape, LatentLevel, Model, ObjectiveSpec, Preprocessing, SampleSpec, SpecError,
-    SpecScalar, build_sample_flows,
+    BaseSpec, BuildModel, BuildScope, ConditionSpec, Cost, EventShape, LatentLevel, Model, ObjectiveSpec, Preprocessing, SampleSpec,
+    SpecError, SpecScalar, build_sample_flows,
 };
 use crate::{Grid, Skeleton, register_model};
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,9 @@ pub struct ImageFlow {
     /// What the model is trained for.
     #[serde(default, skip_serializing_if = "ObjectiveSpec::is_likelihood")]
     pub objective: ObjectiveSpec,
+    /// What it is conditioned on, if it is on anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<ConditionSpec>,
 }
 register_model!(ImageFlow);
 
@@ -68,6 +71,10 @@ impl BuildModel for ImageFlow {
         let skeleton = Skeleton::new("ImageFlow", event.len(), layers)?;
         let levels = LatentLevel::of_flows(&self.flows, &grid, &scope)?;
         Ok(Model::new(Box::new(skeleton), self.base.build::<E>(event.len(), &base)?, event)?.with_levels(levels))
+    }
+
+    fn condition(&self) -> Option<&ConditionSpec> {
+        self.condition.as_ref()
     }
 
     fn preprocessing(&self) -> Preprocessing {

@@ -98,7 +98,8 @@ impl<E: SpecScalar> Model<E> {
             return Err(wrong("temperatures", format!("one for each of {} levels", self.levels.len()), temperatures.len()));
         }
         let dim = self.event().len();
-        let draw = |temperature: E| self.flow().base().sample(count, temperature, &cx.child("base"));
+        let at = self.conditioned(count, cx)?;
+        let draw = |temperature: E| self.flow().base().sample(count, temperature, &at.cx().child("base"));
         let mut latents = draw(E::one())?;
         for (level, &temperature) in self.levels.iter().zip(temperatures) {
             if let Some(place) = level.places.iter().find(|place| **place >= dim) {

@@ -8,6 +8,8 @@
 mod bases;
 mod bounds;
 mod build;
+mod condition;
+mod conditioner;
 mod cost;
 mod edit;
 mod error;
@@ -29,6 +31,8 @@ pub use build::{
     BuildModel, BuildRowFlow, BuildScope, Given, MAX_EVENT, MAX_LAYERS, MAX_SIZE, MAX_WEIGHTS, ModelSpec, RowFlowSpec, SpecScalar,
     size_range,
 };
+pub use condition::{Classes, ConditionSpec, Receiver, Receivers, Vector};
+pub use conditioner::{Conditioner, ConditionerPass};
 pub use cost::{Cost, MAX_FLOWS, MAX_NUMBERS, MAX_PREPARATION};
 pub use edit::set_field;
 pub use error::SpecError;
@@ -36,7 +40,7 @@ pub use flows::{ActNorm, LuLinear, Order, Permutation, build_flows};
 pub use head::Head;
 pub use image::{ImageFlow, image_grid};
 pub use latents::LatentLevel;
-pub use model::{EventBijector, EventFlow, EventShape, Model};
+pub use model::{Conditioned, EventBijector, EventFlow, EventShape, Model};
 pub use objective::{HeadSpec, ObjectiveSpec};
 pub use preprocessing::Preprocessing;
 pub use ron_text::{BaseSpec, FlowSpec, Kind, SampleSpec, Spec, from_ron, to_ron};

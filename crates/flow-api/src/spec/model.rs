@@ -1,15 +1,17 @@
 //! What a spec builds: a flow on events of a known shape.
 
 use super::build::SpecScalar;
+use super::conditioner::{Conditioner, ConditionerPass};
 use super::head::Head;
 use super::latents::LatentLevel;
 use super::preprocessing::Preprocessing;
 use crate::bijector::one_condition;
 use crate::device::{Engine, OnDevice, SideForm};
 use crate::{
-    BaseDensity, Bijector, BoxBijector, Context, Flow, FlowError, Gradients, LayerInfo, LogProb, Module, Pulled, Result, Standardiser,
-    Tensor, Visitor, VisitorMut,
+    BaseDensity, Bijector, BoxBijector, Context, Flow, FlowError, Gradients, LayerInfo, LogProb, Loss, Module, Pulled, Result,
+    Standardiser, Tensor, Visitor, VisitorMut,
 };
+use dfdx::prelude::HasShape;
 
 /// Shape of one event: what a density is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -97,6 +99,21 @@ pub struct Model<E: SpecScalar> {
     pub(super) levels: Vec<LatentLevel>,
     head: Option<Head<E>>,
     standardiser: Option<Standardiser>,
+    conditioner: Option<Conditioner<E>>,
+}
+
+/// The context of a call of a model's parts, with the vectors that they see in place of what samples are conditioned on.
+#[derive(Clone, Debug)]
+pub struct Conditioned<E: SpecScalar> {
+    cx: Context<E>,
+    pass: Option<ConditionerPass<E>>,
+}
+
+impl<E: SpecScalar> Conditioned<E> {
+    /// The context for the model's flow.
+    pub fn cx(&self) -> &Context<E> {
+        &self.cx
+    }
 }
 
 impl<E: SpecScalar> Model<E> {
@@ -107,8 +124,8 @@ impl<E: SpecScalar> Model<E> {
     /// [`register_model!`](crate::register_model).
     ///
     /// # Errors
-    /// [`FlowError::Shape`](crate::FlowError::Shape) if the bijector does not take flattened events of this shape, the base density has another size, or an event holds no number;
-    /// [`FlowError::Condition`](crate::FlowError::Condition) if bijector and base take conditions of two widths.
+    /// [`FlowError::Shape`] if the bijector does not take flattened events of this shape, the base density has another size, or an event holds no number;
+    /// [`FlowError::Condition`] if bijector and base take conditions of two widths.
     pub fn new(bijector: EventBijector<E>, base: Box<dyn BaseDensity<E>>, event: EventShape) -> Result<Self> {
         let latent = bijector.output_shape(&(1, event.len()))?;
         if event.is_empty() {
@@ -119,7 +136,8 @@ impl<E: SpecScalar> Model<E> {
         }
         one_condition([("bijector", bijector.facts().condition), ("base", base.condition())])?;
         let preprocessing = Preprocessing { standardise: Some(false), ..Preprocessing::default() };
-        Ok(Self { flow: Flow::new(bijector, base), event, preprocessing, levels: Vec::new(), head: None, standardiser: None })
+        let flow = Flow::new(bijector, base);
+        Ok(Self { flow, event, preprocessing, levels: Vec::new(), head: None, standardiser: None, conditioner: None })
     }
 
     /// The same with other preprocessing of data, for a model composed in Rust; a spec's models have the spec's own ([`BuildModel::preprocessing`](super::BuildModel::preprocessing)). Its ranges are checked where data meet
@@ -152,6 +170,97 @@ impl<E: SpecScalar> Model<E> {
         self.head.as_ref()
     }
 
+    /// The same with what makes of the classes or numbers of samples the condition that its parts see: a context then says
+    /// what samples are given ([`Context::given`]). A spec's models have what the spec says
+    /// ([`BuildModel::condition`](super::BuildModel::condition)).
+    ///
+    /// ```
+    /// use flow_api::bases::{Conditional, StandardNormal};
+    /// use flow_api::layers::LuLinear;
+    /// use flow_api::spec::{Conditioner, EventShape, Model};
+    /// use flow_api::{Conditions, Context, Rows};
+    /// let base = Box::new(Conditional::new(StandardNormal::new(2), 4)?);
+    /// let model = Model::<f64>::new(Box::new(Rows(LuLinear::new(2))), base, EventShape::Vector(2))?
+    ///     .with_conditioner(Conditioner::of_classes(3, 4, &[], 0.0, 7)?)?;
+    /// let samples = model.sample(5, 1.0, &Context::new(1).given(Conditions::class(2, 5)))?;
+    /// assert_eq!(samples.len(), 5 * 2);
+    /// assert!(model.sample(5, 1.0, &Context::new(1)).is_err()); // of which class?
+    /// # Ok::<(), flow_api::FlowError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`FlowError::Condition`] if the model's parts see no condition, or one of another width.
+    pub fn with_conditioner(mut self, conditioner: Conditioner<E>) -> Result<Self> {
+        if self.condition() != Some(conditioner.width()) {
+            let expected = self.condition().map_or("none".to_owned(), |width| format!("(batch, {width})"));
+            return Err(FlowError::Condition { layer: "the flow".to_owned(), expected, got: format!("(batch, {})", conditioner.width()) });
+        }
+        self.conditioner = Some(conditioner);
+        Ok(self)
+    }
+
+    /// What makes of classes or numbers the condition that its parts see, if it is conditioned on them.
+    pub fn conditioner(&self) -> Option<&Conditioner<E>> {
+        self.conditioner.as_ref()
+    }
+
+    /// The same, to be fitted.
+    pub fn conditioner_mut(&mut self) -> Option<&mut Conditioner<E>> {
+        self.conditioner.as_mut()
+    }
+
+    /// The context for calls of the model's parts with so many samples, where the model's own methods take the context
+    /// as it is. One that has the vectors of a condition already ([`Context::with_condition`]), and does not say what
+    /// samples are given, stays as it is.
+    ///
+    /// # Errors
+    /// As [`Conditioner::forward`].
+    pub fn conditioned(&self, samples: usize, cx: &Context<E>) -> Result<Conditioned<E>> {
+        let vectors_alone = cx.condition().is_some() && cx.conditions().is_none();
+        let Some(conditioner) = self.conditioner.as_ref().filter(|_| !vectors_alone) else {
+            return Ok(Conditioned { cx: cx.clone(), pass: None });
+        };
+        let pass = conditioner.forward(samples, cx)?;
+        let vectors = E::tensor(pass.output().to_vec(), (samples, conditioner.width()));
+        Ok(Conditioned { cx: cx.clone().with_condition(vectors), pass: Some(pass) })
+    }
+
+    /// Adds to `gradients` those of what makes the condition, from ∂L/∂condition ([`Pulled::condition`](crate::Pulled::condition)).
+    ///
+    /// # Errors
+    /// As [`Conditioner::pullback`].
+    pub fn pull_condition(
+        &self,
+        at: &Conditioned<E>,
+        cotangent: Option<&Tensor<(usize, usize), E>>,
+        gradients: &mut Gradients<E>,
+    ) -> Result<()> {
+        let (Some(conditioner), Some(pass), Some(cotangent)) = (&self.conditioner, &at.pass, cotangent) else { return Ok(()) };
+        conditioner.pullback(pass, cotangent, gradients.slice_mut(at.cx.child("condition").path()))
+    }
+
+    /// Data-dependent initialisation of all layers that need it, from a batch of flattened events.
+    ///
+    /// # Errors
+    /// As [`Flow::initialise`], and [`Model::conditioned`].
+    pub fn initialise(&mut self, values: Vec<E>, cx: &Context<E>) -> Result<()> {
+        let batch = self.batch(values)?;
+        let at = self.conditioned(samples_of(&batch), cx)?;
+        self.flow.initialise(batch, at.cx())
+    }
+
+    /// The mean negative log-likelihood of a batch of flattened events, with its gradients added to `gradients`.
+    ///
+    /// # Errors
+    /// As [`Flow::nll`], and [`Model::conditioned`].
+    pub fn nll(&self, values: Vec<E>, gradients: &mut Gradients<E>, cx: &Context<E>) -> Result<Loss<E>> {
+        let batch = self.batch(values)?;
+        let at = self.conditioned(samples_of(&batch), cx)?;
+        let loss = self.flow.nll(batch, gradients, at.cx())?;
+        self.pull_condition(&at, loss.condition.as_ref(), gradients)?;
+        Ok(loss)
+    }
+
     /// The flow, on events flattened to (batch, d).
     pub fn flow(&self) -> &EventFlow<E> {
         &self.flow
@@ -172,7 +281,7 @@ impl<E: SpecScalar> Model<E> {
         self.event
     }
 
-    /// Width of the condition that the bijector or the base density takes, if one does.
+    /// Width of the condition that the bijector or the base density sees, if one does.
     pub fn condition(&self) -> Option<usize> {
         self.flow.bijector().facts().condition.or_else(|| self.flow.base().condition())
     }
@@ -203,7 +312,7 @@ impl<E: SpecScalar> Model<E> {
     /// A batch of flattened events on the model's device.
     ///
     /// # Errors
-    /// [`FlowError::Shape`](crate::FlowError::Shape) if the values are not whole events.
+    /// [`FlowError::Shape`] if the values are not whole events.
     pub fn batch(&self, values: Vec<E>) -> Result<Tensor<(usize, usize), E>> {
         let dim = self.event.len();
         if dim == 0 || !values.len().is_multiple_of(dim) {
@@ -218,7 +327,9 @@ impl<E: SpecScalar> Model<E> {
     /// # Errors
     /// As [`Flow::encode`].
     pub fn encode(&self, values: Vec<E>, cx: &Context<E>) -> Result<Vec<E>> {
-        Ok(crate::to_host(&self.flow.encode(self.batch(values)?, cx)?.value))
+        let batch = self.batch(values)?;
+        let at = self.conditioned(samples_of(&batch), cx)?;
+        Ok(crate::to_host(&self.flow.encode(batch, at.cx())?.value))
     }
 
     /// The flattened events x = f⁻¹(z) of latents, the way back from [`Model::encode`].
@@ -226,7 +337,9 @@ impl<E: SpecScalar> Model<E> {
     /// # Errors
     /// As [`Flow::decode`].
     pub fn decode(&self, latents: Vec<E>, cx: &Context<E>) -> Result<Vec<E>> {
-        Ok(crate::to_host(&self.flow.decode(self.batch(latents)?, cx)?.value))
+        let batch = self.batch(latents)?;
+        let at = self.conditioned(samples_of(&batch), cx)?;
+        Ok(crate::to_host(&self.flow.decode(batch, at.cx())?.value))
     }
 
     /// log p of a batch of flattened events.
@@ -234,7 +347,9 @@ impl<E: SpecScalar> Model<E> {
     /// # Errors
     /// As [`Flow::log_prob`].
     pub fn log_prob(&self, values: Vec<E>, cx: &Context<E>) -> Result<LogProb<E>> {
-        self.flow.log_prob(self.batch(values)?, cx)
+        let batch = self.batch(values)?;
+        let at = self.conditioned(samples_of(&batch), cx)?;
+        self.flow.log_prob(batch, at.cx())
     }
 
     /// log p of a batch of flattened events and, of a hybrid model, the logits of their classes, (batch, classes).
@@ -255,9 +370,11 @@ impl<E: SpecScalar> Model<E> {
     /// as the layers before left it. `bijector` itself gives the latents z.
     ///
     /// # Errors
-    /// As [`Bijector::forward`](crate::Bijector::forward), and [`FlowError::Unsupported`](crate::FlowError::Unsupported) for a path of no layer.
+    /// As [`Bijector::forward`](crate::Bijector::forward), and [`FlowError::Unsupported`] for a path of no layer.
     pub fn activations(&self, values: Vec<E>, layer: &str, cx: &Context<E>) -> Result<Vec<E>> {
-        let found = self.flow.bijector().forward_until(self.batch(values)?, layer, &cx.child("bijector"))?;
+        let batch = self.batch(values)?;
+        let at = self.conditioned(samples_of(&batch), cx)?;
+        let found = self.flow.bijector().forward_until(batch, layer, &at.cx().child("bijector"))?;
         found.ok_or_else(|| no_layer(layer))
     }
 
@@ -274,7 +391,9 @@ impl<E: SpecScalar> Model<E> {
         gradients: &mut Gradients<E>,
         cx: &Context<E>,
     ) -> Result<Pulled<(usize, usize), E>> {
-        let found = self.flow.bijector().pullback_until(self.batch(values)?, layer, cotangent, gradients, &cx.child("bijector"))?;
+        let batch = self.batch(values)?;
+        let at = self.conditioned(samples_of(&batch), cx)?;
+        let found = self.flow.bijector().pullback_until(batch, layer, cotangent, gradients, &at.cx().child("bijector"))?;
         found.ok_or_else(|| no_layer(layer))
     }
 
@@ -285,7 +404,8 @@ impl<E: SpecScalar> Model<E> {
     /// # Errors
     /// As [`Flow::sample`].
     pub fn sample(&self, count: usize, temperature: E, cx: &Context<E>) -> Result<Vec<E>> {
-        let x = self.flow.sample((count, self.event.len()), temperature, cx)?;
+        let at = self.conditioned(count, cx)?;
+        let x = self.flow.sample((count, self.event.len()), temperature, at.cx())?;
         Ok(crate::to_host(&x))
     }
 
@@ -323,6 +443,11 @@ impl Model<f32> {
     }
 }
 
+/// Samples of a batch.
+fn samples_of<E: SpecScalar>(batch: &Tensor<(usize, usize), E>) -> usize {
+    batch.shape().0
+}
+
 /// The flow's own paths, and `preprocessing.…`.
 impl<E: SpecScalar> Module<E> for Model<E> {
     fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
@@ -330,6 +455,7 @@ impl<E: SpecScalar> Module<E> for Model<E> {
         if let Some(head) = &self.head {
             visitor.child("head", head);
         }
+        visitor.child("condition", &self.conditioner);
         if let Some(standardiser) = &self.standardiser {
             visitor.child("preprocessing", standardiser);
         }
@@ -339,6 +465,7 @@ impl<E: SpecScalar> Module<E> for Model<E> {
         if let Some(head) = &mut self.head {
             visitor.child("head", head);
         }
+        visitor.child("condition", &mut self.conditioner);
         if let Some(standardiser) = &mut self.standardiser {
             visitor.child("preprocessing", standardiser);
         }
@@ -357,6 +484,7 @@ impl<E: SpecScalar> std::fmt::Debug for Model<E> {
             .field("base", &self.flow.base().kind())
             .field("event", &self.event)
             .field("head", &self.head.is_some())
+            .field("condition", &self.conditioner.as_ref().map(Conditioner::width))
             .finish_non_exhaustive()
     }
 }

@@ -1,8 +1,8 @@
 //! A flow on vectors: row flows one after the other.
 
 use super::{
-    BaseSpec, BuildModel, BuildScope, Cost, EventShape, FlowSpec, MAX_LAYERS, Model, ObjectiveSpec, Preprocessing, SpecError, SpecScalar,
-    build_flows,
+    BaseSpec, BuildModel, BuildScope, ConditionSpec, Cost, EventShape, FlowSpec, MAX_LAYERS, Model, ObjectiveSpec, Preprocessing,
+    SpecError, SpecScalar, build_flows,
 };
 use crate::{Rows, register_model};
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,9 @@ pub struct VectorFlow {
     /// What the model is trained for.
     #[serde(default, skip_serializing_if = "ObjectiveSpec::is_likelihood")]
     pub objective: ObjectiveSpec,
+    /// What it is conditioned on, if it is on anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<ConditionSpec>,
 }
 register_model!(VectorFlow);
 
@@ -51,6 +54,10 @@ impl BuildModel for VectorFlow {
         let repeated: Vec<FlowSpec> = std::iter::repeat_n(&self.flows, self.repeat).flatten().cloned().collect();
         let chain = build_flows::<E>(&repeated, dim, 0, &scope)?;
         Ok(Model::new(Box::new(Rows(chain)), self.base.build::<E>(dim, &base)?, event)?)
+    }
+
+    fn condition(&self) -> Option<&ConditionSpec> {
+        self.condition.as_ref()
     }
 
     fn preprocessing(&self) -> Preprocessing {

@@ -2,15 +2,15 @@
 
 use super::bench::{BATCH, add_noise, context_of, normal, size};
 use super::{Failure, Item, Report, Subject, check, check_precision};
-use crate::spec::{BuildScope, EventShape, Model, ModelSpec, SpecError, SpecScalar};
-use crate::{BaseDensity, Bijector, Context, FlowError, Gradients, Memory, Saved, load, save, to_host};
+use crate::spec::{BuildScope, Conditioner, EventShape, Given, Model, ModelSpec, SpecError, SpecScalar};
+use crate::{BaseDensity, Bijector, Conditions, Context, FlowError, Gradients, Memory, Saved, load, save, to_host};
 use std::sync::{Mutex, MutexGuard};
 
 /// Runs the suite on the model that a spec builds for events of this shape: [`check`] and [`check_precision`] on its bijector, and with its base density that log p is that
 /// of the latent plus the log-det, that the gradients of the negative log-likelihood are those of differences under every memory setting, that samples carry the log p that
 /// scoring them gives, that every layer of the table gives its activations, and that a loaded model scores and samples to the bit as the saved one.
 ///
-/// `subject` gives the tolerances; its dimension and condition are the model's.
+/// `subject` gives the tolerances; its dimension and condition are the model's. One that is conditioned on classes or numbers gets three classes, or two numbers.
 ///
 /// ```
 /// use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron};
@@ -53,8 +53,13 @@ pub fn check_model(subject: &Subject, spec: &dyn ModelSpec, event: EventShape) -
     Ok(report)
 }
 
+/// Classes that a model is given, and numbers that it is conditioned on, if it is.
+const CLASSES: usize = 3;
+const NUMBERS: usize = 2;
+
 fn built<E: SpecScalar>(spec: &dyn ModelSpec, event: EventShape, seed: u64) -> Result<Model<E>, FlowError> {
-    E::model(spec, event, &BuildScope::new(seed)).map_err(|error| match error {
+    let given = Given { classes: CLASSES, conditions: NUMBERS };
+    E::model(spec, event, &BuildScope::new(seed).with_given(given)).map_err(|error| match error {
         SpecError::Flow(error) => error,
         other => FlowError::Setting {
             layer: "spec".to_owned(),
@@ -70,10 +75,24 @@ fn prepared(subject: &Subject, model: Result<Model<f64>, FlowError>, seed: u64) 
     let fails = |e: FlowError| subject.fails("build", e.to_string());
     let mut model = model.map_err(fails)?;
     let rows = 64;
-    let x = model.batch(events(subject, rows, seed)).map_err(fails)?;
-    model.flow_mut().initialise(x, &context_of(subject, 0..rows)).map_err(fails)?;
+    if let Some(conditioner) = model.conditioner_mut() {
+        conditioner.fit(&normal(rows * NUMBERS, seed)).map_err(fails)?;
+    }
+    let cx = given(&model, subject, rows);
+    model.initialise(events(subject, rows, seed), &cx).map_err(fails)?;
     add_noise(&mut model, seed, subject.shake).map_err(fails)?;
     Ok(model)
+}
+
+/// A context for so many samples: with what they are given where the model is conditioned on something, with vectors of a
+/// condition where its parts see some.
+fn given(model: &Model<f64>, subject: &Subject, samples: usize) -> Context<f64> {
+    let cx = context_of(subject, 0..samples);
+    match model.conditioner().map(Conditioner::classes) {
+        None => cx,
+        Some(Some(classes)) => cx.given(Conditions::Classes((0..samples).map(|i| Some(i % classes)).collect())),
+        Some(None) => cx.given(Conditions::Numbers(normal(samples * NUMBERS, 84))),
+    }
 }
 
 /// Reproducible events.
@@ -98,7 +117,12 @@ impl Suite<'_> {
     }
 
     fn context(&self) -> Context<f64> {
-        context_of(self.subject, 0..BATCH)
+        given(&self.model, self.subject, BATCH)
+    }
+
+    /// That of the model's parts.
+    fn context_of_parts(&self, item: Item) -> Result<Context<f64>, Failure> {
+        Ok(self.run(item, self.model.conditioned(BATCH, &self.context()))?.cx().clone())
     }
 
     /// log p(x) is the base density's at the latent plus the log-det.
@@ -106,6 +130,7 @@ impl Suite<'_> {
         let (x, cx) = (events(self.subject, BATCH, 80), self.context());
         let log_prob = self.run(item, self.model.log_prob(x.clone(), &cx))?;
         let batch = self.run(item, self.model.batch(x))?;
+        let cx = self.context_of_parts(item)?;
         let mapped = self.run(item, self.model.flow().bijector().forward(batch, &cx.child("bijector")))?;
         let mut expected = vec![0.0; BATCH];
         self.run(item, self.model.flow().base().log_prob(&to_host(&mapped.value), &mut expected, &cx.child("base")))?;
@@ -117,7 +142,8 @@ impl Suite<'_> {
     fn activations(&self, item: Item) -> Result<(), Failure> {
         let (x, cx) = (events(self.subject, BATCH, 83), self.context());
         let batch = self.run(item, self.model.batch(x.clone()))?;
-        let latents = to_host(&self.run(item, self.model.flow().bijector().forward(batch, &cx.child("bijector")))?.value);
+        let parts = self.context_of_parts(item)?.child("bijector");
+        let latents = to_host(&self.run(item, self.model.flow().bijector().forward(batch, &parts))?.value);
         let tolerance = self.subject.solved(1e-11) * size(&latents);
         let mut before = x.clone();
         for layer in self.run(item, self.model.describe())? {
@@ -136,14 +162,13 @@ impl Suite<'_> {
         }
     }
 
-    /// The gradients of the mean negative log-likelihood under every memory setting; the base density's are those of differences, the bijector's have been checked.
+    /// The gradients of the mean negative log-likelihood under every memory setting; those of the base density and of what makes the condition are those of differences, the bijector's have been checked.
     fn gradients(&self, item: Item) -> Result<(), Failure> {
         let x = events(self.subject, BATCH, 81);
         let nll = |model: &Model<f64>, memory| -> Result<(f64, Gradients<f64>), Failure> {
             let mut gradients = Gradients::zeros(model);
-            let batch = self.run(item, model.batch(x.clone()))?;
             let cx = self.context().with_memory(memory);
-            let loss = self.run(item, model.flow().nll(batch, &mut gradients, &cx))?;
+            let loss = self.run(item, model.nll(x.clone(), &mut gradients, &cx))?;
             Ok((loss.nll, gradients))
         };
         let (loss, reference) = nll(&self.model, Memory::Store)?;
@@ -160,7 +185,7 @@ impl Suite<'_> {
             self.subject.close(item, &format!("{memory:?}"), gradients.values(), reference.values(), tolerance, 0.0)?;
         }
         let state = save(&self.model);
-        for (path, own) in reference.iter().filter(|(path, _)| path.starts_with("base.")) {
+        for (path, own) in reference.iter().filter(|(path, _)| path.starts_with("base.") || path.starts_with("condition.")) {
             for at in 0..own.len().min(8) {
                 let shifted = |by: f64| -> Result<f64, Failure> {
                     let mut moved = state.clone();
@@ -183,9 +208,10 @@ impl Suite<'_> {
     /// Samples carry the log p that scoring them gives, are the base's mean mapped back at temperature 0, and are a function of the seed.
     fn samples(&self, item: Item) -> Result<(), Failure> {
         let (flow, cx) = (self.model.flow(), self.context());
+        let parts = self.context_of_parts(item)?;
         let shape = (BATCH, self.subject.dim);
-        let (x, sampled) = self.run(item, flow.sample_and_log_prob::<(usize, usize), f64>(shape, 1.0, &cx))?;
-        let scored = self.run(item, flow.log_prob(x.clone(), &cx))?;
+        let (x, sampled) = self.run(item, flow.sample_and_log_prob::<(usize, usize), f64>(shape, 1.0, &parts))?;
+        let scored = self.run(item, flow.log_prob(x.clone(), &parts))?;
         // log p has the slope of the latent, through which the inverse's error enters.
         let tolerance = self.subject.solved(1e-9) * size(&scored.value) * size(&to_host(&x)) * scored.largest_latent.max(1.0);
         self.subject.close(item, "log p of samples", &sampled.value, &scored.value, tolerance, 0.0)?;

@@ -202,6 +202,24 @@ impl Array {
         InMemory::new(path, values, shape, levels, labels)
     }
 
+    /// The elements as numbers that `items` items are conditioned on, and how many an item has: N, or N×k.
+    pub(super) fn into_conditions(self, path: &Path, items: usize) -> Result<(Vec<f64>, usize)> {
+        let width = match self.shape[..] {
+            [rows] if rows == items => 1,
+            [rows, width] if rows == items && width > 0 => width,
+            _ => {
+                let (expected, got) = (format!("({items}), or ({items}, k): one condition an item"), format!("{:?}", self.shape));
+                return Err(DataError::Header { path: path.to_owned(), field: "shape of conditions", expected, got });
+            }
+        };
+        let values = match self.numbers {
+            Numbers::Bytes(v) => v.into_iter().map(f64::from).collect(),
+            Numbers::Floats(v) => v,
+            Numbers::Integers(v) => v.into_iter().map(|n| n as f64).collect(),
+        };
+        Ok((values, width))
+    }
+
     /// The elements as labels of items.
     fn labels(self, path: &Path) -> Result<Labels> {
         if self.shape.len() != 1 {

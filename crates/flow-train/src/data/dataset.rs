@@ -144,6 +144,14 @@ pub trait Dataset: Debug + Send + Sync {
         None
     }
 
+    /// The class of an item, without its values where the set can tell; by default the item is read.
+    fn label(&self, index: usize) -> Option<usize> {
+        if self.classes().is_empty() {
+            return None;
+        }
+        self.batch(&[Draw { epoch: 0, index }]).ok()?.labels.first().copied().flatten()
+    }
+
     /// Number of what an item was cut from: items of one source are not independent. Crops of one picture have one source, other items each
     /// have their own.
     fn source(&self, index: usize) -> usize {
@@ -256,6 +264,10 @@ impl Dataset for Subset {
         self.of.item_name(*self.items.get(index)?)
     }
 
+    fn label(&self, index: usize) -> Option<usize> {
+        self.of.label(*self.items.get(index)?)
+    }
+
     /// Numbered as in the whole set.
     fn source(&self, index: usize) -> usize {
         self.items.get(index).map_or(index, |&item| self.of.source(item))
@@ -320,8 +332,13 @@ impl Split {
     /// # Errors
     /// [`DataError::PartsDiffer`] unless both have the same item shape, levels, and classes or no classes.
     pub fn new(train: Arc<dyn Dataset>, test: Arc<dyn Dataset>, rule: SplitRule) -> Result<Self> {
-        let kind = |d: &dyn Dataset| format!("{} items, {:?} levels, {} classes", d.shape(), d.levels(), d.classes().len());
-        if train.shape() != test.shape() || train.levels() != test.levels() || train.classes() != test.classes() {
+        let kind = |d: &dyn Dataset| {
+            let given = d.conditions().len();
+            let given = if given > 0 { format!(", {given} conditions") } else { String::new() };
+            format!("{} items, {:?} levels, {} classes{given}", d.shape(), d.levels(), d.classes().len())
+        };
+        let differ = train.conditions().len() != test.conditions().len();
+        if train.shape() != test.shape() || train.levels() != test.levels() || train.classes() != test.classes() || differ {
             return Err(DataError::PartsDiffer { train: kind(&*train), test: kind(&*test) });
         }
         Ok(Self { train, test, rule, skipped: Vec::new(), found: Found::default() })

@@ -135,6 +135,11 @@ impl Dataset for Items {
         self.sets[place.set].item_name(place.index)
     }
 
+    fn label(&self, index: usize) -> Option<usize> {
+        let place = self.items.get(index)?;
+        self.sets[place.set].label(place.index)
+    }
+
     /// Numbered apart in the two parts.
     fn source(&self, index: usize) -> usize {
         self.items.get(index).map_or(index, |place| 2 * self.sets[place.set].source(place.index) + place.set)

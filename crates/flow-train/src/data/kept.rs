@@ -114,6 +114,10 @@ impl Dataset for Kept {
         self.of.item_name(self.inner(index)?)
     }
 
+    fn label(&self, index: usize) -> Option<usize> {
+        self.of.label(self.inner(index)?)
+    }
+
     fn source(&self, index: usize) -> usize {
         // Items that are gone have sources of their own, as none of them is drawn.
         self.inner(index).map_or(usize::MAX - index, |inner| self.of.source(inner))

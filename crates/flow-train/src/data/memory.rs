@@ -88,6 +88,8 @@ pub struct InMemory {
     levels: Option<u32>,
     labels: Option<Labels>,
     columns: Arc<[Column]>,
+    /// The numbers that items are conditioned on, item after item, and what is known of each.
+    conditions: (Arc<[f64]>, Arc<[Column]>),
     /// Number of each item in its file, where items were left out.
     rows: Option<Arc<[usize]>>,
     names: Option<Arc<[Box<str>]>>,
@@ -141,13 +143,31 @@ impl InMemory {
                 return Err(DataError::Value { path: path(), item, expected, got: label.to_string() });
             }
         }
-        Ok(Self { values, shape, levels, labels, columns: Arc::default(), rows: None, names: None, len })
+        Ok(Self { values, shape, levels, labels, columns: Arc::default(), conditions: Default::default(), rows: None, names: None, len })
     }
 
     /// The same with what is known of its columns: as many as an item has values, or none.
     #[must_use]
     pub fn with_columns(self, columns: Vec<Column>) -> Self {
         Self { columns: columns.into(), ..self }
+    }
+
+    /// The same with numbers that items are conditioned on, item after item, called by these names; `name` stands in errors
+    /// for where they came from.
+    ///
+    /// # Errors
+    /// [`DataError::Size`] if there are not as many for every item; [`DataError::Value`] for one that is not finite.
+    pub fn with_conditions(self, name: &Path, values: Vec<f64>, names: Vec<String>) -> Result<Self> {
+        let expected = self.len * names.len();
+        if values.len() != expected {
+            return Err(DataError::Size { what: "conditions", expected, got: values.len() });
+        }
+        if let Some(at) = values.iter().position(|c| !c.is_finite()) {
+            let expected = format!("a finite number as the condition {}", names[at % names.len()]);
+            return Err(DataError::Value { path: name.to_owned(), item: at / names.len(), expected, got: values[at].to_string() });
+        }
+        let columns = Column::of(names, &values);
+        Ok(Self { conditions: (values.into(), columns.into()), ..self })
     }
 
     /// The same with the number that each item has in its file.
@@ -210,12 +230,20 @@ impl Dataset for InMemory {
         self.labels.as_ref().map_or(&[], |l| &l.classes)
     }
 
+    fn conditions(&self) -> &[Column] {
+        &self.conditions.1
+    }
+
     fn columns(&self) -> &[Column] {
         &self.columns
     }
 
     fn item_name(&self, index: usize) -> Option<String> {
         self.names.as_ref()?.get(index).map(|name| name.clone().into())
+    }
+
+    fn label(&self, index: usize) -> Option<usize> {
+        self.labels.as_ref()?.of_items.get(index).copied().flatten().map(|label| label as usize)
     }
 
     fn row(&self, index: usize) -> usize {
@@ -236,7 +264,8 @@ impl Dataset for InMemory {
             Values::Levels(v) => Values::Levels(gather(v, dims, draws)),
             Values::Real(v) => Values::Real(gather(v, dims, draws)),
         };
-        let batch = Batch::new(values, draws);
+        let (numbers, names) = &self.conditions;
+        let batch = Batch { conditions: gather(numbers, names.len(), draws), ..Batch::new(values, draws) };
         let Some(Labels { of_items, .. }) = &self.labels else { return Ok(batch) };
         Ok(Batch { labels: gather(of_items, 1, draws).into_iter().map(|label| label.map(|l| l as usize)).collect(), ..batch })
     }

@@ -63,6 +63,10 @@ impl Dataset for Mutated {
         self.of.item_name(index)
     }
 
+    fn label(&self, index: usize) -> Option<usize> {
+        self.of.label(index)
+    }
+
     fn source(&self, index: usize) -> usize {
         self.of.source(index)
     }

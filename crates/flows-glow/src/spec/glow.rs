@@ -2,8 +2,8 @@
 
 use super::{ConvCoupling, FactorOut, Network};
 use flow_api::spec::{
-    ActNorm, BaseSpec, BuildModel, BuildSampleFlow, BuildScope, Cost, EventShape, LatentLevel, LuLinear, MAX_LAYERS, Model, ObjectiveSpec,
-    Order, PixelWise, Preprocessing, Spec, SpecError, SpecScalar, Squeeze, below, image_grid,
+    ActNorm, BaseSpec, BuildModel, BuildSampleFlow, BuildScope, ConditionSpec, Cost, EventShape, LatentLevel, LuLinear, MAX_LAYERS, Model,
+    ObjectiveSpec, Order, PixelWise, Preprocessing, Spec, SpecError, SpecScalar, Squeeze, below, image_grid,
 };
 use flow_api::{Grid, Skeleton, register_model};
 use flow_nets::{AffineSpec, SplineSpec, Split, TransformerSpec};
@@ -120,6 +120,9 @@ pub struct Glow {
     /// What the model is trained for.
     #[serde(default, skip_serializing_if = "ObjectiveSpec::is_likelihood")]
     pub objective: ObjectiveSpec,
+    /// What it is conditioned on, if it is on anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<ConditionSpec>,
 }
 register_model!(Glow);
 
@@ -171,6 +174,10 @@ impl BuildModel for Glow {
         let latents = LatentLevel::with_rest(latents, &grid)?;
         let skeleton = Skeleton::new("Glow", event.len(), layers)?;
         Ok(Model::new(Box::new(skeleton), self.base.build::<E>(event.len(), &base)?, event)?.with_levels(latents))
+    }
+
+    fn condition(&self) -> Option<&ConditionSpec> {
+        self.condition.as_ref()
     }
 
     fn preprocessing(&self) -> Preprocessing {

@@ -1,6 +1,6 @@
 //! The parts of Glow as maps of whole samples.
 
-use flow_api::spec::{BuildSampleFlow, BuildScope, Cost, MAX_SIZE, SpecError, SpecScalar, one_flow};
+use flow_api::spec::{BuildSampleFlow, BuildScope, Cost, MAX_SIZE, Receiver, SpecError, SpecScalar, one_flow};
 use flow_api::{FlowError, Grid, SampleLayer, Side, layers, register_sample_flow};
 use flow_nets::{ConvLayers, ConvNetConfig, Split, TransformerSpec};
 use serde::{Deserialize, Serialize};
@@ -60,8 +60,7 @@ pub struct ConvCoupling {
     pub transformer: TransformerSpec,
     /// Which channels pass; couplings of a list take turns between this form and the flipped one. Default `Halves`.
     pub split: Split,
-    /// Width of the condition that the network sees at every pixel; without it the coupling is unconditional. Default
-    /// none.
+    /// Width of the condition that the network sees at every pixel. Default that of the model, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub condition: Option<usize>,
 }
@@ -105,7 +104,7 @@ pub struct FactorOut {
     /// What a value that leaves is moved with, given the half that goes on; `None` leaves it as it is. Default
     /// `Affine(bound: 2.0)`.
     pub prior: Option<TransformerSpec>,
-    /// Width of the condition that the prior sees too. Default none.
+    /// Width of the condition that the prior sees too. Default that of the model, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub condition: Option<usize>,
 }
@@ -157,7 +156,8 @@ impl Parts {
         scope: &BuildScope,
     ) -> Result<Vec<SampleLayer<E>>, SpecError> {
         let named = scope.child(kind);
-        let condition = self.condition.map_or(Ok(0), |width| named.size("condition", width, 1))?;
+        let condition = self.condition.or_else(|| scope.condition(Receiver::Couplings));
+        let condition = condition.map_or(Ok(0), |width| named.size("condition", width, 1))?;
         let coupling = split.partition(grid.channels(), scope.index() % 2 == 1).and_then(|partition| {
             crate::ConvCoupling::<E>::new(grid, partition, self.transformer.build()?, self.layers, condition, scope.seed())
         });

@@ -1,9 +1,12 @@
 //! `mixerflow decode`.
 
+use super::given::Rows;
 use super::on::model_on;
 use super::write::{Form, write_events};
 use crate::Result;
 use crate::arguments::Decode;
+use flow_api::Conditions;
+use flow_train::checkpoint::Opened;
 use flow_train::data::{Array, DataError, Numbers, npy, npz};
 use flow_train::{EventBatch, Purpose};
 use std::fs::File;
@@ -17,13 +20,26 @@ pub(crate) fn run(arguments: &Decode) -> Result<()> {
     let opened = model_on(&arguments.run, arguments.on.device)?;
     let latents = latents(&arguments.latents, opened.model.event().len())?;
     let mut events = Vec::with_capacity(latents.len());
-    let rows = arguments.batch.saturating_mul(opened.model.event().len()).max(1);
-    for batch in latents.chunks(rows) {
-        let given = EventBatch::of_values(batch.to_vec(), batch.len() / opened.model.event().len().max(1));
+    let width = opened.model.event().len().max(1);
+    let conditions = conditions(arguments, &opened, latents.len() / width)?;
+    for (number, batch) in latents.chunks(arguments.batch.saturating_mul(width).max(1)).enumerate() {
+        let first = number * arguments.batch;
+        let count = batch.len() / width;
+        let given = EventBatch::of_values(batch.to_vec(), count).given(&conditions.part(first..first + count));
         let cx = given.context(&opened.model, 0, Purpose::Map)?.without_log_det();
         events.extend(opened.model.decode(given.values, &cx)?);
     }
     write_events(&arguments.out, form, &opened, &events, COLUMNS)
+}
+
+/// What every event is given: one row for all of them, or a row for each.
+fn conditions(arguments: &Decode, opened: &Opened<f32>, events: usize) -> Result<Rows> {
+    match arguments.given.rows(opened)? {
+        None => Ok(Rows { conditions: Conditions::Nothing, count: events }),
+        Some(rows) if rows.count == 1 => Ok(Rows { conditions: rows.each(events), count: events }),
+        Some(rows) if rows.count == events => Ok(rows),
+        Some(rows) => Err(format!("--given: expected 1 row, or one for each of {events} latents, got {}", rows.count).into()),
+    }
 }
 
 /// Rows of as many numbers as an event has.

@@ -21,6 +21,8 @@ pub(super) struct Ended {
     pub(super) scale: &'static str,
     /// Whether the model has a classifier.
     pub(super) is_hybrid: bool,
+    /// Samples have to be told the numbers that they are given.
+    pub(super) needs_numbers: bool,
 }
 
 impl Ended {
@@ -60,7 +62,10 @@ impl Ended {
             output::say(format_args!("warning: {warning}"));
         }
         let predict = if self.is_hybrid { format!(", mixerflow predict {run}") } else { String::new() };
-        output::say(format_args!("next: mixerflow eval {run}, mixerflow sample {run} --out samples.png, mixerflow score {run}{predict}"));
+        let given = if self.needs_numbers { " --given FILE" } else { "" };
+        output::say(format_args!(
+            "next: mixerflow eval {run}, mixerflow sample {run}{given} --out samples.png, mixerflow score {run}{predict}"
+        ));
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! `mixerflow eval`.
 
 use super::against::{self, Scored};
+use super::by_class::ByClass;
 use super::on::model_on;
 use super::reference::{background, reference};
 use super::sources::{choose, skipping, test_part};
@@ -10,7 +11,7 @@ use flow_train::checkpoint::Opened;
 use flow_train::classify::Classification;
 use flow_train::data::{Dataset, Items};
 use flow_train::text::Table;
-use flow_train::{EvaluateOptions, Evaluation, evaluate};
+use flow_train::{EvaluateOptions, Evaluation, evaluate, score_every_class};
 use serde_json::{Value, json};
 
 pub(crate) fn run(arguments: &Eval) -> Result<()> {
@@ -25,7 +26,16 @@ pub(crate) fn run(arguments: &Eval) -> Result<()> {
         tell(&evaluation)?;
     }
     let name = part.map_or_else(|| "all".to_owned(), |part| part.to_string());
-    found.insert(name, serde_json::to_value(&evaluation)?);
+    let mut of_part = serde_json::to_value(&evaluation)?;
+    if arguments.every_class {
+        let every = score_every_class(&opened.model, &chosen.items, &opened.events, &options)?;
+        let by_class = ByClass::of(&every, &chosen.items, &opened.events);
+        if !arguments.json {
+            by_class.tell(opened.events.unit())?;
+        }
+        of_part["every_class"] = by_class.json()?;
+    }
+    found.insert(name, of_part);
     let source = chosen.source.to_string();
     found.insert("data".to_owned(), json!({ "source": source, "items": chosen.all, "seen": chosen.seen, "rule": chosen.rule.to_string() }));
     if !arguments.against.is_empty() {

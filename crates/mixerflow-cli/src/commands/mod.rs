@@ -1,6 +1,7 @@
 //! The commands, one a file.
 
 mod against;
+mod by_class;
 pub(crate) mod compare;
 pub(crate) mod completions;
 pub(crate) mod data;
@@ -11,6 +12,7 @@ mod ended;
 pub(crate) mod eval;
 pub(crate) mod exchange;
 mod folded;
+mod given;
 pub(crate) mod inspect;
 pub(crate) mod interpolate;
 mod on;

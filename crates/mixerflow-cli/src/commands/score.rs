@@ -8,7 +8,7 @@ use crate::arguments::Score;
 use crate::{Result, UNUSUAL, output};
 use flow_train::data::{Dataset, Draw, Items, Values};
 use flow_train::scores::{Aggregate, Block, Groups, Judged, Measure, Reference, save_sheet};
-use flow_train::{Events, Scores, shades};
+use flow_train::{Events, EveryClass, Scores, score_every_class, shades};
 use std::process::ExitCode;
 
 /// A column of numbers.
@@ -22,6 +22,9 @@ struct Column {
 pub(crate) fn run(arguments: &Score) -> Result<ExitCode> {
     let opened = model_on(&arguments.run, arguments.on.device)?;
     let options = flow_train::EvaluateOptions { estimates: arguments.estimates, ..arguments.scoring.options() };
+    if arguments.every_class && Aggregate::from(arguments.aggregate) != Aggregate::None {
+        return Err("--every-class: expected a row an item, without --aggregate".into());
+    }
     let background = background(arguments.minus.as_deref(), &opened, arguments.on.device)?;
     let chosen = arguments.data.choose(&arguments.run, &opened, |_| arguments.part.into())?;
     let items = &chosen.items;
@@ -37,7 +40,9 @@ pub(crate) fn run(arguments: &Score) -> Result<ExitCode> {
     let flagged = arguments.false_alarm.map(|rate| flagged(&judged, rate)).transpose()?;
 
     let errors = standard_errors(&scores, &groups, &judged, aggregate);
-    let columns = columns(&opened.events, &judged, errors.as_deref(), reference.is_some());
+    let every = arguments.every_class.then(|| score_every_class(&opened.model, items, &opened.events, &options)).transpose()?;
+    let mut columns = columns(&opened.events, &judged, errors.as_deref(), reference.is_some());
+    columns.extend(every.iter().flat_map(|every| of_classes(every, &opened.events, &judged)));
     let order = order(&columns, arguments.sort.as_deref())?;
     let known = rows(items, &scores.labels);
     let corners = if aggregate == Aggregate::Mean { Vec::new() } else { corners(items, &judged.items)? };
@@ -138,6 +143,26 @@ fn columns(events: &Events, judged: &Judged, errors: Option<&[f64]>, is_compared
         add("unusual", judged.unusual.clone(), true);
     }
     columns
+}
+
+/// Of every class: log p(x) by the mixture, log p(x | class) of each, and p(class | x) of each.
+fn of_classes(every: &EveryClass, events: &Events, judged: &Judged) -> Vec<Column> {
+    let unit_of_nats = events.report(0.0) - events.report(1.0);
+    let nats = |values: &[f64]| judged.items.iter().map(|&item| -events.report(values[item]) / unit_of_nats).collect();
+    let names = events.record().class_names(every.scores.len());
+    let mixture = Column { head: "log_likelihood_mixture".to_owned(), values: nats(&every.log_mixture), high: false };
+    let densities = names.iter().zip(&every.scores).map(|(name, scores)| Column {
+        head: format!("log_likelihood_{name}"),
+        values: nats(&scores.log_likelihood),
+        high: false,
+    });
+    let prob = |item: usize, class: usize| every.log_probs.of(item).map_or(f64::NAN, |own| own[class].exp());
+    let probs = names.iter().enumerate().map(|(class, name)| Column {
+        head: format!("p_{name}"),
+        values: judged.items.iter().map(|&item| prob(item, class)).collect(),
+        high: false,
+    });
+    std::iter::once(mixture).chain(densities).chain(probs).collect()
 }
 
 /// The rows in the order of the data, or the most unusual first by a column.

@@ -14,6 +14,7 @@ built_in![
     "digits-additive",
     "digits-affine",
     "digits-autoregressive",
+    "digits-classes",
     "digits-coupling-ffjord",
     "digits-coupling-residual",
     "digits-ffjord",
@@ -28,6 +29,7 @@ built_in![
     "plane-affine",
     "plane-autoregressive",
     "plane-ffjord",
+    "plane-given",
     "plane-residual",
     "plane-spline",
 ];

@@ -1,5 +1,6 @@
 //! What a training step holds, for `mixerflow inspect`.
 
+use super::given::made_up;
 use crate::{MEMORY, Result};
 use flow_api::spec::{EventShape, Model, Preprocessing};
 use flow_api::{Gradients, Memory};
@@ -51,9 +52,10 @@ impl Bench {
         const FIRST: usize = 8;
         let adam = Adam::new(&model, Settings::default().adam(event.len()));
         let gradients = Gradients::zeros(&model);
-        let first = EventBatch::of_values(noise(FIRST * event.len()), FIRST);
-        let (cx, first) = (first.context(&model, 0, Purpose::Map)?, model.batch(first.values)?);
-        model.flow_mut().initialise(first, &cx)?;
+        let given = made_up(&mut model, FIRST)?;
+        let first = EventBatch::of_values(noise(FIRST * event.len()), FIRST).given(&given);
+        let cx = first.context(&model, 0, Purpose::Map)?;
+        model.initialise(first.values, &cx)?;
         workspace::release::<f32>();
         let held = MEMORY.current_usage().saturating_sub(before) as f64;
         Ok(Self { model, adam, gradients, event, program, held, deadline })
@@ -101,8 +103,11 @@ impl Bench {
     /// A step with a batch of noise, which changes no weight. On one thread: how often two threads need work space at the same moment is chance. In a run they all do at some time.
     fn step(&mut self, memory: Memory, batch: usize) -> Result<Step> {
         let Self { model, adam, gradients, event, .. } = self;
+        let given = made_up(model, batch)?;
+        let events = EventBatch::of_values(noise(batch * event.len()), batch).given(&given);
         // A classifier learns from labels, whichever they are.
-        let events = EventBatch { labels: vec![Some(0); batch], ..EventBatch::of_values(noise(batch * event.len()), batch) };
+        let labels = events.labels.iter().map(|label| label.or(Some(0))).collect();
+        let events = EventBatch { labels, ..events };
         let unit = Events::of_kind(EventKind { shape: *event, levels: None }, &Preprocessing::default(), 0)?;
         on_one_thread(|| {
             let mut work = || -> Result<Step> {

@@ -294,6 +294,7 @@ impl Observer<f32> for Log {
             unit: trainer.unit(),
             scale: trainer.events().unit(),
             is_hybrid: trainer.model().head().is_some(),
+            needs_numbers: trainer.model().conditioner().is_some_and(|c| c.numbers().is_some() && !c.takes_nothing()),
         };
         if let Ok(mut place) = self.ended.lock() {
             *place = Some(ended);

@@ -1,5 +1,6 @@
 //! Numbers of an event that no nonlinear flow of a model moves.
 
+use super::given::made_up;
 use crate::Result;
 use flow_api::spec::{BuildScope, EventShape, Given, ModelSpec, Spec, SpecScalar};
 use flow_api::{EntryMut, to_host, update};
@@ -8,6 +9,9 @@ use flow_train::{EventBatch, Purpose};
 
 /// Places around which curvature is looked for.
 const PLACES: usize = 4;
+
+/// Events that data-dependent initialisation sees.
+const FIRST: usize = 8;
 
 /// Size of the noise on weights, which begin where many flows are the identity; so small that splines stay within their interval.
 const SHAKE: f64 = 0.1;
@@ -26,9 +30,10 @@ pub(super) fn never_moved(spec: &Spec<dyn ModelSpec>, event: EventShape, given: 
         Stream::new(1, 0, name).row(0).gaussian(&mut noise);
         noise
     };
-    let first = EventBatch::of_values(noise(8 * dim, "first"), 8);
-    let (cx, first) = (first.context(&model, 0, Purpose::Map)?, model.batch(first.values)?);
-    model.flow_mut().initialise(first, &cx)?;
+    let given = made_up(&mut model, FIRST)?;
+    let first = EventBatch::of_values(noise(FIRST * dim, "first"), FIRST).given(&given);
+    let cx = first.context(&model, 0, Purpose::Map)?;
+    model.initialise(first.values, &cx)?;
     update(&mut model, |path, entry| {
         if let EntryMut::Parameter { shape, values } = entry {
             let scale = SHAKE / (shape.last().copied().unwrap_or(1).max(1) as f64).sqrt();
@@ -37,11 +42,13 @@ pub(super) fn never_moved(spec: &Spec<dyn ModelSpec>, event: EventShape, given: 
         }
     })?;
     let (places, steps) = (noise(PLACES * dim, "places"), noise(PLACES * dim, "steps"));
+    let at_places = made_up(&mut model, PLACES)?;
     let encode = |by: f64| -> Result<Vec<f64>> {
         let x = places.iter().zip(&steps).map(|(place, step)| place + by * step).collect();
-        let x = EventBatch::of_values(x, PLACES);
+        let x = EventBatch::of_values(x, PLACES).given(&at_places);
         let cx = x.context(&model, 0, Purpose::Map)?.without_log_det();
-        Ok(to_host(&model.flow().bijector().forward(model.batch(x.values)?, &cx)?.value))
+        let at = model.conditioned(PLACES, &cx)?;
+        Ok(to_host(&model.flow().bijector().forward(model.batch(x.values)?, at.cx())?.value))
     };
     let (before, here, after) = (encode(-1.0)?, encode(0.0)?, encode(1.0)?);
     let is_bent = |at: usize| {

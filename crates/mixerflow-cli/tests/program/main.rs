@@ -3,6 +3,7 @@
 mod attacks;
 mod bounds;
 mod commands;
+mod conditions;
 mod devices;
 mod errors;
 mod identity;

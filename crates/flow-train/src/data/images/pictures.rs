@@ -128,6 +128,10 @@ impl Dataset for Pictures {
         Some(self.files.get(index / self.crops)?.path.display().to_string())
     }
 
+    fn label(&self, index: usize) -> Option<usize> {
+        self.files.get(index / self.crops)?.label
+    }
+
     fn source(&self, index: usize) -> usize {
         index / self.crops
     }

@@ -25,9 +25,9 @@ use super::{
 /// | `cifar10:DIR` | [`cifar::open`] |
 /// | `images:DIR[?size=S&crop=random\|center\|none&crops=K&resize=1&grey=1&test=GLOB,…&skip-bad=1&cache=MIB\|DIR]` | [`ImageFolder`]; `crop` is `center` where a size is given, and `cache` a number of mebibytes in memory or a folder to keep decoded pictures in |
 /// | `npy:FILE[?layout=chw\|hwc&levels=L&test=FILE]` | [`npy::read`], [`Array::into_dataset`] |
-/// | `npz:FILE[?x=KEY&y=KEY&test=KEY[,KEY]&layout=chw\|hwc&levels=L]` | the arrays `x` (items; its key is `x` unless said) and `y` (labels, if said, −1 for none) of [`npz::read`]; `x_train`, `y_train`, `x_test` and `y_test` are found by themselves |
-/// | `safetensors:FILE[?x=KEY&y=KEY&test=KEY[,KEY]&layout=chw\|hwc&levels=L]` | the same of [`tensors::read`] |
-/// | `csv:FILE[?label=first\|last\|NAME&id=NAME&columns=NAME,…&drop=NAME,…&sep=comma\|semicolon\|tab\|bar\|blank&header=1\|0&missing=drop\|unlabelled&test=FILE]` | [`table::read`] |
+/// | `npz:FILE[?x=KEY&y=KEY&c=KEY&test=KEY[,KEY[,KEY]]&layout=chw\|hwc&levels=L]` | the arrays `x` (items; its key is `x` unless said), `y` (labels, if said, −1 for none) and `c` (numbers that items are conditioned on, if said) of [`npz::read`]; `x_train`, `y_train`, `x_test` and `y_test` are found by themselves |
+/// | `safetensors:FILE[?x=KEY&y=KEY&c=KEY&test=KEY[,KEY[,KEY]]&layout=chw\|hwc&levels=L]` | the same of [`tensors::read`] |
+/// | `csv:FILE[?label=first\|last\|NAME&condition=NAME,…&id=NAME&columns=NAME,…&drop=NAME,…&sep=comma\|semicolon\|tab\|bar\|blank&header=1\|0&missing=drop\|unlabelled&test=FILE]` | [`table::read`] |
 /// | `toy:two-moons\|eight-gaussians\|checkerboard\|circles\|rings[?n=N&noise=S]` | [`Toy`] |
 ///
 /// Items that have no test part of their own are split by [`SplitRule::EveryTenth`], those of one IDX file by
@@ -107,7 +107,7 @@ pub enum SourceKind {
     Toy(Toy),
 }
 
-/// Items and labels among the named arrays of one file.
+/// Items, labels and conditions among the named arrays of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrays {
     /// The file.
@@ -116,6 +116,8 @@ pub struct Arrays {
     pub x: String,
     /// Name of the array of labels, if any.
     pub y: Option<String>,
+    /// Name of the array of numbers that items are conditioned on, if any.
+    pub c: Option<String>,
     /// How they become items.
     pub options: ArrayOptions,
 }
@@ -234,7 +236,9 @@ impl DataSource {
             y = y.or_else(|| has("y_train").then(|| "y_train".to_owned()));
             if source.test.is_none() && source.split.is_none() && has("x_test") {
                 let labels = if y.is_some() && has("y_test") { ",y_test" } else { "" };
-                source.test = Some(format!("x_test{labels}"));
+                let c_test = arrays.c.as_ref().filter(|c| *c == "c_train" && has("c_test"));
+                let conditions = c_test.map_or("", |_| if labels.is_empty() { ",,c_test" } else { ",c_test" });
+                source.test = Some(format!("x_test{labels}{conditions}"));
             }
             let labels = y.as_ref().map_or(String::new(), |y| format!(", their labels {y}"));
             found.notes.push(format!("{}: the items are the array {x}{labels}", arrays.file.display()));
@@ -242,14 +246,19 @@ impl DataSource {
             x.clone_from(&keys[0]);
             found.notes.push(format!("{}: the items are its only array, {x}", arrays.file.display()));
         }
-        let set = |x: &str, y: Option<&str>| {
+        let set = |x: &str, y: Option<&str>, c: Option<&str>| {
             let labels = y.map(&read).transpose()?;
-            read(x)?.into_dataset(&arrays.file, arrays.options, labels)
+            let set = read(x)?.into_dataset(&arrays.file, arrays.options, labels)?;
+            let Some(c) = c else { return Ok(set) };
+            let (values, width) = read(c)?.into_conditions(&arrays.file, super::Dataset::len(&set))?;
+            let names = if width == 1 { vec![c.to_owned()] } else { (1..=width).map(|i| format!("{c}.{i}")).collect() };
+            set.with_conditions(&arrays.file, values, names)
         };
-        let whole = set(&x, y.as_deref())?;
+        let whole = set(&x, y.as_deref(), arrays.c.as_deref())?;
         source.parts(whole, found, |test| {
-            let (x, y) = test.split_once(',').map_or((test, None), |(x, y)| (x, Some(y)));
-            Ok((set(x, y)?, Found::default()))
+            let mut keys = test.splitn(3, ',').map(|key| Some(key).filter(|key| !key.is_empty()));
+            let [x, y, c] = [0, 1, 2].map(|_| keys.next().flatten());
+            Ok((set(x.unwrap_or_default(), y, c)?, Found::default()))
         })
     }
 }

@@ -122,11 +122,12 @@ impl FromStr for DataSource {
         let (kind, rest) = known.or_else(|| bare(text).filter(|_| is_path)).ok_or_else(unknown)?;
         let options = |known| Options::parse(kind, rest, known);
         let arrays = || -> Result<(Options, Arrays)> {
-            let options = options(&["x", "y", "test", "layout", "levels", "split"])?;
+            let options = options(&["x", "y", "c", "test", "layout", "levels", "split"])?;
             let arrays = Arrays {
                 file: options.path()?,
                 x: options.get("x").map_or_else(|| "x".to_owned(), decode),
                 y: options.get("y").map(decode),
+                c: options.get("c").map(decode),
                 options: options.array()?,
             };
             Ok((options, arrays))
@@ -163,7 +164,7 @@ impl FromStr for DataSource {
             "npz" => arrays().map(|(options, arrays)| (options, SourceKind::Npz(arrays)))?,
             "safetensors" => arrays().map(|(options, arrays)| (options, SourceKind::Safetensors(arrays)))?,
             "csv" => {
-                let options = options(&["label", "id", "columns", "drop", "sep", "header", "missing", "test", "split"])?;
+                let options = options(&["label", "condition", "id", "columns", "drop", "sep", "header", "missing", "test", "split"])?;
                 let kind = SourceKind::Csv { file: options.path()?, options: options.table()? };
                 (options, kind)
             }
@@ -318,6 +319,7 @@ impl<'a> Options<'a> {
             columns: names(self.get("columns")),
             drop: names(self.get("drop")),
             label: self.get("label").map_or(LabelColumn::None, label),
+            condition: names(self.get("condition")),
             id: self.get("id").map(decode),
             missing: self.choice("missing", MISSING)?.unwrap_or_default(),
         })
@@ -365,7 +367,7 @@ fn write_images(folder: &ImageFolder) -> Vec<Written> {
 }
 
 fn write_table(options: &TableOptions) -> Vec<Written> {
-    let TableOptions { separator, header, columns, drop, label, id, missing } = options;
+    let TableOptions { separator, header, columns, drop, label, condition, id, missing } = options;
     let list = |names: &[String]| {
         let names: Vec<String> = names.iter().map(|name| encode(name, "&,")).collect();
         (!names.is_empty()).then(|| names.join(","))
@@ -380,6 +382,7 @@ fn write_table(options: &TableOptions) -> Vec<Written> {
     };
     vec![
         ("label", label),
+        ("condition", list(condition)),
         ("id", id.as_deref().map(value)),
         ("columns", list(columns)),
         ("drop", list(drop)),
@@ -398,7 +401,9 @@ impl fmt::Display for DataSource {
         let test = || ("test", self.test.as_deref().map(value));
         let arrays = |a: &Arrays| {
             let x = (a.x != "x").then(|| value(&a.x));
-            let options = [("x", x), ("y", a.y.as_deref().map(value)), test()].into_iter().chain(write_arrays(a.options));
+            let options = [("x", x), ("y", a.y.as_deref().map(value)), ("c", a.c.as_deref().map(value)), test()]
+                .into_iter()
+                .chain(write_arrays(a.options));
             (path(&a.file), options.collect())
         };
         let (kind, (path, mut options)): (&str, (String, Vec<Written>)) = match &self.kind {

@@ -56,6 +56,8 @@ pub struct TableOptions {
     pub drop: Vec<String>,
     /// Where the class stands.
     pub label: LabelColumn,
+    /// Columns that rows are conditioned on, in this order: they are no numbers of the vector.
+    pub condition: Vec<String>,
     /// The column that names the rows.
     pub id: Option<String>,
     /// What happens to rows without a value.
@@ -165,8 +167,10 @@ fn unique(names: &[String]) -> Vec<String> {
 /// What the columns of a file are for.
 #[derive(Debug)]
 struct Roles {
-    /// Of the vector, in its order.
+    /// Of the vector, in its order, and behind them those of the condition.
     values: Vec<usize>,
+    /// How many are of the condition.
+    conditions: usize,
     label: Option<usize>,
     id: Option<usize>,
     /// A first column without a name, which nothing was said about.
@@ -193,11 +197,25 @@ impl Roles {
         };
         let id = options.id.as_ref().map(|name| find("id", name)).transpose()?;
         let (columns, dropped) = (all("columns", &options.columns)?, all("drop", &options.drop)?);
-        let named = |column: &usize| columns.contains(column) || dropped.contains(column) || label == Some(*column) || id == Some(*column);
+        let conditions = all("condition", &options.condition)?;
+        let named = |column: &usize| {
+            columns.contains(column)
+                || dropped.contains(column)
+                || conditions.contains(column)
+                || label == Some(*column)
+                || id == Some(*column)
+        };
         let index = Some(0).filter(|first| row_names && !named(first) && options.columns.is_empty());
-        let free = |column: &usize| !dropped.contains(column) && label != Some(*column) && id != Some(*column) && index != Some(*column);
-        let values = if columns.is_empty() { (0..names.len()).filter(free).collect() } else { columns };
-        Ok(Self { values, label, id, index })
+        let free = |column: &usize| {
+            !dropped.contains(column)
+                && !conditions.contains(column)
+                && label != Some(*column)
+                && id != Some(*column)
+                && index != Some(*column)
+        };
+        let mut values: Vec<usize> = if columns.is_empty() { (0..names.len()).filter(free).collect() } else { columns };
+        values.extend(&conditions);
+        Ok(Self { values, conditions: conditions.len(), label, id, index })
     }
 }
 
@@ -418,16 +436,27 @@ impl<'a> Body<'a> {
             values = rows.iter().flat_map(|row| kept.iter().map(move |at| row * dims + at)).map(|at| values[at]).collect();
         }
         let name = |&at: &usize| self.names[self.roles.values[at]].clone();
-        let names: Vec<String> = kept.iter().map(name).collect();
+        let mut names: Vec<String> = kept.iter().map(name).collect();
+        // The last of them are of the condition.
+        let wide = names.len() - self.roles.conditions.min(names.len());
+        let of_conditions = names.split_off(wide);
+        let by_row = |part: std::ops::Range<usize>, values: &[f64]| -> Vec<f64> {
+            values.chunks_exact(kept.len().max(1)).flat_map(|row| row[part.clone()].to_vec()).collect()
+        };
+        let conditions = by_row(wide..kept.len(), &values);
+        if !of_conditions.is_empty() {
+            values = by_row(0..wide, &values);
+        }
         let labels = self.roles.label.map(|_| number_classes(&pick(self.labels, &rows)));
         let mut columns = Column::of(names.clone(), &values);
         columns.iter_mut().zip(kept).for_each(|(column, &at)| column.number = self.roles.values[at] + 1);
         let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         let shown = if self.dialect.names.is_some() { format!(" ({})", list(&names)) } else { String::new() };
-        let (of, wide) = (count(self.rows, "row"), count(names.len(), "column"));
-        found.notes.insert(0, format!("{}: {of} of {wide}{shown}, {}", self.path.display(), self.dialect));
-        let set = InMemory::new(self.path, Values::Real(values), ItemShape::Vector { dims: kept.len() }, None, labels)?;
-        let set = set.with_columns(columns).with_rows(rows.clone());
+        let given = if of_conditions.is_empty() { String::new() } else { format!(", conditioned on {}", list(&of_conditions)) };
+        let (of, columns_of) = (count(self.rows, "row"), count(names.len(), "column"));
+        found.notes.insert(0, format!("{}: {of} of {columns_of}{shown}{given}, {}", self.path.display(), self.dialect));
+        let set = InMemory::new(self.path, Values::Real(values), ItemShape::Vector { dims: wide }, None, labels)?;
+        let set = set.with_conditions(self.path, conditions, of_conditions)?.with_columns(columns).with_rows(rows.clone());
         let rows = match ids {
             Some(ids) => set.with_names(pick(ids, &rows)),
             None => set,
