@@ -77,12 +77,12 @@ fn every_spec_builds_for_what_was_saved_of_it_and_for_nothing_else() {
         let (spec, event) = shrunk(&path);
         let build = |scope: &BuildScope| f64::model(spec.0.as_ref(), event, scope);
         let mut shapes = BTreeMap::new();
-        visit(&build(&BuildScope::new(1)).unwrap(), |path, entry| drop(shapes.insert(path.to_owned(), entry.shape())));
-        build(&BuildScope::new(1).for_saved(shapes.clone())).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        visit(&build(&scope()).unwrap(), |path, entry| drop(shapes.insert(path.to_owned(), entry.shape())));
+        build(&scope().for_saved(shapes.clone())).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         // What a flow on rows holds is missed; maps of whole images are compared when all is built.
         let Some(first) = shapes.keys().find(|name| name.starts_with("bijector")).cloned() else { continue };
         let shape = shapes.remove(&first).unwrap();
-        if let Err(error) = build(&BuildScope::new(1).for_saved(shapes)) {
+        if let Err(error) = build(&scope().for_saved(shapes)) {
             let expected = format!("{first}: shape: expected no such tensor, as was saved, got {shape:?}");
             assert_eq!(error.to_string(), expected, "{}", path.display());
             refused += 1;

@@ -111,7 +111,7 @@ fn specs_say_where_and_what() {
         ("VectorFlow(repeat: -1, flows: [ActNorm()])", "1:21-1:22: Integer is out of bounds"),
         ("VectorFlow(repeat: \"two\", flows: [ActNorm()])", "1:19-1:20: Expected integer"),
         ("VectorFlow(repeat: 2)", "1:21: Unexpected missing field named `flows`"),
-        ("MixerFlwo(patch: 2)", "1:1-1:10: unknown variant `MixerFlwo`, expected `VectorFlow`"),
+        ("MixerFlwo(patch: 2)", "1:1-1:10: unknown variant `MixerFlwo`, expected `ImageFlow` or `VectorFlow`"),
     ];
     for (text, expected) in cases {
         let error = from_ron::<Spec<dyn ModelSpec>>(text).unwrap_err().to_string();

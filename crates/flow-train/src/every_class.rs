@@ -34,9 +34,9 @@ pub struct EveryClass {
 /// let model = model_for::<f64>(&spec, split.train.as_ref(), 7)?;
 /// let events = Events::new(split.test.as_ref(), model.preprocessing(), 0)?.with_record(DataRecord::of(split.train.as_ref())?);
 /// let found = score_every_class(&model, split.test.as_ref(), &events, &EvaluateOptions::default())?;
-/// // Both moons are as likely, and nothing is trained yet.
+/// // Nothing is trained yet, so that the classes' shares are all that is known of an item.
 /// assert_eq!(found.scores.len(), 2);
-/// assert!((found.log_probs.values[0] - 0.5f64.ln()).abs() < 1e-9);
+/// assert!((found.log_probs.values[0] - found.log_prior[0]).abs() < 1e-9);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///

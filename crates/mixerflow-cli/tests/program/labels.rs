@@ -145,7 +145,7 @@ fn what_has_no_classes_is_refused() {
     fs::write(place.path("bare.ron"), "VectorFlow(flows: [ActNorm()])").unwrap();
     place.run("train bare.ron --data noise.csv --batch 8 --steps 2 --out bare");
     let (code, errors) = place.fail("probe bare");
-    assert!(code == 1 && errors.contains("noise.csv: the items have no labels to fit a probe to"), "{errors}");
+    assert!(code == 1 && errors.contains("noise.csv?split=every-tenth: the items have no labels to fit a probe to"), "{errors}");
     // Of classes that the model does not know, and of classes under other numbers.
     let rows = |names: [&str; 3]| (0..30).map(|i| format!("{}.5,{}.25,{}\n", i % 7, i % 5, names[i % 3])).collect::<Vec<_>>().concat();
     fs::write(place.path("known.csv"), rows(["a", "b", "c"])).unwrap();
