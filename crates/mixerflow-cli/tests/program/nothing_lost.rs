@@ -86,14 +86,19 @@ fn a_stopped_run_goes_on_with_its_data() {
 #[test]
 fn a_kill_at_any_moment_loses_nothing() {
     const KILLS: u64 = 20;
+    // A checkpoint a step: most kills that come after the start fall into the writing of one.
+    const RUN: &str = "--report-every 1 --set settings.ema=0.9 --validation 0.1";
     let place = Place::new();
-    // A checkpoint a step: most kills fall into the writing of one.
-    let arguments = train("killed", "--steps 60 --report-every 1 --set settings.ema=0.9 --validation 0.1 --resume");
+    let arguments = train("killed", &format!("--steps 60 {RUN} --resume"));
+    // A slow machine needs longer until it makes its first step.
+    let began = Instant::now();
+    place.run(&train("timed", &format!("--steps 1 {RUN}")));
+    let span = u64::try_from(began.elapsed().as_millis()).unwrap().max(120) * 3 / 2;
     let mut moment = 0x9e37_79b9_7f4a_7c15_u64;
     for kill in 0..KILLS {
         let mut child = started(&place, &arguments);
         moment = moment.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        std::thread::sleep(Duration::from_millis(5 + (moment >> 33) % 240));
+        std::thread::sleep(Duration::from_millis(5 + (moment >> 33) % span));
         let finished = child.try_wait().unwrap();
         child.kill().unwrap();
         let output = child.wait_with_output().unwrap();
@@ -103,7 +108,7 @@ fn a_kill_at_any_moment_loses_nothing() {
     place.run(&arguments);
     let starts = taken_up(&place, "killed");
     assert!(starts.is_sorted() && starts.iter().filter(|step| **step > 0).count() >= 3, "{starts:?}");
-    place.run(&train("whole", "--steps 60 --report-every 1 --set settings.ema=0.9 --validation 0.1"));
+    place.run(&train("whole", &format!("--steps 60 {RUN}")));
     assert_eq!(essence(&place, "killed"), essence(&place, "whole"));
     place.run("eval killed --data digits");
 }
