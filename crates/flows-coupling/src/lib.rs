@@ -1,7 +1,7 @@
 //! Coupling flows: additive, affine and rational-quadratic-spline couplings, by default with a residual-MLP conditioner.
 //!
 //! One mechanism, [`Coupling`], splits a row in two, conditions on the part that passes, and moves the other part with a
-//! [`Transformer`](flow_nets::Transformer). Specs are in [`spec`]: `AdditiveCoupling(…)`, `AffineCoupling(…)`, `SplineCoupling(…)`.
+//! [`Transformer`]. Specs are in [`spec`]: `AdditiveCoupling(…)`, `AffineCoupling(…)`, `SplineCoupling(…)`.
 
 mod coupling;
 mod kind;
