@@ -1,6 +1,8 @@
-//! Composes a flow of layers in Rust, trains it on points of the plane, scores and samples: first step by step, then with a `Trainer`. No spec takes part.
+//! Composes a flow of layers in Rust, trains it on points of the plane, scores and samples: first step by step, then
+//! with a `Trainer`. No spec takes part.
 //!
-//! The points are two moons, whose entropy is 1.008 nats: no density can have a lower loss. It takes a few seconds and prints losses that fall from 2.06 to about 1.04:
+//! The points are two moons, whose entropy is 1.008 nats: no density can have a lower loss. It takes a few seconds and
+//! prints losses that fall from 2.06 to about 1.04:
 //!
 //! ```sh
 //! cargo run --release --example compose_flow

@@ -1,8 +1,10 @@
 //! A flow of one's own, defined outside the toolkit's crates, named in a RON spec and trained inside `MixerFlow`.
 //!
-//! A crate with such a flow depends on `mixerflow-toolkit`, `serde` (with its `derive`) and `typetag`; dfdx comes with the toolkit.
+//! A crate with such a flow depends on `mixerflow-toolkit`, `serde` (with its `derive`) and `typetag`; dfdx comes with
+//! the toolkit.
 //!
-//! It should print that the flow conforms, the layer table with `Householder` lines, and a negative log-likelihood that falls over 60 steps from about 83 to 72 nats an image:
+//! It should print that the flow conforms, the layer table with `Householder` lines, and a negative log-likelihood that
+//! falls over 60 steps from about 83 to 72 nats an image:
 //!
 //! ```sh
 //! cargo run --release --example custom_flow

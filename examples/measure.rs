@@ -1,6 +1,8 @@
-//! Measures one case in a fresh process and prints one line of JSON: seconds of a training step (forward, pullback, Adam), of `log_prob` and of sampling or the inverse, and the most memory held.
+//! Measures one case in a fresh process and prints one line of JSON: seconds of a training step (forward, pullback,
+//! Adam), of `log_prob` and of sampling or the inverse, and the most memory held.
 //!
-//! `benches/beside_torch.py` runs it in turn with the same cases in `PyTorch`. Times are medians over `--steps` calls after one that does not count.
+//! `benches/beside_torch.py` runs it in turn with the same cases in `PyTorch`. Times are medians over `--steps` calls
+//! after one that does not count.
 //!
 //! ```sh
 //! cargo run --release --example measure -- mixerflow --layers 30 --batch 64 --memory recompute
@@ -51,7 +53,8 @@ enum Case {
     Residual(Rows48),
     /// One FFJORD flow: a training step by the adjoint with one Rademacher probe, and a sampling solve
     Ffjord(Continuous),
-    /// Five masked autoregressive flows with affine transformers, the order of the features turned round in front of each
+    /// Five masked autoregressive flows with affine transformers, the order of the features turned round in front of
+    /// each
     Autoregressive(Rows48),
     /// The matrix product 8192 × 512 × 512 in GFLOP/s
     Product,

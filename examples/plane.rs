@@ -1,7 +1,8 @@
-//! Trains a flow on densities of the plane whose entropy is known, and says how many nats per point it lies above that floor.
+//! Trains a flow on densities of the plane whose entropy is known, and says how many nats per point it lies above that
+//! floor.
 //!
-//! For each density it draws a row of panels: test points, the learned density, and samples on their way from the base density to the data, stage by stage (stages that
-//! reach further than the data are drawn smaller).
+//! For each density it draws a row of panels: test points, the learned density, and samples on their way from the base
+//! density to the data, stage by stage (stages that reach further than the data are drawn smaller).
 //!
 //! Nats above the floor that were seen, in `docs/plane.md` with pictures:
 //!

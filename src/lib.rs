@@ -1,7 +1,8 @@
 //! `MixerFlow` and a toolkit for normalizing flows.
 //!
-//! One `use` for a library user: the contract ([`api`]), the families ([`coupling`], [`autoregressive`], [`lipschitz`], [`ffjord`], [`glow`]), the mixing skeleton ([`mixerflow`]) and training ([`train`]), with every
-//! family registered, so that specs can name it.
+//! One `use` for a library user: the contract ([`api`]), the families ([`coupling`], [`autoregressive`], [`lipschitz`],
+//! [`ffjord`], [`glow`]), the mixing skeleton ([`mixerflow`]) and training ([`train`]), with every family registered,
+//! so that specs can name it.
 //!
 //! ```
 //! use mixerflow_toolkit::prelude::*;
@@ -40,7 +41,8 @@ pub use mixerflow;
 
 /// What most programs need: to read specs, to compose flows in Rust, and to write flows and models of one's own.
 ///
-/// dfdx's prelude has a `Module` and `Gradients` too: a file that takes both preludes whole names these two, `use mixerflow_toolkit::api::{Gradients, Module}`.
+/// dfdx's prelude has a `Module` and `Gradients` too: a file that takes both preludes whole names these two,
+/// `use mixerflow_toolkit::api::{Gradients, Module}`.
 pub mod prelude {
     pub use flow_api::spec::{
         BaseSpec, BuildBase, BuildModel, BuildRowFlow, BuildSampleFlow, BuildScope, ConditionSpec, EventBijector, EventShape, FlowSpec,

@@ -16,7 +16,8 @@ use std::sync::atomic::AtomicBool;
 
 const LN_2PI: f64 = 1.837_877_066_409_345_3;
 
-/// Wherever the condition enters, gradients of what makes it are those of differences, and all else holds as without one.
+/// Wherever the condition enters, gradients of what makes it are those of differences, and all else holds as without
+/// one.
 #[test]
 fn conditional_models_conform() {
     let residual =
@@ -97,7 +98,8 @@ fn numbers(seed: u64, row: u64, len: usize) -> Vec<f64> {
     values
 }
 
-/// x ∈ R² given c ∈ R: normal with mean (2c, c²) and the covariance of L(c) L(c)ᵀ; other numbers in every epoch, so that there is no overfitting.
+/// x ∈ R² given c ∈ R: normal with mean (2c, c²) and the covariance of L(c) L(c)ᵀ; other numbers in every epoch, so
+/// that there is no overfitting.
 #[derive(Debug)]
 struct Moving {
     items: usize,
@@ -165,7 +167,8 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// A conditional normal density whose mean and covariance depend on the condition: its log-likelihood within 0.01 nats of the truth.
+/// A conditional normal density whose mean and covariance depend on the condition: its log-likelihood within 0.01 nats
+/// of the truth.
 #[test]
 fn a_conditional_gaussian_is_learned() {
     let data: Arc<dyn Dataset> = Arc::new(Moving::new(4096));
@@ -179,7 +182,8 @@ fn a_conditional_gaussian_is_learned() {
     assert!((found - truth).abs() < 0.01, "{found} nats, the truth is {truth}");
 }
 
-/// Twonorm (Breiman): two normal densities of R²⁰ around ±a, a = 2/√20 (1, …, 1), whose best classifier has the accuracy Φ(2).
+/// Twonorm (Breiman): two normal densities of R²⁰ around ±a, a = 2/√20 (1, …, 1), whose best classifier has the
+/// accuracy Φ(2).
 fn twonorm(seed: u64, items: usize, shuffled: bool) -> Arc<dyn Dataset> {
     let dims = 20;
     let label = |row: usize| u32::from(numbers(seed, row as u64, 1)[0] > 0.0);
@@ -194,7 +198,8 @@ fn twonorm(seed: u64, items: usize, shuffled: bool) -> Arc<dyn Dataset> {
     Arc::new(InMemory::new(Path::new("twonorm"), values, ItemShape::Vector { dims }, None, Some(labels)).unwrap())
 }
 
-/// Bayes' rule with the learned densities is within two standard errors of the best classifier, and says what it knows: labels that tell nothing gain nothing.
+/// Bayes' rule with the learned densities is within two standard errors of the best classifier, and says what it knows:
+/// labels that tell nothing gain nothing.
 #[test]
 fn bayes_rule_with_learned_densities_is_nearly_the_best() {
     let spec = "VectorFlow(flows: [LuLinear()], condition: Classes(embedding: 2, into: Only([Base])))";
@@ -234,7 +239,8 @@ fn bayes_rule_with_learned_densities_is_nearly_the_best() {
     assert!((of_noise.cross_entropy_nats - std::f64::consts::LN_2).abs() < 0.01, "{}", of_noise.cross_entropy_nats);
 }
 
-/// A model of one number with p(x | c) = N(m, s²) of one class and p(x) = N(0, 2²): guided, the product of powers is a normal density that is known.
+/// A model of one number with p(x | c) = N(m, s²) of one class and p(x) = N(0, 2²): guided, the product of powers is a
+/// normal density that is known.
 #[test]
 fn guided_samples_are_of_the_product_of_powers() {
     let (mean_of_class, deviation, wide) = (1.0, 0.8, 2.0_f64);

@@ -1,4 +1,5 @@
-//! What fuzzing found worth keeping, on every build: no file of the corpora may panic or hang. `CONTRIBUTING.md` says how to search for more.
+//! What fuzzing found worth keeping, on every build: no file of the corpora may panic or hang. `CONTRIBUTING.md` says
+//! how to search for more.
 
 #[allow(unreachable_pub, reason = "a library of its own under another compiler")]
 #[path = "../fuzz/src/lib.rs"]

@@ -62,7 +62,8 @@ fn jacobians(model: &Model<f64>, x: &[f64]) -> Vec<faer::Mat<f64>> {
     (0..x.len() / DIM).map(|row| faer::Mat::from_fn(DIM, DIM, |i, j| entry(row, i, j))).collect()
 }
 
-/// Weights + 0.3 N(0, 1), as a program that fine-tunes or averages exports leaves them: the norms in the file are those of other weights.
+/// Weights + 0.3 N(0, 1), as a program that fine-tunes or averages exports leaves them: the norms in the file are those
+/// of other weights.
 #[test]
 fn an_export_whose_weights_were_changed_elsewhere_is_a_bijection() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
 //! Agreement with numbers that independent implementations computed (`PyTorch`, nflows, torchdiffeq).
 //!
-//! The cases are in `tests/golden/`, or in the folder that `MIXERFLOW_GOLDEN_DIR` names, whose sizes may differ: they are read from each file's `meta`.
+//! The cases are in `tests/golden/`, or in the folder that `MIXERFLOW_GOLDEN_DIR` names, whose sizes may differ: they
+//! are read from each file's `meta`.
 
 #[path = "golden/autoregressive.rs"]
 mod autoregressive;

@@ -1,6 +1,7 @@
 //! `docs/specs.md` lists every kind of model and flow, every field, and the default that it has.
 //!
-//! A heading such as `Residual(inverse: (…))` says where the fields of the table below it stand: … is where they are written.
+//! A heading such as `Residual(inverse: (…))` says where the fields of the table below it stand: … is where they are
+//! written.
 
 use flow_train::Settings;
 use mixerflow_toolkit::prelude::*;

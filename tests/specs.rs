@@ -1,4 +1,5 @@
-//! Every spec under `specs/` builds at the size that it is for, survives its own text, and passes the conformance suite at a small size.
+//! Every spec under `specs/` builds at the size that it is for, survives its own text, and passes the conformance suite
+//! at a small size.
 
 use flow_api::testkit::{Subject, check_model};
 use flow_api::{Entry, EntryMut, Kernels, Parameter, Scalar as _, update, visit};
@@ -35,7 +36,8 @@ fn event(path: &Path, spec: &Spec<dyn ModelSpec>) -> EventShape {
     })
 }
 
-/// The cost of a spec is at most what its model holds, and at least a quarter of it (dense connections are not counted): a bound on it is one on memory.
+/// The cost of a spec is at most what its model holds, and at least a quarter of it (dense connections are not
+/// counted): a bound on it is one on memory.
 #[test]
 fn costs_are_bounds_from_below_that_mean_something() {
     for path in files() {
@@ -69,7 +71,8 @@ fn every_spec_builds_and_survives_its_text() {
     }
 }
 
-/// A model is built for the tensors that were saved of it, under the very paths at which its parts are built, and not for others.
+/// A model is built for the tensors that were saved of it, under the very paths at which its parts are built, and not
+/// for others.
 #[test]
 fn every_spec_builds_for_what_was_saved_of_it_and_for_nothing_else() {
     let mut refused = 0;
@@ -104,7 +107,8 @@ const SMALL: [(&str, &str); 9] = [
     ("atol: ", "1e-8"),
 ];
 
-/// The same architecture, small: few layers, narrow networks, a tiny image. The fields are changed in the text, so any kind of spec takes part.
+/// The same architecture, small: few layers, narrow networks, a tiny image. The fields are changed in the text, so any
+/// kind of spec takes part.
 fn shrunk(path: &Path) -> (Spec<dyn ModelSpec>, EventShape) {
     let text = std::fs::read_to_string(path).unwrap();
     let mut small = String::new();

@@ -22,8 +22,8 @@ fn model(flow: &str) -> Model<f64> {
     spec.build::<f64>(EventShape::Vector(2), 3).unwrap()
 }
 
-/// Two probes in one layer of two dimensions, where they agree for half of the items: one estimate says little of an item, sixteen do, and over the items
-/// one is enough.
+/// Two probes in one layer of two dimensions, where they agree for half of the items: one estimate says little of an
+/// item, sixteen do, and over the items one is enough.
 #[test]
 fn errors_cover_what_they_say() {
     for (exact, estimated) in [
@@ -47,7 +47,8 @@ fn errors_cover_what_they_say() {
             score(model, &data, &events, &EvaluateOptions { estimates, seed, ..EvaluateOptions::default() }).unwrap()
         };
         let truth = scores(&truth, 1, 0).log_likelihood;
-        // Shares of items beyond two standard errors, of items without an error, and of means over all items beyond two standard errors.
+        // Shares of items beyond two standard errors, of items without an error, and of means over all items beyond two
+        // standard errors.
         let shares = |estimates| {
             let (mut beyond, mut without, mut means) = (0.0, 0.0, 0.0);
             for seed in 0..SEEDS {

@@ -86,7 +86,8 @@ fn couplings_of_a_list_take_turns() {
     }
 }
 
-/// Lists of a `MixerFlow`: one round a layer, and every number of the image is moved by the couplings of a side within two layers.
+/// Lists of a `MixerFlow`: one round a layer, and every number of the image is moved by the couplings of a side within
+/// two layers.
 #[test]
 fn couplings_take_turns_over_layers() {
     for (list, couplings) in [

@@ -1,6 +1,8 @@
-//! What is fuzzed: texts and files from outside. Each function takes any bytes, and must neither panic nor take memory or time out of proportion.
+//! What is fuzzed: texts and files from outside. Each function takes any bytes, and must neither panic nor take memory
+//! or time out of proportion.
 //!
-//! `cargo +nightly fuzz run TARGET` searches; `tests/corpora.rs` of the toolkit runs the same functions over the files of `corpus/` on every build.
+//! `cargo +nightly fuzz run TARGET` searches; `tests/corpora.rs` of the toolkit runs the same functions over the files
+//! of `corpus/` on every build.
 
 use mixerflow_toolkit::api::spec::{BuildScope, EventShape, Model, ModelSpec, Spec, SpecScalar, from_ron, set_field, to_ron};
 use mixerflow_toolkit::train::data::{DataSource, Draw};

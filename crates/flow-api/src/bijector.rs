@@ -63,7 +63,8 @@ pub enum Point<X: Shape, Y: Shape, E: Scalar> {
 }
 
 impl<X: Shape, Y: Shape, E: Scalar> Point<X, Y, E> {
-    /// The layer's input: as it was given, as the default [`Bijector::forward_keeping`] kept it, or by inverting the output.
+    /// The layer's input: as it was given, as the default [`Bijector::forward_keeping`] kept it, or by inverting the
+    /// output.
     ///
     /// # Errors
     /// Those of the inverse.
@@ -95,7 +96,8 @@ pub fn foreign_point(path: &str) -> FlowError {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Pulled<X: Shape, E: Scalar> {
-    /// The layer's input, which the layer before needs as its output where the pass inverts its way back: present unless the point was [`Point::Kept`].
+    /// The layer's input, which the layer before needs as its output where the pass inverts its way back: present
+    /// unless the point was [`Point::Kept`].
     pub input: Option<Tensor<X, E>>,
     /// ∂L/∂x.
     pub cotangent: Tensor<X, E>,
@@ -132,7 +134,8 @@ pub fn leads_to(part: &str, layer: &str) -> bool {
     layer.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// The error for a size that a layer was not built for. Shapes are shown as by `Debug`, words in them without quotes: `("batch", 5)` as (batch, 5).
+/// The error for a size that a layer was not built for. Shapes are shown as by `Debug`, words in them without quotes:
+/// `("batch", 5)` as (batch, 5).
 pub fn shape_error(layer: &str, operation: &'static str, expected: impl std::fmt::Debug, got: impl std::fmt::Debug) -> FlowError {
     let words = |shape: String| shape.replace('"', "");
     FlowError::Shape { layer: layer.to_owned(), operation, expected: words(format!("{expected:?}")), got: words(format!("{got:?}")) }
@@ -198,8 +201,9 @@ impl LayerInfo {
 /// Value and log-det are computed together. The sign convention is x (data) → z (latent) forward, so that
 /// log p(x) = log `p_Z(forward(x))` + log|det J|.
 ///
-/// The trait is object-safe with `Out` named ([`BoxBijector`]), and composes statically with [`Then`](crate::Then): two whose shapes do not meet do not compile.
-/// Authors of a new flow mostly implement a smaller trait: [`RowFlow`](crate::RowFlow), for flows on R^d that all rows share, by a fused kernel or in dfdx operations
+/// The trait is object-safe with `Out` named ([`BoxBijector`]), and composes statically with [`Then`](crate::Then): two
+/// whose shapes do not meet do not compile. Authors of a new flow mostly implement a smaller trait:
+/// [`RowFlow`](crate::RowFlow), for flows on R^d that all rows share, by a fused kernel or in dfdx operations
 /// ([`TapedRows`](crate::TapedRows)); or [`SampleFlow`](crate::SampleFlow), for maps of whole samples.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a bijection of tensors of shape `{X}`",
@@ -232,7 +236,8 @@ pub trait Bijector<X: Shape, E: Scalar>: Module<E> {
     /// As [`Bijector::forward`], and [`FlowError::NotConverged`] from iterative inverses.
     fn inverse(&self, y: Tensor<Self::Out, E>, cx: &Context<E>) -> Result<Mapped<X, E>>;
 
-    /// The forward map of a training step, with whatever the layer wants to keep for its pullback. By default that is its input.
+    /// The forward map of a training step, with whatever the layer wants to keep for its pullback. By default that is
+    /// its input.
     ///
     /// # Errors
     /// As [`Bijector::forward`].
@@ -241,7 +246,8 @@ pub trait Bijector<X: Shape, E: Scalar>: Module<E> {
         Ok((mapped, Box::new(x)))
     }
 
-    /// The activations behind the part with this dotted path, one sample after the other; none if there is no such part here. The context's path is this bijector's own.
+    /// The activations behind the part with this dotted path, one sample after the other; none if there is no such part
+    /// here. The context's path is this bijector's own.
     ///
     /// Paths are those of the model's table ([`Bijector::describe`]), and those of compositions around them.
     ///
@@ -255,8 +261,8 @@ pub trait Bijector<X: Shape, E: Scalar>: Module<E> {
     }
 
     /// ∂L/∂x from the cotangent of the activations behind the part with this dotted path
-    /// ([`Bijector::forward_until`]); the gradients of what is in front of it are added to `gradients`. None if there is
-    /// no such part here.
+    /// ([`Bijector::forward_until`]); the gradients of what is in front of it are added to `gradients`. None if there
+    /// is no such part here.
     ///
     /// # Errors
     /// As [`Bijector::pullback`].
@@ -280,7 +286,8 @@ pub trait Bijector<X: Shape, E: Scalar>: Module<E> {
         self.pullback(Point::Input(x), cotangent, gradients, cx).map(Some)
     }
 
-    /// ∂L/∂x from ∂L/∂y and ∂L/∂log|det J|; adds the gradients of this layer's parameters to `gradients`, below the context's path.
+    /// ∂L/∂x from ∂L/∂y and ∂L/∂log|det J|; adds the gradients of this layer's parameters to `gradients`, below the
+    /// context's path.
     ///
     /// # Errors
     /// As [`Bijector::forward`], and those of the inverse if `at` is the output.
@@ -292,8 +299,8 @@ pub trait Bijector<X: Shape, E: Scalar>: Module<E> {
         cx: &Context<E>,
     ) -> Result<Pulled<X, E>>;
 
-    /// Data-dependent initialisation: layers that need it read their statistics off `x`, in order, each seeing what the ones before it make of the batch; those that are initialised
-    /// stay as they are. Returns f(x).
+    /// Data-dependent initialisation: layers that need it read their statistics off `x`, in order, each seeing what the
+    /// ones before it make of the batch; those that are initialised stay as they are. Returns f(x).
     ///
     /// # Errors
     /// As [`Bijector::forward`], and those of the layers' initialisation.
@@ -301,7 +308,8 @@ pub trait Bijector<X: Shape, E: Scalar>: Module<E> {
         Ok(self.forward(x, cx)?.value)
     }
 
-    /// What this bijector is on a device, side by side in order; the context's path is its own. By default it has no form there.
+    /// What this bijector is on a device, side by side in order; the context's path is its own. By default it has no
+    /// form there.
     ///
     /// # Errors
     /// Use before initialisation; parameters that admit no bijection.

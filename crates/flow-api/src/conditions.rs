@@ -13,7 +13,8 @@
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum Conditions {
-    /// The class of every sample, by its number; none of a sample of which nothing is known: its density is that of all.
+    /// The class of every sample, by its number; none of a sample of which nothing is known: its density is that of
+    /// all.
     Classes(Vec<Option<usize>>),
     /// Numbers of every sample, sample after sample.
     Numbers(Vec<f64>),

@@ -25,7 +25,8 @@ pub enum Memory {
     Store,
     /// Only each layer's input is kept, and its forward pass is run again: exact gradients at about one event a layer.
     Recompute,
-    /// Nothing is kept: layers are inverted on the way back, so memory does not grow with depth. Layers whose inverse is not in closed form keep their input.
+    /// Nothing is kept: layers are inverted on the way back, so memory does not grow with depth. Layers whose inverse
+    /// is not in closed form keep their input.
     Invert,
 }
 
@@ -57,14 +58,15 @@ pub enum Kernels {
     /// The fused kernel on blocks of rows.
     #[default]
     Fused,
-    /// The kernel that is made of the flow's form in dfdx operations, [`RowFlow::taped`](crate::RowFlow::taped): an oracle for the fused one.
+    /// The kernel that is made of the flow's form in dfdx operations, [`RowFlow::taped`](crate::RowFlow::taped): an
+    /// oracle for the fused one.
     Taped,
 }
 
 /// The context of a call.
 ///
-/// Randomness is a pure function of seed, step, the layer's path and the row, so a layer that is computed again draws the same noise, and
-/// a run is reproduced by its seed at any number of threads, on one instruction set.
+/// Randomness is a pure function of seed, step, the layer's path and the row, so a layer that is computed again draws
+/// the same noise, and a run is reproduced by its seed at any number of threads, on one instruction set.
 ///
 /// ```
 /// use flow_api::{Context, Memory, Mode};
@@ -128,7 +130,8 @@ impl<E: Scalar> Context<E> {
         self
     }
 
-    /// The same for a call whose log-dets nobody reads, such as sampling: a layer whose log-det costs extra may leave it out.
+    /// The same for a call whose log-dets nobody reads, such as sampling: a layer whose log-det costs extra may leave
+    /// it out.
     #[must_use]
     pub fn without_log_det(mut self) -> Self {
         self.log_det = false;
@@ -142,8 +145,8 @@ impl<E: Scalar> Context<E> {
         self
     }
 
-    /// The same for samples that are conditioned on these: a [`Model`](crate::spec::Model) makes of them the vectors that
-    /// layers see.
+    /// The same for samples that are conditioned on these: a [`Model`](crate::spec::Model) makes of them the vectors
+    /// that layers see.
     #[must_use]
     pub fn given(mut self, conditions: Conditions) -> Self {
         self.conditions = Some(Arc::new(conditions));
@@ -161,7 +164,8 @@ impl<E: Scalar> Context<E> {
         child
     }
 
-    /// This layer as a root of its own, for block `block` of its rows: an empty path, and noise that still depends on seed, step, path and block.
+    /// This layer as a root of its own, for block `block` of its rows: an empty path, and noise that still depends on
+    /// seed, step, path and block.
     #[must_use]
     pub fn rooted(&self, block: u64) -> Self {
         Self { seed: self.noise().row(block).next_u64(), path: String::new(), ..self.clone() }

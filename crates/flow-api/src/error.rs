@@ -258,7 +258,8 @@ impl FlowError {
         self
     }
 
-    /// The same error from a layer of this path and kind that ran as a root of its own on rows from `first_row` on: its parts named within the path, its row counted from the call's first.
+    /// The same error from a layer of this path and kind that ran as a root of its own on rows from `first_row` on: its
+    /// parts named within the path, its row counted from the call's first.
     pub(crate) fn of_block(mut self, path: &str, kind: &str, first_row: u64) -> Self {
         if let Some(layer) = self.layer_mut() {
             let part = if layer == kind { "" } else { layer.as_str() };

@@ -18,8 +18,8 @@ struct Layout {
 
 /// Gradients of all parameters of a module in one flat buffer, ordered as [`Module::visit`] names them.
 ///
-/// Clipping, optimisers, averages and, over processes, reductions are therefore one pass each. Parameters below one path are contiguous, so a
-/// layer adds its gradients to one slice.
+/// Clipping, optimisers, averages and, over processes, reductions are therefore one pass each. Parameters below one
+/// path are contiguous, so a layer adds its gradients to one slice.
 #[derive(Debug, Clone)]
 pub struct Gradients<E> {
     layout: Arc<Layout>,
@@ -69,8 +69,8 @@ impl<E: Scalar> Gradients<E> {
         &mut self.values
     }
 
-    /// The slice of the parameter, or of all parameters below the module, with this path; they count as having received a gradient.
-    /// A module without parameters has an empty slice.
+    /// The slice of the parameter, or of all parameters below the module, with this path; they count as having received
+    /// a gradient. A module without parameters has an empty slice.
     pub fn slice_mut(&mut self, path: &str) -> &mut [E] {
         let Some(range) = self.layout.ranges.get(path).cloned() else { return &mut [] };
         let first = self.layout.parameters.partition_point(|(_, r)| r.start < range.start);
@@ -83,7 +83,8 @@ impl<E: Scalar> Gradients<E> {
         &mut self.values[range]
     }
 
-    /// Checks that there is a place below `path` for every parameter of `module`: that these gradients were made for it, or for what it is a part of.
+    /// Checks that there is a place below `path` for every parameter of `module`: that these gradients were made for
+    /// it, or for what it is a part of.
     ///
     /// # Errors
     /// [`FlowError::Shape`].
@@ -130,7 +131,8 @@ impl<E: Scalar> Gradients<E> {
         self.layout.parameters.iter().map(|(path, range)| (path.as_str(), &self.values[range.clone()]))
     }
 
-    /// Parameters that no layer has added a gradient to since the last [`Gradients::clear`]: a bug in a layer's pullback.
+    /// Parameters that no layer has added a gradient to since the last [`Gradients::clear`]: a bug in a layer's
+    /// pullback.
     pub fn untouched(&self) -> impl Iterator<Item = &str> {
         self.layout.parameters.iter().zip(&self.touched).filter(|(_, touched)| !**touched).map(|((path, _), _)| path.as_str())
     }

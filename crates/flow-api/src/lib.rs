@@ -1,11 +1,13 @@
 //! The contract of normalizing flows: bijections of typed tensors with their log-determinants.
 //!
-//! A [`Bijector`] maps a batch forward (data to latent) and back, each time with log|det J| per sample; a [`Flow`] is one with a [`BaseDensity`].
-//! Bijectors compose statically ([`Then`]) and dynamically ([`RowChain`], [`Skeleton`]). Training needs no tape across layers: a layer's
-//! [`pullback`](Bijector::pullback) takes its input, what it kept, or its output (a bijection can recover its input), by the [`Memory`] setting.
+//! A [`Bijector`] maps a batch forward (data to latent) and back, each time with log|det J| per sample; a [`Flow`] is
+//! one with a [`BaseDensity`]. Bijectors compose statically ([`Then`]) and dynamically ([`RowChain`], [`Skeleton`]).
+//! Training needs no tape across layers: a layer's [`pullback`](Bijector::pullback) takes its input, what it kept, or
+//! its output (a bijection can recover its input), by the [`Memory`] setting.
 //!
 //! To write a flow of your own:
-//! - on rows of R^d: implement [`RowFlow`], by a fused kernel ([`RowKernel`]) or in dfdx operations ([`TapedRows`], a forward pass and an inverse);
+//! - on rows of R^d: implement [`RowFlow`], by a fused kernel ([`RowKernel`]) or in dfdx operations ([`TapedRows`], a
+//!   forward pass and an inverse);
 //! - on whole samples: implement [`SampleFlow`];
 //! - then run [`testkit`] on it, and register a spec so that RON files can name it ([`spec`]).
 
@@ -33,7 +35,8 @@ mod threads;
 
 /// The tensor library, in the version that the public types are of.
 pub use dfdx;
-/// Random numbers of a context, a function of seed, step, path and row: [`Context::noise`] and [`BaseDensity::sample`] speak of them.
+/// Random numbers of a context, a function of seed, step, path and row: [`Context::noise`] and [`BaseDensity::sample`]
+/// speak of them.
 pub use flow_kernels::noise;
 /// Scratch memory of kernels, which a [`RowTape`] keeps.
 pub use flow_kernels::workspace::Buffer;

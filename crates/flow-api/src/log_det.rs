@@ -8,7 +8,8 @@ use flow_kernels::noise::RowNoise;
 pub enum LogDetKind {
     /// Exact up to rounding.
     Exact,
-    /// That of an ODE's solution, up to the error of its solver ([`SolveReport::log_det_error`]), which is no matter of chance.
+    /// That of an ODE's solution, up to the error of its solver ([`SolveReport::log_det_error`]), which is no matter of
+    /// chance.
     Solved,
     /// An estimate with a standard error.
     Estimate,
@@ -35,7 +36,8 @@ impl std::fmt::Display for LogDetKind {
 /// The distribution of the numbers of a probe v of Hutchinson's trace estimator, tr A ≈ vᵀAv: of mean 0 and variance 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Probe {
-    /// ±1 with equal probability: the least variance, 2 Σ_{i≠j} S²ᵢⱼ with S the symmetric part of A; exact where A is diagonal.
+    /// ±1 with equal probability: the least variance, 2 Σ_{i≠j} S²ᵢⱼ with S the symmetric part of A; exact where A is
+    /// diagonal.
     #[default]
     Rademacher,
     /// Standard normal: variance 2 ‖S‖² (Frobenius).
@@ -59,9 +61,10 @@ pub struct LogDet<E: Scalar> {
     pub value: Tensor<(usize,), E>,
     /// Standard error of the estimate of every sample; `None` where the value is exact.
     ///
-    /// Its square is unbiased, so that it is right over many samples or layers. Of a single sample it knows as much as the estimator's n probes
-    /// do: an interval of twice its size holds the truth as often as Student's t with (n − 1) · layers degrees of freedom says, 70 % at two
-    /// probes in one layer, 95 % at many; and where probes can agree by chance, as Rademacher's do in few dimensions, it can be 0.
+    /// Its square is unbiased, so that it is right over many samples or layers. Of a single sample it knows as much as
+    /// the estimator's n probes do: an interval of twice its size holds the truth as often as Student's t with (n − 1)
+    /// · layers degrees of freedom says, 70 % at two probes in one layer, 95 % at many; and where probes can agree by
+    /// chance, as Rademacher's do in few dimensions, it can be 0.
     pub standard_error: Option<Tensor<(usize,), E>>,
 }
 
@@ -96,13 +99,15 @@ pub struct SolveReport {
     pub evaluations: usize,
     /// Most ODE steps that any row block rejected, summed over layers.
     pub rejected: usize,
-    /// The largest residual that an iterative inverse left, in units of the data: measured, but of an adaptive ODE solver its own estimate.
+    /// The largest residual that an iterative inverse left, in units of the data: measured, but of an adaptive ODE
+    /// solver its own estimate.
     pub residual: f64,
-    /// What ODE solvers left of error in a row's log-det, in nats, as they estimate it: that of the worst block, summed over layers; beside
-    /// the standard error of an estimated trace. Its order is right, it is no bound. Infinite where a solver has no estimate, which is so on a fixed grid.
+    /// What ODE solvers left of error in a row's log-det, in nats, as they estimate it: that of the worst block, summed
+    /// over layers; beside the standard error of an estimated trace. Its order is right, it is no bound. Infinite where
+    /// a solver has no estimate, which is so on a fixed grid.
     pub log_det_error: f64,
-    /// What layers add to the loss of a training step beside the likelihood, such as the regularisers of ODE flows, summed
-    /// over rows and layers: nats where every sample's log-det has the cotangent −1; 0 in evaluation.
+    /// What layers add to the loss of a training step beside the likelihood, such as the regularisers of ODE flows,
+    /// summed over rows and layers: nats where every sample's log-det has the cotangent −1; 0 in evaluation.
     pub penalty: f64,
 }
 

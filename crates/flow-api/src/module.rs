@@ -1,8 +1,9 @@
 //! Parameters and state by dotted path: one traversal serves counting, optimising, saving and loading.
 //!
-//! The path of a parameter is the path of its layer with the parameter's name behind, for example `layers.3.channel.2.net.initial.weight`, and it is
-//! the key in a checkpoint too. The traversal is depth-first in a fixed order, so the parameters below any path are one contiguous
-//! range of the flat buffers that [`Gradients`](crate::Gradients) and optimisers use.
+//! The path of a parameter is the path of its layer with the parameter's name behind, for example
+//! `layers.3.channel.2.net.initial.weight`, and it is the key in a checkpoint too. The traversal is depth-first in a
+//! fixed order, so the parameters below any path are one contiguous range of the flat buffers that
+//! [`Gradients`](crate::Gradients) and optimisers use.
 
 use crate::{FlowError, Result, Scalar, StateMismatch, Tensor};
 use std::any::Any;
@@ -228,7 +229,8 @@ visitor!(
 
 /// Something with parameters and state.
 ///
-/// Both visits must name the same entries in the same order; [`module_fields!`](crate::module_fields) writes them from one list.
+/// Both visits must name the same entries in the same order; [`module_fields!`](crate::module_fields) writes them from
+/// one list.
 pub trait Module<E: Scalar>: Send + Sync {
     /// Names every parameter and every piece of state.
     fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>);
@@ -236,12 +238,13 @@ pub trait Module<E: Scalar>: Send + Sync {
     /// The same, to be changed. Callers go through [`update`], which calls [`Module::refresh`] afterwards.
     fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>);
 
-    /// Called after parameters or state changed (an optimiser's step, loading): brings derived state up to date, for example the power
-    /// iteration of a spectral norm.
+    /// Called after parameters or state changed (an optimiser's step, loading): brings derived state up to date, for
+    /// example the power iteration of a spectral norm.
     ///
-    /// State that is derived from parameters is loaded with them, and the parameters may have been changed since it was saved. So a module
-    /// keeps with such state what tells whose it is, a hash of the parameters, and leaves what is up to date as it is, to the bit: a model
-    /// that is loaded as it was saved is the same one. Everything else is derived anew.
+    /// State that is derived from parameters is loaded with them, and the parameters may have been changed since it was
+    /// saved. So a module keeps with such state what tells whose it is, a hash of the parameters, and leaves what is up
+    /// to date as it is, to the bit: a model that is loaded as it was saved is the same one. Everything else is derived
+    /// anew.
     ///
     /// # Errors
     /// If the new values admit no valid state.
@@ -250,7 +253,8 @@ pub trait Module<E: Scalar>: Send + Sync {
     }
 }
 
-/// Writes both visits of [`Module`] from one list of fields: `parameter`, `child`, `reals`, `doubles`, `indices` and `flag`, each with a field's name.
+/// Writes both visits of [`Module`] from one list of fields: `parameter`, `child`, `reals`, `doubles`, `indices` and
+/// `flag`, each with a field's name.
 ///
 /// ```
 /// use flow_api::{module_fields, Module, Parameter, Scalar};
@@ -404,11 +408,12 @@ pub fn save<E: Scalar, M: Module<E> + ?Sized>(module: &M) -> State<E> {
     state
 }
 
-/// Copies all parameters and state in, bit for bit, then calls [`Module::refresh`], which replaces what was derived from other parameters
-/// than these. Names, kinds and shapes are all checked before the first value changes.
+/// Copies all parameters and state in, bit for bit, then calls [`Module::refresh`], which replaces what was derived
+/// from other parameters than these. Names, kinds and shapes are all checked before the first value changes.
 ///
 /// # Errors
-/// [`FlowError::State`] with every difference, and those of [`Module::refresh`] for values that admit no valid state. The module is then as it was.
+/// [`FlowError::State`] with every difference, and those of [`Module::refresh`] for values that admit no valid state.
+/// The module is then as it was.
 pub fn load<E: Scalar, M: Module<E> + ?Sized>(module: &mut M, state: &State<E>) -> Result<()> {
     let own = save(module);
     let mut mismatch = StateMismatch {

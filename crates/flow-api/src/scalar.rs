@@ -8,7 +8,8 @@ use std::sync::LazyLock;
 ///
 /// It is both a [`Real`] of the host kernels and a dfdx [`Dtype`].
 pub trait Scalar: Real + Dtype {
-    /// dfdx's CPU device. It is an associated type so that `E: Scalar` says everything that a bound on the device would have to repeat.
+    /// dfdx's CPU device. It is an associated type so that `E: Scalar` says everything that a bound on the device would
+    /// have to repeat.
     type Device: Device<Self> + Default + Send + Sync;
 
     /// The device that tensors are made on; one for all, since its random numbers are never asked for.

@@ -2,8 +2,9 @@
 
 use crate::{FlowError, Module, Result, Scalar, module_fields};
 
-/// Moments of one column, gathered in one pass: Welford's updates, up to the fourth power (Pébay, *Formulas for robust, one-pass parallel computation of
-/// covariances and arbitrary-order statistical moments*, Sandia 2008-6212, section 2). They keep their digits however large the mean is beside the spread.
+/// Moments of one column, gathered in one pass: Welford's updates, up to the fourth power (Pébay, *Formulas for robust,
+/// one-pass parallel computation of covariances and arbitrary-order statistical moments*, Sandia 2008-6212, section 2).
+/// They keep their digits however large the mean is beside the spread.
 ///
 /// ```
 /// let mut moments = flow_api::Moments::default();
@@ -52,8 +53,8 @@ impl Moments {
         self.sums[0] / self.count
     }
 
-    /// The fourth central moment over the squared variance: 3 of a normal density, 1/p of a value that is there with a small probability p. NaN of a
-    /// constant.
+    /// The fourth central moment over the squared variance: 3 of a normal density, 1/p of a value that is there with a
+    /// small probability p. NaN of a constant.
     pub fn kurtosis(&self) -> f64 {
         self.count * self.sums[2] / (self.sums[0] * self.sums[0])
     }
@@ -64,11 +65,13 @@ impl Moments {
     }
 }
 
-/// Standardisation y = (x − mean)/scale of every number of an event, in f64: a mean and a standard deviation over all items.
+/// Standardisation y = (x − mean)/scale of every number of an event, in f64: a mean and a standard deviation over all
+/// items.
 ///
-/// It is the first layer of a model of real numbers, but for its precision: values of a column like 1.7·10⁹ ± 900 are all alike in f32, and their mean and
-/// spread fight in any layer that is trained. So it is applied before values become those of the model, and undone in f64 behind it; it is fitted once
-/// and not trained. Its state is saved with the model's, in f64.
+/// It is the first layer of a model of real numbers, but for its precision: values of a column like 1.7·10⁹ ± 900 are
+/// all alike in f32, and their mean and spread fight in any layer that is trained. So it is applied before values
+/// become those of the model, and undone in f64 behind it; it is fitted once and not trained. Its state is saved with
+/// the model's, in f64.
 ///
 /// # Log-det
 /// −Σ ln scale, exact: with it, densities are those of the values as they were.
@@ -99,7 +102,8 @@ impl Standardiser {
     /// That of events whose numbers have these moments.
     ///
     /// # Errors
-    /// [`FlowError::ConstantFeature`] for one that does not vary, [`FlowError::NotFinite`] for one whose spread f64 does not hold.
+    /// [`FlowError::ConstantFeature`] for one that does not vary, [`FlowError::NotFinite`] for one whose spread f64
+    /// does not hold.
     pub fn fit(columns: &[Moments]) -> Result<Self> {
         let layer = || "preprocessing".to_owned();
         let scale = |(feature, column): (usize, &Moments)| {

@@ -3,7 +3,8 @@
 use rayon::ScopeFifo;
 use rayon::prelude::*;
 
-/// Works through tasks, first come first served, on all threads of the pool until none is left; a task may add further ones.
+/// Works through tasks, first come first served, on all threads of the pool until none is left; a task may add further
+/// ones.
 pub fn work_through<T: Send + Sync>(first: impl Iterator<Item = T> + Send, run: impl Fn(T, &mut dyn FnMut(T)) + Send + Sync) {
     fn add<'scope, T: Send + Sync + 'scope>(
         scope: &ScopeFifo<'scope>,

@@ -43,7 +43,8 @@ fn classes() -> Conditions {
     Conditions::Classes((0..ROWS).map(|row| (row % 4 < 3).then_some(row % 3)).collect())
 }
 
-/// In a training step a part of the conditions is dropped, a few classes are not known, and every gradient is that of differences.
+/// In a training step a part of the conditions is dropped, a few classes are not known, and every gradient is that of
+/// differences.
 #[test]
 fn gradients_of_a_training_step_are_those_of_differences() {
     for (name, model, conditions) in [

@@ -1,4 +1,5 @@
-//! Every bijector of this crate through the conformance suite, and the suite through bijectors that are wrong on purpose.
+//! Every bijector of this crate through the conformance suite, and the suite through bijectors that are wrong on
+//! purpose.
 
 use dfdx::prelude::*;
 use flow_api::layers::{ActNorm, LuLinear, Permutation};

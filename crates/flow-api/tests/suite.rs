@@ -1,4 +1,5 @@
-//! The suite tested: bijections that are wrong in one way each must fail at the property that is broken, and at no other.
+//! The suite tested: bijections that are wrong in one way each must fail at the property that is broken, and at no
+//! other.
 
 use dfdx::prelude::*;
 use flow_api::layers::{ActNorm, LuLinear};

@@ -1,7 +1,8 @@
 //! Times a model on the device beside the host: passes, samples, and the pullback of a training step.
 //!
-//! `cargo run --release -p flow-cuda --example time_device -- [layers [batch…]]`: the layers of a `MixerFlow` on 32×32×3 and the sizes of batches,
-//! by default 30 and 64, 256 and 1024. A time is the least of five, after one that is not counted, with what is carried to the device and back.
+//! `cargo run --release -p flow-cuda --example time_device -- [layers [batch…]]`: the layers of a `MixerFlow` on
+//! 32×32×3 and the sizes of batches, by default 30 and 64, 256 and 1024. A time is the least of five, after one that is
+//! not counted, with what is carried to the device and back.
 
 use flow_api::spec::{EventShape, Model, ModelSpec, Spec, from_ron};
 use flow_api::{Bijector, Context, Cotangent, Gradients, Point, Scalar};

@@ -15,7 +15,8 @@ fn name(number: usize) -> String {
     format!("cuda:{number}")
 }
 
-/// The driver is there. Every call of it comes after this one, since the library looks for it by itself and panics where it is missing.
+/// The driver is there. Every call of it comes after this one, since the library looks for it by itself and panics
+/// where it is missing.
 fn check_driver() -> Result<(), DeviceError> {
     // SAFETY: opens a library and closes it again; the driver's initialisers may run at any time.
     if unsafe { sys::is_culib_present() } {
@@ -127,7 +128,8 @@ impl Device {
         compiler()?;
         let error = driver_error(&info.device, "the start of the device");
         let context = CudaContext::new(number).map_err(&error)?;
-        // SAFETY: all work of this context is on the one stream that is made here, so that its order is that of the calls.
+        // SAFETY: all work of this context is on the one stream that is made here, so that its order is that of the
+        // calls.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(&error)?;
         let shared = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN).map_err(&error)?;

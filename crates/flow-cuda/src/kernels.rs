@@ -166,7 +166,8 @@ impl Device {
         if buffer.len() >= least { Ok(()) } else { self.check_size(least, buffer.len()) }
     }
 
-    /// Runs a side over `rows` rows of whole samples in `values`; the log-dets of its rows go to `log_dets` from `at` on.
+    /// Runs a side over `rows` rows of whole samples in `values`; the log-dets of its rows go to `log_dets` from `at`
+    /// on.
     pub(crate) fn run_side(
         &self,
         side: &SidePlan,
@@ -188,8 +189,9 @@ impl Device {
         let count = int(rows);
         let mut launch = self.stream().launch_builder(kernel);
         launch.arg(&description).arg(&floats).arg(values).arg(&mut log_dets).arg(&count);
-        // SAFETY: the arguments are those of the kernel in number, order and type. The description is a plan's, whose lists lie in `ints` and whose
-        // weights in `floats`; `values` has all samples of the rows and `log_dets` a place a row, which was looked at above.
+        // SAFETY: the arguments are those of the kernel in number, order and type. The description is a plan's, whose
+        // lists lie in `ints` and whose weights in `floats`; `values` has all samples of the rows and `log_dets` a
+        // place a row, which was looked at above.
         unsafe { launch.launch(config([rows.div_ceil(side.tile.rows()), 1], side.shared_memory)) }.map(drop).map_err(self.error("a side"))
     }
 
@@ -207,13 +209,14 @@ impl Device {
         let (count, capacity) = (int(count), int(capacity));
         let mut launch = self.stream().launch_builder(&self.kernels().sum_log_dets);
         launch.arg(sides).arg(&count).arg(rows).arg(&capacity).arg(&constant).arg(log_dets);
-        // SAFETY: the arguments are those of the kernel in number, order and type. `sides` has two numbers a side and `log_dets` one a sample, which
-        // was looked at above; a session makes `rows` with `capacity` places for every row of a sample.
+        // SAFETY: the arguments are those of the kernel in number, order and type. `sides` has two numbers a side and
+        // `log_dets` one a sample, which was looked at above; a session makes `rows` with `capacity` places for every
+        // row of a sample.
         unsafe { launch.launch(config([batch, 1], THREADS as usize * 8)) }.map(drop).map_err(self.error("the sum of log-dets"))
     }
 
-    /// Pulls a cotangent back through a side whose input begins at `input` among the inputs, and adds the sums for its parameters to those from
-    /// `sums` on.
+    /// Pulls a cotangent back through a side whose input begins at `input` among the inputs, and adds the sums for its
+    /// parameters to those from `sums` on.
     pub(crate) fn pull_side(
         &self,
         side: &SidePlan,
@@ -241,8 +244,9 @@ impl Device {
         let mut input = inputs.slice_mut(input..input + samples * side.event);
         let mut launch = self.stream().launch_builder(kernel);
         launch.arg(&description).arg(&floats).arg(&mut input).arg(&mut *for_log_det).arg(&count).arg(cotangent).arg(&mut *notes);
-        // SAFETY: the arguments are those of the kernel in number, order and type. Description and weights are a plan's; the input and the cotangent
-        // have all samples of the rows, there is a log-det's cotangent a sample, and notes for all rows of all tiles: this was looked at above.
+        // SAFETY: the arguments are those of the kernel in number, order and type. Description and weights are a
+        // plan's; the input and the cotangent have all samples of the rows, there is a log-det's cotangent a sample,
+        // and notes for all rows of all tiles: this was looked at above.
         unsafe { launch.launch(config([rows.div_ceil(side.tile.rows()), 1], side.shared_memory)) }.map_err(self.error("a pullback"))?;
         if plan.sums == 0 || rows == 0 {
             return Ok(());
@@ -251,14 +255,16 @@ impl Device {
         let [layer_count, width, size, chunk, chunk_count] = [plan.layers, plan.notes, plan.sums, CHUNK, chunks].map(int);
         let mut launch = self.stream().launch_builder(&kernels.outer);
         launch.arg(&layers).arg(&layer_count).arg(&*notes).arg(&width).arg(&mut *partial).arg(&size).arg(&count).arg(&chunk);
-        // SAFETY: the arguments are those of the kernel in number, order and type. The layers are the plan's, whose places lie within a row's notes and
-        // within `size` sums; there are notes of all rows, and as many sums for every chunk.
+        // SAFETY: the arguments are those of the kernel in number, order and type. The layers are the plan's, whose
+        // places lie within a row's notes and within `size` sums; there are notes of all rows, and as many sums for
+        // every chunk.
         unsafe { launch.launch(config([plan.tiles, chunks], OUTER_SHARED_MEMORY as usize)) }
             .map_err(self.error("the sums of a pullback"))?;
         let mut to = all_sums.slice_mut(sums..sums + plan.sums);
         let mut launch = self.stream().launch_builder(&kernels.add_chunks);
         launch.arg(&*partial).arg(&chunk_count).arg(&size).arg(&mut to);
-        // SAFETY: the arguments are those of the kernel in number, order and type, and both buffers have `size` sums, `partial` for every chunk.
+        // SAFETY: the arguments are those of the kernel in number, order and type, and both buffers have `size` sums,
+        // `partial` for every chunk.
         unsafe { launch.launch(config([plan.sums.div_ceil(THREADS as usize), 1], 0)) }
             .map(drop)
             .map_err(self.error("the sums of a pullback"))

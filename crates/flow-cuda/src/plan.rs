@@ -247,7 +247,8 @@ impl Writer {
 
     /// Appends a linear layer: W in tiles of 8 × 8, padded with zeros, then b.
     ///
-    /// Lane l of a warp has of a tile the numbers (l / 4, l mod 4) and (l / 4, l mod 4 + 4), which lie beside each other.
+    /// Lane l of a warp has of a tile the numbers (l / 4, l mod 4) and (l / 4, l mod 4 + 4), which lie beside each
+    /// other.
     fn linear(&mut self, weight: &[f32], bias: &[f32]) {
         let outputs = bias.len();
         let inputs = weight.len() / outputs.max(1);

@@ -7,7 +7,8 @@ use flow_api::Direction;
 use flow_api::device::{DeviceError, Session, SideForm};
 use std::sync::Arc;
 
-/// The most numbers of samples and of what is kept of them that are on the device at a time: larger batches go in parts.
+/// The most numbers of samples and of what is kept of them that are on the device at a time: larger batches go in
+/// parts.
 const MOST_NUMBERS: usize = 1 << 29;
 
 pub(crate) struct CudaSession {

@@ -19,7 +19,8 @@ use std::sync::atomic::AtomicBool;
 /// What the device may be off by, of the greatest value.
 const TOLERANCE: f64 = 1e-5;
 
-/// Networks of every activation and of widths that fill no tile, rows that do not either, one sample and a last partial tile.
+/// Networks of every activation and of widths that fill no tile, rows that do not either, one sample and a last partial
+/// tile.
 const MODELS: [(&str, EventShape, &[usize]); 6] = [
     ("VectorFlow(flows: [ActNorm(), LuLinear(), AffineCoupling(hidden: 8, blocks: 1)])", EventShape::Vector(5), &[1, 37]),
     (
@@ -55,7 +56,8 @@ fn noise<E: SpecScalar>(count: usize, name: &str) -> Vec<E> {
     values.into_iter().map(E::of).collect()
 }
 
-/// A model whose parameters are not those that it starts with: moved by as much as `scale`, a part of what a weight of the path has.
+/// A model whose parameters are not those that it starts with: moved by as much as `scale`, a part of what a weight of
+/// the path has.
 fn model<E: SpecScalar>(spec: &str, event: EventShape) -> Model<E> {
     let spec: Spec<dyn ModelSpec> = from_ron(spec).unwrap();
     let mut model = spec.build::<E>(event, 7).unwrap();
@@ -128,7 +130,8 @@ fn values_and_log_dets_are_the_hosts() {
     }
 }
 
-/// ∂L/∂x and the gradients of all parameters of L = Σ gᵀ z + Σ h log|det|, from what was kept, from inputs and from outputs.
+/// ∂L/∂x and the gradients of all parameters of L = Σ gᵀ z + Σ h log|det|, from what was kept, from inputs and from
+/// outputs.
 #[test]
 #[ignore = "runs on the device that there is"]
 fn gradients_are_the_hosts() {
@@ -175,8 +178,8 @@ fn gradients_are_the_hosts() {
     }
 }
 
-/// Ten steps of the host's trainer with the model on the device: losses and weights are those on the host; a checkpoint of either goes on with the
-/// other.
+/// Ten steps of the host's trainer with the model on the device: losses and weights are those on the host; a checkpoint
+/// of either goes on with the other.
 #[test]
 #[ignore = "runs on the device that there is"]
 fn training_is_the_hosts() {
@@ -292,7 +295,8 @@ fn what_cannot_run_is_named() {
     assert_eq!(device.info().device, "cuda:0");
 }
 
-/// This test program in a process of its own, which finds the emulated device; whether all went well, and what it printed.
+/// This test program in a process of its own, which finds the emulated device; whether all went well, and what it
+/// printed.
 fn emulated(arguments: &[&str], variables: &[(&str, &str)]) -> Option<(bool, String)> {
     let (path, folder) = match flow_cuda_emulated::environment() {
         Ok(found) => found,

@@ -1,6 +1,7 @@
 //! What the kernels are made of, on one thread.
 //!
-//! `products` reports floating-point operations a second (as "elem/s"), the others numbers a second; all of them also the bytes a second of operands and results, each counted once.
+//! `products` reports floating-point operations a second (as "elem/s"), the others numbers a second; all of them also
+//! the bytes a second of operands and results, each counted once.
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 

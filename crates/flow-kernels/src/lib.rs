@@ -2,13 +2,15 @@
 //!
 //! # The block
 //!
-//! A kernel works on a block of rows at a time, small enough that all its activations stay in the cache of a core while the block goes through a
-//! layer. A block is **feature-major**: `d` features × `lanes` rows, and the element of feature `j` in lane `r` is at `j * lanes + r`. Hence
+//! A kernel works on a block of rows at a time, small enough that all its activations stay in the cache of a core while
+//! the block goes through a layer. A block is **feature-major**: `d` features × `lanes` rows, and the element of
+//! feature `j` in lane `r` is at `j * lanes + r`. Hence
 //! - element-wise operations run over contiguous memory and vectorise,
 //! - a bias or scale is one number a feature, broadcast over the lanes,
 //! - the two halves of a coupling are two contiguous ranges,
 //! - a log-det per row is a vertical sum over features,
-//! - a linear layer is a matrix product `W · X`, with `W` (out × in) and `X` (in × lanes) both row-major, and what follows it is done to every row of the product while that is in the cache.
+//! - a linear layer is a matrix product `W · X`, with `W` (out × in) and `X` (in × lanes) both row-major, and what
+//!   follows it is done to every row of the product while that is in the cache.
 //!
 //! # The parts
 //!

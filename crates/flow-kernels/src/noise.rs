@@ -1,8 +1,8 @@
 //! Random numbers that are a pure function of seed, step, layer path and row.
 //!
-//! A layer that is computed again for its gradient draws the same numbers again, and a row's numbers do not depend on how the batch was cut
-//! into blocks or on which thread a block ran. The generator is `ChaCha8`, which is cryptographic and has 2⁶⁴ streams a key: a
-//! [`Stream`] hashes (seed, step, path) to the key, and the row is the stream number.
+//! A layer that is computed again for its gradient draws the same numbers again, and a row's numbers do not depend on
+//! how the batch was cut into blocks or on which thread a block ran. The generator is `ChaCha8`, which is cryptographic
+//! and has 2⁶⁴ streams a key: a [`Stream`] hashes (seed, step, path) to the key, and the row is the stream number.
 
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -51,7 +51,8 @@ impl Stream {
     }
 }
 
-/// One step of `SplitMix64` (Steele, Lea and Flood 2014): a bijection of 64 bits in which every input bit reaches every output bit.
+/// One step of `SplitMix64` (Steele, Lea and Flood 2014): a bijection of 64 bits in which every input bit reaches every
+/// output bit.
 fn mix(state: u64) -> u64 {
     let z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -90,7 +91,8 @@ impl RowNoise {
         self.0.next_u64()
     }
 
-    /// Fills `out` with independent signs, ±1 with equal probability: the probes of Hutchinson's trace estimator with least variance.
+    /// Fills `out` with independent signs, ±1 with equal probability: the probes of Hutchinson's trace estimator with
+    /// least variance.
     pub fn rademacher<E: Real>(&mut self, out: &mut [E]) {
         for chunk in out.chunks_mut(64) {
             let mut bits = self.0.next_u64();
@@ -108,7 +110,8 @@ impl RowNoise {
         }
     }
 
-    /// Fills `out` with independent numbers that are uniform on `[0, 1)`, on a grid of as many bits as the mantissa has.
+    /// Fills `out` with independent numbers that are uniform on `[0, 1)`, on a grid of as many bits as the mantissa
+    /// has.
     pub fn uniform<E: Real>(&mut self, out: &mut [E]) {
         // Drawn at the precision of E: a rounded f64 could come out as 1.
         let (_, exponent, _) = E::one().integer_decode();

@@ -1,13 +1,15 @@
 //! The scalar type of all kernels, and elementary functions over it that vectorise.
 //!
-//! `f32::exp`, `f64::tanh` and their like are calls into the C library, one number at a time, and a loop over them is several times slower
-//! than the matrix products around it. The functions here are written once for both precisions, without branches, calls or tables and
-//! `#[inline(always)]`, so that LLVM vectorises a loop over them to the width of the instruction set that [`crate::simd`] dispatched to.
-//! They use a multiplication and an addition where a fused multiply-add would do: results are then bit-equal on every machine.
+//! `f32::exp`, `f64::tanh` and their like are calls into the C library, one number at a time, and a loop over them is
+//! several times slower than the matrix products around it. The functions here are written once for both precisions,
+//! without branches, calls or tables and `#[inline(always)]`, so that LLVM vectorises a loop over them to the width of
+//! the instruction set that [`crate::simd`] dispatched to. They use a multiplication and an addition where a fused
+//! multiply-add would do: results are then bit-equal on every machine.
 //!
-//! Errors are at most 4 units in the last place over the whole range, subnormal numbers included, and mostly below 2; `σ'` has 6. The left tails
-//! of [`silu`] (where `σ` is subnormal) and [`gelu`] inherit the rounding of their gates, and their derivatives, which cross zero, are accurate
-//! in absolute terms. NaN gives NaN, and infinities give the limit. `tests/scalar.rs` holds them to that.
+//! Errors are at most 4 units in the last place over the whole range, subnormal numbers included, and mostly below 2;
+//! `σ'` has 6. The left tails of [`silu`] (where `σ` is subnormal) and [`gelu`] inherit the rounding of their gates,
+//! and their derivatives, which cross zero, are accurate in absolute terms. NaN gives NaN, and infinities give the
+//! limit. `tests/scalar.rs` holds them to that.
 //!
 //! Free functions and not methods, because [`num_traits::Float`] already has methods of these names.
 
@@ -23,8 +25,8 @@ use crate::workspace::Pooled;
 
 /// A floating-point type that kernels compute in: `f32` or `f64`.
 ///
-/// It adds to the numeric traits what the elementary functions of this module and the matrix products of [`mod@crate::matmul`] need, and is
-/// sealed.
+/// It adds to the numeric traits what the elementary functions of this module and the matrix products of
+/// [`mod@crate::matmul`] need, and is sealed.
 pub trait Real:
     Float
     + FloatConst
@@ -54,9 +56,11 @@ pub trait Real:
 /// The public can see this trait as a bound of [`Real`] but cannot name it.
 #[doc(hidden)]
 pub trait Parts: Sized + 'static {
-    /// `q` in `exp(r) = 1 + r + r² q(r)` for `|r| ≤ ln(2)/2`, lowest degree first; minimax, relative error below a tenth of an ulp.
+    /// `q` in `exp(r) = 1 + r + r² q(r)` for `|r| ≤ ln(2)/2`, lowest degree first; minimax, relative error below a
+    /// tenth of an ulp.
     const EXP: &'static [Self];
-    /// `R` in `ln(1 + f) = f - s (f - R(s²))`, `s = f / (2 + f)`, for `1 + f` in `[√½, √2]`, without the constant term, which is zero (fdlibm).
+    /// `R` in `ln(1 + f) = f - s (f - R(s²))`, `s = f / (2 + f)`, for `1 + f` in `[√½, √2]`, without the constant term,
+    /// which is zero (fdlibm).
     const LN: &'static [Self];
     /// `ln 2 = LN2_HI + LN2_LO`, where `LN2_HI` times any binary exponent is exact.
     const LN2_HI: Self;
@@ -66,7 +70,8 @@ pub trait Parts: Sized + 'static {
     const EXP_MIN: Self;
     /// Above this argument `exp` overflows.
     const EXP_MAX: Self;
-    /// The integer `n` nearest to `x`, and `2^n` as the product of two normal numbers, for `|x| < 2 · (largest exponent)`.
+    /// The integer `n` nearest to `x`, and `2^n` as the product of two normal numbers, for
+    /// `|x| < 2 · (largest exponent)`.
     fn round_and_exp2(x: Self) -> (Self, Self, Self);
     /// `m` in `[√½, √2]` and integer `k` with `x = m · 2^k`, for positive, normal and finite `x`.
     fn mantissa_and_exponent(x: Self) -> (Self, Self);
@@ -299,8 +304,8 @@ fn gelu_argument<E: Real>(x: E) -> (E, E) {
     (c * x * (E::one() + k * square), c * (E::one() + E::of(3.0) * k * square))
 }
 
-/// Gaussian error linear unit in its tanh form, `x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))`, which is dfdx's `fast_gelu`
-/// (Hendrycks and Gimpel 2016, section 2).
+/// Gaussian error linear unit in its tanh form, `x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))`, which is dfdx's
+/// `fast_gelu` (Hendrycks and Gimpel 2016, section 2).
 ///
 /// It is computed as `x σ(2 …)`, which is the same and does not cancel for negative `x`.
 #[inline(always)]

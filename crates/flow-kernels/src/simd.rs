@@ -1,14 +1,17 @@
-//! Loops that run in the widest vector registers of the machine, without compiler flags, and the slice operations that kernels share.
+//! Loops that run in the widest vector registers of the machine, without compiler flags, and the slice operations that
+//! kernels share.
 //!
-//! A library is compiled for the oldest processor it may meet. [`vectorized!`](crate::vectorized) compiles a function several times, for
-//! AVX-512, AVX2, NEON and the baseline, and picks at run time (by [pulp](https://docs.rs/pulp)). No instruction set gives these loops another result than
-//! another: the compiler neither fuses nor reorders floating-point operations, and the reductions here have a fixed order. Matrix products are another matter: see
+//! A library is compiled for the oldest processor it may meet. [`vectorized!`](crate::vectorized) compiles a function
+//! several times, for AVX-512, AVX2, NEON and the baseline, and picks at run time (by [pulp](https://docs.rs/pulp)). No
+//! instruction set gives these loops another result than another: the compiler neither fuses nor reorders
+//! floating-point operations, and the reductions here have a fixed order. Matrix products are another matter: see
 //! [`mod@crate::matmul`].
 //!
 //! The environment variable `MIXERFLOW_SIMD` restricts what is picked ([`instruction_set`]).
 //!
-//! Dispatch costs a few nanoseconds, so a function should do a block's worth of work; dispatch inside of dispatch is harmless. Everything
-//! that such a function calls in its loop must be `#[inline(always)]`, like the functions of [`crate::scalar`].
+//! Dispatch costs a few nanoseconds, so a function should do a block's worth of work; dispatch inside of dispatch is
+//! harmless. Everything that such a function calls in its loop must be `#[inline(always)]`, like the functions of
+//! [`crate::scalar`].
 
 use std::sync::LazyLock;
 
@@ -45,7 +48,8 @@ pub fn arch() -> Arch {
     }
 }
 
-/// Name of the instruction set that kernels run in: the widest of this machine that is not wider than what `MIXERFLOW_SIMD` names (`baseline`, `neon`, `avx2` or `avx512`).
+/// Name of the instruction set that kernels run in: the widest of this machine that is not wider than what
+/// `MIXERFLOW_SIMD` names (`baseline`, `neon`, `avx2` or `avx512`).
 ///
 /// The solves with triangular matrices of inverses, which are faer's, are not restricted.
 ///
@@ -88,10 +92,11 @@ fn pick(most: Option<&str>) -> Result<Arch, UnknownSet> {
 
 /// Compiles functions for each instruction set and dispatches at run time.
 ///
-/// A plain closure given to pulp will not do: it has three call sites, so LLVM does not inline a long one, and it silently runs
-/// as baseline code. Here the body is inlined by force.
+/// A plain closure given to pulp will not do: it has three call sites, so LLVM does not inline a long one, and it
+/// silently runs as baseline code. Here the body is inlined by force.
 ///
-/// The syntax is that of functions with plain arguments and type parameters with at most one bound; an argument's type may elide lifetimes, a result's may not.
+/// The syntax is that of functions with plain arguments and type parameters with at most one bound; an argument's type
+/// may elide lifetimes, a result's may not.
 ///
 /// ```
 /// use flow_kernels::{scalar, vectorized, Real};
@@ -212,8 +217,8 @@ fn sum_here<E: Real>(x: &[E]) -> E {
     lanewise(x, x, |x, _| x)
 }
 
-/// How many running sums a reduction keeps: element `i` is added to sum `i % WIDTH`, on every instruction set, so that the result is one and
-/// the same everywhere. Two AVX-512 registers of f32.
+/// How many running sums a reduction keeps: element `i` is added to sum `i % WIDTH`, on every instruction set, so that
+/// the result is one and the same everywhere. Two AVX-512 registers of f32.
 pub const WIDTH: usize = 32;
 
 /// `Σ f(x, y)` with [`WIDTH`] running sums, which are then added up as a binary tree.

@@ -43,7 +43,8 @@ pub trait Vectors: Sized + Copy + 'static {
     /// Numbers in a register of this machine.
     fn lanes_here() -> usize;
 
-    /// Computes some rows of a product. Here and not generic, so that it is compiled once, with the settings of this crate, and not by every user.
+    /// Computes some rows of a product. Here and not generic, so that it is compiled once, with the settings of this
+    /// crate, and not by every user.
     fn multiply(strip: Strip<'_, Self>);
 
     /// Computes dot products; as [`Vectors::multiply`].
@@ -190,7 +191,8 @@ mod x86 {
         [a, b, c, d, e, f, g, h]
     }
 
-    /// Four columns from `from` on. A register has four numbers of a row and those of the row four below it, so that both halves of it are turned together.
+    /// Four columns from `from` on. A register has four numbers of a row and those of the row four below it, so that
+    /// both halves of it are turned together.
     #[inline(always)]
     fn half(simd: V3, rows: &Square<f32>, from: usize) -> [[f32; SIDE]; SIDE / 2] {
         let avx = simd.avx;

@@ -1,9 +1,10 @@
 //! Scratch memory that is reused, so that a kernel in steady state does not allocate.
 //!
-//! [`Buffer::take`] hands out memory from a pool of the process and its drop puts it back. The pool is shared by all threads, since what one thread keeps of a forward pass
-//! another one may drop in the backward pass; it holds as much as was ever in use at one time, until [`release`] gives it back. Each thread keeps the few buffers that it dropped last for itself,
-//! so that what a kernel takes and drops block after block costs no lock.
-//! A buffer starts on a cache line (64 bytes), so that no vector load of a block whose lanes are a multiple of 16 crosses one.
+//! [`Buffer::take`] hands out memory from a pool of the process and its drop puts it back. The pool is shared by all
+//! threads, since what one thread keeps of a forward pass another one may drop in the backward pass; it holds as much
+//! as was ever in use at one time, until [`release`] gives it back. Each thread keeps the few buffers that it dropped
+//! last for itself, so that what a kernel takes and drops block after block costs no lock. A buffer starts on a cache
+//! line (64 bytes), so that no vector load of a block whose lanes are a multiple of 16 crosses one.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -56,7 +57,8 @@ macro_rules! impl_pooled {
 }
 impl_pooled!(f32, f64);
 
-/// Gives all memory that is in the pool, not in use, back to the system; of what threads keep for themselves that of the calling one.
+/// Gives all memory that is in the pool, not in use, back to the system; of what threads keep for themselves that of
+/// the calling one.
 pub fn release<E: Real>() {
     E::with_own(|own| {
         own.clear();
@@ -110,8 +112,8 @@ impl<E: Real> Buffer<E> {
     }
 }
 
-/// Brings numbers into the cache of this core: one of each cache line is read, one after the other without waiting, where a kernel that reads several rows at once would wait for line
-/// after line.
+/// Brings numbers into the cache of this core: one of each cache line is read, one after the other without waiting,
+/// where a kernel that reads several rows at once would wait for line after line.
 pub fn fetch<E: Real>(x: &[E]) {
     let lines = x.iter().step_by(ALIGNMENT / size_of::<E>());
     std::hint::black_box(lines.fold(E::zero(), |sum, &x| sum + x));

@@ -1,4 +1,5 @@
-//! Accuracy of the elementary functions over the whole range of f32 and f64: against the standard library's f64 functions.
+//! Accuracy of the elementary functions over the whole range of f32 and f64: against the standard library's f64
+//! functions.
 
 #![allow(clippy::float_cmp, reason = "limits and symmetries are exact")]
 
@@ -28,7 +29,8 @@ fn gated_std(x: f64, gate: f64) -> f64 {
 type Named<E> = (&'static str, fn(E) -> E);
 
 /// What to divide the error by: `gelu`'s exponential of a rounded cubic
-/// magnifies that rounding (in the reference too), `silu`'s factor that of a subnormal gate, and a derivative takes more roundings.
+/// magnifies that rounding (in the reference too), `silu`'s factor that of a subnormal gate, and a derivative takes
+/// more roundings.
 type Condition = fn(f64) -> f64;
 
 struct Case<E> {

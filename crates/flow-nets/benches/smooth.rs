@@ -1,8 +1,9 @@
 //! The passes of the smooth MLP 48 → 128 → 128 → 48 on 4,096 rows in blocks of 128, f32, on one thread.
 //!
-//! The passes after the forward one go over one block's trace again and again: a family runs them while the trace is in the cache.
-//! Reports floating-point operations of the matrix products a second (as "elem/s"), beside the bare products of the same sizes, and the bytes a second of what a pass is given and gives:
-//! rows, weights and their gradients, each counted once; not those of the trace.
+//! The passes after the forward one go over one block's trace again and again: a family runs them while the trace is in
+//! the cache. Reports floating-point operations of the matrix products a second (as "elem/s"), beside the bare products
+//! of the same sizes, and the bytes a second of what a pass is given and gives: rows, weights and their gradients, each
+//! counted once; not those of the trace.
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 

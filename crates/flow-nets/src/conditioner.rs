@@ -4,10 +4,11 @@ use flow_api::device::NetForm;
 use flow_api::{Module, Result, RowTape, Scalar, Taped};
 use flow_kernels::workspace::Buffer;
 
-/// A network from features, and a condition, to the parameters of a [`Transformer`](crate::Transformer): what families of flows see of it, so that
-/// any network can take another's place.
+/// A network from features, and a condition, to the parameters of a [`Transformer`](crate::Transformer): what families
+/// of flows see of it, so that any network can take another's place.
 ///
-/// [`ResidualMlp`](crate::ResidualMlp) is one, and [`MaskedMlp`](crate::MaskedMlp) is one whose outputs see earlier inputs alone.
+/// [`ResidualMlp`](crate::ResidualMlp) is one, and [`MaskedMlp`](crate::MaskedMlp) is one whose outputs see earlier
+/// inputs alone.
 ///
 /// ```
 /// use flow_api::RowTape;
@@ -55,15 +56,16 @@ pub trait ConditionerKernel<E: Scalar>: Send + Sync {
     /// Does to the weights what [`ConditionerKernel::forward`] needs, which else does it when it first runs.
     fn prepare_forward(&self) {}
 
-    /// The output (outputs × lanes) for an input (inputs × lanes) and a condition (condition × lanes); pushes on the tape what
-    /// [`ConditionerKernel::pullback`] needs.
+    /// The output (outputs × lanes) for an input (inputs × lanes) and a condition (condition × lanes); pushes on the
+    /// tape what [`ConditionerKernel::pullback`] needs.
     ///
     /// # Errors
     /// [`FlowError::Condition`](flow_api::FlowError::Condition) if a condition is missing or has another width.
     fn forward(&self, input: &[E], condition: Option<&[E]>, lanes: usize, tape: &mut RowTape<E>) -> Result<Buffer<E>>;
 
-    /// ∂L/∂input (inputs × lanes) with ∂L/∂condition (condition × lanes) behind, from ∂L/∂output, popping what [`ConditionerKernel::forward`] pushed;
-    /// adds to `sums` what [`ConditionerKernel::finish`] makes the parameters' gradients of.
+    /// ∂L/∂input (inputs × lanes) with ∂L/∂condition (condition × lanes) behind, from ∂L/∂output, popping what
+    /// [`ConditionerKernel::forward`] pushed; adds to `sums` what [`ConditionerKernel::finish`] makes the parameters'
+    /// gradients of.
     ///
     /// # Errors
     /// An unsupported pullback if the tape holds no forward pass.
@@ -78,6 +80,7 @@ pub trait ConditionerKernel<E: Scalar>: Send + Sync {
 
 /// A [`ConditionerNet`] in plain dfdx operations.
 pub trait TapedNet<E: Scalar> {
-    /// The output (rows, outputs), recorded on the tape of `input` (rows, inputs + condition): the input with the condition behind.
+    /// The output (rows, outputs), recorded on the tape of `input` (rows, inputs + condition): the input with the
+    /// condition behind.
     fn forward_taped(&self, input: Taped<(usize, usize), E>) -> Taped<(usize, usize), E>;
 }

@@ -4,12 +4,12 @@ use crate::{ConditionerKernel, Partition, Transformer};
 use flow_api::{Direction, Lanes, Pull, Result, RowKernel, RowTape, Scalar};
 use flow_kernels::simd::add;
 
-/// A coupling made ready for one call: some features pass, a network of them, and of the condition, gives the parameters
-/// with which a transformer moves the others one by one.
+/// A coupling made ready for one call: some features pass, a network of them, and of the condition, gives the
+/// parameters with which a transformer moves the others one by one.
 ///
-/// The inverse costs what the forward map does, and a pullback from the output runs the conditioner once, as one from the
-/// input does. Lanes may belong together, as the pixels of an image do for a convolutional conditioner: what is done to
-/// them here is done lane by lane.
+/// The inverse costs what the forward map does, and a pullback from the output runs the conditioner once, as one from
+/// the input does. Lanes may belong together, as the pixels of an image do for a convolutional conditioner: what is
+/// done to them here is done lane by lane.
 pub struct CouplingKernel<'a, T, E: Scalar> {
     partition: Partition,
     net: Box<dyn ConditionerKernel<E> + 'a>,
@@ -17,8 +17,8 @@ pub struct CouplingKernel<'a, T, E: Scalar> {
 }
 
 impl<'a, T: Transformer<E>, E: Scalar> CouplingKernel<'a, T, E> {
-    /// A coupling whose conditioner has as many inputs as features pass, and [`Transformer::parameters`] outputs for every
-    /// other one, feature by feature.
+    /// A coupling whose conditioner has as many inputs as features pass, and [`Transformer::parameters`] outputs for
+    /// every other one, feature by feature.
     pub fn new(partition: Partition, net: Box<dyn ConditionerKernel<E> + 'a>, transformer: &'a T) -> Self {
         Self { partition, net, transformer }
     }

@@ -1,8 +1,10 @@
-//! What the families of flows share below them: the networks that condition, with explicit derivatives, and what they condition.
+//! What the families of flows share below them: the networks that condition, with explicit derivatives, and what they
+//! condition.
 //!
-//! [`Transformer`] is an element-wise bijection whose parameters a [`ConditionerNet`] gives; a [`Split`] says which features of a row pass.
-//! [`ResidualMlp`] and, of images, [`ConvNet`] condition couplings, whose kernel is [`CouplingKernel`]; [`MaskedMlp`] autoregressive flows; [`smooth`] holds the network of residual and continuous flows, with
-//! derivatives of second order. All are fused kernels on feature-major blocks.
+//! [`Transformer`] is an element-wise bijection whose parameters a [`ConditionerNet`] gives; a [`Split`] says which
+//! features of a row pass. [`ResidualMlp`] and, of images, [`ConvNet`] condition couplings, whose kernel is
+//! [`CouplingKernel`]; [`MaskedMlp`] autoregressive flows; [`smooth`] holds the network of residual and continuous
+//! flows, with derivatives of second order. All are fused kernels on feature-major blocks.
 
 mod conditioner;
 mod convolutional;

@@ -4,8 +4,8 @@ use flow_api::{FlowError, Real, Result};
 use flow_kernels::workspace::Buffer;
 use serde::{Deserialize, Serialize};
 
-/// How a coupling cuts its features in two: by turns, all couplings of a list between the form below and the flipped one, layer by layer; or always
-/// in the same way.
+/// How a coupling cuts its features in two: by turns, all couplings of a list between the form below and the flipped
+/// one, layer by layer; or always in the same way.
 ///
 /// ```
 /// use flow_nets::Split;

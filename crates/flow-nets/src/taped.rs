@@ -1,4 +1,5 @@
-//! What flows in plain dfdx operations share: columns in another order, and the condition behind the input of a network.
+//! What flows in plain dfdx operations share: columns in another order, and the condition behind the input of a
+//! network.
 
 use dfdx::prelude::*;
 use flow_api::{Context, FlowError, Result, Scalar, Taped};
@@ -14,7 +15,8 @@ pub fn columns_at<E: Scalar, P: Tape<E, E::Device>>(
     x.permute::<_, Axes2<1, 0>>().gather(features).permute::<_, Axes2<1, 0>>()
 }
 
-/// A network's input (rows, inputs) with the context's condition (rows, `width`) behind it; the input as it is for a width of 0.
+/// A network's input (rows, inputs) with the context's condition (rows, `width`) behind it; the input as it is for a
+/// width of 0.
 ///
 /// # Errors
 /// [`FlowError::Condition`] for a condition that is missing or has another shape.

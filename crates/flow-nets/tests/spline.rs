@@ -144,7 +144,8 @@ fn increasing_and_inverted_however_steep() {
                 assert!(Float::is_finite(y[k]) && Float::is_finite(log_slope[k]) && Float::is_finite(inverse_log_slope[k]));
                 let rises = k == 0 || y[k].as_f64() >= y[k - 1].as_f64() - 8.0 * epsilon * BOUND;
                 assert!(rises, "{seed}: y({}) = {} after {}", x[k], y[k], y[k - 1]);
-                // An error of a few ulps of y is 1/slope times that in x; the slope itself may vary within such an error.
+                // An error of a few ulps of y is 1/slope times that in x; the slope itself may vary within such an
+                // error.
                 let slope = log_slope[k].as_f64().min(-inverse_log_slope[k].as_f64()).exp();
                 let error = (back[k] - x[k]).as_f64().abs();
                 assert!(error < 64.0 * epsilon * BOUND * (1.0 + 1.0 / slope), "{seed}: {} came back as {}, slope {slope}", x[k], back[k]);

@@ -1,4 +1,5 @@
-//! Checkpoints: one folder that holds a run or a model, written so that a kill at any moment leaves the old one or the new one.
+//! Checkpoints: one folder that holds a run or a model, written so that a kill at any moment leaves the old one or the
+//! new one.
 //!
 //! | file | holds |
 //! |---|---|
@@ -90,7 +91,8 @@ impl<E: SpecScalar> Opened<E> {
 /// Writes the checkpoint of a run to `folder`, in place of the one that may be there.
 ///
 /// # Errors
-/// [`TrainError::Io`], and [`TrainError::Checkpoint`] where `folder` is something else than a checkpoint; what was there stays.
+/// [`TrainError::Io`], and [`TrainError::Checkpoint`] where `folder` is something else than a checkpoint; what was
+/// there stays.
 pub fn write<E: SpecScalar>(folder: &Path, spec: &Spec<dyn ModelSpec>, trainer: &Trainer<E>) -> Result<()> {
     let mut files = model_files(folder, spec, trainer.settings(), trainer.events(), &save(trainer.model()))?;
     let optimiser = moments(trainer.optimiser().state());
@@ -131,10 +133,12 @@ pub fn write_model<E: SpecScalar>(
     put(folder, model_files(folder, spec, settings, events, state)?, None)
 }
 
-/// Opens a checkpoint, or the last one of a [`RunFolder`](crate::RunFolder), to score, sample or evaluate: of a run's checkpoint the model that [`Trainer::finish`] would give.
+/// Opens a checkpoint, or the last one of a [`RunFolder`](crate::RunFolder), to score, sample or evaluate: of a run's
+/// checkpoint the model that [`Trainer::finish`] would give.
 ///
 /// # Errors
-/// [`TrainError::Io`]; [`TrainError::Checkpoint`] for malformed files; [`TrainError::State`] where model and spec differ.
+/// [`TrainError::Io`]; [`TrainError::Checkpoint`] for malformed files; [`TrainError::State`] where model and spec
+/// differ.
 pub fn open<E: SpecScalar>(folder: &Path) -> Result<Opened<E>> {
     read(folder, |files| {
         let mut opened = build::<E>(files)?;
@@ -168,7 +172,8 @@ pub(crate) fn read<T>(folder: &Path, read: impl Fn(&Files) -> Result<T>) -> Resu
     read(&Files::of(&find(folder)?)?)
 }
 
-/// Goes on with a run on its data, with settings that `change` may alter: more steps, other threads, another memory setting.
+/// Goes on with a run on its data, with settings that `change` may alter: more steps, other threads, another memory
+/// setting.
 ///
 /// With the settings as they were, the run goes on bit for bit as if it had never stopped.
 ///
@@ -192,7 +197,8 @@ pub fn resume<E: SpecScalar>(
     Ok((Trainer::resume(model, data, change(settings), run)?, spec))
 }
 
-/// Writes the model of a checkpoint as one safetensors file: keys are parameter paths; spec, settings and kind of data are its metadata, under the names of the checkpoint's files.
+/// Writes the model of a checkpoint as one safetensors file: keys are parameter paths; spec, settings and kind of data
+/// are its metadata, under the names of the checkpoint's files.
 ///
 /// # Errors
 /// As [`open`], and files that cannot be written.
@@ -213,7 +219,8 @@ pub fn export<E: SpecScalar>(folder: &Path, file: &Path) -> Result<()> {
 /// is one too, once `crc32` is taken out of its metadata.
 ///
 /// # Errors
-/// As [`open`] and [`write()`]; [`TrainError::Checkpoint`] for a file without the metadata of an export, and where there is a checkpoint already.
+/// As [`open`] and [`write()`]; [`TrainError::Checkpoint`] for a file without the metadata of an export, and where
+/// there is a checkpoint already.
 pub fn import<E: SpecScalar>(file: &Path, folder: &Path) -> Result<()> {
     if is_checkpoint(&present(folder, is_checkpoint)) {
         return Err(broken(folder, "there is a checkpoint already, which is not overwritten: another folder can be taken"));
@@ -312,8 +319,8 @@ impl DataFile {
 
 /// The spec's model for the weights of a file.
 fn assemble<E: SpecScalar>(spec: Spec<dyn ModelSpec>, settings: Settings, data: DataFile, weights: &Path) -> Result<Opened<E>> {
-    /// So many numbers are built in a moment, and all differences from the file are told. Of more, the first part that is not as in the file
-    /// ends the building.
+    /// So many numbers are built in a moment, and all differences from the file are told. Of more, the first part that
+    /// is not as in the file ends the building.
     const FEW: u64 = 1 << 22;
     settings.check()?;
     let DataFile { shape, levels, columns, standardised, record } = data;

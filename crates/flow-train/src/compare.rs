@@ -1,4 +1,5 @@
-//! Compares architectures: trains each spec with the same data, seed, steps and batch, and sets what came of them side by side.
+//! Compares architectures: trains each spec with the same data, seed, steps and batch, and sets what came of them side
+//! by side.
 
 use crate::data::{Dataset, Draw, ItemShape, Split, Values, each_once};
 use crate::evaluate::{DASH, EvaluateOptions, Evaluation, Inverse, evaluate_until};
@@ -93,11 +94,13 @@ pub struct Comparison {
     pub items: Option<String>,
 }
 
-/// Trains and evaluates every spec, and writes the folder anew after each, so that a stop loses nothing: `comparison.json`, a picture of samples per spec, and
-/// `index.html`, which shows it all, the learning curves among it. `observe` gives the observer of the run of the spec with a name.
+/// Trains and evaluates every spec, and writes the folder anew after each, so that a stop loses nothing:
+/// `comparison.json`, a picture of samples per spec, and `index.html`, which shows it all, the learning curves among
+/// it. `observe` gives the observer of the run of the spec with a name.
 ///
-/// A spec that cannot be built or trained is listed with its reason, and the others go on. When `stop` is raised, the spec in training ends after its step,
-/// and one that is being tested at once: it is named in [`Comparison::unfinished`], and is the last.
+/// A spec that cannot be built or trained is listed with its reason, and the others go on. When `stop` is raised, the
+/// spec in training ends after its step, and one that is being tested at once: it is named in
+/// [`Comparison::unfinished`], and is the last.
 ///
 /// ```
 /// use flow_api::spec::from_ron;

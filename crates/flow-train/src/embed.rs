@@ -7,8 +7,9 @@ use crate::{Result, TrainError};
 use flow_api::spec::{Model, SpecScalar};
 use flow_api::to_host;
 
-/// Maps every item of a data set to its activations behind a layer of the model's table, such as `bijector.layers.3.channel`; `bijector` gives the latents. `each` gets them batch by
-/// batch, in order, one row an item.
+/// Maps every item of a data set to its activations behind a layer of the model's table, such as
+/// `bijector.layers.3.channel`; `bijector` gives the latents. `each` gets them batch by batch, in order, one row an
+/// item.
 ///
 /// ```
 /// use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron};
@@ -29,7 +30,8 @@ use flow_api::to_host;
 /// ```
 ///
 /// # Errors
-/// Data that cannot be read or does not fit, [`flow_api::FlowError::Unsupported`] for a layer that is not there, failures of layers, and those of `each`.
+/// Data that cannot be read or does not fit, [`flow_api::FlowError::Unsupported`] for a layer that is not there,
+/// failures of layers, and those of `each`.
 pub fn embed<E: SpecScalar>(
     model: &Model<E>,
     data: &dyn Dataset,
@@ -47,8 +49,9 @@ pub fn embed<E: SpecScalar>(
     Ok(())
 }
 
-/// `steps` events from the first of two events to the second, both included, that lie at equal distances on the straight line between their latents. Where the two are given
-/// different conditions, the vectors that layers see are on the straight line between theirs.
+/// `steps` events from the first of two events to the second, both included, that lie at equal distances on the
+/// straight line between their latents. Where the two are given different conditions, the vectors that layers see are
+/// on the straight line between theirs.
 ///
 /// ```
 /// use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron};

@@ -22,7 +22,8 @@ pub enum TrainError {
     /// A layer failed.
     #[error(transparent)]
     Flow(#[from] FlowError),
-    /// A loss, a layer's result or a gradient is not finite: training has stopped, and the model is as it was before the step.
+    /// A loss, a layer's result or a gradient is not finite: training has stopped, and the model is as it was before
+    /// the step.
     #[error("step {step}: {layer}: {what} is not finite{}", item.as_ref().map_or_else(String::new, |item| format!(" for {item}")))]
     NotFinite {
         /// The step that failed, counted from 1 as in reports.

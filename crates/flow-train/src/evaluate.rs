@@ -20,14 +20,16 @@ use std::time::Instant;
 pub struct EvaluateOptions {
     /// Items in a batch.
     pub batch: usize,
-    /// Draws of dequantisation noise that an item's log-likelihood is averaged over: more of them steady the bound ([`Evaluation::loss`]) but do not tighten it.
+    /// Draws of dequantisation noise that an item's log-likelihood is averaged over: more of them steady the bound
+    /// ([`Evaluation::loss`]) but do not tighten it.
     pub dequantisations: u64,
-    /// Independent estimates of every item's log-det that are averaged, at the least, where log-dets are estimates; each is a pass over the data.
+    /// Independent estimates of every item's log-det that are averaged, at the least, where log-dets are estimates;
+    /// each is a pass over the data.
     ///
-    /// They are what the error of a single item rests on. A layer that estimates with two probes knows its spread to one degree of freedom,
-    /// and not at all where both probes agree: in a model of one such layer, the truth is more than two standard errors away for 30 % of items
-    /// (Student's t), and more in few dimensions. After 16 estimates it is for 6 to 7 %. Means over items, such as
-    /// [`Evaluation::log_det_standard_error`], need no more than one.
+    /// They are what the error of a single item rests on. A layer that estimates with two probes knows its spread to
+    /// one degree of freedom, and not at all where both probes agree: in a model of one such layer, the truth is more
+    /// than two standard errors away for 30 % of items (Student's t), and more in few dimensions. After 16 estimates it
+    /// is for 6 to 7 %. Means over items, such as [`Evaluation::log_det_standard_error`], need no more than one.
     pub estimates: u64,
     /// Seed of estimators' noise and of samples.
     pub seed: u64,
@@ -94,22 +96,26 @@ pub struct Evaluation {
     pub items: usize,
     /// Unit of `loss` and `standard_error`: bits/dim for discrete data, nats for continuous data.
     pub unit: String,
-    /// Mean over the items of the mean over dequantisations, of those that are finite; NaN if none is. Noise is uniform, so that of discrete data it is in expectation an upper bound on the
-    /// discrete code length, however many draws there are: log-likelihoods are averaged, not importance-weighted ([`bits_per_dim`](crate::data::bits_per_dim)).
+    /// Mean over the items of the mean over dequantisations, of those that are finite; NaN if none is. Noise is
+    /// uniform, so that of discrete data it is in expectation an upper bound on the discrete code length, however many
+    /// draws there are: log-likelihoods are averaged, not importance-weighted
+    /// ([`bits_per_dim`](crate::data::bits_per_dim)).
     #[serde(deserialize_with = "number_or_null")]
     pub loss: f64,
-    /// Standard error of that mean over items, items of one source ([`Dataset::source`]) counted as dependent (Liang and
-    /// Zeger 1986, *Longitudinal data analysis using generalized linear models*, with the factor G/(G − 1) of G
+    /// Standard error of that mean over items, items of one source ([`Dataset::source`]) counted as dependent (Liang
+    /// and Zeger 1986, *Longitudinal data analysis using generalized linear models*, with the factor G/(G − 1) of G
     /// sources); NaN of a single source.
     #[serde(deserialize_with = "number_or_null")]
     pub standard_error: f64,
-    /// Mean log-likelihood of an item in nats, preprocessing included: of discrete data the lower bound on that of the value, whose bits per dimension `loss` is.
+    /// Mean log-likelihood of an item in nats, preprocessing included: of discrete data the lower bound on that of the
+    /// value, whose bits per dimension `loss` is.
     #[serde(deserialize_with = "number_or_null")]
     pub log_likelihood: f64,
     /// Root mean square over items of the log-det estimate's own standard error in nats; none where log-dets are exact.
     pub log_det_standard_error: Option<f64>,
-    /// What ODE solvers estimate to have left of error in an item's log-det, in nats, of the worst item; 0 without such layers, NaN where a
-    /// solver has no estimate ([`SolveReport::log_det_error`](flow_api::SolveReport::log_det_error)).
+    /// What ODE solvers estimate to have left of error in an item's log-det, in nats, of the worst item; 0 without such
+    /// layers, NaN where a solver has no estimate
+    /// ([`SolveReport::log_det_error`](flow_api::SolveReport::log_det_error)).
     #[serde(default, deserialize_with = "number_or_null")]
     pub log_det_solver_error: f64,
     /// Share of item draws whose likelihood is not finite, or that a layer failed on.
@@ -119,7 +125,8 @@ pub struct Evaluation {
     pub failure: Option<String>,
     /// Largest |z|.
     pub largest_latent: f64,
-    /// Evaluations of residual branches and vector fields in a forward pass, the most that any block took, summed over layers; 0 for closed forms.
+    /// Evaluations of residual branches and vector fields in a forward pass, the most that any block took, summed over
+    /// layers; 0 for closed forms.
     pub evaluations: usize,
     /// Items scored a second, reading and dequantisation not counted.
     pub scored_per_second: f64,
@@ -160,11 +167,11 @@ pub struct Inverse {
 /// The likelihood of every item.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scores {
-    /// Log-density per item in nats, preprocessing included, averaged over those passes (draws of dequantisation noise, estimates) that gave a
-    /// finite one; NaN where none did.
+    /// Log-density per item in nats, preprocessing included, averaged over those passes (draws of dequantisation noise,
+    /// estimates) that gave a finite one; NaN where none did.
     pub log_likelihood: Vec<f64>,
-    /// Squared standard error of the log-det estimate per item, of the average over passes; none where log-dets are exact. Unbiased; what it
-    /// says of a single item depends on [`EvaluateOptions::estimates`].
+    /// Squared standard error of the log-det estimate per item, of the average over passes; none where log-dets are
+    /// exact. Unbiased; what it says of a single item depends on [`EvaluateOptions::estimates`].
     pub log_det_variance: Option<Vec<f64>>,
     /// The class of each item, an index into the set's classes; none for an item without a label.
     pub labels: Vec<Option<usize>>,
@@ -214,10 +221,12 @@ struct Sum {
     variance: f64,
 }
 
-/// Area under the ROC curve of telling `unusual` items from `usual` ones by their log-likelihood: the probability that an item of the first is less likely than one of the second, ties
-/// counted half. ½ is chance, 1 is a perfect order. A likelihood that is not a number counts as the lowest; NaN if either list is empty.
+/// Area under the ROC curve of telling `unusual` items from `usual` ones by their log-likelihood: the probability that
+/// an item of the first is less likely than one of the second, ties counted half. ½ is chance, 1 is a perfect order. A
+/// likelihood that is not a number counts as the lowest; NaN if either list is empty.
 ///
-/// It is the Mann–Whitney statistic U over the number of pairs (Hanley and `McNeil`, *The meaning and use of the area under a ROC curve*, 1982).
+/// It is the Mann–Whitney statistic U over the number of pairs (Hanley and `McNeil`, *The meaning and use of the area
+/// under a ROC curve*, 1982).
 ///
 /// ```
 /// assert_eq!(flow_train::auroc(&[-1.0, -2.0], &[-3.0, -9.0]), 1.0);
@@ -241,7 +250,8 @@ fn is_of_an_item(error: &FlowError) -> bool {
     matches!(error, NotFinite { .. } | NotConverged { .. } | StepUnderflow { .. } | TooManyEvaluations { .. })
 }
 
-/// Scores every item of a data set: its log-likelihood in nats, preprocessing included. One whose numbers are not finite, or for which a solve fails, is counted and has no likelihood.
+/// Scores every item of a data set: its log-likelihood in nats, preprocessing included. One whose numbers are not
+/// finite, or for which a solve fails, is counted and has no likelihood.
 ///
 /// ```
 /// use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron};

@@ -99,7 +99,8 @@ impl<E: Scalar> EventBatch<E> {
         }
     }
 
-    /// What the events are given, for a model that is conditioned on classes or on numbers: nothing where no event has any.
+    /// What the events are given, for a model that is conditioned on classes or on numbers: nothing where no event has
+    /// any.
     fn conditions_of(&self, conditioner: &Conditioner<E>) -> Conditions {
         match conditioner.classes() {
             Some(_) if self.labels.iter().all(Option::is_none) => Conditions::Nothing,

@@ -9,7 +9,8 @@ use flow_api::{Scalar, Standardiser};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// What kind of items a model is for: all that is needed besides the model to score others of the kind, or to show samples.
+/// What kind of items a model is for: all that is needed besides the model to score others of the kind, or to show
+/// samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EventKind {
@@ -38,13 +39,15 @@ impl EventKind {
     }
 }
 
-/// Turns a data set's batches into flattened events, and events back: levels are dequantised, columns of real numbers standardised by what the model was fitted with.
+/// Turns a data set's batches into flattened events, and events back: levels are dequantised, columns of real numbers
+/// standardised by what the model was fitted with.
 #[derive(Clone, Debug)]
 pub struct Events {
     kind: EventKind,
     way: Way,
     record: DataRecord,
-    /// The class of the record that each class of the data is, where the data have others or have them in another order.
+    /// The class of the record that each class of the data is, where the data have others or have them in another
+    /// order.
     classes: Option<Arc<[Option<usize>]>>,
 }
 
@@ -59,7 +62,8 @@ impl Events {
     /// For the items of a data set, with noise that depends on the seed, the epoch and the item alone.
     ///
     /// # Errors
-    /// [`TrainError::Data`] for a preprocessing that does not fit the levels, or that names columns which are not there.
+    /// [`TrainError::Data`] for a preprocessing that does not fit the levels, or that names columns which are not
+    /// there.
     pub fn new(data: &dyn Dataset, preprocessing: &Preprocessing, seed: u64) -> Result<Self> {
         let kind = EventKind::of(data);
         let record = DataRecord::without_items(data);
@@ -113,9 +117,9 @@ impl Events {
         Ok(Self { kind, way, record: DataRecord::default(), classes: None })
     }
 
-    /// The same for items of a data set whose classes may be others than the record's, or stand in another order: a label
-    /// of [`Events::of`] is then the number that the run knows the class of that name by, and there is none for a class
-    /// that it does not know.
+    /// The same for items of a data set whose classes may be others than the record's, or stand in another order: a
+    /// label of [`Events::of`] is then the number that the run knows the class of that name by, and there is none for a
+    /// class that it does not know.
     #[must_use]
     pub fn with_classes_of(&self, data: &dyn Dataset) -> Self {
         let own = &self.record.classes;
@@ -244,7 +248,8 @@ impl Events {
         Ok(levels)
     }
 
-    /// The real numbers that events stand for, in the units of the data; events of discrete levels as they are ([`Events::quantise`] gives their levels).
+    /// The real numbers that events stand for, in the units of the data; events of discrete levels as they are
+    /// ([`Events::quantise`] gives their levels).
     pub fn values<E: Scalar>(&self, events: &[E]) -> Vec<f64> {
         match &self.way {
             Way::Levels(_) => events.iter().map(|event| event.as_f64()).collect(),
@@ -252,7 +257,8 @@ impl Events {
         }
     }
 
-    /// A nats-per-event log-likelihood in the unit that is reported: bits per dimension of discrete data, negative nats of continuous data. Lower is better.
+    /// A nats-per-event log-likelihood in the unit that is reported: bits per dimension of discrete data, negative nats
+    /// of continuous data. Lower is better.
     pub fn report(&self, log_prob: f64) -> f64 {
         match self.levels() {
             Some(levels) => crate::data::bits_per_dim(log_prob, self.kind.shape.len(), levels),

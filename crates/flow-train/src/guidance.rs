@@ -37,8 +37,8 @@ impl Guidance {
 pub struct Guided<E> {
     /// The samples, one after the other.
     pub values: Vec<E>,
-    /// Mean over the samples of the effective number of candidates, (Σ w)²/Σ w²: near 1 the choice was always of the one
-    /// with the largest ratio, and more candidates would have led further.
+    /// Mean over the samples of the effective number of candidates, (Σ w)²/Σ w²: near 1 the choice was always of the
+    /// one with the largest ratio, and more candidates would have led further.
     pub effective: f64,
 }
 
@@ -47,9 +47,10 @@ pub struct Guided<E> {
 ///
 /// A flow has no score to be extrapolated step by step, as guided diffusion does it (Ho and Salimans 2022,
 /// arXiv:2207.12598), but it has both densities exactly. So K candidates are drawn from p(x | c) and one of them is
-/// chosen with probabilities proportional to (p(x | c)/p(x))ʷ: sampling importance resampling (Rubin 1987), whose samples
-/// have the guided density in the limit of many candidates, and lie between it and p(x | c) with few. At a temperature
-/// other than 1 candidates are those of that temperature. Candidate k of sample i is a function of the seed, i and k.
+/// chosen with probabilities proportional to (p(x | c)/p(x))ʷ: sampling importance resampling (Rubin 1987), whose
+/// samples have the guided density in the limit of many candidates, and lie between it and p(x | c) with few. At a
+/// temperature other than 1 candidates are those of that temperature. Candidate k of sample i is a function of the
+/// seed, i and k.
 ///
 /// # Errors
 /// [`TrainError::Unguided`] for a model that does not know p(x); as [`Model::sample`].

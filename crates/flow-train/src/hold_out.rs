@@ -6,9 +6,10 @@ use crate::data::{Dataset, Shuffle};
 /// The "epoch" whose order says what is held out: one that no run comes to.
 const SPLIT_EPOCH: u64 = u64::MAX;
 
-/// Items to validate with and items to train on: those that the data set aside themselves ([`Dataset::held_out`]), or else the share that the settings
-/// say. Whole sources ([`Dataset::source`]) are held out, so that no crop of a picture that is validated with is trained on; of a single source nothing
-/// is. Items that are gone ([`Dataset::is_gone`]) are in neither list.
+/// Items to validate with and items to train on: those that the data set aside themselves ([`Dataset::held_out`]), or
+/// else the share that the settings say. Whole sources ([`Dataset::source`]) are held out, so that no crop of a picture
+/// that is validated with is trained on; of a single source nothing is. Items that are gone ([`Dataset::is_gone`]) are
+/// in neither list.
 pub fn hold_out(data: &dyn Dataset, settings: &Settings) -> (Vec<usize>, Vec<usize>) {
     let (mut held, mut kept) = all(data, settings);
     for list in [&mut held, &mut kept] {

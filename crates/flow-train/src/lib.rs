@@ -1,8 +1,10 @@
 //! Training of normalizing flows: data sets, dequantisation, the training loop, checkpoints, evaluation, comparison.
 //!
-//! Start at [`data`] for data sets (every source, from the bundled digits to a folder of photographs, opens from one line of text, a [`data::DataSource`]) and
-//! at [`Trainer`] for training. What sees a run go on is an [`Observer`]: a progress [`Bar`], [`Metrics`], [`Checkpoints`] ([`checkpoint`] opens them again). [`evaluate()`] says how
-//! good, how fast and how exact a model is; [`compare`] does all of it for a list of specs. A [`RunFolder`] keeps everything about a run in one place, to go on with at any time.
+//! Start at [`data`] for data sets (every source, from the bundled digits to a folder of photographs, opens from one
+//! line of text, a [`data::DataSource`]) and at [`Trainer`] for training. What sees a run go on is an [`Observer`]: a
+//! progress [`Bar`], [`Metrics`], [`Checkpoints`] ([`checkpoint`] opens them again). [`evaluate()`] says how good, how
+//! fast and how exact a model is; [`compare`] does all of it for a list of specs. A [`RunFolder`] keeps everything
+//! about a run in one place, to go on with at any time.
 
 pub mod checkpoint;
 mod checksums;

@@ -273,8 +273,8 @@ struct CrossEntropy {
 }
 
 impl CrossEntropy {
-    /// That of logits (rows, classes), and `weight` times its derivatives by them: (p − 1 of the own class)/items, and 0
-    /// in rows without a label.
+    /// That of logits (rows, classes), and `weight` times its derivatives by them: (p − 1 of the own class)/items, and
+    /// 0 in rows without a label.
     fn of<E: SpecScalar>(logits: &[E], labels: &[Option<usize>], classes: usize, weight: f64) -> Result<(Self, Vec<E>), FlowError> {
         let items = labels.iter().flatten().count();
         let mut derivatives = vec![E::zero(); logits.len()];

@@ -48,7 +48,8 @@ pub trait Observer<E: SpecScalar> {
     }
 }
 
-/// Does what takes a while before there is anything to count, such as decoding pictures: shows on the terminal what is done and for how long. Nothing is shown where standard error is no terminal.
+/// Does what takes a while before there is anything to count, such as decoding pictures: shows on the terminal what is
+/// done and for how long. Nothing is shown where standard error is no terminal.
 pub fn waiting<T>(what: &'static str, does: impl FnOnce() -> T) -> T {
     let shown = ProgressBar::new_spinner().with_message(what);
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
@@ -84,7 +85,8 @@ impl<E: SpecScalar> Observer<E> for Vec<Box<dyn Observer<E> + Send>> {
     }
 }
 
-/// Shows a run on the terminal: steps, loss, seconds a step, time left. Nothing is shown where standard error is no terminal.
+/// Shows a run on the terminal: steps, loss, seconds a step, time left. Nothing is shown where standard error is no
+/// terminal.
 #[derive(Debug)]
 pub struct Bar {
     shown: ProgressBar,
@@ -158,7 +160,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// To this file. A run that goes on begins it anew with the reports so far, so that steps made after the last checkpoint and lost are not in it twice.
+    /// To this file. A run that goes on begins it anew with the reports so far, so that steps made after the last
+    /// checkpoint and lost are not in it twice.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), file: None }
     }
@@ -184,8 +187,9 @@ impl<E: SpecScalar> Observer<E> for Metrics {
     }
 }
 
-/// Draws a grid of samples to `step-NNNNNNNN.png` below a folder at every report, always from the same latents. Models whose samples are no pictures, or fail, draw nothing: training goes on.
-/// A run that goes on draws the grid of its last report where a kill came before it.
+/// Draws a grid of samples to `step-NNNNNNNN.png` below a folder at every report, always from the same latents. Models
+/// whose samples are no pictures, or fail, draw nothing: training goes on. A run that goes on draws the grid of its
+/// last report where a kill came before it.
 #[derive(Debug)]
 pub struct SampleGrids {
     folder: PathBuf,
@@ -219,7 +223,8 @@ impl<E: SpecScalar> Observer<E> for SampleGrids {
     }
 }
 
-/// Writes the run to `latest` at its beginning, at every report and at its end, and its best model to `best` whenever validation improves, both folders below one.
+/// Writes the run to `latest` at its beginning, at every report and at its end, and its best model to `best` whenever
+/// validation improves, both folders below one.
 #[derive(Debug)]
 pub struct Checkpoints {
     folder: PathBuf,

@@ -5,11 +5,12 @@ use flow_api::{Entry, EntryMut, FlowError, Gradients, Module, Scalar, StateMisma
 use flow_kernels::vectorized;
 use rayon::prelude::*;
 
-/// Adam (Kingma & Ba, arXiv:1412.6980) with gradient-norm clipping, decoupled weight decay (Loshchilov & Hutter, arXiv:1711.05101) and an exponential moving average of the weights,
-/// all in one pass over the parameters.
+/// Adam (Kingma & Ba, arXiv:1412.6980) with gradient-norm clipping, decoupled weight decay (Loshchilov & Hutter,
+/// arXiv:1711.05101) and an exponential moving average of the weights, all in one pass over the parameters.
 ///
-/// With g the gradient times `gradient_scale`, shortened to norm `clip` if it is longer: m ← m + (1−β₁)(g − m), v ← v + (1−β₂)(g² − v), θ ← θ(1 − ηλ) − η m̂/(√v̂ + ε)
-/// with m̂ = m/(1−β₁ᵗ), v̂ = v/(1−β₂ᵗ), and ema ← ema + (1−κ)(θ − ema). Written so, 1 − κ is rounded once: with κ rounded to f32 first, the weights of the average would not sum to 1.
+/// With g the gradient times `gradient_scale`, shortened to norm `clip` if it is longer: m ← m + (1−β₁)(g − m), v ← v +
+/// (1−β₂)(g² − v), θ ← θ(1 − ηλ) − η m̂/(√v̂ + ε) with m̂ = m/(1−β₁ᵗ), v̂ = v/(1−β₂ᵗ), and ema ← ema + (1−κ)(θ − ema).
+/// Written so, 1 − κ is rounded once: with κ rounded to f32 first, the weights of the average would not sum to 1.
 ///
 /// ```
 /// use flow_api::{Gradients, Parameter, Rows, layers::ActNorm};
@@ -103,7 +104,8 @@ vectorized! {
         for (((theta, &g), m), v) in theta.iter_mut().zip(gradient).zip(first).zip(second) {
             let g = g * f.gradient;
             let first = *m + f.toward_first * (g - *m);
-            // A gradient that stays zero would leave a subnormal moment for ever, which processors are many times slower with.
+            // A gradient that stays zero would leave a subnormal moment for ever, which processors are many times
+            // slower with.
             *m = if num_traits::Float::abs(first) < f.smallest { E::zero() } else { first };
             *v += f.toward_second * (g * g - *v);
             *theta = f.decay * *theta - f.rate * *m / (num_traits::Float::sqrt(*v * f.correct_second) + f.epsilon);
@@ -132,12 +134,14 @@ impl<E: Scalar> Adam<E> {
         self.average.as_deref()
     }
 
-    /// One step down the gradient; the norm of the scaled gradient before clipping. If that is not finite, nothing has changed: a norm counts as infinite where its square, after clipping,
-    /// overflows the number type, as the second moments would.
+    /// One step down the gradient; the norm of the scaled gradient before clipping. If that is not finite, nothing has
+    /// changed: a norm counts as infinite where its square, after clipping, overflows the number type, as the second
+    /// moments would.
     ///
     /// # Errors
-    /// [`FlowError::Shape`] for a model, or gradients of one, that this optimiser was not made for: nothing has changed. [`TrainError::Update`] with an error of [`Module::refresh`]: the
-    /// step was made, with weights that the model cannot have.
+    /// [`FlowError::Shape`] for a model, or gradients of one, that this optimiser was not made for: nothing has
+    /// changed. [`TrainError::Update`] with an error of [`Module::refresh`]: the step was made, with weights that the
+    /// model cannot have.
     pub fn step<M: Module<E> + ?Sized>(&mut self, model: &mut M, gradients: &Gradients<E>, learning_rate: f64) -> Result<f64> {
         let AdamConfig { gradient_scale, beta1, beta2, epsilon, weight_decay, clip, ema } = self.config;
         let norm = gradients.norm() * gradient_scale;

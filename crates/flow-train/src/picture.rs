@@ -12,7 +12,8 @@ use plotters::style::FontStyle;
 use std::fmt::Display;
 use std::path::Path;
 
-/// Draws images (N × channels × height × width, levels below `levels`) as a grid of `columns` with a thin border, small images enlarged by whole factors.
+/// Draws images (N × channels × height × width, levels below `levels`) as a grid of `columns` with a thin border, small
+/// images enlarged by whole factors.
 ///
 /// One channel is grey, three are red, green and blue; of any other number the first is drawn.
 ///
@@ -222,12 +223,13 @@ const COLORS: [RGBColor; 8] = [
     RGBColor(150, 150, 155),
 ];
 
-/// How the lines of runs differ besides their colours, so that more runs than there are colours can be told apart: length of dashes and of the gaps between them.
+/// How the lines of runs differ besides their colours, so that more runs than there are colours can be told apart:
+/// length of dashes and of the gaps between them.
 const DASHES: [Option<(u32, u32)>; 3] = [None, Some((14, 7)), Some((4, 5))];
 
 /// Draws learning curves of one or several runs over optimiser steps: training loss, and thick, where there is one,
-/// validation loss. `unit` is that of the losses, which have none where they have named terms. Each of these has a panel
-/// of its own below, that of the likelihood with the runs whose loss it is.
+/// validation loss. `unit` is that of the losses, which have none where they have named terms. Each of these has a
+/// panel of its own below, that of the likelihood with the runs whose loss it is.
 ///
 /// # Errors
 /// [`TrainError::Picture`] where there is nothing to draw, and [`TrainError::Io`] where the file cannot be written.
@@ -414,7 +416,8 @@ pub(crate) fn curves_svg(runs: &[(&str, &[Report])], unit: &str) -> Result<Strin
     svg(curves_size(&panels), |root| draw_curves(Path::new(IN_MEMORY), root, runs, &panels, Theme::Light))
 }
 
-/// Shares of the finite values of sets in equal parts of their common range, without the outermost half per cent on either side, as SVG.
+/// Shares of the finite values of sets in equal parts of their common range, without the outermost half per cent on
+/// either side, as SVG.
 pub(crate) fn histogram_svg(sets: &[(String, Vec<f64>)], axis: &str) -> Result<String> {
     const PARTS: usize = 25;
     let failed = |reason: &dyn Display| picture_error(Path::new(IN_MEMORY), reason);
@@ -473,15 +476,16 @@ pub(crate) fn histogram_svg(sets: &[(String, Vec<f64>)], axis: &str) -> Result<S
     })
 }
 
-/// The power of ten that numbers are divided by to be drawn: that of the largest where it has more digits than a label has room for. It also keeps differences within the range of
-/// numbers.
+/// The power of ten that numbers are divided by to be drawn: that of the largest where it has more digits than a label
+/// has room for. It also keeps differences within the range of numbers.
 fn exponent(numbers: impl Iterator<Item = f64>) -> i32 {
     const DIGITS: i32 = 6;
     let largest = numbers.filter(|x| x.is_finite()).fold(0.0_f64, |largest, x| largest.max(x.abs()));
     num_traits::cast::<f64, i32>(largest.log10().floor()).filter(|exponent| *exponent >= DIGITS).unwrap_or(0)
 }
 
-/// The finite points of a curve, as far as they lie below `high`: a curve comes in where it crosses it, and a later excursion stays at the edge.
+/// The finite points of a curve, as far as they lie below `high`: a curve comes in where it crosses it, and a later
+/// excursion stays at the edge.
 fn within(points: impl Iterator<Item = (u64, f64)>, high: f64) -> Vec<(f64, f64)> {
     let mut inside: Vec<(f64, f64)> = Vec::new();
     let mut above = None;

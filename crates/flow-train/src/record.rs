@@ -14,8 +14,8 @@ pub struct DataRecord {
     pub columns: Vec<Column>,
     /// Names of the classes, by label.
     pub classes: Vec<String>,
-    /// Training items of each class, those for validation among them; none in checkpoints of versions that did not count
-    /// them.
+    /// Training items of each class, those for validation among them; none in checkpoints of versions that did not
+    /// count them.
     pub class_items: Vec<u64>,
     /// The numbers that items are conditioned on.
     pub conditions: Vec<Column>,

@@ -1,9 +1,9 @@
 //! Puts a folder of files in place of another, so that a kill at any moment leaves the old one or the new one.
 //!
-//! The files are written to a draft beside the folder and made durable; the draft is renamed to `new`, the folder to `old`, `new` to the folder, and `old` is removed. At every moment
-//! one of the folder, `new` and `old` is whole, and [`present`] finds it. No file is ever changed in place, but for
-//! one that is added to: old and new folder share it, and what the old
-//! one knows of it stays as it is.
+//! The files are written to a draft beside the folder and made durable; the draft is renamed to `new`, the folder to
+//! `old`, `new` to the folder, and `old` is removed. At every moment one of the folder, `new` and `old` is whole, and
+//! [`present`] finds it. No file is ever changed in place, but for one that is added to: old and new folder share it,
+//! and what the old one knows of it stays as it is.
 
 use crate::file::{follow, keep_owner_and_mode, parent, sync};
 use crate::{Result, TrainError};
@@ -30,7 +30,8 @@ fn beside(folder: &Path, role: &str) -> Result<PathBuf> {
     Ok(folder.with_file_name(format!(".{}.checkpoint-{role}", name.to_string_lossy())))
 }
 
-/// Where the files of `folder` are: there, or beside it after a kill between two renames. `whole` tells a folder of this kind from others.
+/// Where the files of `folder` are: there, or beside it after a kill between two renames. `whole` tells a folder of
+/// this kind from others.
 pub(crate) fn present(folder: &Path, whole: impl Fn(&Path) -> bool) -> PathBuf {
     let folder = &follow(folder).unwrap_or_else(|_| folder.to_owned());
     let candidates = [Ok(folder.to_owned()), beside(folder, "new"), beside(folder, "old")];

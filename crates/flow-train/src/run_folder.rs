@@ -88,7 +88,8 @@ impl RunFolder {
     /// Begins a run in a folder that is empty or not there.
     ///
     /// # Errors
-    /// [`TrainError::Setting`]; [`TrainError::Checkpoint`] if there is something in the folder already; [`TrainError::Locked`]; [`TrainError::Io`].
+    /// [`TrainError::Setting`]; [`TrainError::Checkpoint`] if there is something in the folder already;
+    /// [`TrainError::Locked`]; [`TrainError::Io`].
     pub fn create(path: &Path, plan: RunPlan) -> Result<Self> {
         plan.settings.check()?;
         if Self::exists(path) && made_no_step(path) {
@@ -101,7 +102,8 @@ impl RunFolder {
             return Err(broken(path, "already holds a run: continue it with --resume, or choose another folder"));
         }
         let texts = plan.texts()?;
-        // Before the lock, so that what is refused stays as it was, and again behind it, where no other process can begin.
+        // Before the lock, so that what is refused stays as it was, and again behind it, where no other process can
+        // begin.
         check_free(path, &texts)?;
         let lock = lock(path)?;
         check_free(path, &texts)?;
@@ -111,10 +113,12 @@ impl RunFolder {
         Ok(run)
     }
 
-    /// Takes up a run that was begun here, by this process or another: [`RunFolder::train`] then goes on from its last checkpoint.
+    /// Takes up a run that was begun here, by this process or another: [`RunFolder::train`] then goes on from its last
+    /// checkpoint.
     ///
-    /// `change` may alter the settings that a run can go on with: all but seed, batch, validation share, initial batch, weights' average and dequantisation. Steps are at least those
-    /// that are made. What was altered is written down when a step will be made with it. Whether the data are those of the run is told when it trains.
+    /// `change` may alter the settings that a run can go on with: all but seed, batch, validation share, initial batch,
+    /// weights' average and dequantisation. Steps are at least those that are made. What was altered is written down
+    /// when a step will be made with it. Whether the data are those of the run is told when it trains.
     ///
     /// # Errors
     /// As [`RunFolder::create`]; [`TrainError::Checkpoint`] if there is no run.
@@ -134,15 +138,17 @@ impl RunFolder {
         Ok(Self { path: path.to_owned(), plan: RunPlan { settings, ..plan }, _lock: lock })
     }
 
-    /// The same run, whose data lie elsewhere or are named in another way by now: written down when a step will be made with them.
+    /// The same run, whose data lie elsewhere or are named in another way by now: written down when a step will be made
+    /// with them.
     #[must_use]
     pub fn with_data(mut self, data: DataSource) -> Self {
         self.plan.data = data;
         self
     }
 
-    /// Begins with the trained model of another run, or of a checkpoint, in place of a new one: with its weights, and what real numbers are standardised with. It is read when
-    /// the run makes its first step. The plan's spec has to be the model's own.
+    /// Begins with the trained model of another run, or of a checkpoint, in place of a new one: with its weights, and
+    /// what real numbers are standardised with. It is read when the run makes its first step. The plan's spec has to be
+    /// the model's own.
     ///
     /// # Errors
     /// [`TrainError::Checkpoint`] for another spec; [`TrainError::Io`].
@@ -183,8 +189,8 @@ impl RunFolder {
         lines(file, &path, |line| serde_json::from_str(line).map_err(|e| e.to_string())).collect()
     }
 
-    /// Removes what a run without a checkpoint has written, and its folder if that holds nothing else: the next try finds it free. One that
-    /// can be resumed stays as it is.
+    /// Removes what a run without a checkpoint has written, and its folder if that holds nothing else: the next try
+    /// finds it free. One that can be resumed stays as it is.
     ///
     /// # Errors
     /// [`TrainError::Io`].
@@ -192,7 +198,8 @@ impl RunFolder {
         if is_checkpoint(&present(&self.path.join(LATEST), is_checkpoint)) { Ok(()) } else { self.discard() }
     }
 
-    /// Writes down which items are in which part ([`list_items`](crate::data::list_items)), for sources whose items have names.
+    /// Writes down which items are in which part ([`list_items`](crate::data::list_items)), for sources whose items
+    /// have names.
     ///
     /// # Errors
     /// [`TrainError::Io`].
@@ -200,7 +207,8 @@ impl RunFolder {
         replace_file(&self.path.join(ITEMS), list.as_bytes())
     }
 
-    /// What [`RunFolder::write_items`] wrote at `path`; none for other sources, and runs of versions that wrote no such list.
+    /// What [`RunFolder::write_items`] wrote at `path`; none for other sources, and runs of versions that wrote no such
+    /// list.
     ///
     /// # Errors
     /// [`TrainError::Io`].
@@ -244,7 +252,8 @@ impl RunFolder {
         &self.path
     }
 
-    /// Trains on `data`, from the last checkpoint if there is one, until all steps are made, validation stops improving, or `stop` is raised. Metrics, checkpoints and samples are written as it goes.
+    /// Trains on `data`, from the last checkpoint if there is one, until all steps are made, validation stops
+    /// improving, or `stop` is raised. Metrics, checkpoints and samples are written as it goes.
     ///
     /// # Errors
     /// Those of [`Trainer`] and of the files. The run can be resumed from its last checkpoint whatever fails.
@@ -391,7 +400,8 @@ fn check_plan(path: &Path) -> Result<()> {
     Err(broken(path, format!("this run has lost `{}`{copies}", missing.join("` and `"))))
 }
 
-/// Refuses a plan that is not the one of the checkpoint to go on from, as files may have been changed by hand, and a run that has lost its checkpoint.
+/// Refuses a plan that is not the one of the checkpoint to go on from, as files may have been changed by hand, and a
+/// run that has lost its checkpoint.
 fn check_checkpoint(path: &Path, plan: &RunPlan) -> Result<()> {
     let place = path.join(LATEST);
     let latest = present(&place, is_checkpoint);
@@ -426,7 +436,8 @@ fn check_checkpoint(path: &Path, plan: &RunPlan) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a folder that holds anything besides what is left of the same beginning, cut off: its lock, which is empty, and files of the same plan.
+/// Refuses a folder that holds anything besides what is left of the same beginning, cut off: its lock, which is empty,
+/// and files of the same plan.
 fn check_free(path: &Path, plan: &[(&str, String)]) -> Result<()> {
     let locked = fs::metadata(path.join(LOCK)).is_ok_and(|lock| lock.is_file() && lock.len() == 0);
     let left = |found: &Path| {
@@ -459,7 +470,8 @@ fn check_holds(path: &Path, left: impl Fn(&Path) -> bool) -> Result<()> {
     }
 }
 
-/// Makes the folder if it is not there, and locks it. The system releases the lock when the process ends, however it ends.
+/// Makes the folder if it is not there, and locks it. The system releases the lock when the process ends, however it
+/// ends.
 fn lock(path: &Path) -> Result<File> {
     fs::create_dir_all(path).map_err(TrainError::io(path))?;
     let name = path.join(LOCK);

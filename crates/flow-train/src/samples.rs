@@ -69,8 +69,8 @@ pub fn sample_given<E: SpecScalar>(model: &Model<E>, given: &Conditions, count: 
 
 /// Draws samples to a PNG: a grid of images, or a cloud of points of the plane. Whether they are either.
 ///
-/// Where nothing says what samples are given, a grid of a model that is conditioned on classes has a row a class, of the first 16, and all others are samples of p(x)
-/// ([`drawn_conditions`]).
+/// Where nothing says what samples are given, a grid of a model that is conditioned on classes has a row a class, of
+/// the first 16, and all others are samples of p(x) ([`drawn_conditions`]).
 ///
 /// # Errors
 /// Those of [`Model::sample`], and files that cannot be written.
@@ -110,7 +110,8 @@ pub fn draw_samples<E: SpecScalar>(
     Ok(true)
 }
 
-/// As [`draw_samples`], where samples that cannot be drawn from the model, or are no numbers, are no failure: they make no picture.
+/// As [`draw_samples`], where samples that cannot be drawn from the model, or are no numbers, are no failure: they make
+/// no picture.
 ///
 /// # Errors
 /// Files that cannot be written.
@@ -150,8 +151,8 @@ pub fn draw_events<E: SpecScalar>(path: &Path, values: &[E], events: &Events, co
     picture::save_grid(path, &shades, events.kind().item(), levels, columns)
 }
 
-/// What is drawn of events: their levels and how many there are, or of real numbers 256 shades from 0 to 1, or to 255, where most values lie there, and
-/// otherwise from the smallest to the largest of most of them.
+/// What is drawn of events: their levels and how many there are, or of real numbers 256 shades from 0 to 1, or to 255,
+/// where most values lie there, and otherwise from the smallest to the largest of most of them.
 ///
 /// # Errors
 /// Events that are no numbers.

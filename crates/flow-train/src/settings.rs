@@ -22,8 +22,8 @@ pub struct Settings {
     pub steps: u64,
     /// Items in a batch. Default 128.
     pub batch: usize,
-    /// Seed of data order, dequantisation and estimators; [`RunFolder`](crate::RunFolder), [`compare`](crate::compare) and the command line also seed
-    /// parameters with it. Default 0.
+    /// Seed of data order, dequantisation and estimators; [`RunFolder`](crate::RunFolder), [`compare`](crate::compare)
+    /// and the command line also seed parameters with it. Default 0.
     pub seed: u64,
     /// The largest learning rate. Default 0.001.
     pub learning_rate: f64,
@@ -35,8 +35,9 @@ pub struct Settings {
     pub epsilon: f64,
     /// Bound of the norm of the gradient of the loss per dimension (nats/dim), or none. Default 5.
     pub clip: Option<f64>,
-    /// Decay κ of the exponential moving average of the weights, or none. Where there is one, validation and the final model use it. After n steps it still holds κⁿ of the initial
-    /// weights: 0.37 of them after 1000 steps with 0.999. Default none.
+    /// Decay κ of the exponential moving average of the weights, or none. Where there is one, validation and the final
+    /// model use it. After n steps it still holds κⁿ of the initial weights: 0.37 of them after 1000 steps with 0.999.
+    /// Default none.
     pub ema: Option<f64>,
     /// Decoupled weight decay. Default 0.
     pub weight_decay: f64,
@@ -48,13 +49,14 @@ pub struct Settings {
     pub initial_batch: usize,
     /// Steps between two validations. Default 200.
     pub report_every: u64,
-    /// Validations without an improvement after which training stops, or none. It takes items to validate on. Default none.
+    /// Validations without an improvement after which training stops, or none. It takes items to validate on. Default
+    /// none.
     pub patience: Option<u32>,
-    /// Share of the training items that are held out for validation, all crops of a picture together: of two items (pictures) and more at least one, if it
-    /// is above 0. Default 0.
+    /// Share of the training items that are held out for validation, all crops of a picture together: of two items
+    /// (pictures) and more at least one, if it is above 0. Default 0.
     pub validation: f64,
-    /// Share of the values that are replaced by random levels, in training and in validation: what makes a background model
-    /// ([`Mutated`](crate::data::Mutated)). Default 0.
+    /// Share of the values that are replaced by random levels, in training and in validation: what makes a background
+    /// model ([`Mutated`](crate::data::Mutated)). Default 0.
     #[serde(skip_serializing_if = "is_none")]
     pub mutate: f64,
 }
@@ -147,7 +149,8 @@ impl Settings {
         num_traits::cast::<_, usize>(sources as f64 * self.validation).unwrap_or(0).clamp(least, sources)
     }
 
-    /// What [`Adam`](crate::Adam) takes of these settings, for events of `dims` dimensions: the loss that is optimised is nats per dimension.
+    /// What [`Adam`](crate::Adam) takes of these settings, for events of `dims` dimensions: the loss that is optimised
+    /// is nats per dimension.
     pub fn adam(&self, dims: usize) -> AdamConfig {
         AdamConfig {
             gradient_scale: 1.0 / dims.max(1) as f64,
@@ -160,7 +163,8 @@ impl Settings {
         }
     }
 
-    /// Learning rate of a step, counted from 0: linear warm-up times half a cosine down to 0, η min(1, (step + 1)/warm-up) ½(1 + cos(π step/steps)).
+    /// Learning rate of a step, counted from 0: linear warm-up times half a cosine down to 0, η min(1,
+    /// (step + 1)/warm-up) ½(1 + cos(π step/steps)).
     pub fn learning_rate_at(&self, step: u64) -> f64 {
         let warm_up = self.warm_up.min(self.steps / 10).max(1);
         let warm = ((step + 1) as f64 / warm_up as f64).min(1.0);
@@ -169,7 +173,8 @@ impl Settings {
     }
 }
 
-/// A factor of the weights' own numbers, which may be f32: what is 0 or infinite there would end a run many steps later.
+/// A factor of the weights' own numbers, which may be f32: what is 0 or infinite there would end a run many steps
+/// later.
 fn in_f32(field: &'static str, value: f64) -> Result<()> {
     let holds = (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&value);
     require(field, "a finite number greater than 0 in f32", format!("{value:?}"), holds)

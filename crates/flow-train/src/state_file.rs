@@ -1,7 +1,8 @@
 //! Parameters and state of a module as a safetensors file: keys are paths.
 //!
-//! Numbers are F32 or F64 as the module has them ([`Saved::Doubles`] always F64), indices U64, flags BOOL. The header is read and compared with the module before any tensor is, so a file that does
-//! not fit costs no more memory than its header, which is bounded, and one that fits costs what the module itself does.
+//! Numbers are F32 or F64 as the module has them ([`Saved::Doubles`] always F64), indices U64, flags BOOL. The header
+//! is read and compared with the module before any tensor is, so a file that does not fit costs no more memory than its
+//! header, which is bounded, and one that fits costs what the module itself does.
 
 use crate::{Result, TrainError, checksums};
 use flow_api::{Saved, Scalar, State, StateMismatch};
@@ -229,7 +230,8 @@ fn differences<E: Scalar>(own: &State<E>, header: &Metadata) -> StateMismatch {
     mismatch
 }
 
-/// Whether files of earlier versions have no such entry, where it stands for zeros: the middle of an `ActNorm`, which was y = e^s ⊙ x + t.
+/// Whether files of earlier versions have no such entry, where it stands for zeros: the middle of an `ActNorm`, which
+/// was y = e^s ⊙ x + t.
 fn is_new<T>(name: &str, own: &BTreeMap<String, T>) -> bool {
     let siblings = ["log_scale", "shift", "initialised"];
     let is_beside = |layer: &str| siblings.iter().all(|sibling| own.contains_key(&format!("{layer}{sibling}")));
@@ -330,7 +332,8 @@ mod tests {
         assert!(error.contains("many.safetensors: header too large"), "{error}");
     }
 
-    /// Files of versions whose `ActNorm` was y = e^s ⊙ x + t have no middle, which is 0 then, and nothing else may be missing.
+    /// Files of versions whose `ActNorm` was y = e^s ⊙ x + t have no middle, which is 0 then, and nothing else may be
+    /// missing.
     #[test]
     fn an_act_norm_without_a_middle_has_it_at_zero() {
         let folder = tempfile::tempdir().unwrap();

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// A table: heads, rows of as many cells, and how many columns from the left hold words, which are set flush left; numbers are set flush right.
+/// A table: heads, rows of as many cells, and how many columns from the left hold words, which are set flush left;
+/// numbers are set flush right.
 #[derive(Clone, Copy, Debug)]
 pub struct Table<'a> {
     /// Names of the columns.

@@ -1,4 +1,5 @@
-//! The threads that everything works on. Where the system gives fewer than are asked for, or none, work goes on with those that there are: results are the same.
+//! The threads that everything works on. Where the system gives fewer than are asked for, or none, work goes on with
+//! those that there are: results are the same.
 
 use crate::{Result, TrainError};
 use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuilder};
@@ -11,14 +12,15 @@ use std::thread;
 /// Whether the global pool is the one thread that started it.
 static ALONE: AtomicBool = AtomicBool::new(false);
 
-/// Whether no thread could be started: whatever works in parallel works on the thread that called [`start_threads`], and waiting there for another thread's work would be waiting for
-/// ever.
+/// Whether no thread could be started: whatever works in parallel works on the thread that called [`start_threads`],
+/// and waiting there for another thread's work would be waiting for ever.
 pub(crate) fn alone() -> bool {
     ALONE.load(Ordering::Relaxed)
 }
 
-/// Starts the global pool of threads, `wanted` of them or as many as the machine runs at a time; fewer where the system gives fewer, and where it gives none, the calling thread
-/// alone. Returns how many there are, which is told in a warning where it is not what was wanted.
+/// Starts the global pool of threads, `wanted` of them or as many as the machine runs at a time; fewer where the system
+/// gives fewer, and where it gives none, the calling thread alone. Returns how many there are, which is told in a
+/// warning where it is not what was wanted.
 ///
 /// A program that does not call this has rayon's own pool, which panics where a thread cannot be started.
 ///

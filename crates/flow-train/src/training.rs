@@ -34,7 +34,8 @@ pub struct Report {
     /// data, or the loss of which `terms` are the parts.
     #[serde(deserialize_with = "number_or_null")]
     pub train: f64,
-    /// Loss on the validation items, if there are any, in the same unit; infinite where an item's likelihood is not a number.
+    /// Loss on the validation items, if there are any, in the same unit; infinite where an item's likelihood is not a
+    /// number.
     pub validation: Option<f64>,
     /// Seconds spent in training steps so far, validation not counted.
     pub seconds: f64,
@@ -166,8 +167,9 @@ pub struct Run<E> {
 
 /// A training run: model, optimiser, data and place in the run.
 ///
-/// A run is a pure function of its seed: data order, dequantisation and estimators' noise depend on (seed, step or epoch, item) alone, so that a run of 2N steps equals one of N steps
-/// that is resumed for N more, bit for bit and at any number of threads; on another instruction set ([`mod@flow_kernels::simd`]) rounding differs.
+/// A run is a pure function of its seed: data order, dequantisation and estimators' noise depend on (seed, step or
+/// epoch, item) alone, so that a run of 2N steps equals one of N steps that is resumed for N more, bit for bit and at
+/// any number of threads; on another instruction set ([`mod@flow_kernels::simd`]) rounding differs.
 ///
 /// ```
 /// use flow_api::spec::{from_ron, EventShape, ModelSpec, Spec};
@@ -209,10 +211,13 @@ pub struct Trainer<E: SpecScalar> {
 }
 
 impl<E: SpecScalar> Trainer<E> {
-    /// A new run: holds out validation items, fits the standardisation of real numbers to the others, all of them, and initialises the model from a first batch. What is fitted and layers that are initialised, such as those of a trained model, stay as they are.
+    /// A new run: holds out validation items, fits the standardisation of real numbers to the others, all of them, and
+    /// initialises the model from a first batch. What is fitted and layers that are initialised, such as those of a
+    /// trained model, stay as they are.
     ///
     /// # Errors
-    /// Settings out of range, data that does not fit the model, those of [`Trainer::check_model`], and the errors of data-dependent initialisation.
+    /// Settings out of range, data that does not fit the model, those of [`Trainer::check_model`], and the errors of
+    /// data-dependent initialisation.
     pub fn new(model: Model<E>, data: Arc<dyn Dataset>, settings: Settings) -> Result<Self> {
         let mut trainer = Self::uninitialised(model, data, settings)?;
         let items = trainer.fit()?;
@@ -222,7 +227,8 @@ impl<E: SpecScalar> Trainer<E> {
         Ok(trainer)
     }
 
-    /// A run that goes on from a checkpoint ([`checkpoint::resume`](crate::checkpoint::resume)): `model` holds its weights and state.
+    /// A run that goes on from a checkpoint ([`checkpoint::resume`](crate::checkpoint::resume)): `model` holds its
+    /// weights and state.
     ///
     /// # Errors
     /// As [`Trainer::new`], [`TrainError::DataChanged`], and a state that does not fit.
@@ -306,10 +312,12 @@ impl<E: SpecScalar> Trainer<E> {
         Ok(trainer)
     }
 
-    /// Fits what real numbers are standardised with, unless the model has it, and says how many items layers have to be initialised from.
+    /// Fits what real numbers are standardised with, unless the model has it, and says how many items layers have to be
+    /// initialised from.
     ///
-    /// That are as many as the settings say, or more: over n items the standard error of ln std is √((κ − 1)/4n), with the kurtosis κ of the column with the heaviest tails, and shall be a tenth
-    /// at most. Of a column that is 0 but for a small share p of the items, κ is about 1/p, so that 25/p items are taken: it is never constant in them.
+    /// That are as many as the settings say, or more: over n items the standard error of ln std is √((κ − 1)/4n), with
+    /// the kurtosis κ of the column with the heaviest tails, and shall be a tenth at most. Of a column that is 0 but
+    /// for a small share p of the items, κ is about 1/p, so that 25/p items are taken: it is never constant in them.
     fn fit(&mut self) -> Result<usize> {
         /// 1/(4 · 0.1²).
         const ITEMS: f64 = 25.0;
@@ -390,11 +398,13 @@ impl<E: SpecScalar> Trainer<E> {
     /// that runs is finished first, a validation is not: a run that goes on
     /// begins with it anew.
     ///
-    /// The trainer keeps the weights of the last step, so that a checkpoint of it goes on; [`Trainer::finish`] gives the model to use.
+    /// The trainer keeps the weights of the last step, so that a checkpoint of it goes on; [`Trainer::finish`] gives
+    /// the model to use.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] and [`TrainError::Step`] name the step, and leave the run as it was before it. [`TrainError::Update`] names it too, but leaves the weights that the step
-    /// made and a layer could not take: the run goes on from its last checkpoint, and this trainer is of no more use.
+    /// [`TrainError::NotFinite`] and [`TrainError::Step`] name the step, and leave the run as it was before it.
+    /// [`TrainError::Update`] names it too, but leaves the weights that the step made and a layer could not take: the
+    /// run goes on from its last checkpoint, and this trainer is of no more use.
     pub fn run(&mut self, observer: &mut (dyn Observer<E> + Send), stop: &AtomicBool) -> Result<Ending> {
         self.in_pool(|trainer| {
             observer.begin(trainer)?;
@@ -404,8 +414,8 @@ impl<E: SpecScalar> Trainer<E> {
         })?
     }
 
-    /// The model to use: that of the best validation, else with averaged weights if there are any, else as the last step left it. Without items held out there is no best validation, nor where no
-    /// validation was finite.
+    /// The model to use: that of the best validation, else with averaged weights if there are any, else as the last
+    /// step left it. Without items held out there is no best validation, nor where no validation was finite.
     ///
     /// # Errors
     /// Those of [`flow_api::Module::refresh`].
@@ -573,7 +583,8 @@ impl<E: SpecScalar> Trainer<E> {
         Ok(true)
     }
 
-    /// Loss on the validation items, if there are such items, with the averaged weights if there are any; the best model so far is put aside.
+    /// Loss on the validation items, if there are such items, with the averaged weights if there are any; the best
+    /// model so far is put aside.
     fn validate(&mut self, stop: &AtomicBool) -> Result<Option<Validated>> {
         let Some(validation) = self.validation.clone() else { return Ok(None) };
         let own = self.optimiser.average().is_some().then(|| save(&self.model));
@@ -673,9 +684,9 @@ impl<E: SpecScalar> Trainer<E> {
 }
 
 impl Trainer<f32> {
-    /// The same run with its model on a device: passes and pullbacks run there, the base density, the loss, the optimiser and what reads items on
-    /// the host. Checkpoints are the same, so that a run may go on with another device than it was begun with; results are then equal to
-    /// rounding, not to the bit.
+    /// The same run with its model on a device: passes and pullbacks run there, the base density, the loss, the
+    /// optimiser and what reads items on the host. Checkpoints are the same, so that a run may go on with another
+    /// device than it was begun with; results are then equal to rounding, not to the bit.
     ///
     /// # Errors
     /// Those of [`Model::on`].

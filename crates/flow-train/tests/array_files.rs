@@ -60,7 +60,8 @@ fn every_file_of_arrays_gives_the_same_split() -> Test {
     Ok(())
 }
 
-/// Numbers that items are conditioned on, beside their values: an array of one or of several numbers an item, or columns of a table.
+/// Numbers that items are conditioned on, beside their values: an array of one or of several numbers an item, or
+/// columns of a table.
 #[test]
 fn conditions_come_with_their_items() -> Test {
     let dir = tempfile::tempdir()?;

@@ -166,7 +166,8 @@ fn folders_named_after_parts_are_the_parts() -> Test {
     assert_eq!((held, kept), (vec![3], vec![0, 1, 2]));
     assert!(source.with_rule(&split.rule).to_string().ends_with("?split=folders"));
 
-    // Another rule that is said makes them classes; another folder beside them is asked about; without test pictures the validation folder is it.
+    // Another rule that is said makes them classes; another folder beside them is asked about; without test pictures
+    // the validation folder is it.
     let classes: DataSource = format!("{source}?split=every-tenth").parse()?;
     assert_eq!(classes.open(0)?.train.classes(), ["test", "train", "val"]);
     save(dir.path(), "extra/x.png", coordinates(4, 4, 9))?;

@@ -10,8 +10,8 @@ use flow_api::{
 };
 use flow_nets::{ConditionerNet, MaskedMlp, TapedNet, TapedTransformer, Transformer, columns_at, with_condition};
 
-/// An autoregressive flow on R^d: yⱼ = τ(xⱼ; θⱼ) with parameters θⱼ that a [`MaskedMlp`] makes of the features that come before j in an order π, and of
-/// the condition.
+/// An autoregressive flow on R^d: yⱼ = τ(xⱼ; θⱼ) with parameters θⱼ that a [`MaskedMlp`] makes of the features that
+/// come before j in an order π, and of the condition.
 ///
 /// It starts as the identity, because the network starts as zero.
 ///
@@ -19,16 +19,19 @@ use flow_nets::{ConditionerNet, MaskedMlp, TapedNet, TapedTransformer, Transform
 /// Exact. The Jacobian is triangular in the order π, so it is Σ ln τ′.
 ///
 /// # Cost
-/// Forward and pullback are one pass of the network for all features. The inverse takes d steps, one a feature, which together take the multiply-adds
-/// of the weights that are not masked, once, since what earlier features gave is kept; or whole passes until the residual is small, by
-/// [`Inverse::Jacobi`]. So [`InverseKind::Sequential`] is what it says of itself, and the memory setting `Invert` keeps its input.
+/// Forward and pullback are one pass of the network for all features. The inverse takes d steps, one a feature, which
+/// together take the multiply-adds of the weights that are not masked, once, since what earlier features gave is kept;
+/// or whole passes until the residual is small, by [`Inverse::Jacobi`]. So [`InverseKind::Sequential`] is what it says
+/// of itself, and the memory setting `Invert` keeps its input.
 ///
 /// # Parameters
-/// Those of the network, below `net`, in the order of the passes: feature π(p) is the network's input p. π is state, `order.indices`.
+/// Those of the network, below `net`, in the order of the passes: feature π(p) is the network's input p. π is state,
+/// `order.indices`.
 ///
 /// # Source
-/// Papamakarios et al., "Masked Autoregressive Flow for Density Estimation" (arXiv:1705.07057), here with data to latents as the fast direction; with
-/// splines Durkan et al., "Neural Spline Flows" (arXiv:1906.04032). Its inverse as a flow is that of Kingma et al. (arXiv:1606.04934):
+/// Papamakarios et al., "Masked Autoregressive Flow for Density Estimation" (arXiv:1705.07057), here with data to
+/// latents as the fast direction; with splines Durkan et al., "Neural Spline Flows" (arXiv:1906.04032). Its inverse as
+/// a flow is that of Kingma et al. (arXiv:1606.04934):
 ///
 /// ```
 /// use dfdx::prelude::*;
@@ -56,8 +59,8 @@ impl<E: Scalar> AutoregressiveFlow<E> {
     /// A flow of these parts.
     ///
     /// # Errors
-    /// [`FlowError::Setting`] for a network with another number of outputs a feature than the transformer has parameters, an order of
-    /// another number of features, and a tolerance that is not greater than 0.
+    /// [`FlowError::Setting`] for a network with another number of outputs a feature than the transformer has
+    /// parameters, an order of another number of features, and a tolerance that is not greater than 0.
     pub fn new(net: MaskedMlp<E>, transformer: Box<dyn Transformer<E>>, order: Permutation, inverse: Inverse) -> Result<Self> {
         let differs = |field, expected: usize, got: usize| {
             let expected = expected.to_string();

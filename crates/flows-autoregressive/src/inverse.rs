@@ -18,15 +18,17 @@ pub enum Inverse {
 
 /// Jacobi's iteration for a triangular system: x ← τ⁻¹(y; θ(x)) for all features at once, from x = y on.
 ///
-/// The p-th pass makes feature p exact, whatever the later ones still are, so d passes are exact to rounding; where features depend on
-/// each other weakly, fewer are enough. A pass is a whole network and a step of [`Inverse::Sequential`] is a small part of one, so this pays where
-/// passes are few beside d and blocks are small.
+/// The p-th pass makes feature p exact, whatever the later ones still are, so d passes are exact to rounding; where
+/// features depend on each other weakly, fewer are enough. A pass is a whole network and a step of
+/// [`Inverse::Sequential`] is a small part of one, so this pays where passes are few beside d and blocks are small.
 ///
 /// # Stopping
-/// By the true residual maxⱼ |τ(xⱼ; θⱼ(x)) − yⱼ| of every row, in units of the data, evaluated at the very x that is returned; a row that is done stays as it
-/// is. After d passes a row is done whatever its residual, which is then of rounding alone. The report has the largest.
+/// By the true residual maxⱼ |τ(xⱼ; θⱼ(x)) − yⱼ| of every row, in units of the data, evaluated at the very x that is
+/// returned; a row that is done stays as it is. After d passes a row is done whatever its residual, which is then of
+/// rounding alone. The report has the largest.
 ///
-/// Source: Song et al., "Accelerating Feedforward Computation via Parallel Nonlinear Equation Solving" (arXiv:2002.03629), section 3.2.
+/// Source: Song et al., "Accelerating Feedforward Computation via Parallel Nonlinear Equation Solving"
+/// (arXiv:2002.03629), section 3.2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Jacobi {

@@ -1,7 +1,10 @@
-//! What a side of a mixing layer on 32×32 images is made of, and a whole side: 48 features, hidden width 128, one block, 4,096 rows, all threads. And a linear map of 768 features.
+//! What a side of a mixing layer on 32×32 images is made of, and a whole side: 48 features, hidden width 128, one
+//! block, 4,096 rows, all threads. And a linear map of 768 features.
 //!
-//! The throughput is that of the matrix products alone: an "element" is one of their floating-point operations, two a multiply-add, and a pullback does twice those of a forward
-//! pass. The step of a spline coupling counts its own, larger last layer. Bytes are those of rows, cotangents, weights and gradients, each counted once; not those of the tape.
+//! The throughput is that of the matrix products alone: an "element" is one of their floating-point operations, two a
+//! multiply-add, and a pullback does twice those of a forward pass. The step of a spline coupling counts its own,
+//! larger last layer. Bytes are those of rows, cotangents, weights and gradients, each counted once; not those of the
+//! tape.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flow_api::spec::{BuildScope, FlowSpec, SpecScalar, from_ron};

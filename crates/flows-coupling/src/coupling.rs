@@ -25,11 +25,12 @@ pub struct Conditioner {
     pub condition: usize,
 }
 
-/// A coupling on R^d: some features pass unchanged, a network `N` of them (and of the condition) gives the parameters with which `T` moves the others
-/// one by one.
+/// A coupling on R^d: some features pass unchanged, a network `N` of them (and of the condition) gives the parameters
+/// with which `T` moves the others one by one.
 ///
-/// The Jacobian is triangular, so the log-det is the sum of the log-slopes of the moved features. The inverse costs what the forward map does, and a pullback from the output
-/// runs the conditioner once, as one from the input does. With a [`ResidualMlp`] it starts as the identity, because that starts as zero.
+/// The Jacobian is triangular, so the log-det is the sum of the log-slopes of the moved features. The inverse costs
+/// what the forward map does, and a pullback from the output runs the conditioner once, as one from the input does.
+/// With a [`ResidualMlp`] it starts as the identity, because that starts as zero.
 ///
 /// # Parameters
 /// Those of the conditioner, below `net`.
@@ -75,7 +76,8 @@ impl<T: CouplingTransformer<E>, E: Scalar> Coupling<T, E> {
 }
 
 impl<T: CouplingTransformer<E>, E: Scalar, N: ConditionerNet<E>> Coupling<T, E, N> {
-    /// A coupling with a network of one's own, from the features that pass to the parameters of the others, feature by feature.
+    /// A coupling with a network of one's own, from the features that pass to the parameters of the others, feature by
+    /// feature.
     ///
     /// # Errors
     /// [`FlowError::Shape`] for a network of other sizes.

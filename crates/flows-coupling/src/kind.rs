@@ -8,9 +8,10 @@ pub trait CouplingTransformer<E: Scalar>: Transformer<E> {
     /// Name of the coupling that it makes, as in specs.
     const KIND: &'static str;
 
-    /// Parts that the rows of a [`Coupling`](crate::Coupling)'s last layer lie in, one after the other, in place of feature by feature: 2 for log-scales of all
-    /// features before shifts of all features ([`ResidualMlp::with_parts`](flow_nets::ResidualMlp::with_parts)). It decides how weights are saved
-    /// and nothing else.
+    /// Parts that the rows of a [`Coupling`](crate::Coupling)'s last layer lie in, one after the other, in place of
+    /// feature by feature: 2 for log-scales of all features before shifts of all features
+    /// ([`ResidualMlp::with_parts`](flow_nets::ResidualMlp::with_parts)). It decides how weights are saved and nothing
+    /// else.
     const PARTS: usize = 1;
 }
 

@@ -1,7 +1,8 @@
-//! Coupling flows: additive, affine and rational-quadratic-spline couplings, by default with a residual-MLP conditioner.
+//! Coupling flows: additive, affine and rational-quadratic-spline couplings, by default with a residual-MLP
+//! conditioner.
 //!
-//! One mechanism, [`Coupling`], splits a row in two, conditions on the part that passes, and moves the other part with a
-//! [`Transformer`]. Specs are in [`spec`]: `AdditiveCoupling(…)`, `AffineCoupling(…)`, `SplineCoupling(…)`.
+//! One mechanism, [`Coupling`], splits a row in two, conditions on the part that passes, and moves the other part with
+//! a [`Transformer`]. Specs are in [`spec`]: `AdditiveCoupling(…)`, `AffineCoupling(…)`, `SplineCoupling(…)`.
 
 mod coupling;
 mod kind;

@@ -31,10 +31,12 @@ macro_rules! coupling_spec {
             pub blocks: usize,
             /// The conditioner's nonlinearity. Default `Relu`.
             pub activation: Activation,
-            /// Which features pass. With `Halves` and `Interleaved` all couplings of a list take turns between this form and the flipped
-            /// one, whatever their kinds; `First(n)`, `Last(n)`, `Even` and `Odd` say it once and for all. Default `Halves`.
+            /// Which features pass. With `Halves` and `Interleaved` all couplings of a list take turns between this
+            /// form and the flipped one, whatever their kinds; `First(n)`, `Last(n)`, `Even` and `Odd` say it once and
+            /// for all. Default `Halves`.
             pub split: Split,
-            /// Width of the condition that the conditioner sees besides the features that pass. Default that of the model, if it has one.
+            /// Width of the condition that the conditioner sees besides the features that pass. Default that of the
+            /// model, if it has one.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub condition: Option<usize>,
             $( $(#[$field_doc])* pub $field: $type, )*
@@ -67,7 +69,8 @@ macro_rules! coupling_spec {
             }
 
             fn cost(&self, dim: usize) -> Cost {
-                // Two linear layers a block, between the first and the last. A split that cannot be is refused for itself.
+                // Two linear layers a block, between the first and the last. A split that cannot be is refused for
+                // itself.
                 let parts = self.split.partition(dim, false).map_or((0, 0), |parts| (parts.identity.len(), parts.transformed.len()));
                 let least = parts.0.min(parts.1);
                 let hidden_layers = self.blocks.saturating_mul(2).saturating_add(1);

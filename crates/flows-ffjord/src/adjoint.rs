@@ -10,18 +10,19 @@ use serde::{Deserialize, Serialize};
 
 /// Settings of the continuous adjoint (Pontryagin; Chen et al. 2018, arXiv:1806.07366, section 2).
 ///
-/// With S = ⟨a, f⟩ + Σ (g tr J + |g| p), where g = ∂L/∂log|det J| is constant in time and p are the regularisers, the system z' = f, a' = −∂S/∂z, θ' = −∂S/∂θ is solved from T back to 0, starting with
-/// z(T), ∂L/∂z(T) and 0. It ends with x, ∂L/∂x and ∂L/∂θ, and needs of the forward pass nothing but z(T): memory does not depend on the steps.
-/// The gradient is that of the exact flow up to the solver's tolerance, not that of the discrete steps.
+/// With S = ⟨a, f⟩ + Σ (g tr J + |g| p), where g = ∂L/∂log|det J| is constant in time and p are the regularisers, the
+/// system z' = f, a' = −∂S/∂z, θ' = −∂S/∂θ is solved from T back to 0, starting with z(T), ∂L/∂z(T) and 0. It ends with
+/// x, ∂L/∂x and ∂L/∂θ, and needs of the forward pass nothing but z(T): memory does not depend on the steps. The
+/// gradient is that of the exact flow up to the solver's tolerance, not that of the discrete steps.
 ///
 /// # Tolerance
-/// The cotangents of a block are divided by the largest of them before the solve, so that the absolute tolerance does not depend on the loss's scale, and θ
-/// is controlled as the mean over the rows.
+/// The cotangents of a block are divided by the largest of them before the solve, so that the absolute tolerance does
+/// not depend on the loss's scale, and θ is controlled as the mean over the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Adjoint {
-    /// Leave θ out of the error norm: it is a quadrature, nothing depends on it, and its error is small where z and a are smooth. Fewer evaluations (Kidger et
-    /// al. 2021, "Hey, that's not an ODE", arXiv:2009.09457). Default true.
+    /// Leave θ out of the error norm: it is a quadrature, nothing depends on it, and its error is small where z and a
+    /// are smooth. Fewer evaluations (Kidger et al. 2021, "Hey, that's not an ODE", arXiv:2009.09457). Default true.
     pub seminorm: bool,
 }
 
@@ -31,7 +32,8 @@ impl Default for Adjoint {
     }
 }
 
-/// State: z and a (d × lanes each), then θ as the mean over the rows, then what the first layer's offset gets, row by row.
+/// State: z and a (d × lanes each), then θ as the mean over the rows, then what the first layer's offset gets, row by
+/// row.
 struct AdjointSystem<'k, 'p, E: Real> {
     objective: &'k Objective<'k, 'p, E>,
     seminorm: bool,
@@ -67,7 +69,8 @@ impl<E: Real> System<E> for AdjointSystem<'_, '_, E> {
 }
 
 impl Adjoint {
-    /// z(T) → x and ∂L/∂z(T) → ∂L/∂x in place, with g = ∂L/∂log|det J|; adds ∂L/∂θ to `sums` and the offset's cotangent to `offset_bar`, and returns ∂L/∂T if `for_end` asks for it.
+    /// z(T) → x and ∂L/∂z(T) → ∂L/∂x in place, with g = ∂L/∂log|det J|; adds ∂L/∂θ to `sums` and the offset's cotangent
+    /// to `offset_bar`, and returns ∂L/∂T if `for_end` asks for it.
     #[allow(clippy::too_many_arguments, reason = "three arguments are results")]
     pub(crate) fn pull<E: Real>(
         self,

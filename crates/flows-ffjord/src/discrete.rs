@@ -1,13 +1,14 @@
 //! Discretise, then differentiate: the gradient of the steps of a fixed grid themselves.
 //!
-//! With stages Yᵢ = z + h Σⱼ aᵢⱼ kⱼ and kᵢ = f(Yᵢ, tᵢ), a step takes z to z + h Σ bᵢ kᵢ and adds h Σ bᵢ tr J(Yᵢ, tᵢ) to the log-det. Its reverse,
-//! with q = Σ (g tr J + |g| p) over the rows (the log-dets' factors g, regularisers p; all bᵢ are at least 0, and h is greater), from the last stage to the first:
+//! With stages Yᵢ = z + h Σⱼ aᵢⱼ kⱼ and kᵢ = f(Yᵢ, tᵢ), a step takes z to z + h Σ bᵢ kᵢ and adds h Σ bᵢ tr J(Yᵢ, tᵢ) to
+//! the log-det. Its reverse, with q = Σ (g tr J + |g| p) over the rows (the log-dets' factors g, regularisers p; all bᵢ
+//! are at least 0, and h is greater), from the last stage to the first:
 //! ```text
 //! k̄ᵢ = h (bᵢ z̄⁺ + Σ_{j>i} aⱼᵢ λⱼ)          λᵢ = ∂/∂Yᵢ (⟨k̄ᵢ, f⟩ + h bᵢ q)          z̄ = z̄⁺ + Σ λᵢ
 //! ∂L/∂h = Σᵢ (⟨k̄ᵢ, kᵢ⟩ / h + bᵢ q)
 //! ```
-//! and, for the end time, h = T / N and tᵢ = (n + cᵢ) T / N. The forward pass leaves every ⌈√N⌉-th state; a segment's states are computed again when the
-//! reverse pass comes to it, so about 2 √N blocks are alive at a time.
+//! and, for the end time, h = T / N and tᵢ = (n + cᵢ) T / N. The forward pass leaves every ⌈√N⌉-th state; a segment's
+//! states are computed again when the reverse pass comes to it, so about 2 √N blocks are alive at a time.
 
 use crate::field::{Evaluation, solve_error};
 use crate::forward::FlowSystem;

@@ -18,15 +18,16 @@ pub enum TimeInput {
     Autonomous,
     /// As one more input: W z + b + w t.
     Concat,
-    /// As a gate and a shift: (W z + b) ⊙ σ(g t + c) + w t. The default, as in the tabular models of Grathwohl et al. 2019 (arXiv:1810.01367).
+    /// As a gate and a shift: (W z + b) ⊙ σ(g t + c) + w t. The default, as in the tabular models of Grathwohl et al.
+    /// 2019 (arXiv:1810.01367).
     #[default]
     ConcatSquash,
 }
 
 /// The nonlinearity of the field.
 ///
-/// Only smooth ones: the trace of the Jacobian has to be differentiable, and a solver's error estimate takes for granted that its derivatives exist. A spec that
-/// names one with a kink is refused with this reason.
+/// Only smooth ones: the trace of the Jacobian has to be differentiable, and a solver's error estimate takes for
+/// granted that its derivatives exist. A spec that names one with a kink is refused with this reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "AnyActivation")]
 pub enum Activation {
@@ -92,12 +93,14 @@ pub(crate) struct FieldConfig {
 
 /// The vector field f: R^d × R → R^d of a continuous flow, with its parameters.
 ///
-/// Layer i computes zᵢ = sᵢ(t) ⊙ (Wᵢ hᵢ + bᵢ) + tᵢ(t), followed by the activation on all layers but the last; s and t by [`TimeInput`]. A condition c is a further input of the
-/// first layer, W₀ z + C c + b₀ ([`ConditionInput`]): it stays the same along a path, and the trace is that of ∂f/∂z.
+/// Layer i computes zᵢ = sᵢ(t) ⊙ (Wᵢ hᵢ + bᵢ) + tᵢ(t), followed by the activation on all layers but the last; s and t
+/// by [`TimeInput`]. A condition c is a further input of the first layer, W₀ z + C c + b₀ ([`ConditionInput`]): it
+/// stays the same along a path, and the trace is that of ∂f/∂z.
 ///
 /// # Parameters
-/// `net.layers.{i}.weight` (out × in) and `net.layers.{i}.bias` (out); and, with one number for every output of every layer, first layer first:
-/// `time_shift` (w; `Concat` and `ConcatSquash`), `time_gate` and `time_gate_bias` (g and c; `ConcatSquash`); and `condition.weight` (C).
+/// `net.layers.{i}.weight` (out × in) and `net.layers.{i}.bias` (out); and, with one number for every output of every
+/// layer, first layer first: `time_shift` (w; `Concat` and `ConcatSquash`), `time_gate` and `time_gate_bias` (g and c;
+/// `ConcatSquash`); and `condition.weight` (C).
 #[derive(Debug, Clone)]
 pub struct Field<E: Scalar> {
     net: Mlp<E>,
@@ -115,7 +118,8 @@ impl<E: Scalar> Field<E> {
         let &FieldConfig { dim, hidden, layers, activation, time, zero_init, condition } = config;
         let sizes = MlpConfig { activation: activation.into(), zero_last: zero_init, ..MlpConfig::new(dim, vec![hidden; layers], dim) };
         let net = Mlp::new(&sizes, rng.r#gen())?;
-        // As linear layers of torch start: uniform in ±1/√(fan-in), where the time is one of d + 1 inputs, or the only one.
+        // As linear layers of torch start: uniform in ±1/√(fan-in), where the time is one of d + 1 inputs, or the only
+        // one.
         let mut draw = |squash: bool, zero_last: bool| {
             let layers = net.layers().len();
             let mut values = Vec::new();
@@ -154,7 +158,8 @@ impl<E: Scalar> Field<E> {
     /// f(z, t) of rows, at the context's conditions: `rows` is row-major, as many rows of d numbers as wanted.
     ///
     /// # Errors
-    /// [`FlowError::Shape`] for numbers that are not whole rows, [`FlowError::Condition`] for a condition that does not fit.
+    /// [`FlowError::Shape`] for numbers that are not whole rows, [`FlowError::Condition`] for a condition that does not
+    /// fit.
     pub fn evaluate(&self, rows: &[E], t: f64, cx: &Context<E>) -> Result<Vec<E>> {
         let dim = self.net.input();
         if !rows.len().is_multiple_of(dim) {
@@ -298,7 +303,8 @@ impl<E: Real> FieldKernel<'_, E> {
         self.mlp.forward(z, lanes, self.moment(t).modulation(offset), out);
     }
 
-    /// f(z, t) and the exact tr ∂f/∂z of every row, if the field is shallow enough for its short form; else nothing is written.
+    /// f(z, t) and the exact tr ∂f/∂z of every row, if the field is shallow enough for its short form; else nothing is
+    /// written.
     pub(crate) fn value_and_trace(&self, t: f64, z: &[E], offset: &[E], lanes: usize, out: &mut [E], trace: &mut [E]) -> bool {
         let Some(shallow) = &self.shallow else { return false };
         shallow.evaluate(&self.moment(t), z, offset, lanes, out, trace);
@@ -312,14 +318,17 @@ impl<E: Real> FieldKernel<'_, E> {
         Evaluation { trace, moment }
     }
 
-    /// Length of the buffer that the network's pullbacks add to, and that [`fold_time`](Self::fold_time) turns into gradients.
+    /// Length of the buffer that the network's pullbacks add to, and that [`fold_time`](Self::fold_time) turns into
+    /// gradients.
     pub(crate) fn sums_len(&self) -> usize {
         self.parameters.max(self.mlp.sums_len())
     }
 
-    /// Turns the gradients of the modulation, which a pullback of the network left in `sums`, into those of the time's parameters, in place. Returns ∂S/∂t.
+    /// Turns the gradients of the modulation, which a pullback of the network left in `sums`, into those of the time's
+    /// parameters, in place. Returns ∂S/∂t.
     ///
-    /// With s = σ(g t + c) and shift w t: w̄ = t · shift-bar, c̄ = s(1 − s) s̄, ḡ = t c̄, and ∂S/∂t = ⟨shift-bar, w⟩ + ⟨c̄, g⟩.
+    /// With s = σ(g t + c) and shift w t: w̄ = t · shift-bar, c̄ = s(1 − s) s̄, ḡ = t c̄, and ∂S/∂t = ⟨shift-bar, w⟩ +
+    /// ⟨c̄, g⟩.
     pub(crate) fn fold_time(&self, evaluation: &Evaluation<E>, sums: &mut [E]) -> f64 {
         let Moment { t, scale, .. } = &evaluation.moment;
         let time = E::of(*t);

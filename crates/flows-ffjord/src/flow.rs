@@ -17,33 +17,39 @@ use flow_kernels::workspace::Buffer;
 use flow_nets::smooth::ConditionInput;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A continuous normalizing flow on R^d (FFJORD; Grathwohl et al. 2019, arXiv:1810.01367): x = z(0) is carried along dz/dt = f(z, t) to y = z(T).
+/// A continuous normalizing flow on R^d (FFJORD; Grathwohl et al. 2019, arXiv:1810.01367): x = z(0) is carried along
+/// dz/dt = f(z, t) to y = z(T).
 ///
 /// # Condition
-/// The field may see a condition beside z, which is not moved ([`Field`]). Its gradient comes through the solver: that of the first layer's offset is integrated with the adjoint, or added up over the
-/// discrete steps.
+/// The field may see a condition beside z, which is not moved ([`Field`]). Its gradient comes through the solver: that
+/// of the first layer's offset is integrated with the adjoint, or added up over the discrete steps.
 ///
 /// # Log-det
-/// log|det ∂y/∂x| = ∫₀ᵀ tr ∂f/∂z dt, solved together with z. Its trace is exact or an estimate ([`Trace`]), with one choice for
-/// training and one for evaluation, which can be changed at any time. An estimate carries its standard error.
-/// A log-det with an exact trace is [`LogDetKind::Solved`]: it has no standard error, but is that of the continuous flow up to the solver's error, not up to
-/// rounding: to the tolerance of an adaptive [`Solver`], and as good as the grid of a fixed one, which may be no likelihood of the map that its steps make.
-/// [`SolveReport::log_det_error`] has what an adaptive solver estimates to have left: the sum of its steps' errors in root mean square over a block,
-/// at the tolerance of the largest |z| or |log-det|, as if all of it were one row's. It is of the order of the worst row's true error, or
-/// above, but no bound on it.
+/// log|det ∂y/∂x| = ∫₀ᵀ tr ∂f/∂z dt, solved together with z. Its trace is exact or an estimate ([`Trace`]), with one
+/// choice for training and one for evaluation, which can be changed at any time. An estimate carries its standard
+/// error. A log-det with an exact trace is [`LogDetKind::Solved`]: it has no standard error, but is that of the
+/// continuous flow up to the solver's error, not up to rounding: to the tolerance of an adaptive [`Solver`], and as
+/// good as the grid of a fixed one, which may be no likelihood of the map that its steps make.
+/// [`SolveReport::log_det_error`] has what an adaptive solver estimates to have left: the sum of its steps' errors in
+/// root mean square over a block, at the tolerance of the largest |z| or |log-det|, as if all of it were one row's. It
+/// is of the order of the worst row's true error, or above, but no bound on it.
 ///
 /// # Inverse
 /// The same solve from T to 0, with an error of the same size. Its residual in [`SolveReport`]:
-/// - adaptive: the solver's own estimate, the sum of its steps' errors in root mean square over a block, at the tolerance of the block's largest |z|;
-///   on the safe side, and more so the tighter the tolerance. Nothing is measured, so that sampling costs no further solve;
-/// - fixed grid: ‖f(x) − y‖₂ of the worst row, measured by one more solve forward (without the trace), whose evaluations count. The inverse within a pullback is spared it.
+/// - adaptive: the solver's own estimate, the sum of its steps' errors in root mean square over a block, at the
+///   tolerance of the block's largest |z|; on the safe side, and more so the tighter the tolerance. Nothing is
+///   measured, so that sampling costs no further solve;
+/// - fixed grid: ‖f(x) − y‖₂ of the worst row, measured by one more solve forward (without the trace), whose
+///   evaluations count. The inverse within a pullback is spared it.
 ///
 /// # Solves
-/// Every block of at most [`BLOCK_LANES`] rows is a solve of its own with its own steps, so one stiff sample does not slow the batch, and results are bit-equal at any
-/// number of threads. [`SolveReport`] has the evaluations, accepted steps (as iterations) and rejected steps of the block that needed most.
+/// Every block of at most [`BLOCK_LANES`] rows is a solve of its own with its own steps, so one stiff sample does not
+/// slow the batch, and results are bit-equal at any number of threads. [`SolveReport`] has the evaluations, accepted
+/// steps (as iterations) and rejected steps of the block that needed most.
 ///
 /// # Parameters
-/// `field.…` ([`Field`]), and `sqrt_end_time` (1) where the end time T = s² is learned (Grathwohl et al. learn it in the same form).
+/// `field.…` ([`Field`]), and `sqrt_end_time` (1) where the end time T = s² is learned (Grathwohl et al. learn it in
+/// the same form).
 ///
 /// ```
 /// use dfdx::prelude::*;
@@ -171,15 +177,18 @@ impl<E: Scalar> ContinuousFlow<E> {
         Ok(())
     }
 
-    /// What the pullbacks since the last call of this method took: the most of any block. (A pullback has no report of its own.)
+    /// What the pullbacks since the last call of this method took: the most of any block. (A pullback has no report of
+    /// its own.)
     pub fn take_pullback_report(&self) -> SolveReport {
         self.pullbacks.take()
     }
 
-    /// Carries rows (row-major) along the field from one time to another, forwards or backwards, at the context's conditions and without their log-dets: for pictures of the flow.
+    /// Carries rows (row-major) along the field from one time to another, forwards or backwards, at the context's
+    /// conditions and without their log-dets: for pictures of the flow.
     ///
     /// # Errors
-    /// [`FlowError::Shape`] for numbers that are not whole rows, [`FlowError::Condition`] for a condition that does not fit; failed solves.
+    /// [`FlowError::Shape`] for numbers that are not whole rows, [`FlowError::Condition`] for a condition that does not
+    /// fit; failed solves.
     pub fn transport(&self, rows: &[E], from: f64, to: f64, cx: &Context<E>) -> Result<Vec<E>> {
         let kernel = self.field.kernel()?;
         let mut moved = rows.to_vec();
@@ -259,8 +268,9 @@ impl<E: Scalar> Module<E> for ContinuousFlow<E> {
 }
 
 impl<E: Scalar> ContinuousFlow<E> {
-    /// Of the shortest solve that the method can make ([`Solver::least_evaluations`]), with the trace of evaluation: an adaptive solve takes what the field asks for.
-    /// The exact trace of a field with at most two hidden layers counts as one direction.
+    /// Of the shortest solve that the method can make ([`Solver::least_evaluations`]), with the trace of evaluation: an
+    /// adaptive solve takes what the field asks for. The exact trace of a field with at most two hidden layers counts
+    /// as one direction.
     fn multiply_adds(&self) -> u64 {
         let layer = |(output, input): (usize, usize)| (output * input) as u64;
         let network: u64 = self.field.net().layers().iter().map(|l| layer(l.shape())).sum();
@@ -332,7 +342,8 @@ impl<E: Scalar> Kernel<'_, E> {
         Directions::new(self.trace, &self.field.mlp, lanes, &self.noise, first_row)
     }
 
-    /// Solves from one end to the other with `solve`, adds the log-dets, and returns what `solve` leaves besides, and its work.
+    /// Solves from one end to the other with `solve`, adds the log-dets, and returns what `solve` leaves besides, and
+    /// its work.
     fn run<R>(
         &self,
         values: &mut [E],
@@ -354,7 +365,8 @@ impl<E: Scalar> Kernel<'_, E> {
         }
         let penalty = wanted.map_or(0.0, |_| regularisation.total(&integrals, &state[values.len()..]));
         let Work { evaluations, accepted, rejected, .. } = work;
-        // Log-dets inherit the errors of z, and are held to the same tolerance; what is small in root mean square may all be one row's.
+        // Log-dets inherit the errors of z, and are held to the same tolerance; what is small in root mean square may
+        // all be one row's.
         let worst = (lanes.lanes as f64).sqrt();
         let log_det_error = wanted.map_or(0.0, |_| self.estimated_error(work, &state).map_or(f64::INFINITY, |rms| worst * rms));
         *lanes.report =
@@ -369,8 +381,8 @@ impl<E: Scalar> Kernel<'_, E> {
         Ok(work)
     }
 
-    /// What an adaptive solve has left by its own estimate: the errors of its steps at the tolerance of the largest number of a state. A fixed
-    /// grid has no estimate.
+    /// What an adaptive solve has left by its own estimate: the errors of its steps at the tolerance of the largest
+    /// number of a state. A fixed grid has no estimate.
     fn estimated_error(&self, work: Work, state: &[E]) -> Option<f64> {
         let (_, Steps::Adaptive(Adaptive { atol, rtol, .. })) = self.solver.parts() else { return None };
         let largest = state.iter().fold(0.0, |largest, z| f64::max(largest, z.as_f64().abs()));

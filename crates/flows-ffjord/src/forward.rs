@@ -33,7 +33,8 @@ impl<E: Real> System<E> for FlowSystem<'_, '_, E> {
         }
     }
 
-    /// The error of z and of the log-det is controlled; the bound on its standard error and the regularisers follow along.
+    /// The error of z and of the log-det is controlled; the bound on its standard error and the regularisers follow
+    /// along.
     fn layout(&self, len: usize) -> Layout {
         let block = self.field.dim() * self.lanes;
         let log_det = self.integrals.map_or(0, |(_, integrals)| integrals.log_det.len());

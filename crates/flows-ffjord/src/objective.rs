@@ -9,17 +9,22 @@ use num_traits::Float;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// Weights of the regularisers of Finlay et al. 2020, "How to Train Your Neural ODE" (RNODE), equation 12 (arXiv:2002.02798).
+/// Weights of the regularisers of Finlay et al. 2020, "How to Train Your Neural ODE" (RNODE), equation 12
+/// (arXiv:2002.02798).
 ///
-/// Along the path of a row, K = ½ ∫ ‖f‖² dt is its kinetic energy and F = ∫ ‖∂f/∂z‖² dt its Jacobian norm (Frobenius), estimated with the trace's own
-/// probes as ‖Jε‖² (or exact, with the exact trace) at no further evaluation. Straight paths and a tame Jacobian need few, large steps.
+/// Along the path of a row, K = ½ ∫ ‖f‖² dt is its kinetic energy and F = ∫ ‖∂f/∂z‖² dt its Jacobian norm (Frobenius),
+/// estimated with the trace's own probes as ‖Jε‖² (or exact, with the exact trace) at no further evaluation. Straight
+/// paths and a tame Jacobian need few, large steps.
 ///
 /// # In training
-/// The gradient of a training step is that of the loss plus |∂L/∂log|det J|| · (`kinetic` · K + `jacobian` · F) of every row. So the regularisers
-/// come with the size of the factor that the loss gives to the row's log-likelihood: for the mean negative log-likelihood in nats they add their mean over the rows, and for a
-/// loss per dimension they are divided by the dimension, which is how the paper normalises them (its weights are 0.01 each). The factor's sign does not matter: they are
-/// a penalty too where the flow is run backwards ([`InverseOf`](flow_api::InverseOf)) and the loss holds its log-det with the opposite sign. The forward pass of a training step reports the plain
-/// log-det and beside it the weighted sum of both over rows ([`SolveReport::penalty`](flow_api::SolveReport::penalty)), evaluation ignores them, and [`ContinuousFlow::penalties`](crate::ContinuousFlow::penalties) gives their values.
+/// The gradient of a training step is that of the loss plus |∂L/∂log|det J|| · (`kinetic` · K + `jacobian` · F) of
+/// every row. So the regularisers come with the size of the factor that the loss gives to the row's log-likelihood: for
+/// the mean negative log-likelihood in nats they add their mean over the rows, and for a loss per dimension they are
+/// divided by the dimension, which is how the paper normalises them (its weights are 0.01 each). The factor's sign does
+/// not matter: they are a penalty too where the flow is run backwards ([`InverseOf`](flow_api::InverseOf)) and the loss
+/// holds its log-det with the opposite sign. The forward pass of a training step reports the plain log-det and beside
+/// it the weighted sum of both over rows ([`SolveReport::penalty`](flow_api::SolveReport::penalty)), evaluation ignores
+/// them, and [`ContinuousFlow::penalties`](crate::ContinuousFlow::penalties) gives their values.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Regularisation {
@@ -37,7 +42,8 @@ impl Regularisation {
     }
 }
 
-/// The integrand g tr J + |g| p of every row, where g = ∂L/∂log|det J| and p = `kinetic` · ½‖f‖² + `jacobian` · ‖J‖² (Frobenius), with the field that it belongs to.
+/// The integrand g tr J + |g| p of every row, where g = ∂L/∂log|det J| and p = `kinetic` · ½‖f‖² + `jacobian` · ‖J‖²
+/// (Frobenius), with the field that it belongs to.
 #[derive(Debug)]
 pub(crate) struct Objective<'k, 'p, E: Real> {
     pub(crate) field: &'k FieldKernel<'p, E>,
@@ -59,10 +65,12 @@ impl<E: Real> Objective<'_, '_, E> {
         self.field.evaluate(t, z, self.offset, self.lanes, f)
     }
 
-    /// The gradient of S = `scale` (⟨a, f⟩ + Σ (g tr J + |g| p)) (over the rows) at one evaluation, where the field's value is `f`; without g, of the first term alone.
+    /// The gradient of S = `scale` (⟨a, f⟩ + Σ (g tr J + |g| p)) (over the rows) at one evaluation, where the field's
+    /// value is `f`; without g, of the first term alone.
     ///
-    /// `z_bar` = ∂S/∂z and `sums` = ∂S/∂θ are overwritten, and ∂S/∂o of the offset is added to `offset_bar` (or not, if it is empty); `sums` is as long as [`FieldKernel::sums_len`], of which the parameters take the front. Returns ∂S/∂t.
-    /// Where `sums` is empty, they are not found, and 0 is returned.
+    /// `z_bar` = ∂S/∂z and `sums` = ∂S/∂θ are overwritten, and ∂S/∂o of the offset is added to `offset_bar` (or not, if
+    /// it is empty); `sums` is as long as [`FieldKernel::sums_len`], of which the parameters take the front. Returns
+    /// ∂S/∂t. Where `sums` is empty, they are not found, and 0 is returned.
     #[allow(clippy::too_many_arguments, reason = "S has three factors, and its gradient four parts")]
     pub(crate) fn pull(
         &self,

@@ -4,8 +4,9 @@
 //! ```text
 //! tr(W₃ D₂ W₂ D₁ W₁) = Σ_ba d₂_b K_ba d₁_a,    K = W₂ ⊙ (W₁ W₃)ᵀ
 //! ```
-//! a bilinear form in the two layers' slopes: one product with an h × h matrix for all rows, where d directions through the network would take d products. The
-//! scales of a gate multiply the weights of their layer. Deeper networks have no such form.
+//! a bilinear form in the two layers' slopes: one product with an h × h matrix for all rows, where d directions through
+//! the network would take d products. The scales of a gate multiply the weights of their layer. Deeper networks have no
+//! such form.
 
 use crate::field::{Activation, Moment};
 use crate::trace::add_feature_products;
@@ -35,7 +36,8 @@ impl<'a, E: Real> ShallowField<'a, E> {
         (1..=2).contains(&hidden.len()).then_some(Self { activation, hidden, last })
     }
 
-    /// f(z, t) and tr ∂f/∂z of every row: z and `out` are d × lanes, and the first layer's offset has its outputs × lanes, or is empty.
+    /// f(z, t) and tr ∂f/∂z of every row: z and `out` are d × lanes, and the first layer's offset has its outputs ×
+    /// lanes, or is empty.
     pub(crate) fn evaluate(&self, moment: &Moment<E>, z: &[E], offset: &[E], lanes: usize, out: &mut [E], trace: &mut [E]) {
         let mut modulation = moment.layers();
         let mut slopes: Vec<Buffer<E>> = Vec::with_capacity(2);

@@ -33,7 +33,8 @@ pub enum EndTime {
 pub enum Gradient {
     /// By the continuous adjoint: memory does not depend on the steps, gradients are exact up to the tolerance.
     Adjoint(Adjoint),
-    /// Of the discrete steps themselves: exact to rounding, memory grows with the square root of the steps. For the methods with fixed steps.
+    /// Of the discrete steps themselves: exact to rounding, memory grows with the square root of the steps. For the
+    /// methods with fixed steps.
     Discrete,
 }
 
@@ -51,7 +52,8 @@ pub struct Ffjord {
     pub time: TimeInput,
     /// The end time. Default `Fixed(1.0)`.
     pub end_time: EndTime,
-    /// The method and its tolerance: results are those of the continuous flow up to its error, see [`Solver`]. Default `Dopri5(rtol: 1e-5, atol: 1e-5)`.
+    /// The method and its tolerance: results are those of the continuous flow up to its error, see [`Solver`]. Default
+    /// `Dopri5(rtol: 1e-5, atol: 1e-5)`.
     pub solver: Solver,
     /// How the trace is found in training. Default `Hutchinson(probes: 1)`.
     pub trace: Trace,
@@ -111,7 +113,8 @@ impl Ffjord {
     /// Checks all settings for a flow in numbers of type E, to which some of them are rounded.
     ///
     /// # Errors
-    /// As [`Ffjord::check`], and [`FlowError::Setting`] for tolerances as of [`Solver::check_in`] and a learned end time whose square root E does not hold at full precision.
+    /// As [`Ffjord::check`], and [`FlowError::Setting`] for tolerances as of [`Solver::check_in`] and a learned end
+    /// time whose square root E does not hold at full precision.
     pub fn check_in<E: Scalar>(&self) -> Result<()> {
         self.check()?;
         self.solver.check_in::<E>().map_err(solver_setting)?;

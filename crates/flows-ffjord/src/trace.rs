@@ -13,8 +13,9 @@ use std::ops::Range;
 /// How tr ∂f/∂z is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trace {
-    /// The sum over all d unit vectors of eᵀ J e, all of them through one blocked product a layer. Of a field with one or two hidden layers the value (not the
-    /// gradient) is found at the price of a single direction: tr(W₃ D₂ W₂ D₁ W₁) is a bilinear form in the slopes of the two layers.
+    /// The sum over all d unit vectors of eᵀ J e, all of them through one blocked product a layer. Of a field with one
+    /// or two hidden layers the value (not the gradient) is found at the price of a single direction: tr(W₃ D₂ W₂ D₁
+    /// W₁) is a bilinear form in the slopes of the two layers.
     Exact,
     /// Hutchinson's estimate, the mean over random probes of εᵀ J ε.
     Hutchinson(Hutchinson),
@@ -22,14 +23,16 @@ pub enum Trace {
 
 /// Settings of Hutchinson's estimator (Hutchinson 1989; for continuous flows Grathwohl et al. 2019, section 3.1).
 ///
-/// The probes are drawn once a solve, so that the solver sees a smooth right-hand side, and anew for every row, training step and layer.
+/// The probes are drawn once a solve, so that the solver sees a smooth right-hand side, and anew for every row,
+/// training step and layer.
 ///
 /// # Standard error
-/// With n ≥ 2 probes the log-dets of the single probes are integrated side by side, and the standard error is that of their mean,
-/// of which [`LogDet::standard_error`](flow_api::LogDet::standard_error) says how much it means at few probes. A single probe tells nothing about its
-/// own spread, so with n = 1 an estimate of an upper bound is reported: Var(εᵀJε) ≤ 2‖J‖² (Frobenius) for both distributions, whence the standard error of the integral is at
-/// most √2 ∫ ‖J‖ dt; ‖J‖² is estimated by ‖Jε‖², which costs nothing. It is right in the mean square over many rows, and of a single one may be too small: for the error of one row
-/// take many. The error control ignores it.
+/// With n ≥ 2 probes the log-dets of the single probes are integrated side by side, and the standard error is that of
+/// their mean, of which [`LogDet::standard_error`](flow_api::LogDet::standard_error) says how much it means at few
+/// probes. A single probe tells nothing about its own spread, so with n = 1 an estimate of an upper bound is reported:
+/// Var(εᵀJε) ≤ 2‖J‖² (Frobenius) for both distributions, whence the standard error of the integral is at most √2 ∫ ‖J‖
+/// dt; ‖J‖² is estimated by ‖Jε‖², which costs nothing. It is right in the mean square over many rows, and of a single
+/// one may be too small: for the error of one row take many. The error control ignores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Hutchinson {
@@ -45,10 +48,12 @@ impl Default for Hutchinson {
     }
 }
 
-/// Most columns (directions × lanes) that go through the network at once, so that a layer of some dozen units stays in the L2 cache.
+/// Most columns (directions × lanes) that go through the network at once, so that a layer of some dozen units stays in
+/// the L2 cache.
 const COLUMNS: usize = 512;
 
-/// The directions along which the Jacobian of one block is seen, for one solve: u₁, u₂, … of every row, with tr J ≈ weight · Σ uᵀ J u.
+/// The directions along which the Jacobian of one block is seen, for one solve: u₁, u₂, … of every row, with tr J ≈
+/// weight · Σ uᵀ J u.
 #[derive(Debug)]
 pub(crate) struct Directions<E: Real> {
     dim: usize,
@@ -224,7 +229,8 @@ vectorized! {
         }
     }
 
-    /// `v = weight (g ⊙ u + norm_weight |g| ⊙ w)` for every direction: u, w and v are d × (size · lanes), g has the lanes; an empty w is 0.
+    /// `v = weight (g ⊙ u + norm_weight |g| ⊙ w)` for every direction: u, w and v are d × (size · lanes), g has the
+    /// lanes; an empty w is 0.
     pub(crate) fn trace_cotangents<E: Real>(v: &mut [E], u: &[E], w: &[E], g: &[E], weight: E, norm_weight: E) {
         let lanes = g.len();
         for (v, u) in v.chunks_exact_mut(lanes).zip(u.chunks_exact(lanes)) {

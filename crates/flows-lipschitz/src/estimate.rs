@@ -1,4 +1,5 @@
-//! Log-dets by series: along each probe v the products wₖ = (Jᵀ)ᵏ v, and from them the estimate and what its gradient needs.
+//! Log-dets by series: along each probe v the products wₖ = (Jᵀ)ᵏ v, and from them the estimate and what its gradient
+//! needs.
 
 use crate::lanes::{self, pick};
 use crate::series::{Series, alternating, coefficient};
@@ -43,7 +44,8 @@ impl<'b, E: Real> Active<'b, E> {
         }
     }
 
-    /// Leaves the lanes behind that have nothing to do, once at most a quarter has: `vectors` (features × lanes) follows. Before that, to go on with all is cheaper.
+    /// Leaves the lanes behind that have nothing to do, once at most a quarter has: `vectors` (features × lanes)
+    /// follows. Before that, to go on with all is cheaper.
     fn shrink(&mut self, block: &Block<'b, E>, busy: impl Fn(usize) -> bool, vectors: &mut Buffer<E>) {
         let kept: Vec<usize> = (0..self.index.len()).filter(|&at| busy(self.index[at])).collect();
         if 4 * kept.len() > self.index.len() {
@@ -70,7 +72,8 @@ pub(crate) struct Pairs<E: Real> {
     cotangents: Buffer<E>,
 }
 
-/// Adds the estimates of a block's log-dets to `log_det` and the squares of their standard errors to `variance`; returns the pairs of every probe, if they are wanted.
+/// Adds the estimates of a block's log-dets to `log_det` and the squares of their standard errors to `variance`;
+/// returns the pairs of every probe, if they are wanted.
 pub(crate) fn estimate<E: Real>(
     block: &Block<'_, E>,
     series: &Series,
@@ -174,8 +177,8 @@ impl<'s, E: Real> Draw<'s, E> {
         }
     }
 
-    /// Adds wₖ to the cotangents that hold it: Neumann's r₀ = Σ_{k≥0} (−1)ᵏ wₖ-weighted wₖ, or those of the series itself, rⱼ = Σᵢ a_{i+j+1} weighted wᵢ, from
-    /// ∇ vᵀJᵏv = Σ_{i+j=k−1} wᵢᵀ ∇J uⱼ.
+    /// Adds wₖ to the cotangents that hold it: Neumann's r₀ = Σ_{k≥0} (−1)ᵏ wₖ-weighted wₖ, or those of the series
+    /// itself, rⱼ = Σᵢ a_{i+j+1} weighted wᵢ, from ∇ vᵀJᵏv = Σ_{i+j=k−1} wᵢᵀ ∇J uⱼ.
     fn add_to_pairs(&mut self, k: usize, index: &[usize], w: &[E], lanes: usize) {
         if !self.pairs_wanted {
             return;
@@ -191,9 +194,10 @@ impl<'s, E: Real> Draw<'s, E> {
     }
 
     /// The square of the standard error that one probe and one length leave, from formulas that hold in expectation:
-    /// Var(vᵀAv) = `‖A‖²_F + tr A²` for the probe, with ‖Aᵀv‖² for the first and, for the second, whose expectation over K is Σ_{j,k} aⱼ aₖ wⱼ wₖ P(K ≥ max(j, k)) tr Jʲ⁺ᵏ,
-    /// vᵀJʲ⁺ᵏv / P(K ≥ j + k) for the trace where K ≥ j + k, else 0; and
-    /// Σ_{j,k} aⱼ aₖ tr Jʲ tr Jᵏ (1/P(K ≥ min(j, k)) − 1) for the length, with vᵀJʲv vᵀJᵏv / P(K ≥ max(j, k)) for the product of traces where K ≥ max(j, k), else 0.
+    /// Var(vᵀAv) = `‖A‖²_F + tr A²` for the probe, with ‖Aᵀv‖² for the first and, for the second, whose expectation
+    /// over K is Σ_{j,k} aⱼ aₖ wⱼ wₖ P(K ≥ max(j, k)) tr Jʲ⁺ᵏ, vᵀJʲ⁺ᵏv / P(K ≥ j + k) for the trace where K ≥ j + k,
+    /// else 0; and Σ_{j,k} aⱼ aₖ tr Jʲ tr Jᵏ (1/P(K ≥ min(j, k)) − 1) for the length, with vᵀJʲv vᵀJᵏv / P(K ≥ max(j,
+    /// k)) for the product of traces where K ≥ max(j, k), else 0.
     fn add_variance(&self, value: &[E], variance: &mut [E]) {
         let Some((moments, sum)) = &self.moments else { return };
         let lanes = value.len();
@@ -206,7 +210,8 @@ impl<'s, E: Real> Draw<'s, E> {
             for j in 1..=terms {
                 for k in 1..=terms {
                     let product = coefficient(j) * coefficient(k);
-                    // A series of fixed length leaves out the higher powers: they are small wherever its length is of use.
+                    // A series of fixed length leaves out the higher powers: they are small wherever its length is of
+                    // use.
                     if j + k <= terms {
                         let reached = self.weights[j + k] / self.weights[j.max(k)];
                         trace += product * self.weights[j] * self.weights[k] * reached * moment(j + k);
@@ -219,7 +224,8 @@ impl<'s, E: Real> Draw<'s, E> {
     }
 }
 
-/// Adds the gradient of Σ over lanes of `factors` · estimate, with probes and lengths held fixed, to `x_cotangent`, `offset_cotangent` and `sums`.
+/// Adds the gradient of Σ over lanes of `factors` · estimate, with probes and lengths held fixed, to `x_cotangent`,
+/// `offset_cotangent` and `sums`.
 pub(crate) fn pull<E: Real>(
     block: &Block<'_, E>,
     pairs: &Pairs<E>,

@@ -14,27 +14,31 @@ use serde::{Deserialize, Serialize};
 /// | `Roulette` | unbiased | unbiased, of that very estimate | about 4 · probes |
 /// | `Neumann` | unbiased, as `Roulette`'s | unbiased, by one product of second order | about 4 · probes |
 ///
-/// All but `Exact` start from the series log|det(I + J)| = Σ_{k≥1} (−1)^{k+1}/k tr Jᵏ, which converges because ‖J‖ < 1, with traces by Hutchinson's probes,
-/// tr Jᵏ ≈ vᵀJᵏv (Behrmann et al. 2019, "Invertible Residual Networks", arXiv:1811.00995, section 3.2; Chen et al. 2019, "Residual Flows for
-/// Invertible Generative Modeling", arXiv:1906.02735, sections 3.1 and 3.2).
+/// All but `Exact` start from the series log|det(I + J)| = Σ_{k≥1} (−1)^{k+1}/k tr Jᵏ, which converges because ‖J‖ < 1,
+/// with traces by Hutchinson's probes, tr Jᵏ ≈ vᵀJᵏv (Behrmann et al. 2019, "Invertible Residual Networks",
+/// arXiv:1811.00995, section 3.2; Chen et al. 2019, "Residual Flows for Invertible Generative Modeling",
+/// arXiv:1906.02735, sections 3.1 and 3.2).
 ///
 /// # Standard errors
-/// With two or more probes (each with a length of its own) the standard error is that of their mean; of a single row it means as much as
-/// [`LogDet::standard_error`](flow_api::LogDet::standard_error) says, at two probes little. One probe tells little of its own spread, so its error is
-/// put together from formulas that hold in expectation: the variance of vᵀAv for Gaussian v (for Rademacher v an upper bound, nearly reached but
-/// in few dimensions), with A the weighted series as far as it was drawn, and the variance that the random length adds. Every row draws its own probes and lengths, so the errors of a sample's rows are independent.
-/// The error of cutting off a `Truncated` series is not in it: at most d · Σ_{k>n} Lᵏ/k, L the Lipschitz constant of g.
+/// With two or more probes (each with a length of its own) the standard error is that of their mean; of a single row it
+/// means as much as [`LogDet::standard_error`](flow_api::LogDet::standard_error) says, at two probes little. One probe
+/// tells little of its own spread, so its error is put together from formulas that hold in expectation: the variance of
+/// vᵀAv for Gaussian v (for Rademacher v an upper bound, nearly reached but in few dimensions), with A the weighted
+/// series as far as it was drawn, and the variance that the random length adds. Every row draws its own probes and
+/// lengths, so the errors of a sample's rows are independent. The error of cutting off a `Truncated` series is not in
+/// it: at most d · Σ_{k>n} Lᵏ/k, L the Lipschitz constant of g.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Estimator {
     /// The determinant of the full Jacobian of every row.
     Exact,
     /// The first terms of the series.
     Truncated(Truncated),
-    /// A series of random length whose later terms are weighted up by one over the probability of getting that far (Russian roulette).
+    /// A series of random length whose later terms are weighted up by one over the probability of getting that far
+    /// (Russian roulette).
     Roulette(Roulette),
-    /// Trains on the gradient's own series, ∇log|det(I + J)| = Σ_{k≥0} (−1)ᵏ tr(Jᵏ ∇J), of random length, which needs a single product of second order
-    /// (Chen et al. 2019, section 3.2, equation 8). The quantity that has this gradient is no log-det and is never reported: the value beside it is the `Roulette` estimate
-    /// from the same products.
+    /// Trains on the gradient's own series, ∇log|det(I + J)| = Σ_{k≥0} (−1)ᵏ tr(Jᵏ ∇J), of random length, which needs a
+    /// single product of second order (Chen et al. 2019, section 3.2, equation 8). The quantity that has this gradient
+    /// is no log-det and is never reported: the value beside it is the `Roulette` estimate from the same products.
     Neumann(Roulette),
 }
 
@@ -59,8 +63,9 @@ impl Default for Truncated {
 /// Settings of a series of random length.
 ///
 /// # Heavy tails
-/// The second moment of the estimate holds Σ L²ᵏ / (k² P(N ≥ k)) with L the spectral radius of J: it is infinite for a geometric length where L² > 1 − p, and for a
-/// Poisson length for every L. In practice J is well below the bound on it; where it is not, more exact terms help.
+/// The second moment of the estimate holds Σ L²ᵏ / (k² P(N ≥ k)) with L the spectral radius of J: it is infinite for a
+/// geometric length where L² > 1 − p, and for a Poisson length for every L. In practice J is well below the bound on
+/// it; where it is not, more exact terms help.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Roulette {
@@ -98,7 +103,8 @@ impl Estimator {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`flow_api::FlowError::Setting`] for no terms or probes, more than [`MAX_SIZE`] of them, or a distribution that is none.
+    /// [`flow_api::FlowError::Setting`] for no terms or probes, more than [`MAX_SIZE`] of them, or a distribution that
+    /// is none.
     pub fn check(self) -> Result<()> {
         let (terms, probes, length) = match self {
             Self::Exact => return Ok(()),

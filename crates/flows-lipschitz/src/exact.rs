@@ -9,11 +9,13 @@ use num_traits::Float;
 /// Matrices that are eliminated side by side: element (i, j) of all of them lies in one group of so many numbers.
 pub(crate) const WIDE: usize = 16;
 
-/// Matrices M of size n × n, `WIDE` of them side by side: element (i, j) of the matrix in lane r at `(i * n + j) * WIDE + r`.
+/// Matrices M of size n × n, `WIDE` of them side by side: element (i, j) of the matrix in lane r at
+/// `(i * n + j) * WIDE + r`.
 ///
 /// # Without pivots
-/// For M = I + J with ‖J‖ ≤ L < 1, xᵀMx ≥ (1 − L)‖x‖², which every Schur complement inherits; so all pivots are at least 1 − L without exchanging rows, and the determinant
-/// is positive. A lane in which that fails, because the bound did not hold, is done again by faer with exchanges.
+/// For M = I + J with ‖J‖ ≤ L < 1, xᵀMx ≥ (1 − L)‖x‖², which every Schur complement inherits; so all pivots are at
+/// least 1 − L without exchanging rows, and the determinant is positive. A lane in which that fails, because the bound
+/// did not hold, is done again by faer with exchanges.
 #[derive(Debug)]
 pub(crate) struct Matrices<E: Real> {
     size: usize,

@@ -8,22 +8,24 @@ use crate::series::Series;
 use crate::spec::Residual;
 use flow_api::{Context, Facts, FlowError, InverseKind, Mode, Module, Result, RowFlow, RowKernel, Scalar, Visitor, VisitorMut};
 
-/// A residual flow on R^d: y = x + g(x) with g a network whose Lipschitz constant is below 1 (Behrmann et al. 2019, "Invertible Residual Networks",
-/// arXiv:1811.00995; Chen et al. 2019, "Residual Flows for Invertible Generative Modeling", arXiv:1906.02735).
+/// A residual flow on R^d: y = x + g(x) with g a network whose Lipschitz constant is below 1 (Behrmann et al. 2019,
+/// "Invertible Residual Networks", arXiv:1811.00995; Chen et al. 2019, "Residual Flows for Invertible Generative
+/// Modeling", arXiv:1906.02735).
 ///
 /// # Condition
-/// g may see a condition c beside x, which is not moved: y = x + g(x, c) has an inverse in x at every c, since the bound is one on the dependence on x alone ([`LipschitzMlp`]).
+/// g may see a condition c beside x, which is not moved: y = x + g(x, c) has an inverse in x at every c, since the
+/// bound is one on the dependence on x alone ([`LipschitzMlp`]).
 ///
 /// # Log-det
-/// log|det(I + ∂g/∂x)|, found as an [`Estimator`] says: one for training and one for evaluation, by default exact in evaluation. Both can be changed at any time
-/// ([`ResidualFlow::set_estimator`]); the weights know nothing of them.
+/// log|det(I + ∂g/∂x)|, found as an [`Estimator`] says: one for training and one for evaluation, by default exact in
+/// evaluation. Both can be changed at any time ([`ResidualFlow::set_estimator`]); the weights know nothing of them.
 ///
 /// # Inverse
 /// By fixed-point iteration to a true residual, see [`FixedPoint`].
 ///
 /// # Parameters and state
-/// Those of [`LipschitzMlp`]. The power iteration goes on whenever the weights have changed ([`Module::refresh`]), and only then: a loaded model gives the very
-/// log-probabilities, bit for bit, that it was saved with.
+/// Those of [`LipschitzMlp`]. The power iteration goes on whenever the weights have changed ([`Module::refresh`]), and
+/// only then: a loaded model gives the very log-probabilities, bit for bit, that it was saved with.
 ///
 /// ```
 /// use dfdx::prelude::*;

@@ -9,17 +9,20 @@ use serde::{Deserialize, Serialize};
 /// How the inverse is found and when it is good enough.
 ///
 /// # Iteration
-/// x ← y − g(x) = x + r with the residual r = y − x − g(x), from x = y on (Behrmann et al. 2019, arXiv:1811.00995, section 3, algorithm 1): every step divides ‖r‖
-/// by at least 1/L. Anderson's acceleration of depth m (Walker & Ni 2011, "Anderson Acceleration for Fixed-Point Iterations", SIAM J. Numer. Anal. 49) takes, in every
-/// row, the combination of the last m steps with the least linearised residual; a step that does not lessen the residual is taken back and replaced by a plain one, so it
-/// converges wherever the plain iteration is a contraction.
+/// x ← y − g(x) = x + r with the residual r = y − x − g(x), from x = y on (Behrmann et al. 2019, arXiv:1811.00995,
+/// section 3, algorithm 1): every step divides ‖r‖ by at least 1/L. Anderson's acceleration of depth m (Walker & Ni
+/// 2011, "Anderson Acceleration for Fixed-Point Iterations", SIAM J. Numer. Anal. 49) takes, in every row, the
+/// combination of the last m steps with the least linearised residual; a step that does not lessen the residual is
+/// taken back and replaced by a plain one, so it converges wherever the plain iteration is a contraction.
 ///
 /// # Stopping
-/// By the true residual ‖x + g(x) − y‖₂ of every row, in units of the data, evaluated at the very x that is returned. Rows that are done leave the iteration.
+/// By the true residual ‖x + g(x) − y‖₂ of every row, in units of the data, evaluated at the very x that is returned.
+/// Rows that are done leave the iteration.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FixedPoint {
-    /// The largest residual; but no smaller than 4 units in the last place of the larger of ‖y‖ and ‖g(x)‖, which is what rounding leaves. Default: 1e-5 in f32 and 1e-10 in f64.
+    /// The largest residual; but no smaller than 4 units in the last place of the larger of ‖y‖ and ‖g(x)‖, which is
+    /// what rounding leaves. Default: 1e-5 in f32 and 1e-10 in f64.
     pub tolerance: Option<f64>,
     /// Evaluations of g that a row gets. Default 1000.
     pub max_iterations: usize,
@@ -78,8 +81,8 @@ impl FixedPoint {
 
 /// The rows that are still iterated.
 ///
-/// `rows` holds, feature-major, sections of d × lanes each: y, the trial x, its residual r, the best x so far, its residual, and the last `depth` differences of best
-/// x and of their residuals.
+/// `rows` holds, feature-major, sections of d × lanes each: y, the trial x, its residual r, the best x so far, its
+/// residual, and the last `depth` differences of best x and of their residuals.
 struct State<E: Real> {
     dim: usize,
     depth: usize,
@@ -242,7 +245,8 @@ impl<E: Real> State<E> {
     }
 }
 
-/// The weights γ (depth × lanes) with the least ‖r + Σ γᵢ Δrᵢ‖ in every row, by the normal equations with a touch of regularisation.
+/// The weights γ (depth × lanes) with the least ‖r + Σ γᵢ Δrᵢ‖ in every row, by the normal equations with a touch of
+/// regularisation.
 fn combination<E: Real>(history_r: &[E], r: &[E], lanes: usize, depth: usize) -> Vec<E> {
     let section = r.len();
     let difference = |i: usize| &history_r[i * section..][..section];
@@ -264,7 +268,8 @@ fn combination<E: Real>(history_r: &[E], r: &[E], lanes: usize, depth: usize) ->
     weights
 }
 
-/// x with (A + λ I) x = b by Cholesky's factorisation, where A's lower triangle is at(i, j) and b at(i, n); zeros if there is none.
+/// x with (A + λ I) x = b by Cholesky's factorisation, where A's lower triangle is at(i, j) and b at(i, n); zeros if
+/// there is none.
 fn solve_normal(n: usize, at: impl Fn(usize, usize) -> f64, epsilon: f64) -> [f64; MAX_DEPTH] {
     let mut x = [0.0; MAX_DEPTH];
     let mut factor = [[0.0; MAX_DEPTH]; MAX_DEPTH];

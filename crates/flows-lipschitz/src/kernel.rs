@@ -14,7 +14,8 @@ use flow_kernels::workspace::Buffer;
 use flow_nets::smooth::{ConditionInput, MlpKernel, Modulation, Trace};
 use num_traits::Float;
 
-/// Columns (unit tangents × lanes) of an exact gradient that go through the network at once, so that its layers stay in the L2 cache.
+/// Columns (unit tangents × lanes) of an exact gradient that go through the network at once, so that its layers stay in
+/// the L2 cache.
 const COLUMNS: usize = 768;
 
 /// A residual flow made ready for one call.
@@ -75,8 +76,8 @@ impl<E: Scalar> ResidualKernel<'_, E> {
         (inner, products)
     }
 
-    /// ∂L/∂y → ∂L/∂x for the exact log-det: ∇log|det(I + J)| = tr((I + J)⁻¹ ∇J) = Σₖ vₖᵀ ∇J eₖ, with vₖ the k-th row of (I + J)⁻¹ held fixed.
-    /// Adds what the offset gets to its cotangent.
+    /// ∂L/∂y → ∂L/∂x for the exact log-det: ∇log|det(I + J)| = tr((I + J)⁻¹ ∇J) = Σₖ vₖᵀ ∇J eₖ, with vₖ the k-th row of
+    /// (I + J)⁻¹ held fixed. Adds what the offset gets to its cotangent.
     fn pull_exact(&self, at: &Conditioned<'_, E>, cotangent: &mut [E], offset_cotangent: &mut [E], factors: &[E], sums: &mut [E]) {
         let (dim, lanes) = (self.mlp.input(), factors.len());
         let step = (COLUMNS / dim / WIDE).max(1) * WIDE;

@@ -2,8 +2,10 @@
 //!
 //! [`ResidualFlow`] is the flow and [`Residual`] its spec, which registers the kind of that name. The parts:
 //!
-//! - [`LipschitzMlp`]: a network whose weights are divided by their spectral norms, found by a power iteration ([`PowerIteration`]) that goes on through training;
-//! - [`Estimator`]: log|det(I + ∂g/∂x)| exactly, by a truncated series, by Russian roulette, or trained on the Neumann series of its gradient;
+//! - [`LipschitzMlp`]: a network whose weights are divided by their spectral norms, found by a power iteration
+//!   ([`PowerIteration`]) that goes on through training;
+//! - [`Estimator`]: log|det(I + ∂g/∂x)| exactly, by a truncated series, by Russian roulette, or trained on the Neumann
+//!   series of its gradient;
 //! - [`FixedPoint`]: the inverse, to a true residual, with Anderson's acceleration.
 
 mod estimate;

@@ -15,7 +15,8 @@ pub enum Activation {
     /// z σ(softplus(β) z) / 1.1 with learned β (Chen et al. 2019, arXiv:1906.02735, section 3.3).
     #[default]
     LipSwish,
-    /// `[LipSwish(z) ; LipSwish(−z)] / 1.004`: twice the width (Perugachi-Diaz et al. 2021, arXiv:2102.02694, section 3.3).
+    /// `[LipSwish(z) ; LipSwish(−z)] / 1.004`: twice the width (Perugachi-Diaz et al. 2021, arXiv:2102.02694,
+    /// section 3.3).
     CLipSwish,
     /// z for z > 0, else eᶻ − 1. Its second derivative jumps at 0, which the gradient of the log-det sees.
     Elu,
@@ -54,18 +55,21 @@ pub(crate) struct LipschitzConfig {
     pub(crate) condition: usize,
 }
 
-/// A multilayer perceptron on R^d whose every layer has a Lipschitz constant of at most c′ = c (1 + tolerance) in the 2-norm, with the
-/// tolerance of its [`PowerIteration`], which keeps c′ below 1; so that the whole has one of at most c′ⁿ (n layers).
+/// A multilayer perceptron on R^d whose every layer has a Lipschitz constant of at most c′ = c (1 + tolerance) in the
+/// 2-norm, with the tolerance of its [`PowerIteration`], which keeps c′ below 1; so that the whole has one of at most
+/// c′ⁿ (n layers).
 ///
-/// Layer i multiplies with `W / max(1, σ(W)/c)`. The activations' constants are at most 1. Densely connected, a hidden layer gives `[η₁ h ; η₂ φ(W h + b)]` with
-/// (η₁, η₂) = c (a, b)/√(a² + b²), a and b = softplus(K) + 0.1 with learned K (Perugachi-Diaz et al. 2021, "Invertible `DenseNets`", arXiv:2102.02694, section 3.2).
+/// Layer i multiplies with `W / max(1, σ(W)/c)`. The activations' constants are at most 1. Densely connected, a hidden
+/// layer gives `[η₁ h ; η₂ φ(W h + b)]` with (η₁, η₂) = c (a, b)/√(a² + b²), a and b = softplus(K) + 0.1 with learned K
+/// (Perugachi-Diaz et al. 2021, "Invertible `DenseNets`", arXiv:2102.02694, section 3.2).
 ///
 /// A condition is a further input of the first layer, W x + C c + b ([`ConditionInput`]). The bound is one on the
 /// dependence on x, so W alone is divided by its norm: C may be as large as it likes.
 ///
 /// # Parameters and state
-/// `net.layers.{i}.weight` (out × in), `.bias` (out), `.beta` (1, raw: before the softplus; `LipSwish` and `CLipSwish`), `concat.{i}` (the two K of a hidden layer, densely
-/// connected), `condition.weight` (C), and the state of the power iteration, `spectral.{i}.u`, `.v` and `.weights` (a hash of the weights that u and v belong to).
+/// `net.layers.{i}.weight` (out × in), `.bias` (out), `.beta` (1, raw: before the softplus; `LipSwish` and
+/// `CLipSwish`), `concat.{i}` (the two K of a hidden layer, densely connected), `condition.weight` (C), and the state
+/// of the power iteration, `spectral.{i}.u`, `.v` and `.weights` (a hash of the weights that u and v belong to).
 #[derive(Debug, Clone)]
 pub struct LipschitzMlp<E: Scalar> {
     net: Mlp<E>,
@@ -166,7 +170,8 @@ pub(crate) struct ChainRule<'a, E> {
 }
 
 impl<E: Scalar> ChainRule<'_, E> {
-    /// Adds the gradients of the parameters but the condition's, which come last, in the order of the visit, given the sums of `kernel`, which are those of the normalised weights.
+    /// Adds the gradients of the parameters but the condition's, which come last, in the order of the visit, given the
+    /// sums of `kernel`, which are those of the normalised weights.
     pub(crate) fn add_gradients(&self, kernel: &MlpKernel<'_, E>, sums: &[E], mut gradients: &mut [E]) {
         let mut take = |len: usize| {
             let (own, rest) = std::mem::take(&mut gradients).split_at_mut(len);

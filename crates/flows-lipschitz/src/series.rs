@@ -126,7 +126,8 @@ impl Length {
     }
 }
 
-/// No series is longer: a bound for lengths of which one in e^100 would be, which keeps a search from running on where a survival has underflowed.
+/// No series is longer: a bound for lengths of which one in e^100 would be, which keeps a search from running on where
+/// a survival has underflowed.
 const LONGEST: usize = 100_000;
 
 #[cfg(test)]
@@ -134,7 +135,8 @@ mod tests {
     use super::*;
     use flow_kernels::noise::Stream;
 
-    /// The off-by-one between the two supports, in numbers: a geometric length is at least 1, so its first random term is always there; a Poisson length may be 0.
+    /// The off-by-one between the two supports, in numbers: a geometric length is at least 1, so its first random term
+    /// is always there; a Poisson length may be 0.
     #[test]
     fn supports() {
         let close = |length: Length, expected: [f64; 5]| {

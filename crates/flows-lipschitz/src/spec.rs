@@ -25,12 +25,13 @@ pub struct Residual {
     pub hidden: usize,
     /// Linear layers of g, one more than it has hidden ones. Default 3.
     pub layers: usize,
-    /// Every layer's weight is divided by max(1, σ/c), between 0 and 1; its Lipschitz constant is then at most c (1 + tolerance), with the
-    /// tolerance of the power iteration that finds σ, and below 1. Default 0.97.
+    /// Every layer's weight is divided by max(1, σ/c), between 0 and 1; its Lipschitz constant is then at most c (1 +
+    /// tolerance), with the tolerance of the power iteration that finds σ, and below 1. Default 0.97.
     pub coefficient: f64,
     /// `LipSwish` (default), `CLipSwish`, `Elu` or `Tanh`.
     pub activation: Activation,
-    /// Hidden layers are densely connected, as in i-DenseNets: each one hands on its input beside what it computed. Default false.
+    /// Hidden layers are densely connected, as in i-DenseNets: each one hands on its input beside what it computed.
+    /// Default false.
     pub dense: bool,
     /// How log-dets are found in training. Default `Roulette()`.
     pub log_det: Estimator,

@@ -13,10 +13,12 @@ use std::borrow::Cow;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PowerIteration {
-    /// It stops when ‖Wᵀu − σv‖ ≤ tolerance · σ and no singular value is above (1 + tolerance) σ, which a Cholesky factorisation makes sure
-    /// of. Taken to be at most (1/c − 1)/2 for a coefficient c, so that c (1 + tolerance) stays below 1. Default 1e-3.
+    /// It stops when ‖Wᵀu − σv‖ ≤ tolerance · σ and no singular value is above (1 + tolerance) σ, which a Cholesky
+    /// factorisation makes sure of. Taken to be at most (1/c − 1)/2 for a coefficient c, so that c (1 + tolerance)
+    /// stays below 1. Default 1e-3.
     pub tolerance: f64,
-    /// And after so many iterations, where the largest singular value is taken from a decomposition instead. Default 200.
+    /// And after so many iterations, where the largest singular value is taken from a decomposition instead.
+    /// Default 200.
     pub iterations: usize,
 }
 
@@ -39,22 +41,25 @@ const CHECKED_EVERY: usize = 4;
 /// Vectors that are iterated side by side.
 pub(crate) const VECTORS: usize = 4;
 
-/// The largest singular value σ of a weight W (out × in), by a power iteration that goes on from one set of weights to the next.
+/// The largest singular value σ of a weight W (out × in), by a power iteration that goes on from one set of weights to
+/// the next.
 ///
 /// # The iteration
-/// Plain power iteration, u ← Wv/‖Wv‖, v ← Wᵀu/‖Wᵀu‖ (Miyato et al. 2018, arXiv:1802.05957, section 2.1), is slow where the largest singular values are close,
-/// as they are in random matrices, and does not notice when another singular value overtakes the one that it has settled on. So a few orthonormal vectors v are iterated
-/// side by side, and the best combination of them is taken (Rayleigh-Ritz): v = v₁ and u belong to the largest. The last of the vectors starts
-/// anew, at random, whenever the weights have changed, so that no direction stays unseen.
+/// Plain power iteration, u ← Wv/‖Wv‖, v ← Wᵀu/‖Wᵀu‖ (Miyato et al. 2018, arXiv:1802.05957, section 2.1), is slow where
+/// the largest singular values are close, as they are in random matrices, and does not notice when another singular
+/// value overtakes the one that it has settled on. So a few orthonormal vectors v are iterated side by side, and the
+/// best combination of them is taken (Rayleigh-Ritz): v = v₁ and u belong to the largest. The last of the vectors
+/// starts anew, at random, whenever the weights have changed, so that no direction stays unseen.
 ///
 /// # The bound
-/// An iteration finds σ from below. That no singular value is above b = (1 + tolerance) σ is known once `b² I − WᵀW` has a Cholesky
-/// factorisation (up to rounding); where it has none the iteration goes on, and at its end a decomposition takes its place.
-/// Beside a training step it costs nothing that could be measured: 2.7 s of processor time with it and without it for 12 steps of `specs/digits-residual.ron`.
+/// An iteration finds σ from below. That no singular value is above b = (1 + tolerance) σ is known once `b² I − WᵀW`
+/// has a Cholesky factorisation (up to rounding); where it has none the iteration goes on, and at its end a
+/// decomposition takes its place. Beside a training step it costs nothing that could be measured: 2.7 s of processor
+/// time with it and without it for 12 steps of `specs/digits-residual.ron`.
 ///
 /// # State
-/// `u` (out), `v` (vectors × in, v₁ first) and `weights`, a hash of the weights that they belong to. While the weights are the same bits, nothing is done: a
-/// loaded model has the very σ that it was saved with.
+/// `u` (out), `v` (vectors × in, v₁ first) and `weights`, a hash of the weights that they belong to. While the weights
+/// are the same bits, nothing is done: a loaded model has the very σ that it was saved with.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SpectralNorm<E> {
     pub(crate) u: Vec<E>,
@@ -238,8 +243,8 @@ fn normalise<E: Real>(x: &mut [E]) {
     scale(x, E::one() / length);
 }
 
-/// Rotates the vectors v (and their images W v) among themselves so that they are sorted by ‖W v‖, the first one with the largest that any combination has; false, and
-/// nothing done, where ‖W v‖² is not finite.
+/// Rotates the vectors v (and their images W v) among themselves so that they are sorted by ‖W v‖, the first one with
+/// the largest that any combination has; false, and nothing done, where ‖W v‖² is not finite.
 fn rayleigh_ritz<E: Real>(images: &mut [E], v: &mut [E], vectors: usize) -> bool {
     let image = |i: usize| &images[i * images.len() / vectors..][..images.len() / vectors];
     let gram = Mat::from_fn(vectors, vectors, |i, j| dot(image(i), image(j)).as_f64());
@@ -257,7 +262,8 @@ fn rayleigh_ritz<E: Real>(images: &mut [E], v: &mut [E], vectors: usize) -> bool
     true
 }
 
-/// Makes rows orthonormal, the first ones first; a row that is nothing but a combination of those before it starts anew at random.
+/// Makes rows orthonormal, the first ones first; a row that is nothing but a combination of those before it starts anew
+/// at random.
 fn orthonormalise<E: Real>(rows: &mut [E], len: usize, seed: usize) {
     for i in 0..rows.len() / len {
         let (before, row) = rows.split_at_mut(i * len);
@@ -289,7 +295,8 @@ fn random<E: Real>(out: &mut [E], seed: usize) {
     Stream::new(seed as u64, 0, "spectral norm").row(0).gaussian(out);
 }
 
-/// A hash of the weights' bits (FNV-1a on whole numbers), of 32 bits, so that any machine can hold it; never 0, which is "no weights yet".
+/// A hash of the weights' bits (FNV-1a on whole numbers), of 32 bits, so that any machine can hold it; never 0, which
+/// is "no weights yet".
 fn hash<E: Real>(weight: &[E]) -> usize {
     let hash = weight.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, w| {
         let mixed = (hash ^ w.as_f64().to_bits()).wrapping_mul(0x0000_0100_0000_01b3);

@@ -144,8 +144,8 @@ impl std::str::FromStr for Device {
 /// The device of a command that uses a model.
 #[derive(Args)]
 pub(crate) struct On {
-    /// Where the model runs: `cpu`; `cuda` or `cuda:N`, a GPU (`mixerflow devices` lists them); `auto`, a GPU where there is one
-    /// that can run the whole model, else the processor
+    /// Where the model runs: `cpu`; `cuda` or `cuda:N`, a GPU (`mixerflow devices` lists them); `auto`, a GPU where
+    /// there is one that can run the whole model, else the processor
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub(crate) device: Device,
 }
@@ -218,7 +218,8 @@ pub(crate) struct Inspect {
     /// The spec, a RON file or the name of a built-in one (`mixerflow specs`), or a run folder
     #[arg(value_name = "SPEC|RUN")]
     pub(crate) spec: PathBuf,
-    /// Shape of an item: C,H,W for images, D for vectors [default: that of the run, or the spec's own, if it states one]
+    /// Shape of an item: C,H,W for images, D for vectors
+    /// [default: that of the run, or the spec's own, if it states one]
     #[arg(long, value_name = "C,H,W", value_delimiter = ',')]
     pub(crate) shape: Vec<usize>,
     /// Data whose items have the shape
@@ -230,7 +231,8 @@ pub(crate) struct Inspect {
     /// Override a field of the spec, such as `layers=8` or `channel.AffineCoupling.hidden=64`
     #[arg(long, value_name = "PATH=VALUE")]
     pub(crate) set: Vec<String>,
-    /// Measure the memory of training steps however long that takes; without it, what takes longer than a moment is left out
+    /// Measure the memory of training steps however long that takes; without it, what takes longer than a moment is
+    /// left out
     #[arg(long)]
     pub(crate) measure: bool,
     /// Print JSON
@@ -262,13 +264,15 @@ pub(crate) struct Training {
     /// Share of the training items to hold out for validation [default: 0.05]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub(crate) validation: Option<f64>,
-    /// Steps between reports, each with validation, a checkpoint and samples [default: a twentieth of all steps, at most 200]
+    /// Steps between reports, each with validation, a checkpoint and samples
+    /// [default: a twentieth of all steps, at most 200]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) report_every: Option<u64>,
     /// Replace this share of the values by random levels, for a background model (`score --minus`) [default: 0]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub(crate) mutate: Option<f64>,
-    /// Override a field of the spec, such as `layers=8` or `channel.AffineCoupling.hidden=64`, or of the settings, such as `settings.ema=0.999`
+    /// Override a field of the spec, such as `layers=8` or `channel.AffineCoupling.hidden=64`, or of the settings, such
+    /// as `settings.ema=0.999`
     #[arg(long, value_name = "PATH=VALUE")]
     pub(crate) set: Vec<String>,
 }
@@ -282,7 +286,8 @@ pub(crate) struct Train {
     /// Begin with the trained model of another run, on its data or others
     #[arg(long, value_name = "RUN", conflicts_with = "spec")]
     pub(crate) from: Option<PathBuf>,
-    /// Data, such as `digits` or `images:DIR?size=32&crop=random`; see the list below; with --resume or --from, the run's own
+    /// Data, such as `digits` or `images:DIR?size=32&crop=random`; see the list below; with --resume or --from, the
+    /// run's own
     #[arg(long, value_name = "DATA", required_unless_present_any = ["resume", "from"])]
     pub(crate) data: Option<DataSource>,
     /// Skip pictures that cannot be read, and report how many there were
@@ -328,12 +333,14 @@ pub(crate) struct Eval {
     /// Other data, all of whose items count as unusual: reports how well the model separates them from --data (AUROC)
     #[arg(long, value_name = "DATA")]
     pub(crate) against: Vec<DataSource>,
-    /// A background model of the same data, as `train --mutate` makes one: its log-likelihood is subtracted (`likelihood_ratio`)
+    /// A background model of the same data, as `train --mutate` makes one: its log-likelihood is subtracted
+    /// (`likelihood_ratio`)
     #[arg(long, value_name = "RUN")]
     pub(crate) minus: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) scoring: Scoring,
-    /// Of a model that is conditioned on classes: also log p(x) by the mixture of all classes, and how well Bayes' rule tells them: accuracy, cross-entropy, calibration
+    /// Of a model that is conditioned on classes: also log p(x) by the mixture of all classes, and how well Bayes' rule
+    /// tells them: accuracy, cross-entropy, calibration
     #[arg(long)]
     pub(crate) every_class: bool,
     /// Print JSON
@@ -375,22 +382,27 @@ pub(crate) struct Score {
     pub(crate) part: Part,
     #[command(flatten)]
     pub(crate) scoring: Scoring,
-    /// Estimates of each item's log-det to average, at the least, where log-dets are estimates: the standard error of a single item needs many
+    /// Estimates of each item's log-det to average, at the least, where log-dets are estimates: the standard error of a
+    /// single item needs many
     #[arg(long, default_value_t = 16, value_name = "N", allow_negative_numbers = true)]
     pub(crate) estimates: u64,
-    /// Of a model that is conditioned on classes: also log p(x|class) of every class, log p(x) by their mixture, and p(class|x)
+    /// Of a model that is conditioned on classes: also log p(x|class) of every class, log p(x) by their mixture, and
+    /// p(class|x)
     #[arg(long)]
     pub(crate) every_class: bool,
-    /// A background model of the same data, as `train --mutate` makes one: its log-likelihood is subtracted (`likelihood_ratio`)
+    /// A background model of the same data, as `train --mutate` makes one: its log-likelihood is subtracted
+    /// (`likelihood_ratio`)
     #[arg(long, value_name = "RUN")]
     pub(crate) minus: Option<PathBuf>,
     /// One row a picture of which there are several crops
     #[arg(long, value_enum, default_value_t = Aggregate::None)]
     pub(crate) aggregate: Aggregate,
-    /// Put the most unusual items first, by a column [default: `unusual`, or `log_likelihood` where nothing is compared]
+    /// Put the most unusual items first, by a column
+    /// [default: `unusual`, or `log_likelihood` where nothing is compared]
     #[arg(long, value_name = "COLUMN", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub(crate) sort: Option<String>,
-    /// Say of every item whether it is unusual, such that of usual items about this share would be called so; the exit code is 3 if any is
+    /// Say of every item whether it is unusual, such that of usual items about this share would be called so; the exit
+    /// code is 3 if any is
     #[arg(long, value_name = "RATE", value_parser = rate, allow_negative_numbers = true)]
     pub(crate) false_alarm: Option<f64>,
     /// Draw the most and the least unusual pictures with their scores
@@ -399,7 +411,8 @@ pub(crate) struct Score {
     /// Pictures of each kind on the sheet
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = at_least_one, requires = "sheet", allow_negative_numbers = true)]
     pub(crate) top: usize,
-    /// The CSV file to write [default: standard output]. Where log-dets are estimates it has a column `standard_error`, in nats
+    /// The CSV file to write [default: standard output]. Where log-dets are estimates it has a column `standard_error`,
+    /// in nats
     #[arg(long, value_name = "FILE.csv")]
     pub(crate) out: Option<PathBuf>,
 }
@@ -429,7 +442,8 @@ pub(crate) struct Predict {
     pub(crate) part: Part,
     #[command(flatten)]
     pub(crate) scoring: Scoring,
-    /// The CSV file to write [default: standard output]: row, part, name, label, a probability a class, and the most probable class
+    /// The CSV file to write [default: standard output]: row, part, name, label, a probability a class, and the most
+    /// probable class
     #[arg(long, value_name = "FILE.csv")]
     pub(crate) out: Option<PathBuf>,
 }
@@ -440,7 +454,8 @@ pub(crate) struct Probe {
     pub(crate) run: PathBuf,
     #[command(flatten)]
     pub(crate) data: Data,
-    /// The layer whose activations to classify, as listed by `mixerflow inspect`, such as `bijector.layers.3.channel` [default: the latents]
+    /// The layer whose activations to classify, as listed by `mixerflow inspect`, such as `bijector.layers.3.channel`
+    /// [default: the latents]
     #[arg(long, value_name = "PATH")]
     pub(crate) layer: Option<String>,
     /// Items per batch
@@ -488,7 +503,8 @@ pub(crate) struct Given {
     /// The class of all samples, by name [default: classes drawn as often as the training items have them]
     #[arg(long, value_name = "NAME", conflicts_with = "given")]
     pub(crate) class: Option<String>,
-    /// A file with what samples are given, row by row: a table with the columns that the model is conditioned on, or the name of a class a line
+    /// A file with what samples are given, row by row: a table with the columns that the model is conditioned on, or
+    /// the name of a class a line
     #[arg(long, value_name = "FILE")]
     pub(crate) given: Option<PathBuf>,
 }
@@ -547,14 +563,15 @@ pub(crate) struct Embed {
     /// Part of the data to use
     #[arg(long, value_enum, default_value_t = Part::All)]
     pub(crate) part: Part,
-    /// The layer whose activations to write, as listed by `mixerflow inspect`, such as `bijector.layers.3.channel` [default: the latents]
+    /// The layer whose activations to write, as listed by `mixerflow inspect`, such as `bijector.layers.3.channel`
+    /// [default: the latents]
     #[arg(long, value_name = "PATH")]
     pub(crate) layer: Option<String>,
     /// Items per batch
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
     pub(crate) batch: usize,
-    /// What to write, one row per item in the order of the data: an array of f32 (.npy) with a table of row, part, name and label beside it
-    /// (.index.csv), both in one archive (.npz), or one table (.csv)
+    /// What to write, one row per item in the order of the data: an array of f32 (.npy) with a table of row, part, name
+    /// and label beside it (.index.csv), both in one archive (.npz), or one table (.csv)
     #[arg(long, value_name = "FILE.npy|FILE.npz|FILE.csv")]
     pub(crate) out: PathBuf,
 }

@@ -1,7 +1,8 @@
 //! `mixerflow`: density models of images from the command line. `mixerflow --help` tells the rest.
 //!
-//! Everything that it does is a few lines of library code: see [`flow_train`]. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unusual items were found (`score --false-alarm`), 130 interrupted. Results go to standard output, progress and log
-//! to standard error.
+//! Everything that it does is a few lines of library code: see [`flow_train`]. Exit codes: 0 done, 1 failed, 2 wrong
+//! usage, 3 unusual items were found (`score --false-alarm`), 130 interrupted. Results go to standard output, progress
+//! and log to standard error.
 
 mod arguments;
 mod commands;

@@ -1,4 +1,5 @@
-//! Results to standard output: unlike `println!`, a pipe that is closed or a disk that is full is an error and no panic.
+//! Results to standard output: unlike `println!`, a pipe that is closed or a disk that is full is an error and no
+//! panic.
 
 use std::fmt::Display;
 use std::io::{Error, Result, Write};

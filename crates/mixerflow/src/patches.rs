@@ -130,7 +130,8 @@ impl Patches {
 /// # Log-det
 /// 0, exact.
 ///
-/// The skeleton itself does not need it (its sides read the image in place); it is there to compose by hand and to look at the mixer matrix.
+/// The skeleton itself does not need it (its sides read the image in place); it is there to compose by hand and to look
+/// at the mixer matrix.
 #[derive(Clone, Debug)]
 pub struct Patchify {
     image: ImageShape,

@@ -27,14 +27,16 @@ pub struct Shift {
 pub struct Levels {
     /// How many levels; each has `layers` layers.
     pub count: usize,
-    /// Maps of whole samples between two levels, such as a squeeze and a factor-out: of the grid that they leave the next
-    /// level's patches are cut.
+    /// Maps of whole samples between two levels, such as a squeeze and a factor-out: of the grid that they leave the
+    /// next level's patches are cut.
     pub between: Vec<SampleSpec>,
 }
 
-/// `MixerFlow` on images (arXiv:2310.16777): pixel flows, then layers of a channel flow and a patch flow, some of them on shifted patches.
+/// `MixerFlow` on images (arXiv:2310.16777): pixel flows, then layers of a channel flow and a patch flow, some of them
+/// on shifted patches.
 ///
-/// Hidden sizes, the order of parts within a side and the frame's width are not fixed by what could be read of the paper: they are settings here, and the defaults are ours.
+/// Hidden sizes, the order of parts within a side and the frame's width are not fixed by what could be read of the
+/// paper: they are settings here, and the defaults are ours.
 ///
 /// ```
 /// use flow_api::spec::{from_ron, EventShape, ModelSpec, Spec};
@@ -63,11 +65,12 @@ pub struct MixerFlow {
     pub channel: Vec<FlowSpec>,
     /// Flows of the patch side, on R^N for N patches, shared by all numbers of a patch.
     pub patches: Vec<FlowSpec>,
-    /// Maps of the whole mixer matrix behind both sides: its places are the patches, its channels the numbers of a patch. They have to leave the
-    /// grid of patches as it is. Default none.
+    /// Maps of the whole mixer matrix behind both sides: its places are the patches, its channels the numbers of a
+    /// patch. They have to leave the grid of patches as it is. Default none.
     #[serde(default)]
     pub whole: Vec<SampleSpec>,
-    /// Flows on R^c that all pixels share, in front of the layers: by default an LU-linear map behind a random permutation, that is, an invertible 1×1 convolution.
+    /// Flows on R^c that all pixels share, in front of the layers: by default an LU-linear map behind a random
+    /// permutation, that is, an invertible 1×1 convolution.
     #[serde(default = "convolution")]
     pub pixel: Vec<FlowSpec>,
     /// Levels of a multi-scale model, which the paper names as future work; one if not given.

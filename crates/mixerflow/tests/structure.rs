@@ -1,4 +1,5 @@
-//! What the skeleton promises: permutations bit for bit, weight sharing, an untouched frame, and specs that say what is wrong with them.
+//! What the skeleton promises: permutations bit for bit, weight sharing, an untouched frame, and specs that say what is
+//! wrong with them.
 
 use dfdx::prelude::*;
 use flow_api::layers::{ActNorm, LuLinear};
@@ -185,7 +186,8 @@ fn a_spec_survives_its_own_text() {
     assert!(once.contains("LuLinear(") && once.contains("shift: None"), "{once}");
 }
 
-/// Mean NLL and gradients of a shaken model under all kernels and memory settings, on pools of 1 and 3 threads: bit-equal where only the threads differ, equal up to rounding otherwise.
+/// Mean NLL and gradients of a shaken model under all kernels and memory settings, on pools of 1 and 3 threads:
+/// bit-equal where only the threads differ, equal up to rounding otherwise.
 fn all_ways_agree(text: &str, (channels, height, width): (usize, usize, usize), batch: usize) {
     let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
     let event = EventShape::Image { channels, height, width };
@@ -260,7 +262,8 @@ fn levels_work_on_what_is_left() {
     let spec: Spec<dyn ModelSpec> = from_ron(&text("(count: 2, between: [Squeeze()])")).unwrap();
     let model = f64::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap();
     let table: Vec<_> = model.describe().unwrap().into_iter().map(|layer| (layer.path, layer.input)).collect();
-    // 16 patches of 4 numbers; on the next level 4 channels of 4 × 4 pixels are 4 patches of 16, or 1 in the shifted layer.
+    // 16 patches of 4 numbers; on the next level 4 channels of 4 × 4 pixels are 4 patches of 16, or 1 in the shifted
+    // layer.
     for (at, path, shape) in
         [(1, "layers.0.channel.0", vec![16, 4]), (7, "layers.2.channel.0", vec![16]), (12, "layers.3.patch.0", vec![16, 4])]
     {

@@ -12,12 +12,12 @@ use faer::{Conj, Mat};
 /// The inverse of a bijection as a bijection: its forward is the inner inverse.
 ///
 /// With u = f⁻¹(y), a cotangent ū of u and ℓ of log|det ∂u/∂y| = −log|det ∂f/∂u|, its pullback is
-/// ȳ = Jᵀ⁻¹(ū − ℓ ∂log|det J|/∂u) with J = ∂f/∂u. J comes row by row from the inner pullback and is factorised for every sample, so
-/// a pullback costs d + 2 inner ones: use it where samples are small, or where no gradient is needed.
+/// ȳ = Jᵀ⁻¹(ū − ℓ ∂log|det J|/∂u) with J = ∂f/∂u. J comes row by row from the inner pullback and is factorised for
+/// every sample, so a pullback costs d + 2 inner ones: use it where samples are small, or where no gradient is needed.
 ///
 /// # Initialisation
-/// A bijection that needs data-dependent initialisation gets it before it is turned round, or its state is loaded: without, `initialise` is
-/// [`FlowError::Unsupported`], since the batch holds none of the inner bijection's inputs.
+/// A bijection that needs data-dependent initialisation gets it before it is turned round, or its state is loaded:
+/// without, `initialise` is [`FlowError::Unsupported`], since the batch holds none of the inner bijection's inputs.
 ///
 /// ```
 /// use flow_api::layers::Permutation;
@@ -87,7 +87,8 @@ impl<X: Shape, E: Scalar, B: Bijector<X, E, Out = X>> Bijector<X, E> for Inverse
             self.inner.pullback(Point::Input(u.clone()), cotangent, gradients, &inner)
         };
 
-        // The log-det's share, parameters included, then J row by row: row j of every sample from one pullback of the unit vector e_j.
+        // The log-det's share, parameters included, then J row by row: row j of every sample from one pullback of the
+        // unit vector e_j.
         let through_log_det = pull(E::zeros(shape), cotangent.log_det.negate(), gradients)?;
         let target = to_host(&(cotangent.value + through_log_det.cotangent));
         let mut rows = Vec::with_capacity(dim);

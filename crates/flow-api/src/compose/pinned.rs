@@ -10,8 +10,9 @@ use std::marker::PhantomData;
 
 /// `B` for inputs of shape `X` and no other.
 ///
-/// A row flow takes rows of any dimension type, and its size is checked when a model is built. Pinned to `(usize, Const<4>)`, it is a bijection of that shape alone, and to
-/// compose it with one of another shape does not compile.
+/// A row flow takes rows of any dimension type, and its size is checked when a model is built. Pinned to
+/// `(usize, Const<4>)`, it is a bijection of that shape alone, and to compose it with one of another shape does not
+/// compile.
 ///
 /// ```
 /// use dfdx::prelude::*;

@@ -37,7 +37,8 @@ impl<A, B> Then<A, B> {
     /// Composes two bijections and checks that their run-time sizes meet for inputs of shape `input`.
     ///
     /// # Errors
-    /// [`FlowError::Composition`] naming both layers, [`FlowError::Condition`] for two that take conditions of different widths.
+    /// [`FlowError::Composition`] naming both layers, [`FlowError::Condition`] for two that take conditions of
+    /// different widths.
     pub fn new<X: Shape, E: Scalar>(first: A, second: B, input: &X) -> Result<Self>
     where
         A: Bijector<X, E>,
@@ -60,7 +61,8 @@ pub(super) fn meets<X: Shape, E: Scalar, B: Bijector<X, E> + ?Sized>(first: &str
     })
 }
 
-/// What a composition keeps of its forward pass: of each part what the memory setting says, and the output where the second part is to be inverted.
+/// What a composition keeps of its forward pass: of each part what the memory setting says, and the output where the
+/// second part is to be inverted.
 struct Trace<Y: Shape, E: Scalar> {
     first: Option<Kept>,
     second: Option<Kept>,

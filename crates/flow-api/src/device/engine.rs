@@ -122,13 +122,15 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// Loads a model of events of `event` numbers.
     ///
     /// # Errors
-    /// [`DeviceError::Missing`] with all parts that have no form, or none on this device; [`DeviceError::Memory`]; failures of the device.
+    /// [`DeviceError::Missing`] with all parts that have no form, or none on this device; [`DeviceError::Memory`];
+    /// failures of the device.
     fn load(&self, event: usize, sides: &[SideForm<'_, f32>]) -> Result<Box<dyn Session>, DeviceError>;
 }
 
 /// A model on a device.
 pub trait Session: Send {
-    /// Brings new numbers of the same model, for passes in this direction. Those of a forward pass are there when a model is loaded.
+    /// Brings new numbers of the same model, for passes in this direction. Those of a forward pass are there when a
+    /// model is loaded.
     ///
     /// # Errors
     /// As [`Engine::load`].
@@ -146,18 +148,19 @@ pub trait Session: Send {
     /// As [`Session::encode`].
     fn decode(&mut self, values: &mut [f32], log_det: &mut [f32]) -> Result<(), DeviceError>;
 
-    /// As [`Session::encode`], and keeps what the pullback needs, until the next such pass or new numbers; the pass's number, or none where
-    /// there is no room for all of it.
+    /// As [`Session::encode`], and keeps what the pullback needs, until the next such pass or new numbers; the pass's
+    /// number, or none where there is no room for all of it.
     ///
     /// # Errors
     /// As [`Session::encode`].
     fn encode_keeping(&mut self, values: &mut [f32], log_det: &mut [f32]) -> Result<Option<u64>, DeviceError>;
 
-    /// ∂L/∂z → ∂L/∂x of all samples in place, given ∂L/∂log|det ∂z/∂x| of every sample, and the sums for the parameters' gradients. What
-    /// [`Session::encode_keeping`] kept in this pass is used if it is there; else the inputs `x` are sent forward again.
+    /// ∂L/∂z → ∂L/∂x of all samples in place, given ∂L/∂log|det ∂z/∂x| of every sample, and the sums for the
+    /// parameters' gradients. What [`Session::encode_keeping`] kept in this pass is used if it is there; else the
+    /// inputs `x` are sent forward again.
     ///
-    /// The sums are those of every affine map and every linear layer of a network, in order: ∂L/∂W with ∂L/∂b behind it as one more column,
-    /// outputs × (inputs + 1), without what log-dets that are the same for all rows add.
+    /// The sums are those of every affine map and every linear layer of a network, in order: ∂L/∂W with ∂L/∂b behind it
+    /// as one more column, outputs × (inputs + 1), without what log-dets that are the same for all rows add.
     ///
     /// # Errors
     /// As [`Session::encode`].

@@ -49,7 +49,8 @@ pub struct NetForm<'a, E> {
     pub blocks: Vec<[LinearForm<'a, E>; 2]>,
     /// V.
     pub last: LinearForm<'a, E>,
-    /// Parts that the outputs lie in, one after the other: 2 for log-scales of all features before shifts of all features.
+    /// Parts that the outputs lie in, one after the other: 2 for log-scales of all features before shifts of all
+    /// features.
     pub parts: usize,
 }
 

@@ -13,8 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// A bijector of events whose passes run on a device: forward, inverse and pullback. Its parameters are the host's, and
 /// are brought there when they have changed; the pullback brings back the sums of which the host makes their gradients.
 ///
-/// [`Model::on`](crate::spec::Model::on) makes one. Values that are not finite are named by their sample alone, since no
-/// layer is looked at by itself.
+/// [`Model::on`](crate::spec::Model::on) makes one. Values that are not finite are named by their sample alone, since
+/// no layer is looked at by itself.
 ///
 /// With [`Memory::Store`] every side's input is kept on the device between forward pass and pullback; with the other
 /// settings nothing is, and the pullback sends the inputs forward again.

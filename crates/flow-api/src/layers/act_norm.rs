@@ -8,20 +8,24 @@ use num_traits::Float;
 
 /// Activation normalisation: y = e^s ⊙ (x − m) + t with a log-scale s, a shift t and a fixed middle m per feature.
 ///
-/// The scale turns about the middle of the data, so that scale and shift do not fight: in y = e^s ⊙ x + t a step of the scale moves all of the data by
-/// m times as much, and the shift has to follow, endlessly where m is large beside the spread. The middle itself is not trained: a step of the optimiser is as
-/// large for every parameter, and of features whose spread is small it would throw m about by many spreads; the shift is in units of what comes out.
+/// The scale turns about the middle of the data, so that scale and shift do not fight: in y = e^s ⊙ x + t a step of the
+/// scale moves all of the data by m times as much, and the shift has to follow, endlessly where m is large beside the
+/// spread. The middle itself is not trained: a step of the optimiser is as large for every parameter, and of features
+/// whose spread is small it would throw m about by many spreads; the shift is in units of what comes out.
 ///
 /// # Log-det
 /// Σⱼ sⱼ, exact.
 ///
 /// # Initialisation
-/// Data-dependent and explicit ([`Bijector::initialise`](crate::Bijector::initialise)): s = −ln std(x), m = mean(x), t = 0, so that every feature leaves with mean 0 and standard deviation 1 over the batch (rows of all
-/// samples). Used before that, it is an error ([`FlowError::NotInitialised`]), as are one row and a constant feature. A layer that is initialised stays as it is: what was trained is not lost when
-/// training goes on with other data. Source: Kingma & Dhariwal, "Glow", section 3.1 (arXiv:1807.03039). Whether it is initialised is state, saved
-/// with the parameters; parameters that are set, or loaded, to anything but zeros are initialised ones.
+/// Data-dependent and explicit ([`Bijector::initialise`](crate::Bijector::initialise)): s = −ln std(x), m = mean(x), t
+/// = 0, so that every feature leaves with mean 0 and standard deviation 1 over the batch (rows of all samples). Used
+/// before that, it is an error ([`FlowError::NotInitialised`]), as are one row and a constant feature. A layer that is
+/// initialised stays as it is: what was trained is not lost when training goes on with other data. Source: Kingma &
+/// Dhariwal, "Glow", section 3.1 (arXiv:1807.03039). Whether it is initialised is state, saved with the parameters;
+/// parameters that are set, or loaded, to anything but zeros are initialised ones.
 ///
-/// The batch has to be large enough: over n independent rows the standard error of ln std is √((κ − 1)/4n), with the kurtosis κ of the feature.
+/// The batch has to be large enough: over n independent rows the standard error of ln std is √((κ − 1)/4n), with the
+/// kurtosis κ of the feature.
 #[derive(Debug, Clone)]
 pub struct ActNorm<E: Scalar> {
     log_scale: Parameter<E>,
@@ -147,7 +151,8 @@ impl<E: Scalar> RowFlow<E> for ActNorm<E> {
                 let row = values.iter().position(|x| !Float::is_finite(*x)).unwrap_or(0);
                 return Err(FlowError::NotFinite { layer: layer(), what: "the initialisation batch", row });
             }
-            // Below the rounding of the values themselves there is no variance to normalise, nor where the scale would overflow.
+            // Below the rounding of the values themselves there is no variance to normalise, nor where the scale would
+            // overflow.
             if std <= 4.0 * <E as Float>::epsilon().as_f64() * mean.abs() || !Float::is_finite(E::of(std.recip())) {
                 return Err(FlowError::ConstantFeature { layer: layer(), feature });
             }

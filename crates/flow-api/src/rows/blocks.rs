@@ -78,8 +78,8 @@ impl<E: Scalar> HostCondition<E> {
     }
 }
 
-/// The condition of a block, feature-major (width × lanes), for a part that takes one of width `width`; empty for a part
-/// that takes none.
+/// The condition of a block, feature-major (width × lanes), for a part that takes one of width `width`; empty for a
+/// part that takes none.
 ///
 /// # Errors
 /// [`FlowError::Condition`] for a condition that is missing or has another width.

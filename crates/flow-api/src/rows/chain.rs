@@ -21,7 +21,8 @@ impl<E: Scalar> RowChain<E> {
     /// Composes flows on R^dim.
     ///
     /// # Errors
-    /// [`FlowError::Composition`] for a flow of another dimension, [`FlowError::Condition`] for two that take conditions of different widths.
+    /// [`FlowError::Composition`] for a flow of another dimension, [`FlowError::Condition`] for two that take
+    /// conditions of different widths.
     pub fn new(dim: usize, flows: Vec<Box<dyn RowFlow<E>>>) -> Result<Self> {
         let mut before = "the input".to_owned();
         for (i, flow) in flows.iter().enumerate() {

@@ -8,8 +8,8 @@ use flow_kernels::workspace::{Buffer, fetch};
 
 /// A block's bookkeeping: everything besides its values.
 ///
-/// A block holds `lanes` rows of the batch *feature-major*: feature j of lane r lies at `j * lanes + r`. Element-wise work then runs over
-/// contiguous lanes, the halves of a coupling are contiguous ranges, and a linear layer is W·X.
+/// A block holds `lanes` rows of the batch *feature-major*: feature j of lane r lies at `j * lanes + r`. Element-wise
+/// work then runs over contiguous lanes, the halves of a coupling are contiguous ranges, and a linear layer is W·X.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Lanes<'a, E> {
@@ -136,7 +136,8 @@ pub enum Direction {
     Inverse,
 }
 
-/// A flow made ready for one call: its weights as the kernel wants them (products formed, norms divided out), borrowed from the flow.
+/// A flow made ready for one call: its weights as the kernel wants them (products formed, norms divided out), borrowed
+/// from the flow.
 ///
 /// All methods work in place on one block and are called from several threads at once.
 pub trait RowKernel<E: Scalar>: Send + Sync {
@@ -146,12 +147,14 @@ pub trait RowKernel<E: Scalar>: Send + Sync {
     /// Non-finite values, failed solves.
     fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()>;
 
-    /// Does to the weights what only passes in this direction need. Optional, and once is enough: before a pass on several threads it spares them waiting for the first.
+    /// Does to the weights what only passes in this direction need. Optional, and once is enough: before a pass on
+    /// several threads it spares them waiting for the first.
     fn prepare_for(&self, direction: Direction) {
         let _ = direction;
     }
 
-    /// Whether its log-dets are estimates in this call: then they have a standard error, whatever the variances that it adds.
+    /// Whether its log-dets are estimates in this call: then they have a standard error, whatever the variances that it
+    /// adds.
     fn estimates(&self) -> bool {
         false
     }
@@ -162,7 +165,8 @@ pub trait RowKernel<E: Scalar>: Send + Sync {
     /// As [`RowKernel::forward`], and failed iterations.
     fn inverse(&self, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()>;
 
-    /// ∂L/∂y → ∂L/∂x in place, popping what `forward` pushed; adds to `sums` whatever [`RowKernel::finish`] turns into the parameters' gradients.
+    /// ∂L/∂y → ∂L/∂x in place, popping what `forward` pushed; adds to `sums` whatever [`RowKernel::finish`] turns into
+    /// the parameters' gradients.
     ///
     /// # Errors
     /// As [`RowKernel::forward`].
@@ -170,7 +174,8 @@ pub trait RowKernel<E: Scalar>: Send + Sync {
 
     /// The pullback from the output: y → x and ∂L/∂y → ∂L/∂x in place.
     ///
-    /// The default inverts, runs forward again and pulls back; a kernel whose forward and inverse share their work does better.
+    /// The default inverts, runs forward again and pulls back; a kernel whose forward and inverse share their work does
+    /// better.
     ///
     /// # Errors
     /// As [`RowKernel::inverse`].
@@ -187,8 +192,9 @@ pub trait RowKernel<E: Scalar>: Send + Sync {
     /// Length of `sums`: by default the number of parameters.
     fn sums_len(&self) -> usize;
 
-    /// Turns the sums over all rows into gradients, added to `gradients`: this flow's parameters in the order of [`Module::visit`].
-    /// `log_det` is Σ ∂L/∂log|det J| over all rows, for log-dets that no row decides. By default the sums are the gradients.
+    /// Turns the sums over all rows into gradients, added to `gradients`: this flow's parameters in the order of
+    /// [`Module::visit`]. `log_det` is Σ ∂L/∂log|det J| over all rows, for log-dets that no row decides. By default the
+    /// sums are the gradients.
     ///
     /// # Errors
     /// As [`RowKernel::forward`].
@@ -203,8 +209,9 @@ pub trait RowKernel<E: Scalar>: Send + Sync {
 
 /// A bijection of R^d, shared by all rows of a batch: the one plug-in that the mixing skeleton needs.
 ///
-/// [`Rows`](crate::Rows) makes a [`Bijector`](crate::Bijector) of it. It has a fused kernel on blocks of rows ([`RowFlow::prepare`]), or a form in dfdx operations
-/// ([`RowFlow::taped`]), of which a kernel is made; where it has both, the testkit holds one against the other.
+/// [`Rows`](crate::Rows) makes a [`Bijector`](crate::Bijector) of it. It has a fused kernel on blocks of rows
+/// ([`RowFlow::prepare`]), or a form in dfdx operations ([`RowFlow::taped`]), of which a kernel is made; where it has
+/// both, the testkit holds one against the other.
 ///
 /// An element-wise scale, held against finite differences by the testkit:
 ///
@@ -296,11 +303,13 @@ pub trait RowFlow<E: Scalar>: Module<E> {
     /// Features in a row, d.
     fn dim(&self) -> usize;
 
-    /// Makes the kernel for one call: reads the context's mode and noise and this flow's path from it. `rows` is how many the call has in all, so that work on the weights is done where it
-    /// spares work on the rows; passes that belong together are prepared with the same number.
+    /// Makes the kernel for one call: reads the context's mode and noise and this flow's path from it. `rows` is how
+    /// many the call has in all, so that work on the weights is done where it spares work on the rows; passes that
+    /// belong together are prepared with the same number.
     ///
     /// # Errors
-    /// Use before initialisation; parameters that admit no bijection. By default the kernel is made of [`RowFlow::taped`]; without one, it is [`FlowError::Unsupported`].
+    /// Use before initialisation; parameters that admit no bijection. By default the kernel is made of
+    /// [`RowFlow::taped`]; without one, it is [`FlowError::Unsupported`].
     fn prepare<'a>(&'a self, rows: usize, cx: &Context<E>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         let _ = rows;
         match self.taped() {
@@ -313,7 +322,8 @@ pub trait RowFlow<E: Scalar>: Module<E> {
         }
     }
 
-    /// As [`RowFlow::prepare`], up to and with the part with this dotted path; none if there is no such part here. The context's path is this flow's own.
+    /// As [`RowFlow::prepare`], up to and with the part with this dotted path; none if there is no such part here. The
+    /// context's path is this flow's own.
     ///
     /// # Errors
     /// As [`RowFlow::prepare`].
@@ -321,7 +331,8 @@ pub trait RowFlow<E: Scalar>: Module<E> {
         if cx.path() == layer { self.prepare(rows, cx).map(Some) } else { Ok(None) }
     }
 
-    /// This flow as an affine map, if it is one: neighbours in a [`RowChain`](crate::RowChain) are then multiplied together.
+    /// This flow as an affine map, if it is one: neighbours in a [`RowChain`](crate::RowChain) are then multiplied
+    /// together.
     ///
     /// # Errors
     /// As [`RowFlow::prepare`].

@@ -92,7 +92,8 @@ impl<E: Scalar> Matrix<E> {
         }
     }
 
-    /// The gradients of A and B given that of C = A B: ∂L/∂A = ∂L/∂C Bᵀ and ∂L/∂B = Aᵀ ∂L/∂C, where their structures have entries.
+    /// The gradients of A and B given that of C = A B: ∂L/∂A = ∂L/∂C Bᵀ and ∂L/∂B = Aᵀ ∂L/∂C, where their structures
+    /// have entries.
     pub(super) fn pull_product(a: &Self, b: &Self, for_product: &Self, dim: usize) -> (Self, Self) {
         let g = for_product.entries();
         let (mut for_a, mut for_b) = (vec![E::zero(); a.entries().len()], vec![E::zero(); b.entries().len()]);

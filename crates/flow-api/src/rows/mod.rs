@@ -1,7 +1,8 @@
 //! Flows on R^d that are shared by all rows of a batch: the plug-in of the mixing skeleton.
 //!
-//! [`RowFlow`] is what a family implements; [`RowKernel`] is its form for one call, on blocks of rows in host memory; [`RowView`] says which numbers of a
-//! sample are its rows; [`RowChain`] composes row flows; [`Rows`] makes a [`Bijector`](crate::Bijector) of one.
+//! [`RowFlow`] is what a family implements; [`RowKernel`] is its form for one call, on blocks of rows in host memory;
+//! [`RowView`] says which numbers of a sample are its rows; [`RowChain`] composes row flows; [`Rows`] makes a
+//! [`Bijector`](crate::Bijector) of one.
 
 mod affine;
 mod blocks;

@@ -4,8 +4,8 @@ use crate::{FlowError, Result};
 
 /// A sample seen as a matrix of rows: element (row, column) lies at `rows[row] + columns[column]` of the sample.
 ///
-/// Both sides of a mixing layer are such views of one image, so neither patchify nor a transpose is ever carried out. No two elements share
-/// a place, which [`RowView::new`] checks.
+/// Both sides of a mixing layer are such views of one image, so neither patchify nor a transpose is ever carried out.
+/// No two elements share a place, which [`RowView::new`] checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowView {
     sample: usize,

@@ -91,8 +91,8 @@ impl Grid {
         self.height * self.width
     }
 
-    /// The same values with every `factor` × `factor` places as one: c·factor² channels, ordered (channel, row, column).
-    /// None if the factor does not divide height and width.
+    /// The same values with every `factor` × `factor` places as one: c·factor² channels, ordered (channel, row,
+    /// column). None if the factor does not divide height and width.
     ///
     /// Source: Dinh et al., "Density estimation using Real NVP", section 3.6 (arXiv:1605.08803).
     #[must_use]

@@ -4,10 +4,11 @@ use super::{BaseSpec, BuildScope, Receiver, Spec, SpecError, SpecScalar};
 use crate::{BaseDensity, FlowError, bases};
 use serde::{Deserialize, Serialize};
 
-/// What the author of a base density's spec writes; [`register_base!`](crate::register_base) makes a [`BaseDensitySpec`] of it.
+/// What the author of a base density's spec writes; [`register_base!`](crate::register_base) makes a
+/// [`BaseDensitySpec`] of it.
 ///
-/// A spec without fields is a unit struct, and its name alone is its text, as `StandardNormal`. The spec's type has serde's derives, and `typetag` is
-/// among the crate's dependencies:
+/// A spec without fields is a unit struct, and its name alone is its text, as `StandardNormal`. The spec's type has
+/// serde's derives, and `typetag` is among the crate's dependencies:
 ///
 /// ```
 /// use flow_api::spec::{BuildBase, BuildScope, EventShape, ModelSpec, Spec, SpecError, SpecScalar, from_ron};
@@ -46,7 +47,8 @@ pub trait BuildBase {
     /// [`SpecError::Field`] for values that no density can be built with.
     fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<E>>, SpecError>;
 
-    /// How many numbers the density on R^dim will hold at the least, for any fields: it is asked before the density is built, and before the fields are checked.
+    /// How many numbers the density on R^dim will hold at the least, for any fields: it is asked before the density is
+    /// built, and before the fields are checked.
     fn numbers(&self, dim: usize) -> usize {
         let _ = dim;
         0
@@ -76,7 +78,8 @@ pub trait BaseDensitySpec: erased_serde::Serialize + std::fmt::Debug + Send + Sy
     fn boxed_clone(&self) -> Box<dyn BaseDensitySpec>;
 }
 
-/// Registers a spec type, which implements [`BuildBase`](crate::spec::BuildBase), serde's traits, `Clone` and `Debug`, under its own name.
+/// Registers a spec type, which implements [`BuildBase`](crate::spec::BuildBase), serde's traits, `Clone` and `Debug`,
+/// under its own name.
 ///
 /// The calling crate needs `typetag` among its dependencies. [`BuildBase`](crate::spec::BuildBase) has an example.
 #[macro_export]
@@ -118,8 +121,8 @@ impl Default for BaseSpec {
 }
 
 impl BaseSpec {
-    /// Builds the density on R^dim. Where the model's condition is to enter the base density, one that takes none itself
-    /// is moved and scaled by it, as [`Conditional`] does.
+    /// Builds the density on R^dim. Where the model's condition is to enter the base density, one that takes none
+    /// itself is moved and scaled by it, as [`Conditional`] does.
     ///
     /// # Errors
     /// As [`BuildBase::build`].

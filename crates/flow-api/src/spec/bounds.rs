@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Where the values of a column can lie, and by which map they become numbers that can lie anywhere: a density of the latter has none outside the bounds.
+/// Where the values of a column can lie, and by which map they become numbers that can lie anywhere: a density of the
+/// latter has none outside the bounds.
 ///
 /// In RON `Log()`, `Log(above: 5.0)`, `Log(below: 0.0)`, `Softplus(above: 0.0)`, `Logit(low: 0.0, high: 1.0)`.
 ///
@@ -12,9 +13,10 @@ use serde::{Deserialize, Serialize};
 /// | `Softplus(above: a)` | x > a | ln(e^(x − a) − 1) | −ln(1 − e^(a − x)) |
 /// | `Logit(low: a, high: b)` | a < x < b | ln(x − a) − ln(b − x) | ln(b − a) − ln(x − a) − ln(b − x) |
 ///
-/// `below: b` mirrors the half-line: y is −ln(b − x), and so on. `Softplus` is the logarithm near the bound and x − a far from it, with a bend one unit of the column wide: tails
-/// that fall like those of an exponential density stay so, where the logarithm makes them heavier. Of a discrete column the bounds are values that it can have: `Logit(low: 0, high: 1)`
-/// is one of zeros and ones.
+/// `below: b` mirrors the half-line: y is −ln(b − x), and so on. `Softplus` is the logarithm near the bound and x − a
+/// far from it, with a bend one unit of the column wide: tails that fall like those of an exponential density stay so,
+/// where the logarithm makes them heavier. Of a discrete column the bounds are values that it can have:
+/// `Logit(low: 0, high: 1)` is one of zeros and ones.
 ///
 /// ```
 /// use flow_api::spec::Bounds;

@@ -9,13 +9,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The largest number of units or repetitions that a spec can ask for: with more, memory would run out before the mistake is told.
+/// The largest number of units or repetitions that a spec can ask for: with more, memory would run out before the
+/// mistake is told.
 pub const MAX_SIZE: usize = 1 << 14;
 
 /// The most layers that a spec can ask for.
 pub const MAX_LAYERS: usize = 1 << 11;
 
-/// The most weights that one network of a spec can have: with layers and widths of up to [`MAX_SIZE`] each, there could be more than any memory holds.
+/// The most weights that one network of a spec can have: with layers and widths of up to [`MAX_SIZE`] each, there could
+/// be more than any memory holds.
 pub const MAX_WEIGHTS: usize = 1 << 28;
 
 /// The most numbers that an event can have.
@@ -90,8 +92,8 @@ impl BuildScope {
         self.condition.as_ref().is_some_and(|(_, receivers)| *receivers != Receivers::All && receivers.includes(receiver))
     }
 
-    /// The same for a model that saved tensors of these shapes are loaded into, by their paths: the first flow on rows or base that holds others ends
-    /// the building, so that no more is built than what is there.
+    /// The same for a model that saved tensors of these shapes are loaded into, by their paths: the first flow on rows
+    /// or base that holds others ends the building, so that no more is built than what is there.
     #[must_use]
     pub fn for_saved(self, shapes: BTreeMap<String, Vec<usize>>) -> Self {
         Self { saved: Some(Arc::new(shapes)), ..self }
@@ -111,8 +113,9 @@ impl BuildScope {
         self
     }
 
-    /// Whose turn it is: how many flows that take turns ([`BuildRowFlow::takes_turns`]) stand before this one in its list, and in those of
-    /// the layers before, whatever their kinds. Couplings move one part of the features where it is even, and the other where it is odd.
+    /// Whose turn it is: how many flows that take turns ([`BuildRowFlow::takes_turns`]) stand before this one in its
+    /// list, and in those of the layers before, whatever their kinds. Couplings move one part of the features where it
+    /// is even, and the other where it is odd.
     pub fn index(&self) -> usize {
         self.index
     }
@@ -122,7 +125,8 @@ impl BuildScope {
         &self.path
     }
 
-    /// A seed of this part's own, for its initial parameters and permutations: a function of the model's seed and the path.
+    /// A seed of this part's own, for its initial parameters and permutations: a function of the model's seed and the
+    /// path.
     pub fn seed(&self) -> u64 {
         flow_kernels::noise::Stream::new(self.seed, 0, &self.path).row(0).next_u64()
     }
@@ -153,8 +157,8 @@ impl BuildScope {
         Self { numbers: Some(Arc::default()), ..self.clone() }
     }
 
-    /// Builds a part and counts the numbers that it holds, which a spec from elsewhere may not have told. Its own parts are built in a scope that counts for itself,
-    /// so that nothing is counted twice, however many threads build.
+    /// Builds a part and counts the numbers that it holds, which a spec from elsewhere may not have told. Its own parts
+    /// are built in a scope that counts for itself, so that nothing is counted twice, however many threads build.
     fn counted<M>(
         &self,
         build: impl FnOnce(&Self) -> Result<M, SpecError>,
@@ -283,9 +287,11 @@ spec_scalar! {
     f64, row_flow_f64, base_f64, sample_flow_f64, model_f64;
 }
 
-/// What the author of a row flow's spec writes; [`register_row_flow!`](crate::register_row_flow) makes a [`RowFlowSpec`] of it.
+/// What the author of a row flow's spec writes; [`register_row_flow!`](crate::register_row_flow) makes a
+/// [`RowFlowSpec`] of it.
 ///
-/// The spec's fields are those of the RON text, so its type has serde's derives, and `typetag` is among the crate's dependencies:
+/// The spec's fields are those of the RON text, so its type has serde's derives, and `typetag` is among the crate's
+/// dependencies:
 ///
 /// ```
 /// use flow_api::spec::{BuildRowFlow, BuildScope, EventShape, ModelSpec, Spec, SpecError, SpecScalar, from_ron};
@@ -325,7 +331,8 @@ pub trait BuildRowFlow {
     /// [`SpecError::Field`] for values that no flow can be built with.
     fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError>;
 
-    /// What the flow on R^dim will cost at the least, for any fields: it is asked before the flow is built, and before the fields are checked.
+    /// What the flow on R^dim will cost at the least, for any fields: it is asked before the flow is built, and before
+    /// the fields are checked.
     fn cost(&self, dim: usize) -> Cost {
         let _ = dim;
         Cost::of_numbers(0)
@@ -363,9 +370,11 @@ pub trait RowFlowSpec: erased_serde::Serialize + std::fmt::Debug + Send + Sync {
     fn boxed_clone(&self) -> Box<dyn RowFlowSpec>;
 }
 
-/// Registers a spec type, which implements [`BuildRowFlow`](crate::spec::BuildRowFlow), serde's traits, `Clone` and `Debug`, under its own name.
+/// Registers a spec type, which implements [`BuildRowFlow`](crate::spec::BuildRowFlow), serde's traits, `Clone` and
+/// `Debug`, under its own name.
 ///
-/// The calling crate needs `typetag` among its dependencies. [`BuildRowFlow`](crate::spec::BuildRowFlow) has an example.
+/// The calling crate needs `typetag` among its dependencies. [`BuildRowFlow`](crate::spec::BuildRowFlow) has an
+/// example.
 #[macro_export]
 macro_rules! register_row_flow {
     ($spec:ident) => {
@@ -491,7 +500,8 @@ impl Spec<dyn ModelSpec> {
     }
 }
 
-/// Registers a spec type, which implements [`BuildModel`](crate::spec::BuildModel), serde's traits, `Clone` and `Debug`, under its own name.
+/// Registers a spec type, which implements [`BuildModel`](crate::spec::BuildModel), serde's traits, `Clone` and
+/// `Debug`, under its own name.
 ///
 /// The calling crate needs `typetag` among its dependencies.
 #[macro_export]

@@ -14,8 +14,8 @@ use flow_kernels::simd::add;
 ///
 /// # Nothing known
 /// Where a share of the conditions is dropped in training, a learned vector stands for them, and the model is one of
-/// p(x | c) and of p(x) at once ("classifier-free", Ho and Salimans, arXiv:2207.12598, section 3.2). Beside numbers there
-/// is then one more input, 1 where nothing is known and 0 elsewhere, since any vector could be a condition too.
+/// p(x | c) and of p(x) at once ("classifier-free", Ho and Salimans, arXiv:2207.12598, section 3.2). Beside numbers
+/// there is then one more input, 1 where nothing is known and 0 elsewhere, since any vector could be a condition too.
 ///
 /// # Parameters and state
 /// `embedding` (classes × width), of classes; `nothing` (width), where conditions are dropped; those of the network

@@ -64,8 +64,8 @@ impl Cost {
         }
     }
 
-    /// Weights of a network with `hidden_layers` layers of `hidden` units, at the least. None for more than [`MAX_WEIGHTS`]: such a network is refused for itself, by a message that
-    /// names the field.
+    /// Weights of a network with `hidden_layers` layers of `hidden` units, at the least. None for more than
+    /// [`MAX_WEIGHTS`]: such a network is refused for itself, by a message that names the field.
     pub const fn weights(input: usize, hidden: usize, hidden_layers: usize, output: usize) -> usize {
         let weights = if hidden_layers == 0 {
             input.saturating_mul(output)

@@ -6,7 +6,8 @@ use std::ops::Range;
 
 /// `value` with the field at `path` replaced by the RON text `text`: what `--set path=text` does to a spec.
 ///
-/// A path is names of fields and places in lists, separated by dots, such as `layers` or `channel.2.hidden`. In a list, the name of a kind stands for all of its flows: `channel.AffineCoupling.hidden`.
+/// A path is names of fields and places in lists, separated by dots, such as `layers` or `channel.2.hidden`. In a list,
+/// the name of a kind stands for all of its flows: `channel.AffineCoupling.hidden`.
 ///
 /// ```
 /// use flow_api::spec::{from_ron, set_field, to_ron, ModelSpec, Spec};
@@ -19,7 +20,8 @@ use std::ops::Range;
 /// ```
 ///
 /// # Errors
-/// [`SpecError::Text`] for a path that leads nowhere, naming what is there, and for a text that the field does not take.
+/// [`SpecError::Text`] for a path that leads nowhere, naming what is there, and for a text that the field does not
+/// take.
 pub fn set_field<T: Serialize + for<'de> Deserialize<'de>>(value: &T, path: &str, text: &str) -> Result<T, SpecError> {
     // What is written here has every field, no comment and no raw string.
     let written = to_ron(value)?;

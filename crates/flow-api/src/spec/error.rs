@@ -6,7 +6,8 @@ use crate::FlowError;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpecError {
-    /// The text is no spec: unknown kinds and fields, wrong types, syntax; `line:column` and what was expected are in the message.
+    /// The text is no spec: unknown kinds and fields, wrong types, syntax; `line:column` and what was expected are in
+    /// the message.
     #[error("{0}")]
     Text(String),
     /// A field has a value that no layer can be built with.

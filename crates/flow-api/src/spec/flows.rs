@@ -43,7 +43,8 @@ impl Order {
     }
 }
 
-/// [`layers::LuLinear`]: an invertible linear map, the identity at the start, with an optional fixed permutation in front.
+/// [`layers::LuLinear`]: an invertible linear map, the identity at the start, with an optional fixed permutation in
+/// front.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LuLinear {
@@ -88,8 +89,8 @@ impl BuildRowFlow for Permutation {
     }
 }
 
-/// Builds a list of flows on R^dim; `round` counts the lists that a model builds for the same place, layer by layer, so that all couplings
-/// of the list take turns over the layers, whatever their kinds ([`BuildRowFlow::takes_turns`]).
+/// Builds a list of flows on R^dim; `round` counts the lists that a model builds for the same place, layer by layer, so
+/// that all couplings of the list take turns over the layers, whatever their kinds ([`BuildRowFlow::takes_turns`]).
 ///
 /// # Errors
 /// As [`BuildRowFlow::build`].

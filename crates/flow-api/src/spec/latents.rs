@@ -37,8 +37,8 @@ impl LatentLevel {
         Ok((!places.is_empty()).then(|| Self { name: name.into(), places }))
     }
 
-    /// Those of a list of maps on a grid, each called by its place in the list, and what is left behind the last one; none
-    /// if no map takes numbers off.
+    /// Those of a list of maps on a grid, each called by its place in the list, and what is left behind the last one;
+    /// none if no map takes numbers off.
     ///
     /// # Errors
     /// As [`BuildSampleFlow::output`](super::BuildSampleFlow::output).
@@ -89,8 +89,8 @@ impl<E: SpecScalar> Model<E> {
     /// temperature 1.
     ///
     /// # Errors
-    /// [`FlowError::Setting`] for as many temperatures as there are no levels, or for a level with numbers that the latent
-    /// does not have; those of [`Model::sample`].
+    /// [`FlowError::Setting`] for as many temperatures as there are no levels, or for a level with numbers that the
+    /// latent does not have; those of [`Model::sample`].
     pub fn sample_by_level(&self, count: usize, temperatures: &[E], cx: &Context<E>) -> Result<Vec<E>> {
         let wrong =
             |field, expected: String, got: usize| FlowError::Setting { layer: "model".to_owned(), field, expected, got: got.to_string() };

@@ -1,9 +1,10 @@
 //! Architectures as text: specs are plain data that build bijectors, and every family registers its own.
 //!
 //! A spec is a RON value such as `AffineCoupling(hidden: 128, blocks: 2)`. Row flows ([`RowFlowSpec`]) plug into any
-//! model, maps of whole samples ([`SampleFlowSpec`]) into models of images; models ([`ModelSpec`]) are what a file holds.
-//! All are open: a crate registers a kind with [`register_row_flow!`](crate::register_row_flow), [`register_sample_flow!`](crate::register_sample_flow),
-//! [`register_base!`](crate::register_base) or [`register_model!`](crate::register_model), and every spec file can name it.
+//! model, maps of whole samples ([`SampleFlowSpec`]) into models of images; models ([`ModelSpec`]) are what a file
+//! holds. All are open: a crate registers a kind with [`register_row_flow!`](crate::register_row_flow),
+//! [`register_sample_flow!`](crate::register_sample_flow), [`register_base!`](crate::register_base) or
+//! [`register_model!`](crate::register_model), and every spec file can name it.
 
 mod bases;
 mod bounds;

@@ -102,7 +102,8 @@ pub struct Model<E: SpecScalar> {
     conditioner: Option<Conditioner<E>>,
 }
 
-/// The context of a call of a model's parts, with the vectors that they see in place of what samples are conditioned on.
+/// The context of a call of a model's parts, with the vectors that they see in place of what samples are conditioned
+/// on.
 #[derive(Clone, Debug)]
 pub struct Conditioned<E: SpecScalar> {
     cx: Context<E>,
@@ -117,15 +118,16 @@ impl<E: SpecScalar> Conditioned<E> {
 }
 
 impl<E: SpecScalar> Model<E> {
-    /// A model on events of this shape, composed in Rust. Levels are mapped to (−½, ½) as a spec's are by default; real numbers stay as they are, where a spec's models standardise them
-    /// ([`Model::with_preprocessing`] says otherwise).
+    /// A model on events of this shape, composed in Rust. Levels are mapped to (−½, ½) as a spec's are by default; real
+    /// numbers stay as they are, where a spec's models standardise them ([`Model::with_preprocessing`] says otherwise).
     ///
-    /// It can be trained, scored and sampled as any other. Checkpoints and run folders hold the text of a spec, from which the model is built again: for them implement [`BuildModel`](super::BuildModel), and
+    /// It can be trained, scored and sampled as any other. Checkpoints and run folders hold the text of a spec, from
+    /// which the model is built again: for them implement [`BuildModel`](super::BuildModel), and
     /// [`register_model!`](crate::register_model).
     ///
     /// # Errors
-    /// [`FlowError::Shape`] if the bijector does not take flattened events of this shape, the base density has another size, or an event holds no number;
-    /// [`FlowError::Condition`] if bijector and base take conditions of two widths.
+    /// [`FlowError::Shape`] if the bijector does not take flattened events of this shape, the base density has another
+    /// size, or an event holds no number; [`FlowError::Condition`] if bijector and base take conditions of two widths.
     pub fn new(bijector: EventBijector<E>, base: Box<dyn BaseDensity<E>>, event: EventShape) -> Result<Self> {
         let latent = bijector.output_shape(&(1, event.len()))?;
         if event.is_empty() {
@@ -140,8 +142,9 @@ impl<E: SpecScalar> Model<E> {
         Ok(Self { flow, event, preprocessing, levels: Vec::new(), head: None, standardiser: None, conditioner: None })
     }
 
-    /// The same with other preprocessing of data, for a model composed in Rust; a spec's models have the spec's own ([`BuildModel::preprocessing`](super::BuildModel::preprocessing)). Its ranges are checked where data meet
-    /// the model: when training begins.
+    /// The same with other preprocessing of data, for a model composed in Rust; a spec's models have the spec's own
+    /// ([`BuildModel::preprocessing`](super::BuildModel::preprocessing)). Its ranges are checked where data meet the
+    /// model: when training begins.
     ///
     /// ```
     /// use flow_api::spec::{EventShape, Model, Preprocessing};
@@ -170,8 +173,8 @@ impl<E: SpecScalar> Model<E> {
         self.head.as_ref()
     }
 
-    /// The same with what makes of the classes or numbers of samples the condition that its parts see: a context then says
-    /// what samples are given ([`Context::given`]). A spec's models have what the spec says
+    /// The same with what makes of the classes or numbers of samples the condition that its parts see: a context then
+    /// says what samples are given ([`Context::given`]). A spec's models have what the spec says
     /// ([`BuildModel::condition`](super::BuildModel::condition)).
     ///
     /// ```
@@ -225,7 +228,8 @@ impl<E: SpecScalar> Model<E> {
         Ok(Conditioned { cx: cx.clone().with_condition(vectors), pass: Some(pass) })
     }
 
-    /// Adds to `gradients` those of what makes the condition, from ∂L/∂condition ([`Pulled::condition`](crate::Pulled::condition)).
+    /// Adds to `gradients` those of what makes the condition, from ∂L/∂condition
+    /// ([`Pulled::condition`](crate::Pulled::condition)).
     ///
     /// # Errors
     /// As [`Conditioner::pullback`].
@@ -291,8 +295,9 @@ impl<E: SpecScalar> Model<E> {
         &self.preprocessing
     }
 
-    /// What real numbers are standardised with before the flow sees them, once it is fitted: its state is saved with the flow's. Those who train and score apply it; what the methods
-    /// of this type take and give are events behind it.
+    /// What real numbers are standardised with before the flow sees them, once it is fitted: its state is saved with
+    /// the flow's. Those who train and score apply it; what the methods of this type take and give are events behind
+    /// it.
     pub fn standardiser(&self) -> Option<&Standardiser> {
         self.standardiser.as_ref()
     }
@@ -366,8 +371,9 @@ impl<E: SpecScalar> Model<E> {
         Ok((log_prob, Some(pass.output().to_vec())))
     }
 
-    /// The activations of flattened events behind the layer with this path of the table ([`Model::describe`]), flattened: where the layer works on a part of the event or on rows of it, the rest is
-    /// as the layers before left it. `bijector` itself gives the latents z.
+    /// The activations of flattened events behind the layer with this path of the table ([`Model::describe`]),
+    /// flattened: where the layer works on a part of the event or on rows of it, the rest is as the layers before left
+    /// it. `bijector` itself gives the latents z.
     ///
     /// # Errors
     /// As [`Bijector::forward`](crate::Bijector::forward), and [`FlowError::Unsupported`] for a path of no layer.
@@ -378,8 +384,8 @@ impl<E: SpecScalar> Model<E> {
         found.ok_or_else(|| no_layer(layer))
     }
 
-    /// Pulls a cotangent of the activations behind a layer ([`Model::activations`]) back to flattened events; the gradients of
-    /// the layers up to it are added to `gradients`.
+    /// Pulls a cotangent of the activations behind a layer ([`Model::activations`]) back to flattened events; the
+    /// gradients of the layers up to it are added to `gradients`.
     ///
     /// # Errors
     /// As [`Model::activations`] and [`Bijector::pullback`](crate::Bijector::pullback).
@@ -431,8 +437,8 @@ impl<E: SpecScalar> Model<E> {
 }
 
 impl Model<f32> {
-    /// The same model with its bijector on a device: its passes and pullbacks run there, the base density on the host. Parameters and their
-    /// paths stay as they are, and it can be trained, scored, sampled and embedded as any other.
+    /// The same model with its bijector on a device: its passes and pullbacks run there, the base density on the host.
+    /// Parameters and their paths stay as they are, and it can be trained, scored, sampled and embedded as any other.
     ///
     /// # Errors
     /// Those of [`Engine::load`], and use before initialisation.

@@ -34,8 +34,9 @@ pub enum ObjectiveSpec {
     /// The bits of the label are the mean of −log₂ p(label) over those items of a batch that have one; items without
     /// a label count in the likelihood alone.
     ///
-    /// Sources: Nalisnick et al. 2019, "Hybrid Models with Deep and Invertible Features" (arXiv:1902.02767), equation 3;
-    /// Chen et al. 2019, "Residual Flows" (arXiv:1906.02735), section 5.3, both with a weight on the likelihood's side.
+    /// Sources: Nalisnick et al. 2019, "Hybrid Models with Deep and Invertible Features" (arXiv:1902.02767), equation
+    /// 3; Chen et al. 2019, "Residual Flows" (arXiv:1906.02735), section 5.3, both with a weight on the likelihood's
+    /// side.
     Hybrid {
         /// Weight of the label's bits.
         #[serde(default = "one")]

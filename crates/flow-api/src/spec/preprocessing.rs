@@ -4,8 +4,9 @@ use super::Bounds;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How data become the continuous events of a model: levels of pictures are dequantised, columns of real numbers standardised. It is part of the spec because a density is one of preprocessed data: with another preprocessing, the same weights are another model.
-/// Every part of it is counted in bits/dim or nats.
+/// How data become the continuous events of a model: levels of pictures are dequantised, columns of real numbers
+/// standardised. It is part of the spec because a density is one of preprocessed data: with another preprocessing, the
+/// same weights are another model. Every part of it is counted in bits/dim or nats.
 ///
 /// ```
 /// use flow_api::spec::{from_ron, ModelSpec, Spec};
@@ -24,19 +25,23 @@ pub struct Preprocessing {
     /// Keep only the highest bits, 1 to 8, of values of 256 levels: `5` makes 32 levels. All if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bits: Option<u32>,
-    /// Map to all of ℝ by the logit with this α, 0 ≤ α < ½ (usual: 0.05 for colour pictures, 1e-6 for MNIST). If not given, values are mapped to (−½, ½).
+    /// Map to all of ℝ by the logit with this α, 0 ≤ α < ½ (usual: 0.05 for colour pictures, 1e-6 for MNIST). If not
+    /// given, values are mapped to (−½, ½).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logit: Option<f64>,
-    /// Mirror every picture left to right with probability ½ in training. It changes what is modelled (pictures and their mirror images), so it is left out of evaluation.
+    /// Mirror every picture left to right with probability ½ in training. It changes what is modelled (pictures and
+    /// their mirror images), so it is left out of evaluation.
     pub flip: bool,
-    /// Standardise real numbers, each column of a vector and each channel of a picture, by mean and spread over all training items
-    /// ([`Standardiser`](crate::Standardiser)). If not given, real numbers are standardised where a model is trained on them from the start, and are not in models of versions that did not do so.
+    /// Standardise real numbers, each column of a vector and each channel of a picture, by mean and spread over all
+    /// training items ([`Standardiser`](crate::Standardiser)). If not given, real numbers are standardised where a
+    /// model is trained on them from the start, and are not in models of versions that did not do so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub standardise: Option<bool>,
     /// Where the values of columns can lie, by the names of columns, or by their numbers counted from 1.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub bounds: BTreeMap<String, Bounds>,
-    /// Columns of whole numbers that are dequantised with uniform noise, x + u, so that in expectation the density of x + u is a lower bound on the probability of x. By names, or numbers.
+    /// Columns of whole numbers that are dequantised with uniform noise, x + u, so that in expectation the density of
+    /// x + u is a lower bound on the probability of x. By names, or numbers.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub discrete: BTreeSet<String>,
 }

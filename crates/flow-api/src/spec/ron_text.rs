@@ -1,7 +1,7 @@
 //! Specs as idiomatic RON: `Kind(field: value)`, for kinds of any crate.
 //!
-//! typetag reads a trait object from a map with one entry, whose key is the kind. RON's own form for that is an enum variant. So a spec is read as
-//! a variant whose name is whatever stands there, and handed on as such a map.
+//! typetag reads a trait object from a map with one entry, whose key is the kind. RON's own form for that is an enum
+//! variant. So a spec is read as a variant whose name is whatever stands there, and handed on as such a map.
 
 use super::{BaseDensitySpec, ModelSpec, RowFlowSpec, SampleFlowSpec, SpecError};
 use serde::de::value::{MapAccessDeserializer, StringDeserializer};

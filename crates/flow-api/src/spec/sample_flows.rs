@@ -7,8 +7,8 @@ use super::{BuildSampleFlow, BuildScope, Cost, FlowSpec, SampleSpec, SpecError, 
 use crate::{Grid, SampleLayer, Side, layers, register_sample_flow};
 use serde::{Deserialize, Serialize};
 
-/// Every `factor` × `factor` places become the channels of one ([`Grid::squeeze`]). Nothing is moved, and its log-det is
-/// 0: the maps behind see the same values on another grid.
+/// Every `factor` × `factor` places become the channels of one ([`Grid::squeeze`]). Nothing is moved, and its log-det
+/// is 0: the maps behind see the same values on another grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Squeeze {
@@ -42,8 +42,8 @@ impl BuildSampleFlow for Squeeze {
     }
 }
 
-/// Row flows on R^c that all places share, one after the other: every place is a row of its channels. With `ActNorm` and
-/// `LuLinear` it is an invertible 1×1 convolution behind a normalisation.
+/// Row flows on R^c that all places share, one after the other: every place is a row of its channels. With `ActNorm`
+/// and `LuLinear` it is an invertible 1×1 convolution behind a normalisation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PixelWise {
@@ -123,7 +123,8 @@ pub struct Repeat {
 register_sample_flow!(Repeat);
 
 impl Repeat {
-    /// The grids that rounds begin with, up to the one behind the last; of rounds that leave the grid as it is, the one.
+    /// The grids that rounds begin with, up to the one behind the last; of rounds that leave the grid as it is, the
+    /// one.
     fn grids(&self, grid: &Grid, scope: &BuildScope) -> Result<Vec<Grid>, SpecError> {
         scope.layers("times", self.times)?;
         scope.size("flows", self.flows.len(), 1)?;

@@ -95,8 +95,8 @@ pub trait SampleFlowSpec: erased_serde::Serialize + std::fmt::Debug + Send + Syn
     fn boxed_clone(&self) -> Box<dyn SampleFlowSpec>;
 }
 
-/// Registers a spec type, which implements [`BuildSampleFlow`](crate::spec::BuildSampleFlow), serde's traits, `Clone` and
-/// `Debug`, under its own name.
+/// Registers a spec type, which implements [`BuildSampleFlow`](crate::spec::BuildSampleFlow), serde's traits, `Clone`
+/// and `Debug`, under its own name.
 ///
 /// The calling crate needs `typetag` among its dependencies. [`BuildSampleFlow`](crate::spec::BuildSampleFlow) has an
 /// example.

@@ -150,7 +150,8 @@ pub(super) fn normal(len: usize, seed: u64) -> Vec<f64> {
     values
 }
 
-/// An evaluation context for these samples in any precision: the condition of a sample is a function of its number alone.
+/// An evaluation context for these samples in any precision: the condition of a sample is a function of its number
+/// alone.
 pub(super) fn context_of<E: Scalar>(subject: &Subject, samples: impl ExactSizeIterator<Item = usize>) -> Context<E> {
     let cx = Context::new(SEED);
     let Some(width) = subject.condition else { return cx };

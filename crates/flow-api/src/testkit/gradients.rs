@@ -168,7 +168,8 @@ pub(super) fn differences<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked 
     Ok(estimated.then_some("without the log-det, which is an estimate"))
 }
 
-/// Puts state that is not trained back as it was: a derivative takes it as constant, and what is derived anew (the vectors of a power iteration) is so to a tolerance alone.
+/// Puts state that is not trained back as it was: a derivative takes it as constant, and what is derived anew (the
+/// vectors of a power iteration) is so to a tolerance alone.
 fn hold<M: Module<f64>>(module: &mut M, state: &State<f64>) {
     module.visit_mut(&mut VisitorMut::new(&mut |path, entry| match (entry, state.get(path)) {
         (EntryMut::Reals(values), Some(Saved::Reals(kept))) | (EntryMut::Doubles(values), Some(Saved::Doubles(kept))) => {
@@ -267,8 +268,8 @@ fn pull_at<B: Flat>(
     Ok((to_host(&pulled.cotangent), gradients.values().to_vec()))
 }
 
-/// One instance behind another: values compose, log-dets add up, and below another path every parameter still receives its own gradient. The inverse of the inverse is
-/// the bijection.
+/// One instance behind another: values compose, log-dets add up, and below another path every parameter still receives
+/// its own gradient. The inverse of the inverse is the bijection.
 pub(super) fn composition<B: Flat>(first: Bench<'_, B>, second: Bench<'_, B>, item: Item) -> Checked {
     let subject = first.subject;
     if first.bijector.facts().log_det == LogDetKind::Estimate {

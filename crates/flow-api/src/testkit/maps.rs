@@ -39,7 +39,8 @@ pub(super) fn shapes<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
     Ok(None)
 }
 
-/// Where round trips start: normal numbers, far out ones, zeros, repeated rows, tiny ones, neighbours of zero, and the subject's own points.
+/// Where round trips start: normal numbers, far out ones, zeros, repeated rows, tiny ones, neighbours of zero, and the
+/// subject's own points.
 fn starts<B: Flat>(bench: &Bench<'_, B>) -> Vec<(&'static str, Vec<f64>)> {
     let len = BATCH * bench.subject.dim;
     let mut starts = vec![
@@ -161,7 +162,8 @@ pub(super) fn log_dets<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
     Ok(None)
 }
 
-/// Judges a value against differences of two steps: between the two points of a difference may lie a kink, which one of the steps misses.
+/// Judges a value against differences of two steps: between the two points of a difference may lie a kink, which one of
+/// the steps misses.
 pub(super) fn agrees_with_differences(
     difference: &dyn Fn(f64) -> Result<f64, Failure>,
     judge: impl Fn(f64) -> Result<(), Failure>,
@@ -253,7 +255,8 @@ pub(super) fn kernels<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
     Ok(None)
 }
 
-/// Both directions depend on the condition; a missing one and one of another shape are typed errors. A bijection without one ignores it.
+/// Both directions depend on the condition; a missing one and one of another shape are typed errors. A bijection
+/// without one ignores it.
 pub(super) fn condition<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
     let x = bench.typical(BATCH, 35);
     let with =
@@ -289,7 +292,8 @@ pub(super) fn condition<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
     Ok(None)
 }
 
-/// A fresh instance maps every row by one scale and shift per feature, which its log-det is the sum of: the identity up to `ActNorm`.
+/// A fresh instance maps every row by one scale and shift per feature, which its log-det is the sum of: the identity up
+/// to `ActNorm`.
 pub(super) fn identity_start<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
     let dim = bench.subject.dim;
     let x = bench.inputs(3, 36, 1.0);

@@ -1,10 +1,12 @@
 //! The conformance suite: one call runs it on any bijection, ours or a plug-in's.
 //!
-//! Everything is checked against something independent of the bijection's own code: log-dets against the determinant of a Jacobian by central differences, gradients against differences of a
-//! loss, round trips against the input. It runs in f64 on the CPU; [`check_precision`] holds the same weights in f32 against it, [`check_sizes`] runs its first half over many dimensions and depths,
-//! and [`check_model`] runs everything on a spec, its base density included.
+//! Everything is checked against something independent of the bijection's own code: log-dets against the determinant of
+//! a Jacobian by central differences, gradients against differences of a loss, round trips against the input. It runs
+//! in f64 on the CPU; [`check_precision`] holds the same weights in f32 against it, [`check_sizes`] runs its first half
+//! over many dimensions and depths, and [`check_model`] runs everything on a spec, its base density included.
 //!
-//! The suite takes bijections of flattened samples: a [`RowFlow`](crate::RowFlow) in [`Rows`](crate::Rows), a bijection of another shape in [`Flattened`].
+//! The suite takes bijections of flattened samples: a [`RowFlow`](crate::RowFlow) in [`Rows`](crate::Rows), a bijection
+//! of another shape in [`Flattened`].
 //!
 //! ```
 //! use flow_api::layers::LuLinear;
@@ -46,15 +48,18 @@ pub struct Subject {
     pub dim: usize,
     /// Width of the condition, for conditional bijections.
     pub condition: Option<usize>,
-    /// A freshly built (and, where needed, initialised) instance is the identity up to the scale and shift of `ActNorm` layers.
+    /// A freshly built (and, where needed, initialised) instance is the identity up to the scale and shift of `ActNorm`
+    /// layers.
     pub identity_start: bool,
     /// Tolerance of the bijection's own inverse, for iterative ones.
     pub inverse_tolerance: Option<f64>,
-    /// Pairs (output, input) of positions within a sample that must not depend on each other, exactly. A pair (i, i) says instead that number i passes untouched.
+    /// Pairs (output, input) of positions within a sample that must not depend on each other, exactly. A pair (i, i)
+    /// says instead that number i passes untouched.
     pub independent: Vec<(usize, usize)>,
     /// Samples on which round trips are tried besides the suite's own: knots, edges of domains, neighbours of both.
     pub points: Vec<Vec<f64>>,
-    /// Standard deviation of the noise that is put on all parameters, so that nothing is checked at its special initial values alone.
+    /// Standard deviation of the noise that is put on all parameters, so that nothing is checked at its special initial
+    /// values alone.
     pub shake: f64,
     /// Spread of the inputs.
     pub spread: f64,
@@ -193,7 +198,8 @@ pub fn check<B: Flat + Send + Sync>(subject: &Subject, make: impl Fn(u64) -> Res
     Ok(report)
 }
 
-/// Runs the properties of the map on every dimension and depth: `make` builds a composition of that many flows on R^dim from a seed.
+/// Runs the properties of the map on every dimension and depth: `make` builds a composition of that many flows on R^dim
+/// from a seed.
 ///
 /// `subject` gives everything but the dimension.
 ///

@@ -6,11 +6,14 @@ use crate::spec::{BuildScope, Conditioner, EventShape, Given, Model, ModelSpec, 
 use crate::{BaseDensity, Bijector, Conditions, Context, FlowError, Gradients, Memory, Saved, load, save, to_host};
 use std::sync::{Mutex, MutexGuard};
 
-/// Runs the suite on the model that a spec builds for events of this shape: [`check`] and [`check_precision`] on its bijector, and with its base density that log p is that
-/// of the latent plus the log-det, that the gradients of the negative log-likelihood are those of differences under every memory setting, that samples carry the log p that
-/// scoring them gives, that every layer of the table gives its activations, and that a loaded model scores and samples to the bit as the saved one.
+/// Runs the suite on the model that a spec builds for events of this shape: [`check`] and [`check_precision`] on its
+/// bijector, and with its base density that log p is that of the latent plus the log-det, that the gradients of the
+/// negative log-likelihood are those of differences under every memory setting, that samples carry the log p that
+/// scoring them gives, that every layer of the table gives its activations, and that a loaded model scores and samples
+/// to the bit as the saved one.
 ///
-/// `subject` gives the tolerances; its dimension and condition are the model's. One that is conditioned on classes or numbers gets three classes, or two numbers.
+/// `subject` gives the tolerances; its dimension and condition are the model's. One that is conditioned on classes or
+/// numbers gets three classes, or two numbers.
 ///
 /// ```
 /// use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron};
@@ -84,8 +87,8 @@ fn prepared(subject: &Subject, model: Result<Model<f64>, FlowError>, seed: u64) 
     Ok(model)
 }
 
-/// A context for so many samples: with what they are given where the model is conditioned on something, with vectors of a
-/// condition where its parts see some.
+/// A context for so many samples: with what they are given where the model is conditioned on something, with vectors of
+/// a condition where its parts see some.
 fn given(model: &Model<f64>, subject: &Subject, samples: usize) -> Context<f64> {
     let cx = context_of(subject, 0..samples);
     match model.conditioner().map(Conditioner::classes) {
@@ -138,7 +141,8 @@ impl Suite<'_> {
         self.subject.close(item, "log p", &log_prob.value, &expected, 1e-11 * size(&expected), 0.0)
     }
 
-    /// Every layer of the table gives its activations; those of the last one and of the whole are the latents, and there are none of layers that are not there.
+    /// Every layer of the table gives its activations; those of the last one and of the whole are the latents, and
+    /// there are none of layers that are not there.
     fn activations(&self, item: Item) -> Result<(), Failure> {
         let (x, cx) = (events(self.subject, BATCH, 83), self.context());
         let batch = self.run(item, self.model.batch(x.clone()))?;
@@ -162,7 +166,8 @@ impl Suite<'_> {
         }
     }
 
-    /// The gradients of the mean negative log-likelihood under every memory setting; those of the base density and of what makes the condition are those of differences, the bijector's have been checked.
+    /// The gradients of the mean negative log-likelihood under every memory setting; those of the base density and of
+    /// what makes the condition are those of differences, the bijector's have been checked.
     fn gradients(&self, item: Item) -> Result<(), Failure> {
         let x = events(self.subject, BATCH, 81);
         let nll = |model: &Model<f64>, memory| -> Result<(f64, Gradients<f64>), Failure> {
@@ -205,7 +210,8 @@ impl Suite<'_> {
         Ok(())
     }
 
-    /// Samples carry the log p that scoring them gives, are the base's mean mapped back at temperature 0, and are a function of the seed.
+    /// Samples carry the log p that scoring them gives, are the base's mean mapped back at temperature 0, and are a
+    /// function of the seed.
     fn samples(&self, item: Item) -> Result<(), Failure> {
         let (flow, cx) = (self.model.flow(), self.context());
         let parts = self.context_of_parts(item)?;

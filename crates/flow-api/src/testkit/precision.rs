@@ -10,8 +10,9 @@ use crate::{
 
 /// Runs the same weights in f32 and in f64.
 ///
-/// Values, log-dets and gradients must agree to 10⁻³ of their size, fused and plain kernels in f32 to 10⁻⁵, and a round trip in f32 must come back: to 10⁻⁴ on normal numbers, to 10⁻³ from
-/// ten standard deviations out (or ten times the inverse's own tolerance), and what rounding f(x) alone moves x by.
+/// Values, log-dets and gradients must agree to 10⁻³ of their size, fused and plain kernels in f32 to 10⁻⁵, and a round
+/// trip in f32 must come back: to 10⁻⁴ on normal numbers, to 10⁻³ from ten standard deviations out (or ten times the
+/// inverse's own tolerance), and what rounding f(x) alone moves x by.
 ///
 /// # Errors
 /// The first [`Failure`].

@@ -8,9 +8,9 @@ use crate::{
     update, visit,
 };
 
-/// State that is saved from one instance and loaded into another, built from another seed, is that very state there and gives bit-equal
-/// results; a state that does not fit changes nothing; no two entries share a path; what is derived from parameters follows those that are
-/// loaded.
+/// State that is saved from one instance and loaded into another, built from another seed, is that very state there and
+/// gives bit-equal results; a state that does not fit changes nothing; no two entries share a path; what is derived
+/// from parameters follows those that are loaded.
 pub(super) fn round_trip<B: Flat>(bench: &Bench<'_, B>, other: &Bench<'_, B>, item: Item) -> Checked {
     let state = save(&bench.bijector);
     let mut entries = 0;
@@ -49,7 +49,8 @@ pub(super) fn round_trip<B: Flat>(bench: &Bench<'_, B>, other: &Bench<'_, B>, it
     Ok(None)
 }
 
-/// Parameters that are loaded beside what was derived from others leave the same state as those that are set in the running instance.
+/// Parameters that are loaded beside what was derived from others leave the same state as those that are set in the
+/// running instance.
 fn derived_state_follows<B: Flat>(bench: &Bench<'_, B>, copy: &mut B, other: &State<f64>, item: Item) -> Result<(), Failure> {
     let state = save(&*copy);
     let foreign = |path: &str| match other.get(path) {

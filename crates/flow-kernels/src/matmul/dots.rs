@@ -1,6 +1,7 @@
 //! Products of rows with rows, a · bᵀ: dot products, as many at a time as stay in registers.
 //!
-//! The registers of both operands are along the inner dimension, where their numbers lie, so nothing has to be turned. What a tile leaves are sums by lane, which are folded at the end.
+//! The registers of both operands are along the inner dimension, where their numbers lie, so nothing has to be turned.
+//! What a tile leaves are sums by lane, which are folded at the end.
 
 use pulp::{Simd, WithSimd};
 
@@ -66,7 +67,8 @@ impl<E: Real> WithSimd for Dots<'_, E> {
     }
 }
 
-/// The shape of a tile of `sums` sums for so many rows of `a` and `b`: the least tiles, of equals the squarest, which reads the fewest registers; and how many they are.
+/// The shape of a tile of `sums` sums for so many rows of `a` and `b`: the least tiles, of equals the squarest, which
+/// reads the fewest registers; and how many they are.
 #[inline(always)]
 pub(super) fn shape(a: usize, b: usize, sums: usize) -> (usize, usize) {
     let tiles = |m: usize| (m, a.div_ceil(m) * b.div_ceil(sums / m));
@@ -160,7 +162,8 @@ impl<E: Real> Dots<'_, E> {
 mod tests {
     use super::*;
 
-    /// Register files of both sizes, whatever this machine has. Small integers, so that every order of summation is exact.
+    /// Register files of both sizes, whatever this machine has. Small integers, so that every order of summation is
+    /// exact.
     #[test]
     fn tiles_of_8_and_of_16_sums() {
         for (m, n, len) in [(1, 32, 7), (2, 15, 7), (5, 6, 3), (8, 8, 1), (15, 2, 4), (33, 1, 0)] {

@@ -1,11 +1,13 @@
 //! Matrix products over row-major slices, with what is done to their elements next.
 //!
-//! They are made for the products of a block of rows: small enough that operands stay in the cache and that packing them first, as libraries for large products do, is a
-//! loss. Products of triangles, whose operands are as large as a flow is wide, are by [faer](https://docs.rs/faer).
+//! They are made for the products of a block of rows: small enough that operands stay in the cache and that packing
+//! them first, as libraries for large products do, is a loss. Products of triangles, whose operands are as large as a
+//! flow is wide, are by [faer](https://docs.rs/faer).
 //!
-//! A product gives the same bits on one instruction set at any number of threads. Over instruction sets it does not: wider registers add a dot product up in more
-//! sums, and the baseline rounds a product before it adds it, where AVX2, AVX-512 and NEON have fused operations. One order for all would be that of the narrowest, and
-//! a fused operation without an instruction for it is a call into the C library for every number.
+//! A product gives the same bits on one instruction set at any number of threads. Over instruction sets it does not:
+//! wider registers add a dot product up in more sums, and the baseline rounds a product before it adds it, where AVX2,
+//! AVX-512 and NEON have fused operations. One order for all would be that of the narrowest, and a fused operation
+//! without an instruction for it is a call into the C library for every number.
 //!
 //! Always on one thread: kernels are parallel over blocks of rows, not inside of a product.
 
@@ -205,8 +207,8 @@ vectorized! {
     }
 }
 
-/// Clock cycles, about, of a product rows × inner × cols whose second operand is turned first: a register of multiply-adds each, and one for every number turned, since they come
-/// from farther away than the first-level cache.
+/// Clock cycles, about, of a product rows × inner × cols whose second operand is turned first: a register of
+/// multiply-adds each, and one for every number turned, since they come from farther away than the first-level cache.
 fn turning_cost(rows: usize, inner: usize, cols: usize) -> usize {
     const LANES: usize = 16;
     // A few rows alone have too few sums to keep the multipliers busy.
@@ -287,8 +289,9 @@ impl From<Part> for BlockStructure {
 /// Sides from which on a product of triangles by halves is faster than one that multiplies their zeros too.
 const TRIANGULAR_FROM: usize = 128;
 
-/// `dst = a · b` for square matrices of which only parts matter: what is outside of `dst`'s part has no defined value, what is outside of an operand's has to be zero
-/// (and a unit diagonal one). With two triangles it takes a third of the full product's work.
+/// `dst = a · b` for square matrices of which only parts matter: what is outside of `dst`'s part has no defined value,
+/// what is outside of an operand's has to be zero (and a unit diagonal one). With two triangles it takes a third of the
+/// full product's work.
 ///
 /// ```
 /// use flow_kernels::matmul::{triangular_matmul, Operand, Part};
@@ -353,7 +356,8 @@ mod tests {
     fn products_in_all_orientations() {
         for (rows, inner, cols) in [(1, 1, 1), (1, 5, 7), (6, 1, 3), (5, 7, 1), (2, 3, 4), (17, 24, 33), (48, 40, 100), (130, 67, 64)]
             .into_iter()
-            // With a transpose behind, dot products in tiles of every shape: whole ones, cut off ones, with a rest of the inner dimension.
+            // With a transpose behind, dot products in tiles of every shape: whole ones, cut off ones, with a rest of
+            // the inner dimension.
             .chain([(1, 70, 32), (2, 70, 15), (5, 70, 6), (8, 64, 8), (15, 70, 2), (33, 70, 1)])
         {
             check::<f32>(rows, inner, cols);

@@ -1,7 +1,8 @@
 //! The product itself: tiles of the destination that stay in registers while the inner dimension runs.
 //!
-//! A tile is some rows by up to three registers of columns. For every step of the inner dimension it loads those registers of `b` once and multiplies them with one number of `a` a row,
-//! so that most operands of its multiply-adds are in registers already. Every element is summed up in the order of the inner dimension, whatever tile it lies in.
+//! A tile is some rows by up to three registers of columns. For every step of the inner dimension it loads those
+//! registers of `b` once and multiplies them with one number of `a` a row, so that most operands of its multiply-adds
+//! are in registers already. Every element is summed up in the order of the inner dimension, whatever tile it lies in.
 
 use std::ops::Range;
 
@@ -10,7 +11,8 @@ use pulp::{Simd, WithSimd};
 use super::{Accumulate, Operand};
 use crate::scalar::Real;
 
-/// Most registers of columns in a tile: with eight rows 24 sums, three numbers of `b` and one of `a` are in 28 of the 32 registers of AVX-512 and NEON.
+/// Most registers of columns in a tile: with eight rows 24 sums, three numbers of `b` and one of `a` are in 28 of the
+/// 32 registers of AVX-512 and NEON.
 const REGISTERS: usize = 3;
 
 /// Columns of a tile: `width` of them, and with what is behind a whole number of registers.

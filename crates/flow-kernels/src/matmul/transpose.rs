@@ -10,10 +10,12 @@ pub(crate) const SIDE: usize = 8;
 /// Rows of a square, or its columns.
 pub(crate) type Square<E> = [[E; SIDE]; SIDE];
 
-/// Numbers of every row that are moved before the next ones: what is written then stays in the first-level cache until its lines are whole.
+/// Numbers of every row that are moved before the next ones: what is written then stays in the first-level cache until
+/// its lines are whole.
 const AT_ONCE: usize = 64;
 
-/// Writes rows `first..first + count` of `x`, `len` numbers each, as columns of `to`: `len` rows of `stride` numbers, zero behind the first `count`.
+/// Writes rows `first..first + count` of `x`, `len` numbers each, as columns of `to`: `len` rows of `stride` numbers,
+/// zero behind the first `count`.
 pub struct Transpose<'a, E> {
     pub(super) x: &'a [E],
     pub(super) len: usize,

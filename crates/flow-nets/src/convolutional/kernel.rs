@@ -9,8 +9,8 @@ use flow_kernels::matmul::{Operand, transpose};
 use flow_kernels::simd::add;
 use flow_kernels::workspace::Buffer;
 
-/// A [`ConvNet`](super::ConvNet) made ready for one call: its weights, borrowed, those of 3 × 3 convolutions in the order
-/// that their products want.
+/// A [`ConvNet`](super::ConvNet) made ready for one call: its weights, borrowed, those of 3 × 3 convolutions in the
+/// order that their products want.
 ///
 /// Inputs and outputs are feature-major: channel j of lane r at `j * lanes + r`, where the lanes are pixels of whole
 /// images, row by row, one image after the other. Hidden values are pixel-major, so that the neighbours of a pixel are

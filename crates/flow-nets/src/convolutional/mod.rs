@@ -202,9 +202,9 @@ impl<E: Scalar> ConvNet<E> {
     }
 }
 
-/// The rows are pixels: those of whole images, row by row, one image after the other. A kernel's convolutions are matrix
-/// products over gathered rows, a few at a time; those of 3 × 3 convolutions want the weights in another order, which is
-/// made once a call.
+/// The rows are pixels: those of whole images, row by row, one image after the other. A kernel's convolutions are
+/// matrix products over gathered rows, a few at a time; those of 3 × 3 convolutions want the weights in another order,
+/// which is made once a call.
 impl<E: Scalar> ConditionerNet<E> for ConvNet<E> {
     fn inputs(&self) -> usize {
         self.config.inputs

@@ -22,8 +22,9 @@ impl<'a, E: Scalar> MaskedMlpKernel<'a, E> {
         Self { net, whole: net.net.kernel_of(rows, |place, layer| net.masked(place, layer)), steps: OnceLock::new() }
     }
 
-    /// The same parameters feature by feature, each from the features before it, for a block of so many lanes and its condition (condition × lanes).
-    /// All steps together take the multiply-adds of the weights that are not masked: what earlier features gave is kept.
+    /// The same parameters feature by feature, each from the features before it, for a block of so many lanes and its
+    /// condition (condition × lanes). All steps together take the multiply-adds of the weights that are not masked:
+    /// what earlier features gave is kept.
     ///
     /// # Errors
     /// [`FlowError::Condition`](flow_api::FlowError::Condition) if a condition is missing or has another width.

@@ -27,19 +27,21 @@ pub struct MaskedMlpConfig {
     pub activation: Activation,
 }
 
-/// A [`ResidualMlp`] whose weights are masked so that the parameters of feature p are a function of the features before it, and of the condition:
-/// the network of autoregressive flows.
+/// A [`ResidualMlp`] whose weights are masked so that the parameters of feature p are a function of the features before
+/// it, and of the condition: the network of autoregressive flows.
 ///
-/// Every hidden unit has a degree, the number of features that it sees: an input is weighted by units whose degree is above its place, a unit by
-/// those of at least its degree, and the P outputs of feature p come from units of degree at most p. Degrees are spread evenly over 1 to d − 1; units of a
-/// conditional network, or of a single feature, may have degree 0 too, so that the first feature's parameters depend on the condition. Units are in the order of their
+/// Every hidden unit has a degree, the number of features that it sees: an input is weighted by units whose degree is
+/// above its place, a unit by those of at least its degree, and the P outputs of feature p come from units of degree at
+/// most p. Degrees are spread evenly over 1 to d − 1; units of a conditional network, or of a single feature, may have
+/// degree 0 too, so that the first feature's parameters depend on the condition. Units are in the order of their
 /// degrees, so that what a row of weights does not see is its end.
 ///
-/// Source: Germain et al., "MADE" (arXiv:1502.03509); with residual blocks as in Durkan et al., "Neural Spline Flows" (arXiv:1906.04032).
+/// Source: Germain et al., "MADE" (arXiv:1502.03509); with residual blocks as in Durkan et al., "Neural Spline Flows"
+/// (arXiv:1906.04032).
 ///
 /// # Parameters
-/// As of [`ResidualMlp`], whole matrices: numbers behind a mask have no effect and get no gradient. The condition's weights are `initial.weight`'s last
-/// columns, which no mask covers. `final`'s rows are feature by feature.
+/// As of [`ResidualMlp`], whole matrices: numbers behind a mask have no effect and get no gradient. The condition's
+/// weights are `initial.weight`'s last columns, which no mask covers. `final`'s rows are feature by feature.
 ///
 /// ```
 /// use flow_api::RowTape;

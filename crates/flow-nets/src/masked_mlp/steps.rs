@@ -1,4 +1,5 @@
-//! The masked network feature by feature: every hidden unit is computed once, when the last feature that it sees is known.
+//! The masked network feature by feature: every hidden unit is computed once, when the last feature that it sees is
+//! known.
 
 use super::MaskedMlp;
 use crate::residual_mlp::{Gelu, Linear, Nonlinear, Relu, Silu, Tanh};
@@ -98,8 +99,8 @@ impl<'k, E: Scalar> MaskedSteps<'k, E> {
         Ok(Self { weights: &weights.0, activation, lanes, input, known: width * lanes, features: 0, hidden })
     }
 
-    /// The parameters (P × lanes) of the next feature. Once all features are known, or after a call without a [`MaskedSteps::push`], those of the
-    /// last one again.
+    /// The parameters (P × lanes) of the next feature. Once all features are known, or after a call without a
+    /// [`MaskedSteps::push`], those of the last one again.
     pub fn parameters(&mut self) -> Buffer<E> {
         let Some(step) = self.weights.get(self.features).or(self.weights.last()) else { return Buffer::take(0) };
         let lanes = self.lanes;

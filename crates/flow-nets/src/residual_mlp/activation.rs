@@ -15,7 +15,8 @@ pub enum Activation {
     Silu,
     /// tanh x.
     Tanh,
-    /// x Φ(x) in the usual form with tanh: x (1 + tanh(√(2/π)(x + 0.044715 x³))) / 2 (Hendrycks & Gimpel, arXiv:1606.08415, section 2).
+    /// x Φ(x) in the usual form with tanh: x (1 + tanh(√(2/π)(x + 0.044715 x³))) / 2 (Hendrycks & Gimpel,
+    /// arXiv:1606.08415, section 2).
     Gelu,
 }
 

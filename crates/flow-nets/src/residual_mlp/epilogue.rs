@@ -1,4 +1,5 @@
-//! What follows the products of the residual MLP, done to each row of a product while it is in the cache. A row is the hidden features of one lane.
+//! What follows the products of the residual MLP, done to each row of a product while it is in the cache. A row is the
+//! hidden features of one lane.
 
 use super::activation::Nonlinear;
 use flow_api::Real;

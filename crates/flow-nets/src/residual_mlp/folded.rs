@@ -7,7 +7,8 @@ use flow_kernels::matmul::{Accumulate, Bias, Operand, matmul, matmul_with};
 use flow_kernels::simd::{add, axpy};
 use flow_kernels::workspace::Buffer;
 
-/// out = V h + c without h: since h = W₀ x + b₀ + Σ (W₁ v + b₁) over the blocks, v = φ(…), it is A x + Σ P v + c′ with A = V W₀, a P = V W₁ for every block, and c′ = c + V (b₀ + Σ b₁).
+/// out = V h + c without h: since h = W₀ x + b₀ + Σ (W₁ v + b₁) over the blocks, v = φ(…), it is A x + Σ P v + c′ with
+/// A = V W₀, a P = V W₁ for every block, and c′ = c + V (b₀ + Σ b₁).
 ///
 /// The last block's W₁, of hidden × hidden, then multiplies V once a call and not every row.
 #[derive(Debug)]
@@ -21,8 +22,8 @@ pub(super) struct Folded<E: Scalar> {
 }
 
 impl ResidualMlpConfig {
-    /// Whether folding spares multiply-adds in a call of so many rows. Per row it spares W₁ v and V h for A x and the P v; once a call it costs the products A and P, and as much again in either
-    /// pass of their gradients.
+    /// Whether folding spares multiply-adds in a call of so many rows. Per row it spares W₁ v and V h for A x and the P
+    /// v; once a call it costs the products A and P, and as much again in either pass of their gradients.
     pub(super) fn folds(&self, rows: usize) -> bool {
         let Self { inputs, condition, outputs, hidden, blocks, .. } = *self;
         // A network of 2²⁸ weights at most: no overflow in these.
@@ -53,8 +54,9 @@ impl<E: Scalar> Folded<E> {
         self.offset.len() + self.input.len() + self.blocks.iter().map(Weight::len).sum::<usize>()
     }
 
-    /// Adds to the parameters' gradients what the sums over all rows make: those of a layer in front of V are Vᵀ Σ g xᵀ and Vᵀ Σ g, and V's own are Σ g xᵀ W₀ᵀ + Σ g b₀ᵀ, both with v, W₁ and b₁
-    /// for the blocks. `layers` are these layers in order, each with where its gradients start; V's own are apart, behind them.
+    /// Adds to the parameters' gradients what the sums over all rows make: those of a layer in front of V are Vᵀ Σ g xᵀ
+    /// and Vᵀ Σ g, and V's own are Σ g xᵀ W₀ᵀ + Σ g b₀ᵀ, both with v, W₁ and b₁ for the blocks. `layers` are these
+    /// layers in order, each with where its gradients start; V's own are apart, behind them.
     pub(super) fn finish<'l>(
         &self,
         sums: &[E],

@@ -19,7 +19,8 @@ const FEW: usize = 8;
 /// Inputs so few that what follows from them alone is sooner computed again than written to memory and read back.
 const FEW_INPUTS: usize = 32;
 
-/// The cotangent of the hidden values in front of a block, so far as it came through later blocks or the last layer, and the sums of what added to them last.
+/// The cotangent of the hidden values in front of a block, so far as it came through later blocks or the last layer,
+/// and the sums of what added to them last.
 struct Hidden<'s, E: Scalar> {
     cotangent: Buffer<E>,
     sums: Sums<'s, E>,
@@ -27,15 +28,17 @@ struct Hidden<'s, E: Scalar> {
 
 /// A [`ResidualMlp`](super::ResidualMlp) made ready for one call: its weights, borrowed.
 ///
-/// Inputs and outputs are feature-major: feature j of lane r at `j * lanes + r`. Hidden values are row-major, feature j of lane r at `r * hidden + j`: so every product, gradients of
-/// weights included, reads the large ones of its operands along the rows that they have. All scratch comes from the workspace pool.
+/// Inputs and outputs are feature-major: feature j of lane r at `j * lanes + r`. Hidden values are row-major, feature j
+/// of lane r at `r * hidden + j`: so every product, gradients of weights included, reads the large ones of its operands
+/// along the rows that they have. All scratch comes from the workspace pool.
 #[derive(Debug)]
 pub struct ResidualMlpKernel<'a, E: Scalar> {
     config: &'a ResidualMlpConfig,
     initial: Affine<'a, E>,
     blocks: Vec<[Affine<'a, E>; 2]>,
     last: Affine<'a, E>,
-    /// The parts that the module's outputs are of, one after the other, where outputs here come feature by feature ([`super::ResidualMlp::with_parts`]).
+    /// The parts that the module's outputs are of, one after the other, where outputs here come feature by feature
+    /// ([`super::ResidualMlp::with_parts`]).
     parts: usize,
     /// In place of the last layer and the last block's second, where that is less work.
     folded: Option<Folded<E>>,
@@ -69,14 +72,15 @@ impl<'a, E: Scalar> ResidualMlpKernel<'a, E> {
         self.initial.len() + self.blocks.iter().flatten().map(Affine::len).sum::<usize>() + self.last.len()
     }
 
-    /// The parameters whose gradients are sums over rows as they stand: all, or those in front of the last block's second layer.
+    /// The parameters whose gradients are sums over rows as they stand: all, or those in front of the last block's
+    /// second layer.
     fn direct_len(&self) -> usize {
         let folded = self.folded.as_ref().and(self.blocks.last()).map_or(0, |[_, second]| second.len() + self.last.len());
         self.parameters() - folded
     }
 
-    /// Length of the sums of [`ResidualMlpKernel::pullback`]: one a parameter, in the order of the module's visit, and where layers are multiplied together the sums for their products in
-    /// place of the last parameters.
+    /// Length of the sums of [`ResidualMlpKernel::pullback`]: one a parameter, in the order of the module's visit, and
+    /// where layers are multiplied together the sums for their products in place of the last parameters.
     pub fn sums_len(&self) -> usize {
         self.direct_len() + self.folded.as_ref().map_or(0, Folded::sums_len)
     }
@@ -135,8 +139,9 @@ impl<'a, E: Scalar> ResidualMlpKernel<'a, E> {
 
     /// The output (outputs × lanes) for an input (inputs × lanes) and a condition (condition × lanes).
     ///
-    /// Leaves on the tape: the input with the condition, per block what either activation needs (its output for `Relu` and `Tanh`, its input for the
-    /// others; not for the very first one if inputs are few), and what `final` saw, unless it is multiplied together with what is in front of it.
+    /// Leaves on the tape: the input with the condition, per block what either activation needs (its output for `Relu`
+    /// and `Tanh`, its input for the others; not for the very first one if inputs are few), and what `final` saw,
+    /// unless it is multiplied together with what is in front of it.
     ///
     /// # Errors
     /// [`FlowError::Condition`](flow_api::FlowError::Condition) if a condition is missing or has another width.
@@ -214,8 +219,9 @@ impl<'a, E: Scalar> ResidualMlpKernel<'a, E> {
         output
     }
 
-    /// ∂L/∂input (inputs × lanes) with ∂L/∂condition (condition × lanes) behind, from ∂L/∂output, popping what [`ResidualMlpKernel::forward`] pushed; adds to `sums` (as long as
-    /// [`ResidualMlpKernel::sums_len`]) what [`ResidualMlpKernel::finish`] makes the parameters' gradients of.
+    /// ∂L/∂input (inputs × lanes) with ∂L/∂condition (condition × lanes) behind, from ∂L/∂output, popping what
+    /// [`ResidualMlpKernel::forward`] pushed; adds to `sums` (as long as [`ResidualMlpKernel::sums_len`]) what
+    /// [`ResidualMlpKernel::finish`] makes the parameters' gradients of.
     ///
     /// # Errors
     /// An unsupported pullback if the tape holds no forward pass.
@@ -307,7 +313,8 @@ impl<'a, E: Scalar> ResidualMlpKernel<'a, E> {
         matmul_with(h, Accumulate::Replace, input.transposed(), self.initial.weight.turned(), epilogue);
     }
 
-    /// Hidden values times a weight, as rows that are to be turned or, if not [`turns_output`](Self::turns_output), outputs × lanes; each way has an epilogue of its own.
+    /// Hidden values times a weight, as rows that are to be turned or, if not [`turns_output`](Self::turns_output),
+    /// outputs × lanes; each way has an epilogue of its own.
     fn leave<W: Deref<Target = [E]>>(
         &self,
         weight: &Weight<E, W>,
@@ -324,17 +331,20 @@ impl<'a, E: Scalar> ResidualMlpKernel<'a, E> {
         }
     }
 
-    /// How many blocks, from the first on, add to the hidden values: the last one does so only for a last layer that is not folded.
+    /// How many blocks, from the first on, add to the hidden values: the last one does so only for a last layer that is
+    /// not folded.
     fn blocks_onto_hidden(&self) -> usize {
         self.blocks.len() - usize::from(self.folded.is_some())
     }
 
-    /// The tape has what the first activation of this block needs; the very first one's is computed from few inputs again.
+    /// The tape has what the first activation of this block needs; the very first one's is computed from few inputs
+    /// again.
     fn keeps_entry(&self, block: usize) -> bool {
         block > 0 || self.initial.weight.inputs() > FEW_INPUTS
     }
 
-    /// The output is computed row by row and turned, since it is smaller than what the last layer saw; the product of few is by dots, without turning anything.
+    /// The output is computed row by row and turned, since it is smaller than what the last layer saw; the product of
+    /// few is by dots, without turning anything.
     fn turns_output(&self) -> bool {
         (FEW + 1..=self.config.hidden).contains(&self.config.outputs)
     }
@@ -357,8 +367,8 @@ impl<'a, E: Scalar> ResidualMlpKernel<'a, E> {
     }
 }
 
-/// Where the kernel has row `row` of a last layer with so many outputs, of `parts` parts for every feature: part after part there, feature by feature
-/// here.
+/// Where the kernel has row `row` of a last layer with so many outputs, of `parts` parts for every feature: part after
+/// part there, feature by feature here.
 pub(super) fn by_part(row: usize, outputs: usize, parts: usize) -> usize {
     let features = (outputs / parts).max(1);
     row % features * parts + row / features

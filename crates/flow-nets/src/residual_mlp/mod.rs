@@ -40,15 +40,17 @@ pub struct ResidualMlpConfig {
 
 /// h = W x + b; per block h ← h + W₁ φ(W₀ φ(h) + b₀) + b₁; out = V h + c.
 ///
-/// The pre-activation residual network that "Neural Spline Flows" conditions its couplings with (Durkan et al., arXiv:1906.04032, appendix B.1), without
-/// dropout and batch normalisation.
+/// The pre-activation residual network that "Neural Spline Flows" conditions its couplings with (Durkan et al.,
+/// arXiv:1906.04032, appendix B.1), without dropout and batch normalisation.
 ///
 /// # Parameters
-/// `initial.weight`, `initial.bias`, `blocks.{k}.{0,1}.weight`, `blocks.{k}.{0,1}.bias`, `final.weight`, `final.bias`; weights (outputs × inputs), row-major.
+/// `initial.weight`, `initial.bias`, `blocks.{k}.{0,1}.weight`, `blocks.{k}.{0,1}.bias`, `final.weight`, `final.bias`;
+/// weights (outputs × inputs), row-major.
 ///
 /// # Initialisation
-/// Weights and biases uniform in ±1/√inputs (`PyTorch`'s default), except the last linear layer of every block, uniform in ±10⁻³, and `final`, which is zero:
-/// the network starts as zero, so that a coupling starts as the identity. Values are a function of the seed and the same in every number type.
+/// Weights and biases uniform in ±1/√inputs (`PyTorch`'s default), except the last linear layer of every block, uniform
+/// in ±10⁻³, and `final`, which is zero: the network starts as zero, so that a coupling starts as the identity. Values
+/// are a function of the seed and the same in every number type.
 ///
 /// ```
 /// use flow_nets::{Activation, ResidualMlp, ResidualMlpConfig};
@@ -116,7 +118,8 @@ impl<E: Scalar> ResidualMlp<E> {
     /// A network of these sizes with initial parameters drawn from `seed`.
     ///
     /// # Errors
-    /// [`FlowError::Setting`] for a size of zero (a condition of width zero is none), and for more than [`MAX_SIZE`] units or blocks or [`MAX_WEIGHTS`] weights.
+    /// [`FlowError::Setting`] for a size of zero (a condition of width zero is none), and for more than [`MAX_SIZE`]
+    /// units or blocks or [`MAX_WEIGHTS`] weights.
     pub fn new(config: ResidualMlpConfig, seed: u64) -> Result<Self> {
         let ResidualMlpConfig { inputs, condition, outputs, hidden, blocks, .. } = config;
         for (field, value) in [("inputs", inputs), ("outputs", outputs), ("hidden", hidden), ("blocks", blocks)] {
@@ -146,9 +149,9 @@ impl<E: Scalar> ResidualMlp<E> {
         })
     }
 
-    /// The same network, whose last layer has its outputs part after part and gives them feature by feature: `final`'s row k M + j is output
-    /// j · `parts` + k, for M = outputs / `parts` features. So the weights of an affine coupling lie as those of other implementations do, log-scales
-    /// before shifts, whatever order their reader asks for.
+    /// The same network, whose last layer has its outputs part after part and gives them feature by feature: `final`'s
+    /// row k M + j is output j · `parts` + k, for M = outputs / `parts` features. So the weights of an affine coupling
+    /// lie as those of other implementations do, log-scales before shifts, whatever order their reader asks for.
     ///
     /// # Errors
     /// [`FlowError::Setting`] for a number of parts that does not divide the outputs.
@@ -165,20 +168,23 @@ impl<E: Scalar> ResidualMlp<E> {
         &self.config
     }
 
-    /// Multiply-adds of matrix products for one row, layer after layer; a [`kernel`](Self::kernel) for many rows does with fewer.
+    /// Multiply-adds of matrix products for one row, layer after layer; a [`kernel`](Self::kernel) for many rows does
+    /// with fewer.
     pub fn multiply_adds(&self) -> u64 {
         let ResidualMlpConfig { inputs, condition, outputs, hidden, blocks, .. } = self.config;
         (hidden * (inputs + condition + 2 * blocks * hidden + outputs)) as u64
     }
 
-    /// The kernel for one call with so many rows in all. For many rows the linear layers behind the last activation, V and W₁ in V (h + W₁ v + b₁) + c, are multiplied together once.
+    /// The kernel for one call with so many rows in all. For many rows the linear layers behind the last activation, V
+    /// and W₁ in V (h + W₁ v + b₁) + c, are multiplied together once.
     pub fn kernel(&self, rows: usize) -> ResidualMlpKernel<'_, E> {
         let blocks = self.blocks.iter().map(|[first, second]| [first.affine(), second.affine()]);
         let last = (self.last.affine_by_feature(self.parts), self.parts);
         ResidualMlpKernel::new(&self.config, self.initial.affine(), blocks.collect(), last, rows)
     }
 
-    /// The kernel with every layer made by `prepare`, which gets a layer and its place: 0, those of the blocks, and the last.
+    /// The kernel with every layer made by `prepare`, which gets a layer and its place: 0, those of the blocks, and the
+    /// last.
     pub(crate) fn kernel_of<'a>(
         &'a self,
         rows: usize,

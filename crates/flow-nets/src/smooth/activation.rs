@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 /// | `LipSwish` | z σ(b z) / 1.1, b = softplus(β), β learned | 1 |
 /// | `CLipSwish` | `[LipSwish(z) ; LipSwish(−z)]` / 1.004: twice the width | 1 |
 ///
-/// Sources: Chen et al. 2019, "Residual Flows for Invertible Generative Modeling", section 3.3 (arXiv:1906.02735) for `LipSwish`; Perugachi-Diaz et al. 2021,
-/// "Invertible `DenseNets` with Concatenated `LipSwish`", section 3.3 (arXiv:2102.02694) for `CLipSwish`.
+/// Sources: Chen et al. 2019, "Residual Flows for Invertible Generative Modeling", section 3.3 (arXiv:1906.02735) for
+/// `LipSwish`; Perugachi-Diaz et al. 2021, "Invertible `DenseNets` with Concatenated `LipSwish`", section 3.3
+/// (arXiv:2102.02694) for `CLipSwish`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Activation {
     /// tanh z.

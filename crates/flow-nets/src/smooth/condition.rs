@@ -12,8 +12,8 @@ use rand_chacha::ChaCha8Rng;
 /// The condition is a further input that is not moved, so what is said of g as a map of x stays true whatever C is: its
 /// Jacobian ∂g/∂x, and a Lipschitz constant in x that bounds on W and on the layers behind give. C c does not change
 /// while x moves, as in a fixed-point iteration or along a path; so it is found once a block, the network takes it as
-/// an offset of every row ([`Modulation`](super::Modulation)), and the gradients of C and of c follow from the sum of the
-/// offset's cotangents.
+/// an offset of every row ([`Modulation`](super::Modulation)), and the gradients of C and of c follow from the sum of
+/// the offset's cotangents.
 ///
 /// # Parameters
 /// `weight` C (outputs of the first layer × width); nothing where the width is 0.

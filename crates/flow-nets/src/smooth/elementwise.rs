@@ -44,7 +44,8 @@ impl<E: Real> WithSmooth<E> for Activate<'_, E> {
     }
 }
 
-/// Forward-over-reverse through an activation, for all tangents: ż̄ₖ = φ′ wₖ and z̄ = φ′ c + φ″ Σₖ wₖ żₖ (times η₂; summed over the branches).
+/// Forward-over-reverse through an activation, for all tangents: ż̄ₖ = φ′ wₖ and z̄ = φ′ c + φ″ Σₖ wₖ żₖ (times η₂;
+/// summed over the branches).
 pub(super) struct Curve<'b, E> {
     pub(super) z: &'b [E],
     /// η₂ φ, every branch.
@@ -124,7 +125,8 @@ vectorized! {
         }
     }
 
-    /// The same with the tangents of a lane together: element (tangent t, lane r) of a row at r · `tangents` + t, for some of the slope's lanes.
+    /// The same with the tangents of a lane together: element (tangent t, lane r) of a row at r · `tangents` + t, for
+    /// some of the slope's lanes.
     pub(super) fn push_lane_tangents<E: Real>(slope: &[E], dz: &[E], out: &mut [E], tangents: usize) {
         for ((out, dz), &slope) in out.chunks_exact_mut(tangents).zip(dz.chunks_exact(tangents)).zip(slope) {
             for (out, &dz) in out.iter_mut().zip(dz) {

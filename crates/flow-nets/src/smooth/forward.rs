@@ -7,7 +7,8 @@ use flow_kernels::workspace::Buffer;
 use super::elementwise::{Activate, Affine, push_tangents, scale_rows, scaled, shift_rows};
 use super::kernel::{MlpKernel, Modulated, Modulation, Stage};
 
-/// What [`MlpKernel::forward_traced`] leaves for the passes after it: layer inputs, pre-activations, slopes φ′, and what of the modulation they need.
+/// What [`MlpKernel::forward_traced`] leaves for the passes after it: layer inputs, pre-activations, slopes φ′, and
+/// what of the modulation they need.
 #[derive(Debug)]
 pub struct Trace<E: Real> {
     pub(super) values: Buffer<E>,
@@ -25,7 +26,8 @@ impl<E: Real> Trace<E> {
         self.values
     }
 
-    /// The trace of `lanes` rows again, from what [`into_values`](Self::into_values) of a trace of the same kernel gave.
+    /// The trace of `lanes` rows again, from what [`into_values`](Self::into_values) of a trace of the same kernel
+    /// gave.
     pub fn from_values(values: Buffer<E>, lanes: usize) -> Self {
         Self { values, lanes }
     }
@@ -48,7 +50,8 @@ impl<E: Real> Tangents<E> {
     }
 }
 
-/// What [`MlpKernel::jvp_traced`] leaves for [`MlpKernel::pullback_dual`]: the tangents of layer inputs and pre-activations.
+/// What [`MlpKernel::jvp_traced`] leaves for [`MlpKernel::pullback_dual`]: the tangents of layer inputs and
+/// pre-activations.
 #[derive(Debug)]
 pub struct TangentTrace<'b, E: Real> {
     pub(super) tangents: &'b Tangents<E>,
@@ -255,7 +258,8 @@ impl<E: Real> MlpKernel<'_, E> {
         }
     }
 
-    /// [`jvp`](Self::jvp), and what [`pullback_dual`](Self::pullback_dual) needs of it; that alone, without the last layer's product, where `out` is empty.
+    /// [`jvp`](Self::jvp), and what [`pullback_dual`](Self::pullback_dual) needs of it; that alone, without the last
+    /// layer's product, where `out` is empty.
     pub fn jvp_traced<'b>(&self, trace: &Trace<E>, tangents: &'b Tangents<E>, out: &mut [E]) -> TangentTrace<'b, E> {
         let columns = tangents.columns;
         let mut values = Buffer::take(self.tangent_trace_rows * columns);

@@ -35,7 +35,8 @@ enum Place {
 }
 
 impl<E: Real> MlpKernel<'_, E> {
-    /// J of every row: element (i, j) = ∂yᵢ/∂xⱼ of lane r at `(r * output + i) * input + j`, one row-major matrix behind the other.
+    /// J of every row: element (i, j) = ∂yᵢ/∂xⱼ of lane r at `(r * output + i) * input + j`, one row-major matrix
+    /// behind the other.
     pub fn jacobian(&self, trace: &Trace<E>, out: &mut [E]) {
         self.derivative(trace, Place::End, Place::End, out);
     }
@@ -83,11 +84,13 @@ impl<E: Real> MlpKernel<'_, E> {
         }
     }
 
-    /// The tangents of the last pre-activation for all unit tangents at the beginning: its width × (lanes · size), the tangents of a lane together.
+    /// The tangents of the last pre-activation for all unit tangents at the beginning: its width × (lanes · size), the
+    /// tangents of a lane together.
     fn unit_tangents(&self, trace: &Trace<E>, lanes: Range<usize>, from: Place, (first, last): (usize, usize), size: usize) -> Buffer<E> {
         let columns = lanes.len() * size;
         let scale = self.scale(trace);
-        // The tangents of the first pre-activation are the columns of s W, or units themselves, the same for every lane.
+        // The tangents of the first pre-activation are the columns of s W, or units themselves, the same for every
+        // lane.
         let stage = &self.stages[first];
         let mut z: Buffer<E> = Buffer::zeroed(stage.output * columns);
         for (j, row) in z.chunks_exact_mut(columns).enumerate() {

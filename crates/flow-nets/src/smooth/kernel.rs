@@ -52,8 +52,8 @@ pub enum Modulated {
     ScaleShift,
 }
 
-/// The modulation of one block: for all layers one behind the other, a scale s and a shift t per output of the layer's linear map; and of the first layer an offset o of every row,
-/// z = s ⊙ (W h + o + b) + t.
+/// The modulation of one block: for all layers one behind the other, a scale s and a shift t per output of the layer's
+/// linear map; and of the first layer an offset o of every row, z = s ⊙ (W h + o + b) + t.
 ///
 /// Scale and shift are of length [`MlpKernel::modulation_len`], or empty where the network takes none.
 #[derive(Debug, Clone, Copy)]
@@ -124,17 +124,21 @@ impl<E: Real> HiddenStage<E> {
     }
 }
 
-/// An MLP with its effective weights, ready to compute on blocks; see [the module](crate::smooth) for formulas and layouts.
+/// An MLP with its effective weights, ready to compute on blocks; see [the module](crate::smooth) for formulas and
+/// layouts.
 ///
 /// # Sums
-/// The pullbacks *add* gradients, summed over rows, to one flat buffer of length [`sums_len`](Self::sums_len): for every layer W̄ (out × in), b̄ (out), `[β̄]`,
-/// `[η̄₁, η̄₂]`; behind all layers, the gradients of the modulation: `[s̄]` of all layers, then `[t̄]` of all layers. What is in brackets is there only if the
-/// network has it. [`layer_sums`](Self::layer_sums) and [`scale_sums`](Self::scale_sums) name the places.
+/// The pullbacks *add* gradients, summed over rows, to one flat buffer of length [`sums_len`](Self::sums_len): for
+/// every layer W̄ (out × in), b̄ (out), `[β̄]`, `[η̄₁, η̄₂]`; behind all layers, the gradients of the modulation:
+/// `[s̄]` of all layers, then `[t̄]` of all layers. What is in brackets is there only if the network has it.
+/// [`layer_sums`](Self::layer_sums) and [`scale_sums`](Self::scale_sums) name the places.
 ///
-/// The modulation's gradients belong to one call. A family whose modulation depends on a time multiplies them on into its own parameters and clears them.
+/// The modulation's gradients belong to one call. A family whose modulation depends on a time multiplies them on into
+/// its own parameters and clears them.
 ///
 /// # Lengths
-/// Slices must have the lengths that their documentation gives: they are the caller's own buffers, and a shorter one panics.
+/// Slices must have the lengths that their documentation gives: they are the caller's own buffers, and a shorter one
+/// panics.
 ///
 /// ```
 /// use flow_nets::smooth::{Activation, Layer, MlpKernel, Modulated, Modulation};

@@ -28,7 +28,8 @@ pub struct MlpConfig {
 }
 
 impl MlpConfig {
-    /// Input, hidden and output widths; everything else as it usually is: `LipSwish`, no dense connections, no layer of zeros.
+    /// Input, hidden and output widths; everything else as it usually is: `LipSwish`, no dense connections, no layer of
+    /// zeros.
     pub fn new(input: usize, hidden: impl Into<Vec<usize>>, output: usize) -> Self {
         Self { input, hidden: hidden.into(), output, activation: Activation::default(), concat: false, zero_last: false }
     }
@@ -85,8 +86,8 @@ impl<E: Scalar> Module<E> for MlpLayer<E> {
 /// A smooth multilayer perceptron with its parameters; [`MlpKernel`] computes.
 ///
 /// # Parameters
-/// `layers.{i}.weight` (out × in), `layers.{i}.bias` (out) and, on hidden layers whose activation has one, `layers.{i}.beta` (1): visited in the order of the
-/// kernel's sums.
+/// `layers.{i}.weight` (out × in), `layers.{i}.bias` (out) and, on hidden layers whose activation has one,
+/// `layers.{i}.beta` (1): visited in the order of the kernel's sums.
 ///
 /// ```
 /// use flow_api::{parameter_count};
@@ -106,10 +107,12 @@ pub struct Mlp<E: Scalar> {
 }
 
 impl<E: Scalar> Mlp<E> {
-    /// The network of these sizes, with weights and biases drawn from the seed, uniform in ±1/√(fan-in): what `torch.nn.Linear` does.
+    /// The network of these sizes, with weights and biases drawn from the seed, uniform in ±1/√(fan-in): what
+    /// `torch.nn.Linear` does.
     ///
     /// # Errors
-    /// [`FlowError::Setting`] for a width of 0, more than [`MAX_SIZE`] layers or hidden units, and more than [`MAX_WEIGHTS`] weights.
+    /// [`FlowError::Setting`] for a width of 0, more than [`MAX_SIZE`] layers or hidden units, and more than
+    /// [`MAX_WEIGHTS`] weights.
     pub fn new(config: &MlpConfig, seed: u64) -> Result<Self> {
         let widths = [("input", config.input), ("output", config.output)];
         let mut sizes = [("layers", config.hidden.len().max(1))].into_iter().chain(config.hidden.iter().map(|&width| ("hidden", width)));
@@ -170,7 +173,8 @@ impl<E: Scalar> Mlp<E> {
         self.kernel_with(self.layers.iter().map(|layer| layer.weight.values().into()), &[], Modulated::No)
     }
 
-    /// The kernel with effective weights of the caller's, η₁ and η₂ of every hidden layer (none without dense connections), and a modulation.
+    /// The kernel with effective weights of the caller's, η₁ and η₂ of every hidden layer (none without dense
+    /// connections), and a modulation.
     ///
     /// # Errors
     /// Those of [`MlpKernel::new`]; [`FlowError::Shape`] for another number of weights.

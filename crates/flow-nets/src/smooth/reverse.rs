@@ -91,8 +91,9 @@ impl<E: Real> MlpKernel<'_, E> {
         }
     }
 
-    /// The gradient of ⟨ȳ, y⟩: `y_cotangent` is output × lanes, `x_cotangent` (input × lanes) is overwritten; `offset_cotangent` (that of the first layer's offset, its
-    /// outputs × lanes) and `sums` are added to, and left out where they are empty.
+    /// The gradient of ⟨ȳ, y⟩: `y_cotangent` is output × lanes, `x_cotangent` (input × lanes) is overwritten;
+    /// `offset_cotangent` (that of the first layer's offset, its outputs × lanes) and `sums` are added to, and left out
+    /// where they are empty.
     pub fn pullback(&self, trace: &Trace<E>, y_cotangent: &[E], x_cotangent: &mut [E], offset_cotangent: &mut [E], sums: &mut [E]) {
         let c = Cotangents { value: Buffer::copy_of(y_cotangent), tangents: Buffer::take(0) };
         self.reverse(Passes { trace, tangents: None }, c, x_cotangent, None, offset_cotangent, sums);
@@ -100,11 +101,12 @@ impl<E: Real> MlpKernel<'_, E> {
 
     /// The gradient of S = ⟨ȳ, y⟩ + Σₖ ⟨vₖ, J uₖ⟩, with the uₖ of the tangent trace.
     ///
-    /// `y_cotangent` is output × lanes, `cotangents` (the vₖ, as many as there are tangents) output × (k · lanes); `x_cotangent` (input × lanes) and, if
-    /// wanted, `tangent_cotangents` (∂S/∂uₖ = Jᵀ vₖ, input × (k · lanes)) are overwritten; `offset_cotangent` and `sums` are added to, or empty as for [`pullback`](Self::pullback).
+    /// `y_cotangent` is output × lanes, `cotangents` (the vₖ, as many as there are tangents) output × (k · lanes);
+    /// `x_cotangent` (input × lanes) and, if wanted, `tangent_cotangents` (∂S/∂uₖ = Jᵀ vₖ, input × (k · lanes)) are
+    /// overwritten; `offset_cotangent` and `sums` are added to, or empty as for [`pullback`](Self::pullback).
     ///
-    /// S is linear in the pairs (uₖ, vₖ): many of them, as in the gradient of an exact log-det, go through best in groups whose k · lanes columns stay
-    /// in the cache, with ȳ in one group and zeros in the others.
+    /// S is linear in the pairs (uₖ, vₖ): many of them, as in the gradient of an exact log-det, go through best in
+    /// groups whose k · lanes columns stay in the cache, with ȳ in one group and zeros in the others.
     #[allow(clippy::too_many_arguments, reason = "the pass has four inputs and four outputs")]
     pub fn pullback_dual(
         &self,

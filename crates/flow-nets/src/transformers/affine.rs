@@ -52,7 +52,8 @@ impl<E: Scalar> TapedTransformer<E> for Additive {
     }
 }
 
-/// y = x e^s + t with the log-scale s = c tanh(r / c) bounded by ±c, so that e^s and e^(−s) keep their full precision; log-det Σ s.
+/// y = x e^s + t with the log-scale s = c tanh(r / c) bounded by ±c, so that e^s and e^(−s) keep their full precision;
+/// log-det Σ s.
 ///
 /// The parameters of a feature are r and t; where both are zero, y = x exactly.
 /// Source: Dinh et al., "Density estimation using Real NVP", section 3.2 (arXiv:1605.08803).
@@ -71,8 +72,9 @@ impl<E: Scalar> Affine<E> {
     /// The transformer with the bound c.
     ///
     /// # Errors
-    /// [`FlowError::Setting`](flow_api::FlowError::Setting) for a bound that is not a number above 0, or with which c, 1/c or e^(−c) would be below E's least number of full
-    /// precision: from 1.2e-38 to 87 in f32, from 2.2e-308 to 708 in f64.
+    /// [`FlowError::Setting`](flow_api::FlowError::Setting) for a bound that is not a number above 0, or with which c,
+    /// 1/c or e^(−c) would be below E's least number of full precision: from 1.2e-38 to 87 in f32, from 2.2e-308 to 708
+    /// in f64.
     pub fn new(bound: E) -> Result<Self> {
         let least = E::min_positive_value();
         within("Affine", "bound", bound, [least, -Float::ln(least)]).map(|bound| Self { bound })

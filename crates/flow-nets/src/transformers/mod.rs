@@ -12,13 +12,14 @@ use flow_api::device::TransformerForm;
 use flow_api::{FlowError, MappedRows, Result, RowTape, Scalar, Taped, TapedMap, Tensor};
 use flow_kernels::workspace::Buffer;
 
-/// An element-wise bijection yⱼ = τ(xⱼ; θⱼ), increasing in xⱼ, whose parameters θⱼ a network gives: what a coupling does to the part that it moves,
-/// and an autoregressive flow to every feature.
+/// An element-wise bijection yⱼ = τ(xⱼ; θⱼ), increasing in xⱼ, whose parameters θⱼ a network gives: what a coupling
+/// does to the part that it moves, and an autoregressive flow to every feature.
 ///
 /// # Shapes
-/// Values are feature-major blocks (features × lanes), as many lanes as `log_det` has elements. Parameters are one too, *feature by feature*: with
-/// P = [`Transformer::parameters`], number k of feature j in lane r lies at `((j * P) + k) * lanes + r`. So the parameters of some features that
-/// lie together are one slice, and a map of these features alone takes that slice.
+/// Values are feature-major blocks (features × lanes), as many lanes as `log_det` has elements. Parameters are one
+/// too, *feature by feature*: with P = [`Transformer::parameters`], number k of feature j in lane r lies at
+/// `((j * P) + k) * lanes + r`. So the parameters of some features that lie together are one slice, and a map of these
+/// features alone takes that slice.
 ///
 /// # Log-det
 /// Exact: Σⱼ ln τ′(xⱼ; θⱼ).
@@ -39,10 +40,12 @@ pub trait Transformer<E: Scalar>: std::fmt::Debug + Send + Sync {
     /// Parameters of a feature, P.
     fn parameters(&self) -> usize;
 
-    /// x → y in place; adds ln τ′ to every row's log-det; pushes on the tape what [`Transformer::pullback`] needs. It has the parameters to itself.
+    /// x → y in place; adds ln τ′ to every row's log-det; pushes on the tape what [`Transformer::pullback`] needs. It
+    /// has the parameters to itself.
     fn forward(&self, values: &mut [E], parameters: Buffer<E>, log_det: &mut [E], tape: &mut RowTape<E>);
 
-    /// y → x in place; adds ln dx/dy to every row's log-det; pushes on the tape what [`Transformer::pullback`] at x needs.
+    /// y → x in place; adds ln dx/dy to every row's log-det; pushes on the tape what [`Transformer::pullback`] at x
+    /// needs.
     fn inverse(&self, values: &mut [E], parameters: Buffer<E>, log_det: &mut [E], tape: &mut RowTape<E>);
 
     /// ∂L/∂y → ∂L/∂x in place, and gives ∂L/∂parameters; `log_det` is ∂L/∂log|det J| of every row.
@@ -62,7 +65,8 @@ pub trait Transformer<E: Scalar>: std::fmt::Debug + Send + Sync {
     }
 }
 
-/// A [`Transformer`] in plain dfdx operations, on row-major tensors: x (rows, features), parameters (rows, features · P), feature by feature.
+/// A [`Transformer`] in plain dfdx operations, on row-major tensors: x (rows, features), parameters (rows, features ·
+/// P), feature by feature.
 pub trait TapedTransformer<E: Scalar> {
     /// y and log|det| of every row, recorded on the tapes of both.
     fn forward_taped(&self, x: Taped<(usize, usize), E>, parameters: Taped<(usize, usize), E>) -> TapedMap<E>;

@@ -28,8 +28,8 @@ pub struct Bin {
 /// Expected calibration error: the mean over items of |accuracy − confidence| of the bin that an item is in (Naeini et
 /// al. 2015; with 15 bins as in Guo et al. 2017, arXiv:1706.04599).
 ///
-/// It is above zero for perfect probabilities too, by what chance leaves in every bin: about Σ √(n a (1 − a)) / N · √(2/π)
-/// over bins of n items and accuracy a.
+/// It is above zero for perfect probabilities too, by what chance leaves in every bin: about Σ √(n a (1 − a)) / N ·
+/// √(2/π) over bins of n items and accuracy a.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// The error.

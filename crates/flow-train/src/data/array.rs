@@ -127,12 +127,13 @@ impl Array {
 
     /// A data set of these items; `path` names it in errors.
     ///
-    /// Unsigned bytes are pictures of 256 levels, N×H×W (grey), N×C×H×W or N×H×W×C, or vectors of 256 levels, N×d: of 2 levels if all are 0 or 1, and of as many
-    /// as `options` say. Other integers and floats are the same without levels: their density is modelled as they are.
+    /// Unsigned bytes are pictures of 256 levels, N×H×W (grey), N×C×H×W or N×H×W×C, or vectors of 256 levels, N×d: of 2
+    /// levels if all are 0 or 1, and of as many as `options` say. Other integers and floats are the same without
+    /// levels: their density is modelled as they are.
     ///
     /// # Errors
-    /// [`DataError::Header`] for any other shape and where the layout of four axes is ambiguous; [`DataError::Value`] for a
-    /// label that is not from 0 to 65,535 and an integer beyond 2⁵³; and those of [`InMemory::new`].
+    /// [`DataError::Header`] for any other shape and where the layout of four axes is ambiguous; [`DataError::Value`]
+    /// for a label that is not from 0 to 65,535 and an integer beyond 2⁵³; and those of [`InMemory::new`].
     pub fn into_dataset(self, path: &Path, options: ArrayOptions, labels: Option<Self>) -> Result<InMemory> {
         let ArrayOptions { layout, levels: said } = options;
         let error = |field, expected: &str, got: String| {

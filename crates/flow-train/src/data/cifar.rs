@@ -1,4 +1,5 @@
-//! CIFAR-10: 60,000 colour pictures of 32×32 in ten classes (A. Krizhevsky, *Learning multiple layers of features from tiny images*, 2009).
+//! CIFAR-10: 60,000 colour pictures of 32×32 in ten classes (A. Krizhevsky, *Learning multiple layers of features from
+//! tiny images*, 2009).
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};
@@ -20,13 +21,14 @@ const MAX_STRIP: u32 = 100_000;
 
 /// Opens a folder with one of two layouts, told by the name of the first file:
 /// - official: `data_batch_{1..5}.bin` and `test_batch.bin`, see [`read_records`];
-/// - PNG strips: `data_batch_{1..5}.png` and `test_batch.png`, see [`read_strip`], with labels in `train_lables.json` and `test_lables.json` (spelt so), each a
-///   flat list in the order of the pictures.
+/// - PNG strips: `data_batch_{1..5}.png` and `test_batch.png`, see [`read_strip`], with labels in `train_lables.json`
+///   and `test_lables.json` (spelt so), each a flat list in the order of the pictures.
 ///
 /// The test part is the test batch: [`SplitRule::Fixed`].
 ///
 /// # Errors
-/// [`DataError::Missing`] if the folder has neither layout, [`DataError::Io`] for a file that is missing, and those of the readers.
+/// [`DataError::Missing`] if the folder has neither layout, [`DataError::Io`] for a file that is missing, and those of
+/// the readers.
 pub fn open(dir: &Path) -> Result<Split> {
     let exists = |name: &str| dir.join(name).exists();
     let part = if exists("data_batch_1.bin") {
@@ -87,8 +89,8 @@ fn in_memory(path: &Path, pixels: Vec<u8>, of_items: Vec<u8>) -> Result<InMemory
     InMemory::new(path, Values::Levels(pixels), shape, Some(256), Some(labels))
 }
 
-/// Reads records of the official layout, each a label byte and 3,072 bytes C, H, W, behind those in `pixels` and `labels`; `path` only names the
-/// source in errors.
+/// Reads records of the official layout, each a label byte and 3,072 bytes C, H, W, behind those in `pixels` and
+/// `labels`; `path` only names the source in errors.
 ///
 /// # Errors
 /// [`DataError::Empty`], [`DataError::Truncated`] if the last record is not whole, [`DataError::Io`].
@@ -116,11 +118,12 @@ pub fn read_records(path: &Path, mut reader: impl Read, pixels: &mut Vec<u8>, la
     }
 }
 
-/// Reads a PNG strip, 1024 pixels wide and one row a picture of bytes H, W, C, behind those in `pixels` (as C, H, W); `path` only names the source in
-/// errors.
+/// Reads a PNG strip, 1024 pixels wide and one row a picture of bytes H, W, C, behind those in `pixels` (as C, H, W);
+/// `path` only names the source in errors.
 ///
 /// # Errors
-/// [`DataError::Image`] if it is not a PNG or is cut off, [`DataError::Header`] if it is not 1024 wide, 8-bit RGB and at most 100,000 high.
+/// [`DataError::Image`] if it is not a PNG or is cut off, [`DataError::Header`] if it is not 1024 wide, 8-bit RGB and
+/// at most 100,000 high.
 pub fn read_strip(path: &Path, reader: impl BufRead + Seek, pixels: &mut Vec<u8>) -> Result<()> {
     let broken = |e: image::ImageError| DataError::Image { path: path.to_owned(), reason: e.to_string() };
     let decoder = ImageReader::with_format(reader, ImageFormat::Png).into_decoder().map_err(broken)?;

@@ -48,8 +48,9 @@ impl fmt::Display for ItemShape {
 
 /// One visit to one item: which item, and in which pass over the data.
 ///
-/// Whatever is random about a visit (the window of a crop, a flip, dequantisation noise) is a pure function of the seed and of this
-/// pair. It does not depend on the batch that the visit falls in, on the number of threads, or on where a run was resumed.
+/// Whatever is random about a visit (the window of a crop, a flip, dequantisation noise) is a pure function of the seed
+/// and of this pair. It does not depend on the batch that the visit falls in, on the number of threads, or on where a
+/// run was resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Draw {
     /// Number of passes over the whole set made before this one.
@@ -105,8 +106,8 @@ impl Batch {
 
 /// A set of items of one shape that can be drawn by number.
 ///
-/// One trait for sets in memory, pictures decoded from disk when they are drawn, and generated samples. All methods take `&self` and
-/// may be called from many threads.
+/// One trait for sets in memory, pictures decoded from disk when they are drawn, and generated samples. All methods
+/// take `&self` and may be called from many threads.
 pub trait Dataset: Debug + Send + Sync {
     /// Number of items in one epoch.
     fn len(&self) -> usize;
@@ -152,14 +153,14 @@ pub trait Dataset: Debug + Send + Sync {
         self.batch(&[Draw { epoch: 0, index }]).ok()?.labels.first().copied().flatten()
     }
 
-    /// Number of what an item was cut from: items of one source are not independent. Crops of one picture have one source, other items each
-    /// have their own.
+    /// Number of what an item was cut from: items of one source are not independent. Crops of one picture have one
+    /// source, other items each have their own.
     fn source(&self, index: usize) -> usize {
         index
     }
 
-    /// What tells an item from all others of its source wherever that lies, such as its path inside a folder; by default its name. Items of one
-    /// file, such as crops of a picture, share a key.
+    /// What tells an item from all others of its source wherever that lies, such as its path inside a folder; by
+    /// default its name. Items of one file, such as crops of a picture, share a key.
     fn item_key(&self, index: usize) -> Option<String> {
         self.item_name(index)
     }
@@ -170,14 +171,14 @@ pub trait Dataset: Debug + Send + Sync {
         false
     }
 
-    /// The number of an item in the file or folder that it comes from, counted from 0, whatever part of it this set is: what joins results
-    /// to their table. Items that were left out are counted too.
+    /// The number of an item in the file or folder that it comes from, counted from 0, whatever part of it this set is:
+    /// what joins results to their table. Items that were left out are counted too.
     fn row(&self, index: usize) -> usize {
         index
     }
 
-    /// Where the window that a draw cuts at random out of a larger picture has its upper left corner: columns from the left and rows from the top; none of items
-    /// that are no such windows.
+    /// Where the window that a draw cuts at random out of a larger picture has its upper left corner: columns from the
+    /// left and rows from the top; none of items that are no such windows.
     ///
     /// # Errors
     /// Pictures that cannot be read.

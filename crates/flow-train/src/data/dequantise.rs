@@ -1,15 +1,19 @@
 //! From discrete levels to continuous values that have a density, and back.
 //!
-//! A value x ∈ {0, …, L−1} becomes v = (x + u)/L ∈ (0, 1) with uniform noise u (uniform dequantisation: Theis, van den Oord, Bethge, *A note on the
-//! evaluation of generative models*, 2016, section 3.1), and v becomes
+//! A value x ∈ {0, …, L−1} becomes v = (x + u)/L ∈ (0, 1) with uniform noise u (uniform dequantisation: Theis, van den
+//! Oord, Bethge, *A note on the evaluation of generative models*, 2016, section 3.1), and v becomes
 //! - y = v − ½ (Glow's scaling), log-det 0, or
-//! - y = ln s − ln(1−s) with s = α + (1−2α)v (Dinh et al., *Real NVP*, 2017, section 4.1), log-det Σ [−ln s − ln(1−s) + ln(1−2α)].
+//! - y = ln s − ln(1−s) with s = α + (1−2α)v (Dinh et al., *Real NVP*, 2017, section 4.1), log-det Σ
+//!   [−ln s − ln(1−s) + ln(1−2α)].
 //!
-//! The log-det is that of v → y. The constant −D ln L of x + u → v is the `levels` of [`bits_per_dim`], so that all of it stands in one place.
+//! The log-det is that of v → y. The constant −D ln L of x + u → v is the `levels` of [`bits_per_dim`], so that all of
+//! it stands in one place.
 //!
 //! # The noise
-//! u is uniform over the midpoints (k + ½)/2¹⁶ of 65,536 equal parts of a level, as a pure function of (seed, epoch, item, dimension) and the same in f32
-//! and in f64; it is other noise for training than for evaluation ([`Dequantiser::for_evaluation`]). With a finer grid an f32 could round y over the edge into the next level; with this one, quantising gives back every level exactly.
+//! u is uniform over the midpoints (k + ½)/2¹⁶ of 65,536 equal parts of a level, as a pure function of (seed, epoch,
+//! item, dimension) and the same in f32 and in f64; it is other noise for training than for evaluation
+//! ([`Dequantiser::for_evaluation`]). With a finer grid an f32 could round y over the edge into the next level; with
+//! this one, quantising gives back every level exactly.
 
 use std::f64::consts::LN_2;
 
@@ -22,10 +26,11 @@ use rayon::prelude::*;
 use super::random::{Purpose, stream};
 use super::{DataError, Draw, ItemShape, Result};
 
-/// Bits per dimension of discrete data: (−`log_prob`/`dims` + ln `levels`)/ln 2, for a log-density `log_prob` in nats of an item on the unit cube (0, 1)^dims.
+/// Bits per dimension of discrete data: (−`log_prob`/`dims` + ln `levels`)/ln 2, for a log-density `log_prob` in nats
+/// of an item on the unit cube (0, 1)^dims.
 ///
-/// It is an upper bound on the model's discrete code length, in expectation over the noise. For a batch or a set, pass the mean. Give the number
-/// of levels really modelled: [`Dequantiser::levels`], which is 32 for 5 of 8 bits.
+/// It is an upper bound on the model's discrete code length, in expectation over the noise. For a batch or a set, pass
+/// the mean. Give the number of levels really modelled: [`Dequantiser::levels`], which is 32 for 5 of 8 bits.
 ///
 /// ```
 /// // The uniform density on the cube: every level is equally likely.
@@ -68,10 +73,12 @@ pub struct Dequantiser {
 }
 
 impl Dequantiser {
-    /// Checks the preprocessing against the data, items of this shape with this number of levels; `seed` is that of the noise and of the flips.
+    /// Checks the preprocessing against the data, items of this shape with this number of levels; `seed` is that of the
+    /// noise and of the flips.
     ///
     /// # Errors
-    /// [`DataError::Setting`] if `levels` is not 2 to 256 or not what is stated, `bits` is out of range or reduces other than 256 levels, α is out of range, or `flip` is for vectors.
+    /// [`DataError::Setting`] if `levels` is not 2 to 256 or not what is stated, `bits` is out of range or reduces
+    /// other than 256 levels, α is out of range, or `flip` is for vectors.
     pub fn new(preprocessing: &Preprocessing, levels: u32, shape: ItemShape, seed: u64) -> Result<Self> {
         let bad = |what, expected, got| Err(DataError::Setting { what, expected, got });
         if let Some((what, got)) = preprocessing.of_reals() {
@@ -129,7 +136,8 @@ impl Dequantiser {
     /// `values`, `y`: `[draws.len(), dims]`; `log_det`: `[draws.len()]`.
     ///
     /// # Errors
-    /// [`DataError::Size`] if a length does not fit, [`DataError::Setting`] for a value that is not below the number of levels.
+    /// [`DataError::Size`] if a length does not fit, [`DataError::Setting`] for a value that is not below the number of
+    /// levels.
     pub fn dequantise<E: Float + Send + Sync>(&self, values: &[u8], draws: &[Draw], y: &mut [E], log_det: &mut [E]) -> Result<()> {
         let dims = self.dims;
         check_size("values", draws.len().checked_mul(dims), values.len())?;

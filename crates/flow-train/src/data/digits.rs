@@ -9,14 +9,15 @@ const LABELS: &[u8] = include_bytes!("../../data/optdigits-labels-idx1-ubyte.gz"
 /// The first items are for training, the 297 after them for testing.
 const TRAIN: usize = 1500;
 
-/// The built-in default set: 1,797 handwritten digits, grey 8×8 in **17 levels** (0–16), 10 classes; 1,500 to train on, the last 297 to test on.
+/// The built-in default set: 1,797 handwritten digits, grey 8×8 in **17 levels** (0–16), 10 classes; 1,500 to train on,
+/// the last 297 to test on.
 ///
-/// It is the test part of *Optical Recognition of Handwritten Digits* (E. Alpaydin, C. Kaynak; UCI Machine Learning Repository,
-/// <https://doi.org/10.24432/C50P49>; CC BY 4.0), bundled with this crate.
+/// It is the test part of *Optical Recognition of Handwritten Digits* (E. Alpaydin, C. Kaynak; UCI Machine Learning
+/// Repository, <https://doi.org/10.24432/C50P49>; CC BY 4.0), bundled with this crate.
 ///
 /// # Bits/dim to beat on the test part
-/// Uniform log₂ 17 = 4.087; one full Gaussian 2.947; an independent histogram of each pixel 2.364 (always-blank pixels make it strong).
-/// Figures on 17 levels are not comparable with those on 256.
+/// Uniform log₂ 17 = 4.087; one full Gaussian 2.947; an independent histogram of each pixel 2.364 (always-blank pixels
+/// make it strong). Figures on 17 levels are not comparable with those on 256.
 ///
 /// # Errors
 /// As [`idx::read_images`]; the bundled files have none.

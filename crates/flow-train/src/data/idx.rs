@@ -1,6 +1,7 @@
 //! IDX, the format of MNIST and its relatives: a big-endian header and raw bytes, plain or gzipped.
 //!
-//! Layout (as on the MNIST home page): two zero bytes, the type (`0x08`, unsigned byte), the number of axes, one 32-bit size an axis, data.
+//! Layout (as on the MNIST home page): two zero bytes, the type (`0x08`, unsigned byte), the number of axes, one 32-bit
+//! size an axis, data.
 
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read};
@@ -16,13 +17,15 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// Opens a set of grey pictures from an IDX file and, if given, its labels.
 ///
 /// # Which items are test items
-/// If the file name of `images` contains `train` and a file with `t10k` or `test` in its place exists beside it (as MNIST ships), that one is
-/// the test part, with labels from the file so named after `labels`: [`SplitRule::Files`]. One of the two may be compressed, and a dot may stand for a
-/// hyphen. Otherwise the last tenth is: [`SplitRule::LastTenth`].
+/// If the file name of `images` contains `train` and a file with `t10k` or `test` in its place exists beside it (as
+/// MNIST ships), that one is the test part, with labels from the file so named after `labels`: [`SplitRule::Files`].
+/// One of the two may be compressed, and a dot may stand for a hyphen. Otherwise the last tenth is:
+/// [`SplitRule::LastTenth`].
 ///
 /// # Errors
-/// As [`read_images`] and [`read_labels`], [`DataError::Io`], [`DataError::TooFew`] for a single picture without a test file,
-/// [`DataError::Missing`] for a test file without labels, and [`DataError::PartsDiffer`] if train and test pictures differ in size or in classes.
+/// As [`read_images`] and [`read_labels`], [`DataError::Io`], [`DataError::TooFew`] for a single picture without a test
+/// file, [`DataError::Missing`] for a test file without labels, and [`DataError::PartsDiffer`] if train and test
+/// pictures differ in size or in classes.
 pub fn open(images: &Path, labels: Option<&Path>) -> Result<Split> {
     parts(images, labels, None, None)?.of_two(images)
 }
@@ -68,7 +71,8 @@ fn beside(images: &Path, labels: Option<&Path>) -> Result<Option<(PathBuf, Optio
     Ok(Some((test_images, test_labels.transpose()?)))
 }
 
-/// `…/t10k-images` for `…/train-images`, if there is such a file: one compressed as the training file is, rather than another.
+/// `…/t10k-images` for `…/train-images`, if there is such a file: one compressed as the training file is, rather than
+/// another.
 fn test_sibling(path: &Path) -> Option<PathBuf> {
     let plain = |name: &str| {
         let lower = name.to_ascii_lowercase();
@@ -135,8 +139,8 @@ pub struct Images {
 /// Gzip is told by its first bytes. Memory grows with the bytes that are really there, whatever the header says.
 ///
 /// # Errors
-/// [`DataError::Header`] for a wrong magic number, [`DataError::Empty`] if a size is zero, [`DataError::TooLarge`], [`DataError::Truncated`],
-/// [`DataError::Trailing`], [`DataError::Compressed`], [`DataError::Io`].
+/// [`DataError::Header`] for a wrong magic number, [`DataError::Empty`] if a size is zero, [`DataError::TooLarge`],
+/// [`DataError::Truncated`], [`DataError::Trailing`], [`DataError::Compressed`], [`DataError::Io`].
 pub fn read_images(path: &Path, reader: impl Read) -> Result<Images> {
     let ([count, height, width], pixels) = read_array::<3>(path, reader)?;
     Ok(Images { count, height, width, pixels })

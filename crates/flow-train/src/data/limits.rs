@@ -9,10 +9,12 @@ use sysinfo::System;
 
 use super::{DataError, MAX_ARRAY_BYTES, Result};
 
-/// The memory that is at hand is this many times what one array, table or file may take of it: while it is decoded there are two forms of it, and work needs room too.
+/// The memory that is at hand is this many times what one array, table or file may take of it: while it is decoded
+/// there are two forms of it, and work needs room too.
 const SHARE: u64 = 4;
 
-/// Bytes of memory at hand, 0 where the system does not tell: what the system could give now, and what the process's control group leaves of it.
+/// Bytes of memory at hand, 0 where the system does not tell: what the system could give now, and what the process's
+/// control group leaves of it.
 fn memory_at_hand() -> u64 {
     let Ok(mut system) = System::new() else { return 0 };
     system.refresh_memory();
@@ -21,7 +23,8 @@ fn memory_at_hand() -> u64 {
     system.available_memory().min(group)
 }
 
-/// The most bytes that one array, table or file may take in memory: a quarter of what is at hand, and at most [`MAX_ARRAY_BYTES`].
+/// The most bytes that one array, table or file may take in memory: a quarter of what is at hand, and at most
+/// [`MAX_ARRAY_BYTES`].
 pub fn read_limit() -> u64 {
     // Where a system tells nothing, it is not nothing that there is.
     match memory_at_hand() {

@@ -8,10 +8,12 @@ use std::thread::{self, JoinHandle};
 use super::{Batch, Dataset, Draw, Result};
 use crate::threads::alone;
 
-/// Batches made by a thread of their own while the caller works on earlier ones; at most `ahead` wait, so memory is bounded.
+/// Batches made by a thread of their own while the caller works on earlier ones; at most `ahead` wait, so memory is
+/// bounded.
 ///
-/// What is drawn is an iterator: [`TrainOrder`](super::TrainOrder) to train, [`each_once`](super::each_once) to evaluate. The batches are the
-/// same, in the same order, as those of calling [`Dataset::batch`] in turn. After an error there are no more. Dropping it stops the thread.
+/// What is drawn is an iterator: [`TrainOrder`](super::TrainOrder) to train, [`each_once`](super::each_once) to
+/// evaluate. The batches are the same, in the same order, as those of calling [`Dataset::batch`] in turn. After an
+/// error there are no more. Dropping it stops the thread.
 ///
 /// Where the system gives no thread, every batch is made when it is asked for.
 ///

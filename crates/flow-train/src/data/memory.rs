@@ -102,9 +102,9 @@ impl InMemory {
     /// `levels` is the number of levels of discrete values and `None` for continuous ones.
     ///
     /// # Errors
-    /// [`DataError::Empty`] without items, [`DataError::Size`] if the last item is not whole, [`DataError::LabelCount`] if there is not one
-    /// label an item, [`DataError::Header`] if `levels` does not fit the kind of values, [`DataError::Value`] for a value of `levels` or
-    /// more, a value that is not finite, or a label without a class.
+    /// [`DataError::Empty`] without items, [`DataError::Size`] if the last item is not whole, [`DataError::LabelCount`]
+    /// if there is not one label an item, [`DataError::Header`] if `levels` does not fit the kind of values,
+    /// [`DataError::Value`] for a value of `levels` or more, a value that is not finite, or a label without a class.
     pub fn new(name: &Path, values: Values, shape: ItemShape, levels: Option<u32>, labels: Option<Labels>) -> Result<Self> {
         let path = || name.to_owned();
         let dims = shape.dims();
@@ -152,8 +152,8 @@ impl InMemory {
         Self { columns: columns.into(), ..self }
     }
 
-    /// The same with numbers that items are conditioned on, item after item, called by these names; `name` stands in errors
-    /// for where they came from.
+    /// The same with numbers that items are conditioned on, item after item, called by these names; `name` stands in
+    /// errors for where they came from.
     ///
     /// # Errors
     /// [`DataError::Size`] if there are not as many for every item; [`DataError::Value`] for one that is not finite.

@@ -1,6 +1,7 @@
 //! Data sets: what a flow is trained on and tested on.
 //!
-//! Every source, in memory or streamed from disk, is a [`Dataset`]; opening a source gives a [`Split`] into a training and a test part.
+//! Every source, in memory or streamed from disk, is a [`Dataset`]; opening a source gives a [`Split`] into a training
+//! and a test part.
 //!
 //! ```
 //! use flow_train::data::{self, Draw, ItemShape, Values};
@@ -66,10 +67,11 @@ pub use split::{SplitOption, SplitRule};
 pub use table::{LabelColumn, TableOptions};
 pub use toy::{Toy, ToyKind};
 
-/// The most bytes that one array read into memory may have after decompression, however much memory is at hand (16 GiB); where less is, it is [`read_limit`].
+/// The most bytes that one array read into memory may have after decompression, however much memory is at hand (16
+/// GiB); where less is, it is [`read_limit`].
 ///
-/// Memory grows with the bytes really read, never with what a header claims; this bounds what a compressed file can blow up to.
-/// A set of pictures larger than memory is read as a folder, which streams.
+/// Memory grows with the bytes really read, never with what a header claims; this bounds what a compressed file can
+/// blow up to. A set of pictures larger than memory is read as a folder, which streams.
 pub const MAX_ARRAY_BYTES: u64 = 1 << 34;
 
 /// The most events of `dims` numbers that fit into [`read_limit`] bytes: what a batch, or a number of samples, may be.

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 /// A data set whose values are each replaced, with a probability, by a level drawn uniformly from all.
 ///
-/// What is left is the background: a model of it knows how common levels and smooth places are, and not what is shown. The likelihood ratio of a model to it is the part of the
-/// likelihood that the content has (Ren et al. 2019, *Likelihood ratios for out-of-distribution detection*, arXiv:1906.02845, section 3.2, where rates are 0.1 to 0.3).
-/// A visit of an item (its draw) always meets the same values.
+/// What is left is the background: a model of it knows how common levels and smooth places are, and not what is shown.
+/// The likelihood ratio of a model to it is the part of the likelihood that the content has (Ren et al.
+/// 2019, *Likelihood ratios for out-of-distribution detection*, arXiv:1906.02845, section 3.2, where rates are 0.1
+/// to 0.3). A visit of an item (its draw) always meets the same values.
 #[derive(Clone, Debug)]
 pub struct Mutated {
     of: Arc<dyn Dataset>,

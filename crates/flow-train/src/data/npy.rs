@@ -1,8 +1,8 @@
 //! `.npy`, an array of `numpy`: a magic string, a version, a Python dictionary that describes the array, raw elements.
 //!
-//! The format is that of `numpy.lib.format`, versions 1.0 to 3.0. Header keys may stand in any order; objects, records, strings and complex numbers are
-//! refused, and so are arrays in Fortran order. The dictionary is read here, because the crates that read it overflow their stack or their
-//! integers on a hostile header.
+//! The format is that of `numpy.lib.format`, versions 1.0 to 3.0. Header keys may stand in any order; objects, records,
+//! strings and complex numbers are refused, and so are arrays in Fortran order. The dictionary is read here, because
+//! the crates that read it overflow their stack or their integers on a hostile header.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -17,8 +17,8 @@ const MAX_HEADER: u64 = 1 << 16;
 /// Reads one array to the end of `reader`; `path` only names the source in errors.
 ///
 /// # Errors
-/// [`DataError::Header`] for anything but an array of numbers in C order, [`DataError::TooLarge`], [`DataError::Truncated`], [`DataError::Trailing`],
-/// [`DataError::Io`].
+/// [`DataError::Header`] for anything but an array of numbers in C order, [`DataError::TooLarge`],
+/// [`DataError::Truncated`], [`DataError::Trailing`], [`DataError::Io`].
 pub fn read(path: &Path, mut reader: impl Read) -> Result<Array> {
     let header =
         |field, expected: &str, got: String| DataError::Header { path: path.to_owned(), field, expected: expected.to_owned(), got };
@@ -377,7 +377,8 @@ mod tests {
             let error = set(shape, descr, Layout::Auto, n);
             assert!(matches!(error, Err(DataError::Header { .. })), "({shape}) {descr}: {error:?}");
         }
-        // Other integers are the numbers that they are, as far as f64 holds them, and bytes of 0 and 1 alone have two levels.
+        // Other integers are the numbers that they are, as far as f64 holds them, and bytes of 0 and 1 alone have two
+        // levels.
         let integers = |values: [i64; 2]| {
             let data = values.map(i64::to_le_bytes).concat();
             parse(&npy(&dict("<i8", "2, 1"), &data))?.into_dataset("a.npy".as_ref(), ArrayOptions::default(), None)

@@ -29,7 +29,8 @@ fn broken(path: &Path, error: ZipError) -> DataError {
 /// Reads the array called `key`; `path` only names the source in errors.
 ///
 /// # Errors
-/// [`DataError::MissingKey`] with the names that there are, [`DataError::Compressed`] for a broken archive, and those of [`npy::read`].
+/// [`DataError::MissingKey`] with the names that there are, [`DataError::Compressed`] for a broken archive, and those
+/// of [`npy::read`].
 pub fn read(path: &Path, mut reader: impl Read + Seek, key: &str) -> Result<Array> {
     let known = keys(path, &mut reader)?;
     let mut archive = ZipArchive::new(reader).map_err(|error| broken(path, error))?;

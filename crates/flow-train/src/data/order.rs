@@ -23,8 +23,9 @@ impl Shuffle {
 
 /// Training batches without end: the shuffled epochs one after another, cut into batches of one size.
 ///
-/// Batch `step` is draws `step·size .. (step+1)·size` of that sequence, so a run resumed at a step sees what it would have seen. Every
-/// batch is full and every item comes exactly once an epoch; a batch may span the end of an epoch, and several epochs of a small set.
+/// Batch `step` is draws `step·size .. (step+1)·size` of that sequence, so a run resumed at a step sees what it would
+/// have seen. Every batch is full and every item comes exactly once an epoch; a batch may span the end of an epoch, and
+/// several epochs of a small set.
 ///
 /// ```
 /// use flow_train::data::{Shuffle, TrainOrder};
@@ -92,9 +93,11 @@ impl Iterator for TrainOrder {
     }
 }
 
-/// Every item of a set once, in order, in batches of `batch` (at least 1) and a smaller last one: to evaluate, where no item may be left out.
+/// Every item of a set once, in order, in batches of `batch` (at least 1) and a smaller last one: to evaluate, where no
+/// item may be left out.
 ///
-/// All are drawn in epoch 0, so that every item is one and the same thing however often it is evaluated: a crop does not wander.
+/// All are drawn in epoch 0, so that every item is one and the same thing however often it is evaluated: a crop does
+/// not wander.
 pub fn each_once(items: usize, batch: usize) -> impl Iterator<Item = Vec<Draw>> + Send + 'static {
     let batch = batch.max(1);
     (0..items).step_by(batch).map(move |start| {

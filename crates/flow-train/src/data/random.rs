@@ -20,7 +20,8 @@ pub(super) enum Purpose {
     Mutate,
 }
 
-/// The stream of `seed` for one visit of one item. The four numbers are the cipher's whole key, so streams cannot collide.
+/// The stream of `seed` for one visit of one item. The four numbers are the cipher's whole key, so streams cannot
+/// collide.
 pub(super) fn stream(seed: u64, purpose: Purpose, draw: Draw) -> ChaCha8Rng {
     let mut key = [0; 32];
     let words = [seed, purpose as u64, draw.epoch, draw.index as u64];

@@ -1,9 +1,11 @@
 //! How real numbers become events: column by column, in f64.
 //!
-//! A value x of a column that is discrete becomes x + u with uniform noise u (uniform dequantisation: Theis, van den Oord, Bethge, *A note on the evaluation of generative models*, 2016,
-//! section 3.1); one of a bounded column goes through the map of its [`Bounds`]; and all are standardised by what the training items were found to be. Each has its log-det, so that
-//! densities are those of the data as they were, in their own units. With discrete columns they are densities of x + u, whose mean over the noise is a lower bound on the
-//! log-probability of x: ln ∫ p(x + u) du ≥ ∫ ln p(x + u) du.
+//! A value x of a column that is discrete becomes x + u with uniform noise u (uniform dequantisation: Theis, van den
+//! Oord, Bethge, *A note on the evaluation of generative models*, 2016, section 3.1); one of a bounded column goes
+//! through the map of its [`Bounds`]; and all are standardised by what the training items were found to be. Each has
+//! its log-det, so that densities are those of the data as they were, in their own units. With discrete columns they
+//! are densities of x + u, whose mean over the noise is a lower bound on the log-probability of x: ln ∫ p(x + u) du ≥ ∫
+//! ln p(x + u) du.
 
 use flow_api::spec::{Bounds, Preprocessing};
 use flow_api::{Moments, Scalar, Standardiser};
@@ -85,10 +87,12 @@ pub struct Reals {
 }
 
 impl Reals {
-    /// Finds the columns that are named; `columns` are the data's, if they know of any, and `seed` is that of the noise.
+    /// Finds the columns that are named; `columns` are the data's, if they know of any, and `seed` is that of the
+    /// noise.
     ///
     /// # Errors
-    /// [`DataError::Setting`] for what levels alone have a use for; [`DataError::UnknownColumn`]; [`DataError::BadOption`] for bounds that are none.
+    /// [`DataError::Setting`] for what levels alone have a use for; [`DataError::UnknownColumn`];
+    /// [`DataError::BadOption`] for bounds that are none.
     pub fn new(preprocessing: &Preprocessing, columns: &[Column], shape: ItemShape, seed: u64) -> Result<Self> {
         if let Some((what, got)) = preprocessing.of_levels() {
             return Err(DataError::Setting { what, expected: "nothing for data that have no levels", got });
@@ -180,7 +184,8 @@ impl Reals {
         (mapped, log_det)
     }
 
-    /// Events and log|det ∂y/∂x| of real numbers. What a column cannot have, such as a number outside its bounds, becomes an event that is not a number.
+    /// Events and log|det ∂y/∂x| of real numbers. What a column cannot have, such as a number outside its bounds,
+    /// becomes an event that is not a number.
     ///
     /// # Shapes
     /// `values`, `events`: `[draws.len(), dims]`; `log_det`: `[draws.len()]`.
@@ -243,7 +248,8 @@ impl Reals {
         self.visit(data, |_, _| {})
     }
 
-    /// Moments of every column of vectors, or channel of pictures, over all items, before they are standardised: in one pass.
+    /// Moments of every column of vectors, or channel of pictures, over all items, before they are standardised: in one
+    /// pass.
     ///
     /// # Errors
     /// As [`Reals::check`], and [`DataError::ConstantColumn`].
@@ -291,7 +297,8 @@ mod tests {
 
     const MIXED: &str = r#"(bounds: {"1": Log(), "3": Logit(low: 0, high: 1), "4": Softplus(below: 2)}, discrete: ["2", "3"])"#;
 
-    /// A table of a half-line, whole numbers, bits and another half-line: there and back, with a log-det that is the slope's.
+    /// A table of a half-line, whole numbers, bits and another half-line: there and back, with a log-det that is the
+    /// slope's.
     #[test]
     fn mixed_columns_go_there_and_back_with_their_slopes() {
         let items: Vec<f64> =

@@ -29,8 +29,8 @@ fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
 /// Reads the tensor called `key` from the bytes of a file; `path` only names it in errors.
 ///
 /// # Errors
-/// [`DataError::Header`] for a malformed file or a tensor of another type; [`DataError::MissingKey`] with the names that
-/// there are; [`DataError::TooLarge`].
+/// [`DataError::Header`] for a malformed file or a tensor of another type; [`DataError::MissingKey`] with the names
+/// that there are; [`DataError::TooLarge`].
 pub fn read(path: &Path, bytes: &[u8], key: &str) -> Result<Array> {
     let header =
         |field, expected: &str, got: String| DataError::Header { path: path.to_owned(), field, expected: expected.to_owned(), got };

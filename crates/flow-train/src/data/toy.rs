@@ -12,13 +12,15 @@ use super::{DataError, Draw, InMemory, ItemShape, Labels, MAX_ITEMS, Result, Spl
 
 /// A density on ℝ², by the conventions of the set it is named after, so that figures can be compared.
 ///
-/// The floor is the differential entropy, in nats: the lowest mean negative log-likelihood that any model can reach. It holds for the
-/// default noise and for the scaling given here; figures under another scaling are not comparable.
+/// The floor is the differential entropy, in nats: the lowest mean negative log-likelihood that any model can reach. It
+/// holds for the default noise and for the scaling given here; figures under another scaling are not comparable.
 ///
-/// Angles and positions are drawn independently for each point, where the originals space them evenly: the densities are the same.
+/// Angles and positions are drawn independently for each point, where the originals space them evenly: the densities
+/// are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ToyKind {
-    /// `make_moons` of scikit-learn: half circles (cos t, sin t) and (1 − cos t, ½ − sin t), t ∈ [0, π]; noise 0.1. Floor 1.0076.
+    /// `make_moons` of scikit-learn: half circles (cos t, sin t) and (1 − cos t, ½ − sin t), t ∈ [0, π]; noise 0.1.
+    /// Floor 1.0076.
     TwoMoons,
     /// `8gaussians` of FFJORD: centres on a circle of radius 4, noise 0.5, all divided by 1.414. Floor 2.8319.
     EightGaussians,
@@ -139,7 +141,8 @@ impl Toy {
     /// Generates both parts. Labels are the moon, centre or circle that a point belongs to; a checkerboard has none.
     ///
     /// # Errors
-    /// [`DataError::Setting`] if `n` is 0 or above [`MAX_ITEMS`], the noise is negative or not finite, or a checkerboard has any.
+    /// [`DataError::Setting`] if `n` is 0 or above [`MAX_ITEMS`], the noise is negative or not finite, or a
+    /// checkerboard has any.
     pub fn open(&self, seed: u64) -> Result<Split> {
         if !(1..=MAX_ITEMS).contains(&self.n) {
             return Err(DataError::Setting { what: "n", expected: "1 to 100000000 points", got: self.n.to_string() });
@@ -198,7 +201,8 @@ mod tests {
         Ok((values.as_chunks::<2>().0.to_vec(), labels))
     }
 
-    /// A mixture of equal Gaussians whose centres lie close together on the noiseless curve: independent of how the generator places and perturbs points.
+    /// A mixture of equal Gaussians whose centres lie close together on the noiseless curve: independent of how the
+    /// generator places and perturbs points.
     struct Mixture {
         centres: Vec<[f64; 2]>,
         sigma: f64,
@@ -221,7 +225,8 @@ mod tests {
             self.centres.iter().map(kernel).sum::<f64>() / (self.centres.len() as f64 * PI * two_variances)
         }
 
-        /// ∫ p and −∫ p ln p by the trapezoidal rule, which converges faster than any power of the step for a density as smooth as its Gaussians.
+        /// ∫ p and −∫ p ln p by the trapezoidal rule, which converges faster than any power of the step for a density
+        /// as smooth as its Gaussians.
         fn mass_and_entropy(&self) -> (f64, f64) {
             let step = 0.75 * self.sigma;
             let places = |axis: usize| {

@@ -10,12 +10,13 @@ use std::path::Path;
 const FILTERS: [FilterType; 6] =
     [FilterType::NoFilter, FilterType::Sub, FilterType::Up, FilterType::Avg, FilterType::Paeth, FilterType::Adaptive];
 
-/// L(x): bits of the shortest file of a picture (channels × height × width, levels as they are) among PNG by each of its filters, as tight as it compresses,
-/// and lossless WebP.
+/// L(x): bits of the shortest file of a picture (channels × height × width, levels as they are) among PNG by each of
+/// its filters, as tight as it compresses, and lossless WebP.
 ///
-/// It stands for the codes of PNG, JPEG 2000 and FLIF of Serrà et al. 2020 (*Input complexity and out-of-distribution detection with likelihood-based
-/// generative models*, arXiv:1909.11480, section 3). What every file begins with is counted too, some hundred bits: among pictures of one shape it
-/// makes no difference. One channel is grey, three are red, green and blue; others are coded grey, one below the other.
+/// It stands for the codes of PNG, JPEG 2000 and FLIF of Serrà et al. 2020 (*Input complexity and out-of-distribution
+/// detection with likelihood-based generative models*, arXiv:1909.11480, section 3). What every file begins with is
+/// counted too, some hundred bits: among pictures of one shape it makes no difference. One channel is grey, three are
+/// red, green and blue; others are coded grey, one below the other.
 ///
 /// ```
 /// use flow_train::{data::ItemShape, scores::complexity_bits};
@@ -64,7 +65,8 @@ mod tests {
     use super::*;
     use rand::{RngCore, SeedableRng};
 
-    /// A flat picture takes next to nothing, a gradient little more, noise all of its bits, and no picture more than that and a header.
+    /// A flat picture takes next to nothing, a gradient little more, noise all of its bits, and no picture more than
+    /// that and a header.
     #[test]
     fn simple_pictures_are_short() {
         for channels in [1, 2, 3, 4] {
@@ -80,7 +82,8 @@ mod tests {
         }
     }
 
-    /// Of a picture that is smooth along its columns, stored channel by channel, the neighbours must be neighbours in the file.
+    /// Of a picture that is smooth along its columns, stored channel by channel, the neighbours must be neighbours in
+    /// the file.
     #[test]
     fn channels_are_those_of_a_pixel() {
         let shape = ItemShape::Image { channels: 3, height: 32, width: 32 };

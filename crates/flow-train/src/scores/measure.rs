@@ -32,7 +32,8 @@ pub enum Measure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Of many numbers that depend on each other: what is likelier than nearly all others is as unusual as what is less likely.
+    /// Of many numbers that depend on each other: what is likelier than nearly all others is as unusual as what is less
+    /// likely.
     Picture,
     /// A row of a table: of few numbers the likeliest is the most usual.
     Row,
@@ -121,8 +122,8 @@ impl Measures {
 
 /// Scores every item ([`score`](crate::score)) and measures it.
 ///
-/// The log-likelihoods of the measures are those of the items as they are in the data: of discrete data the bound by uniform dequantisation on the log of
-/// the probability of the levels, in nats.
+/// The log-likelihoods of the measures are those of the items as they are in the data: of discrete data the bound by
+/// uniform dequantisation on the log of the probability of the levels, in nats.
 ///
 /// # Errors
 /// As [`score`](crate::score); pictures that cannot be coded.

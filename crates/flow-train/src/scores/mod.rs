@@ -1,8 +1,9 @@
 //! Scores that find what is unusual.
 //!
-//! A likelihood alone does not: it also rewards what is simple, so that a white card is likelier than every photograph (Nalisnick et al. 2018, *Do deep
-//! generative models know what they don't know?*, arXiv:1810.09136; Kirichenko et al. 2020, arXiv:2006.08545). So several numbers are told of an item,
-//! each is compared with those of *reference items*, which are as usual as items are, and the ranks among them make one number.
+//! A likelihood alone does not: it also rewards what is simple, so that a white card is likelier than every photograph
+//! (Nalisnick et al. 2018, *Do deep generative models know what they don't know?*, arXiv:1810.09136; Kirichenko et al.
+//! 2020, arXiv:2006.08545). So several numbers are told of an item, each is compared with those of *reference items*,
+//! which are as usual as items are, and the ranks among them make one number.
 //!
 //! | column | what it is | unusual is |
 //! |---|---|---|

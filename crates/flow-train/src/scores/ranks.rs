@@ -30,14 +30,15 @@ impl Ranks {
         self.sorted.len()
     }
 
-    /// The p-value of a value: (1 + k)/(n + 1), where k of n reference values are at least as far out (Phipson and Smyth 2010, *Permutation p-values should
-    /// never be zero*), twice the smaller one of two sides and 1 at most. What is no number is as far out as can be.
+    /// The p-value of a value: (1 + k)/(n + 1), where k of n reference values are at least as far out (Phipson and
+    /// Smyth 2010, *Permutation p-values should never be zero*), twice the smaller one of two sides and 1 at most. What
+    /// is no number is as far out as can be.
     pub(super) fn p(&self, value: f64, side: Side) -> f64 {
         side.of(self.tails(value, 0, |_| 1.0))
     }
 
-    /// The same, continued: beyond the outermost reference value it goes on falling with the distance, so that order is kept where ranks end. It is not
-    /// calibrated there. One of the reference values themselves leaves itself out.
+    /// The same, continued: beyond the outermost reference value it goes on falling with the distance, so that order is
+    /// kept where ranks end. It is not calibrated there. One of the reference values themselves leaves itself out.
     pub(super) fn continued(&self, value: f64, side: Side, is_reference: bool) -> f64 {
         let beyond = |distance: f64| {
             // Where there is no spread either, everything beyond is equally far.
@@ -53,8 +54,8 @@ impl Ranks {
         side.of(self.tails(value, usize::from(is_reference), beyond))
     }
 
-    /// Rank probabilities of a value from below and from above, with so many copies of it left out; `beyond` is a factor for one that lies at a distance
-    /// beyond the outermost reference value.
+    /// Rank probabilities of a value from below and from above, with so many copies of it left out; `beyond` is a
+    /// factor for one that lies at a distance beyond the outermost reference value.
     fn tails(&self, value: f64, left_out: usize, beyond: impl Fn(f64) -> f64) -> [f64; 2] {
         let all = (self.len() + 1) as f64;
         if value.is_nan() {

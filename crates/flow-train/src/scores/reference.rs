@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What reference items measure: those that a run has held out to choose its best model with, which the weights have not been fitted to.
+/// What reference items measure: those that a run has held out to choose its best model with, which the weights have
+/// not been fitted to.
 ///
 /// ```
 /// use flow_train::scores::{Aggregate, Groups, Kind, Measure, Measures, Reference};
@@ -39,7 +40,8 @@ pub struct Reference {
 /// Items compared with reference items: a number an item, or a source, each.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judged {
-    /// The items that the numbers are of: of a source the most unusual one, or where its measures are averaged the first.
+    /// The items that the numbers are of: of a source the most unusual one, or where its measures are averaged the
+    /// first.
     pub items: Vec<usize>,
     /// The measures.
     pub measures: Measures,
@@ -85,15 +87,16 @@ impl Reference {
     /// Compares items with the reference items.
     ///
     /// # The rule
-    /// With t the least of an item's p-values, two-sided but of the likelihood of table rows and of likelihood ratios, which are one-sided, `unusual` is
-    /// 1 − (1 + k)/(n + 1), where k of the n reference items have a t as small or smaller (each compared with the others). So of usual items a share α has
-    /// an `unusual` of 1 − α or more, whatever the measures are and however they depend on each other (Tippett's combination of p-values, calibrated by
-    /// ranks).
-    /// Beyond the outermost reference item p-values go on falling with the distance, p/(1 + distance/spread) with the spread of the quartiles, and so does
-    /// what is made of them: that keeps the order of items that are all more unusual than any reference item.
+    /// With t the least of an item's p-values, two-sided but of the likelihood of table rows and of likelihood ratios,
+    /// which are one-sided, `unusual` is 1 − (1 + k)/(n + 1), where k of the n reference items have a t as small or
+    /// smaller (each compared with the others). So of usual items a share α has an `unusual` of 1 − α or more, whatever
+    /// the measures are and however they depend on each other (Tippett's combination of p-values, calibrated by ranks).
+    /// Beyond the outermost reference item p-values go on falling with the distance, p/(1 + distance/spread) with the
+    /// spread of the quartiles, and so does what is made of them: that keeps the order of items that are all more
+    /// unusual than any reference item.
     ///
-    /// Only measures that both have count. With [`Aggregate::Max`] the t of a source is the least of its items', with [`Aggregate::Mean`] measures
-    /// are averaged first; reference items are put together by their sources alike.
+    /// Only measures that both have count. With [`Aggregate::Max`] the t of a source is the least of its items', with
+    /// [`Aggregate::Mean`] measures are averaged first; reference items are put together by their sources alike.
     pub fn judge(&self, measures: &Measures, groups: &Groups, aggregate: Aggregate) -> Judged {
         let own_groups = Groups::of_sources(self.sources.iter().copied());
         let (own, found) = match aggregate {
@@ -180,8 +183,8 @@ impl Judged {
         measures.chain(p).chain(unusual).find(|(column, _)| *column == name).map(|(_, values)| values.as_slice())
     }
 
-    /// Every score that has a direction, by its column, turned so that it is high where an item is unusual: measures, p-values whose order goes on beyond the
-    /// reference items, and `unusual`.
+    /// Every score that has a direction, by its column, turned so that it is high where an item is unusual: measures,
+    /// p-values whose order goes on beyond the reference items, and `unusual`.
     pub fn unusualness(&self) -> Vec<(&'static str, Vec<f64>)> {
         let negative = |values: &[f64]| values.iter().map(|value| -value).collect::<Vec<f64>>();
         let mut scores = Vec::new();
@@ -201,8 +204,8 @@ impl Judged {
         scores
     }
 
-    /// Which items are unusual at a rate of false alarms: of usual items a share of at most `rate` is, on average over reference items
-    /// ([`Judged::takes`] says of how many at the least).
+    /// Which items are unusual at a rate of false alarms: of usual items a share of at most `rate` is, on average over
+    /// reference items ([`Judged::takes`] says of how many at the least).
     pub fn flagged(&self, rate: f64) -> Vec<bool> {
         // Sums of shares are rounded.
         self.unusual.iter().map(|unusual| 1.0 - unusual <= rate * (1.0 + 1e-9)).collect()

@@ -16,16 +16,18 @@ pub struct Figure {
 /// How well a score tells two sets apart.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Separation {
-    /// Area under the ROC curve: the probability that an unusual item scores above a usual one, ties counted half. ½ is chance; below it the score is inverted.
+    /// Area under the ROC curve: the probability that an unusual item scores above a usual one, ties counted half. ½ is
+    /// chance; below it the score is inverted.
     pub auroc: Figure,
-    /// Average precision Σ (Rₖ − Rₖ₋₁) Pₖ over thresholds, unusual items being what is looked for. Chance is their share of all items.
+    /// Average precision Σ (Rₖ − Rₖ₋₁) Pₖ over thresholds, unusual items being what is looked for. Chance is their
+    /// share of all items.
     pub average_precision: Figure,
     /// Share of usual items above the threshold that finds 95 % of the unusual ones.
     pub false_positives_at_95: Figure,
 }
 
-/// Compares the scores of usual and of unusual items, larger ones being more unusual, with the source of every item: items of one source are drawn together
-/// where errors are estimated.
+/// Compares the scores of usual and of unusual items, larger ones being more unusual, with the source of every item:
+/// items of one source are drawn together where errors are estimated.
 ///
 /// ```
 /// let found = flow_train::scores::separation((&[1.0, 2.0, 3.0], &[0, 1, 2]), (&[2.5, 9.0], &[0, 1]), 0);
@@ -78,7 +80,8 @@ fn deviation(values: &[f64]) -> f64 {
     (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (values.len() as f64 - 1.0)).sqrt()
 }
 
-/// The three figures of items in the order of their scores, highest first, each with a weight: one sweep over thresholds.
+/// The three figures of items in the order of their scores, highest first, each with a weight: one sweep over
+/// thresholds.
 fn figures(sorted: &[(f64, bool, usize)], weight: impl Fn(bool, usize) -> f64) -> [f64; 3] {
     const RECALL: f64 = 0.95;
     let total = |wanted: bool| sorted.iter().filter(|(_, is, _)| *is == wanted).map(|(_, is, i)| weight(*is, *i)).sum::<f64>();

@@ -18,7 +18,8 @@ pub struct Block {
 /// Draws blocks of pictures of one shape, whose values lie below `levels`, one below the other.
 ///
 /// # Errors
-/// [`TrainError::Picture`] for vectors, pictures of another size, and a sheet that is too large; [`TrainError::Io`] where the file cannot be written.
+/// [`TrainError::Picture`] for vectors, pictures of another size, and a sheet that is too large; [`TrainError::Io`]
+/// where the file cannot be written.
 pub fn save_sheet(path: &Path, blocks: &[Block], shape: ItemShape, levels: u32) -> Result<()> {
     /// Side that small pictures are enlarged towards, and of text.
     const SIDE: usize = 96;

@@ -49,8 +49,9 @@ fn a_gaussian_scores_its_entropy() {
     assert!(inverse.sampled_per_second > 0.0 && evaluation.scored_per_second > 0.0);
 }
 
-/// With every level equally likely, N(0, σ²) on (−½, ½) with a σ that makes it flat there has a density of 1 on the cube, up to what escapes it: the map
-/// z = x/σ with σ large, whose log-density on the cube is −D ln(σ√2π), so that bits/dim = log₂ levels + log₂(σ√2π).
+/// With every level equally likely, N(0, σ²) on (−½, ½) with a σ that makes it flat there has a density of 1 on the
+/// cube, up to what escapes it: the map z = x/σ with σ large, whose log-density on the cube is −D ln(σ√2π), so that
+/// bits/dim = log₂ levels + log₂(σ√2π).
 #[test]
 fn uniform_noise_under_a_uniform_density_gives_the_logarithm_of_the_levels() {
     for levels in [2_u32, 17, 256] {
@@ -121,7 +122,8 @@ fn linear_mixer() -> Model<f64> {
     build("MixerFlow(patch: 2, layers: 1, channel: [LuLinear()], patches: [LuLinear()])", event, 1)
 }
 
-/// However often noise is drawn, it is drawn for the crops of epoch 0: the scores are those of the same windows held in memory.
+/// However often noise is drawn, it is drawn for the crops of epoch 0: the scores are those of the same windows held in
+/// memory.
 #[test]
 fn random_crops_stand_still_while_noise_is_averaged_over() {
     let folder = tempfile::tempdir().unwrap();
@@ -205,7 +207,8 @@ impl<E: Scalar> RowFlow<E> for Hopeless {
     }
 }
 
-/// The identity with an estimate for a log-det, of which half are not finite by chance, and which a 7 in the batch fails.
+/// The identity with an estimate for a log-det, of which half are not finite by chance, and which a 7 in the batch
+/// fails.
 struct Fussy(FlowError);
 impl Module<f64> for Fussy {
     module_fields!(f64;);

@@ -40,8 +40,8 @@ fn wave(len: usize) -> Vec<f64> {
     (0..len).map(|i| 1.3 * (2.1 * i as f64 + 0.4).sin()).collect()
 }
 
-/// The loss that is differentiated is the one that is reported, times the numbers of an event, for heads on latents and on
-/// activations, behind every kind of place in a table, under every memory setting, with rows without a label.
+/// The loss that is differentiated is the one that is reported, times the numbers of an event, for heads on latents and
+/// on activations, behind every kind of place in a table, under every memory setting, with rows without a label.
 #[test]
 fn gradients_equal_differences_of_the_reported_loss() {
     let image = EventShape::Image { channels: 1, height: 4, width: 4 };

@@ -1,4 +1,5 @@
-//! Runs that can be trusted: the same at any number of threads, the same when resumed, stopped with a reason, saved without loss, scored against what is known.
+//! Runs that can be trusted: the same at any number of threads, the same when resumed, stopped with a reason, saved
+//! without loss, scored against what is known.
 
 mod checkpoints;
 mod comparison;

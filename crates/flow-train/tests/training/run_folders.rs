@@ -177,7 +177,8 @@ fn settings_with_which_no_step_is_made_are_not_written_down() {
     }
 }
 
-/// A run that never made a step is in nobody's way, and leaves no folder where it is given up; one that made steps stays.
+/// A run that never made a step is in nobody's way, and leaves no folder where it is given up; one that made steps
+/// stays.
 #[test]
 fn a_run_without_a_step_does_not_block_the_next() {
     let folder = tempfile::tempdir().unwrap();

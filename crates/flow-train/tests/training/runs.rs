@@ -226,7 +226,8 @@ impl Dataset for Named {
 #[test]
 fn the_item_of_a_bad_likelihood_or_gradient_is_named_as_the_data_set_numbers_it() {
     const BAD: usize = 5;
-    // The square of 1e200 is too large for the likelihood, the square of the gradient of 1e150's square for the gradient's norm.
+    // The square of 1e200 is too large for the likelihood, the square of the gradient of 1e150's square for the
+    // gradient's norm.
     for (extreme, what) in [(1e200, "the log-likelihood"), (1e150, "the gradient")] {
         let mut values: Vec<f64> = (0..24).map(|i| f64::from(i).sin()).collect();
         values[2 * BAD] = extreme;

@@ -1,11 +1,13 @@
-//! Every variant through the conformance suite, against its plain form, and what is known of its Jacobian and its costs.
+//! Every variant through the conformance suite, against its plain form, and what is known of its Jacobian and its
+//! costs.
 
 use super::common::{Batch, Flow, batch, build, context, difference, normal, seeded};
 use flow_api::spec::SpecScalar;
 use flow_api::testkit::{Subject, assert_conforms, check_precision};
 use flow_api::{Bijector, Context, Cotangent, Gradients, InverseKind, InverseOf, Kernels, Memory, Point, parameter_count, to_host};
 
-/// Spec and features: every transformer, order, activation and inverse; one feature, networks narrower than features, conditions.
+/// Spec and features: every transformer, order, activation and inverse; one feature, networks narrower than features,
+/// conditions.
 const CASES: &[(&str, usize)] = &[
     ("Autoregressive(hidden: 8)", 3),
     ("Autoregressive(hidden: 7, blocks: 2, activation: Tanh, order: Reverse)", 5),
@@ -191,7 +193,8 @@ fn costs_are_told() {
     }
 }
 
-/// Jacobi's iteration is exact after as many passes as there are features, and takes fewer where features depend weakly on each other.
+/// Jacobi's iteration is exact after as many passes as there are features, and takes fewer where features depend weakly
+/// on each other.
 #[test]
 fn jacobi_takes_as_many_passes_as_dependence_asks_for() {
     let (ron, dim, rows) = ("Autoregressive(hidden: 24, activation: Tanh, inverse: Jacobi(tolerance: 1e-9))", 12, 40);

@@ -6,7 +6,8 @@ use super::{Adaptive, Layout, OdeError, System, Work, finite};
 use flow_kernels::Real;
 use flow_kernels::workspace::Buffer;
 
-/// A rest of the interval that is longer than the step by no more than this factor is done in the same step, rather than left over as a sliver.
+/// A rest of the interval that is longer than the step by no more than this factor is done in the same step, rather
+/// than left over as a sliver.
 const STRETCH: f64 = 1.01;
 
 /// The norm by which errors are judged.
@@ -104,7 +105,8 @@ pub(super) fn solve<E: Real, S: System<E> + ?Sized>(
     }
 }
 
-/// The rule of Hairer, Nørsett & Wanner, section II.4, for a method whose error estimate is of order p − 1; `torchdiffeq` takes the same.
+/// The rule of Hairer, Nørsett & Wanner, section II.4, for a method whose error estimate is of order p − 1;
+/// `torchdiffeq` takes the same.
 #[allow(clippy::too_many_arguments, reason = "the state of a solve that has not begun")]
 fn first_step<E: Real, S: System<E> + ?Sized>(
     norm: &Norm<'_, E>,

@@ -32,7 +32,8 @@ impl Grid {
     }
 }
 
-/// Takes some of the steps of a grid; `y` is the state at the first one's beginning, and then the one at the last one's end.
+/// Takes some of the steps of a grid; `y` is the state at the first one's beginning, and then the one at the last one's
+/// end.
 pub(crate) fn advance<E: Real, S: System<E> + ?Sized>(
     tableau: &Tableau,
     system: &mut S,

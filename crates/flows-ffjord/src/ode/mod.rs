@@ -1,7 +1,8 @@
 //! Explicit Runge-Kutta solvers for dy/dt = f(t, y), where y is one flat slice: a block of rows.
 //!
-//! A solve steps one block by the error of that block alone. Time is kept in f64 whatever the numbers are, so that many small steps add up; it may run in
-//! either direction. Nothing loops for ever: a step that vanishes, more evaluations or steps than a limit, and numbers that are not finite are errors.
+//! A solve steps one block by the error of that block alone. Time is kept in f64 whatever the numbers are, so that many
+//! small steps add up; it may run in either direction. Nothing loops for ever: a step that vanishes, more evaluations
+//! or steps than a limit, and numbers that are not finite are errors.
 //!
 //! ```
 //! use flows_ffjord::ode::{Adaptive, Solver};
@@ -33,8 +34,9 @@ use tableau::Tableau;
 ///
 /// A closure `FnMut(f64, &[E], &mut [E])` is one, with the plain [`Layout`].
 pub trait System<E> {
-    /// Writes f(t, y) to `derivative`. Where the state has quadratures behind its coupled part (see [`Layout`]), `y` may be the coupled part alone, and
-    /// `derivative` is too where no quadrature is needed: as long as the state, or as the coupled part.
+    /// Writes f(t, y) to `derivative`. Where the state has quadratures behind its coupled part (see [`Layout`]), `y`
+    /// may be the coupled part alone, and `derivative` is too where no quadrature is needed: as long as the state, or
+    /// as the coupled part.
     fn derivative(&mut self, t: f64, y: &[E], derivative: &mut [E]);
 
     /// How a state of this length is made up. By default every number counts, as one part.
@@ -52,15 +54,18 @@ impl<E, F: FnMut(f64, &[E], &mut [E])> System<E> for F {
 /// How a state is made up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
-    /// Length of the leading part that the derivative depends on. Behind it lie quadratures, such as a log-det: they need no value at inner stages.
+    /// Length of the leading part that the derivative depends on. Behind it lie quadratures, such as a log-det: they
+    /// need no value at inner stages.
     pub coupled: usize,
-    /// The parts whose error is controlled. The error of a step is the largest of the parts' root mean squares (as in `torchdiffeq` for a tuple of states), so that
-    /// a short part counts as much as a long one. A part that is left out is integrated, but does not shorten the steps.
+    /// The parts whose error is controlled. The error of a step is the largest of the parts' root mean squares (as in
+    /// `torchdiffeq` for a tuple of states), so that a short part counts as much as a long one. A part that is left out
+    /// is integrated, but does not shorten the steps.
     pub controlled: Vec<Range<usize>>,
 }
 
 impl Layout {
-    /// How much of a derivative an error estimate needs, of a state of this length: the quadratures only if one of them is controlled.
+    /// How much of a derivative an error estimate needs, of a state of this length: the quadratures only if one of them
+    /// is controlled.
     fn judged(&self, len: usize) -> usize {
         if self.controlled.iter().any(|part| part.end > self.coupled) { len } else { self.coupled }
     }
@@ -68,9 +73,10 @@ impl Layout {
 
 /// Settings of the methods that choose their steps by an error estimate.
 ///
-/// A step of size h with error estimate e is accepted if the RMS over the state of e / (atol + rtol max(|y|, |y⁺|)) is at most 1. The next step is
-/// h · min(growth, max(safety / ratio^(1/p), shrink)), and never shorter after an accepted one. The first step is found by the rule of Hairer, Nørsett & Wanner,
-/// "Solving Ordinary Differential Equations I", section II.4, at the price of one evaluation.
+/// A step of size h with error estimate e is accepted if the RMS over the state of e / (atol + rtol max(|y|, |y⁺|)) is
+/// at most 1. The next step is h · min(growth, max(safety / ratio^(1/p), shrink)), and never shorter after an accepted
+/// one. The first step is found by the rule of Hairer, Nørsett & Wanner, "Solving Ordinary Differential Equations I",
+/// section II.4, at the price of one evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Adaptive {
@@ -84,7 +90,8 @@ pub struct Adaptive {
     pub shrink: f64,
     /// Largest factor from one step to the next, at least 1. Default 10.
     pub growth: f64,
-    /// Steps below this one, in units of time, are [`OdeError::StepUnderflow`]; so are those that no longer change the time, whatever this is. Default 0.
+    /// Steps below this one, in units of time, are [`OdeError::StepUnderflow`]; so are those that no longer change the
+    /// time, whatever this is. Default 0.
     pub smallest_step: f64,
     /// Most evaluations of one solve, beyond which it is [`OdeError::TooManyEvaluations`]. Default 10,000.
     pub max_evaluations: usize,
@@ -118,10 +125,12 @@ pub struct Fixed {
 /// | `Euler` | 1 | 1 | |
 ///
 /// # Error
-/// A solve is the continuous flow's up to the method's error. An adaptive method holds every step to its tolerance. A fixed grid is held to nothing: one that is too
-/// coarse gives a map of its own, whose log-det is not the integrated trace and whose inverse is not the solve back. An Euler step of ż = −a z maps x to (1 − a) x,
-/// whose log-det is ln|1 − a|; the integrated trace is −a, and the step back gives (1 − a²) x. Likelihoods by a fixed grid want steps so small that more of them
-/// change nothing; the residual of an inverse ([`SolveReport`](flow_api::SolveReport)) tells when they are not.
+/// A solve is the continuous flow's up to the method's error. An adaptive method holds every step to its tolerance. A
+/// fixed grid is held to nothing: one that is too coarse gives a map of its own, whose log-det is not the integrated
+/// trace and whose inverse is not the solve back. An Euler step of ż = −a z maps x to (1 − a) x, whose log-det is ln|1
+/// − a|; the integrated trace is −a, and the step back gives (1 − a²) x. Likelihoods by a fixed grid want steps so
+/// small that more of them change nothing; the residual of an inverse ([`SolveReport`](flow_api::SolveReport)) tells
+/// when they are not.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Solver {
     /// Dormand-Prince 5(4), adaptive.
@@ -164,7 +173,8 @@ impl Solver {
         self.parts().0.order
     }
 
-    /// Evaluations of the shortest solve that the method can make: all steps of a fixed grid, or one accepted step with the choice of the first step size.
+    /// Evaluations of the shortest solve that the method can make: all steps of a fixed grid, or one accepted step with
+    /// the choice of the first step size.
     pub fn least_evaluations(&self) -> usize {
         match self.parts() {
             (tableau, Steps::Adaptive(_)) => tableau.nodes.len() + 1,
@@ -204,7 +214,8 @@ impl Solver {
     /// Checks the settings for numbers of type E: tolerances are rounded to it.
     ///
     /// # Errors
-    /// As [`Solver::check`], and [`OdeError::Setting`] for an absolute tolerance that E does not hold at full precision, or a relative one that is infinite in it.
+    /// As [`Solver::check`], and [`OdeError::Setting`] for an absolute tolerance that E does not hold at full
+    /// precision, or a relative one that is infinite in it.
     pub fn check_in<E: Real>(&self) -> Result<(), OdeError> {
         self.check()?;
         let Steps::Adaptive(Adaptive { rtol, atol, .. }) = self.parts().1 else { return Ok(()) };
@@ -218,12 +229,14 @@ impl Solver {
         }
     }
 
-    /// Solves from time `from` to time `to`, which may be the earlier one; `y` is the state at `from`, and then the one at `to`.
+    /// Solves from time `from` to time `to`, which may be the earlier one; `y` is the state at `from`, and then the one
+    /// at `to`.
     ///
     /// Where both times are the same nothing is evaluated and `y` stays as it is.
     ///
     /// # Errors
-    /// [`OdeError`]: settings that [`Solver::check_in`] refuses, a vanishing step, too many evaluations, numbers that are not finite. `y` is then unspecified.
+    /// [`OdeError`]: settings that [`Solver::check_in`] refuses, a vanishing step, too many evaluations, numbers that
+    /// are not finite. `y` is then unspecified.
     pub fn solve<E: Real, S: System<E> + ?Sized>(&self, system: &mut S, from: f64, to: f64, y: &mut [E]) -> Result<Work, OdeError> {
         self.check_in::<E>()?;
         finite("the initial state", y)?;
@@ -260,7 +273,8 @@ pub struct Work {
     pub accepted: usize,
     /// Rejected steps.
     pub rejected: usize,
-    /// Sum over the accepted steps of their estimated errors, each in units of the tolerance, so at most the number of steps; 0 for a fixed grid, which has no estimates.
+    /// Sum over the accepted steps of their estimated errors, each in units of the tolerance, so at most the number of
+    /// steps; 0 for a fixed grid, which has no estimates.
     pub error: f64,
 }
 
@@ -278,7 +292,8 @@ pub enum OdeError {
         /// The value that it has.
         got: String,
     },
-    /// The step became smaller than allowed, or than what time resolves: the system is too stiff for an explicit method at this tolerance, or has a singularity.
+    /// The step became smaller than allowed, or than what time resolves: the system is too stiff for an explicit method
+    /// at this tolerance, or has a singularity.
     #[error("step size underflow at t = {t}: dt = {dt:e} after {nfe} evaluations")]
     StepUnderflow {
         /// Time reached.

@@ -11,19 +11,22 @@ pub(crate) struct Tableau {
     pub(crate) stages: &'static [&'static [f64]],
     /// bᵢ.
     pub(crate) weights: &'static [f64],
-    /// bᵢ − b̂ᵢ, with b̂ of an embedded method of lower order: there for the adaptive methods, whose last stage is f(t + h, y⁺), the first one of the next step.
+    /// bᵢ − b̂ᵢ, with b̂ of an embedded method of lower order: there for the adaptive methods, whose last stage is
+    /// f(t + h, y⁺), the first one of the next step.
     pub(crate) error: &'static [f64],
 }
 
 impl Tableau {
-    /// How much of the derivative stage i needs: a stage that enters neither the new state nor the error estimate adds nothing to quadratures.
+    /// How much of the derivative stage i needs: a stage that enters neither the new state nor the error estimate adds
+    /// nothing to quadratures.
     pub(crate) fn needed(&self, stage: usize, coupled: usize, len: usize) -> usize {
         let enters = |weights: &[f64]| weights.get(stage).is_some_and(|w| w.abs() > 0.0);
         if enters(self.weights) || enters(self.error) { len } else { coupled }
     }
 }
 
-/// Dormand and Prince 1980, in the form of Shampine 1986: the error weights are those of `torchdiffeq`, not the textbook's (b̂₁ = 5179/57600, …).
+/// Dormand and Prince 1980, in the form of Shampine 1986: the error weights are those of `torchdiffeq`, not the
+/// textbook's (b̂₁ = 5179/57600, …).
 pub(crate) const DOPRI5: Tableau = Tableau {
     order: 5,
     nodes: &[0.0, 1.0 / 5.0, 3.0 / 10.0, 4.0 / 5.0, 8.0 / 9.0, 1.0, 1.0],

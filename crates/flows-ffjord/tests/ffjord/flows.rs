@@ -123,7 +123,8 @@ fn it_starts_as_the_identity() {
     assert_eq!((y.value, y.log_det), (x, vec![0.0; 3]));
 }
 
-/// Results agree within the tolerance however the batch is cut, and a row that needs small steps changes nothing in other blocks.
+/// Results agree within the tolerance however the batch is cut, and a row that needs small steps changes nothing in
+/// other blocks.
 #[test]
 fn blocks_step_by_their_own_error() {
     let spec = Ffjord { hidden: 16, solver: dopri5(1e-7), ..Ffjord::default() };
@@ -215,8 +216,8 @@ fn rows_can_be_carried_part_of_the_way() {
     assert_close("velocity", &flow.0.field().evaluate(&half, t, &cx).unwrap(), &speed, 1e-5);
 }
 
-/// An Euler step of ż = −a z is x → (1 − a) x, and back (1 + a): the log-det is that of the continuous flow, −a, and not ln|1 − a|, and the report tells how far the
-/// inverse is off.
+/// An Euler step of ż = −a z is x → (1 − a) x, and back (1 + a): the log-det is that of the continuous flow, −a, and
+/// not ln|1 − a|, and the report tells how far the inverse is off.
 #[test]
 fn fixed_steps_measure_the_residual_of_their_inverse() {
     let a = 0.5;
@@ -256,8 +257,9 @@ fn adaptive_solvers_estimate_the_residual_of_their_inverse() {
     }
 }
 
-/// The error that an adaptive solver tells of its log-dets is of the order of the true one or above, against a solve at a tolerance of 1e-12, and
-/// falls with the tolerance; a fixed grid says that it knows none, and a call without log-dets has none.
+/// The error that an adaptive solver tells of its log-dets is of the order of the true one or above, against a solve at
+/// a tolerance of 1e-12, and falls with the tolerance; a fixed grid says that it knows none, and a call without
+/// log-dets has none.
 #[test]
 fn solvers_tell_the_error_of_their_log_dets() {
     let x = normal(2 * 200, 8);

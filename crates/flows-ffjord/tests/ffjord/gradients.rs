@@ -19,7 +19,8 @@ fn case() -> Case {
 }
 
 impl Case {
-    /// What training differentiates: ⟨c, y⟩ + ⟨g, log-det⟩ + ⟨|g|, regularisers⟩: whatever the sign of a log-det's factor, regularisers are penalties.
+    /// What training differentiates: ⟨c, y⟩ + ⟨g, log-det⟩ + ⟨|g|, regularisers⟩: whatever the sign of a log-det's
+    /// factor, regularisers are penalties.
     fn loss(&self, flow: &Flow, x: &[f64], weights: Regularisation, cx: &Context<f64>) -> f64 {
         let y = forward(flow, x, cx);
         let penalties = flow.0.penalties(x, cx).unwrap();
@@ -114,7 +115,8 @@ fn evaluation_ignores_regularisers() {
     case().check("evaluation", &spec, &Context::new(3), 1e-6);
 }
 
-/// Two ways to a gradient, whatever is kept between the sweeps; on the scale of the loss or of a mean over a million rows.
+/// Two ways to a gradient, whatever is kept between the sweeps; on the scale of the loss or of a mean over a million
+/// rows.
 #[test]
 fn gradients_agree_with_each_other() {
     let Case { x, c, g } = case();

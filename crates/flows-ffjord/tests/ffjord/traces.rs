@@ -106,7 +106,8 @@ fn rademacher_is_exact_where_the_jacobian_is_diagonal() {
     }
 }
 
-/// Switched on the same weights: values agree within four standard errors, and noise is a function of seed, step and row.
+/// Switched on the same weights: values agree within four standard errors, and noise is a function of seed, step and
+/// row.
 #[test]
 fn traces_can_be_switched() {
     let x = normal(64 * DIM, 3);

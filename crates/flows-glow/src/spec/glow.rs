@@ -75,12 +75,12 @@ impl StepCoupling {
     }
 }
 
-/// Glow on images (Kingma & Dhariwal, arXiv:1807.03039): on every level a squeeze, then steps of `ActNorm`, an invertible
-/// 1×1 convolution and a convolutional coupling; between levels half of the channels leaves, with a prior that the other
-/// half gives.
+/// Glow on images (Kingma & Dhariwal, arXiv:1807.03039): on every level a squeeze, then steps of `ActNorm`, an
+/// invertible 1×1 convolution and a convolutional coupling; between levels half of the channels leaves, with a prior
+/// that the other half gives.
 ///
-/// Coupling and prior have a log-scale that is bounded by ±`bound`, where the paper's has a logistic function. The paths
-/// are `levels.{i}.steps.{k}.pixel.…`, `levels.{i}.steps.{k}.coupling.…` and `levels.{i}.prior.…`.
+/// Coupling and prior have a log-scale that is bounded by ±`bound`, where the paper's has a logistic function. The
+/// paths are `levels.{i}.steps.{k}.pixel.…`, `levels.{i}.steps.{k}.coupling.…` and `levels.{i}.prior.…`.
 ///
 /// ```
 /// use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron};

@@ -5,8 +5,8 @@ use flow_api::{FlowError, Grid, SampleLayer, Side, layers, register_sample_flow}
 use flow_nets::{ConvLayers, ConvNetConfig, Split, TransformerSpec};
 use serde::{Deserialize, Serialize};
 
-/// An invertible 1×1 convolution: [`layers::LuLinear`] behind a random permutation, which all places share. It starts as
-/// that permutation.
+/// An invertible 1×1 convolution: [`layers::LuLinear`] behind a random permutation, which all places share. It starts
+/// as that permutation.
 ///
 /// Source: Kingma & Dhariwal, "Glow", section 3.2 (arXiv:1807.03039), in the LU form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,9 +92,9 @@ impl BuildSampleFlow for ConvCoupling {
 /// Half of the channels, the last ones, go to the latents: the maps behind work on the first half alone.
 ///
 /// With a learned prior, the half that leaves is first moved by a coupling, whose parameters one 3×3 convolution of the
-/// half that goes on gives. That is the density that it has in the paper, N(μ, σ) with μ and σ from the other half, with
-/// its normalisation z = (x − μ)/σ made a part of the flow: so the base density is one for all latents. It starts as
-/// N(0, 1), since the convolution starts as zero.
+/// half that goes on gives. That is the density that it has in the paper, N(μ, σ) with μ and σ from the other half,
+/// with its normalisation z = (x − μ)/σ made a part of the flow: so the base density is one for all latents. It starts
+/// as N(0, 1), since the convolution starts as zero.
 ///
 /// Source: Kingma & Dhariwal, "Glow" (arXiv:1807.03039), whose code has the learned prior; Dinh et al., "Density
 /// estimation using Real NVP", section 3.6 (arXiv:1605.08803).

@@ -22,7 +22,8 @@ pub(crate) fn spec() -> Residual {
     Residual { hidden: 12, power_iteration, ..Residual::default() }
 }
 
-/// A flow whose weights but the last are so large that they are divided by their norms, and whose β are not at their initial value.
+/// A flow whose weights but the last are so large that they are divided by their norms, and whose β are not at their
+/// initial value.
 pub(crate) fn flow(spec: &Residual, dim: usize) -> Flow {
     let mut flow = Rows(ResidualFlow::new(spec, dim, 5).unwrap());
     let last = last_weight(spec);

@@ -45,7 +45,8 @@ fn conditional_flows_conform() {
     }
 }
 
-/// In one dimension a Rademacher probe finds the very trace, and a hundred terms the whole series: every estimator has to be exact, value and gradient.
+/// In one dimension a Rademacher probe finds the very trace, and a hundred terms the whole series: every estimator has
+/// to be exact, value and gradient.
 #[test]
 fn estimators_conform_where_they_are_exact() {
     for estimator in estimators(100, 2, Probe::Rademacher) {

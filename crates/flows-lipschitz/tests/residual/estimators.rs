@@ -40,7 +40,8 @@ fn series(flow: &Flow, x: &[f64], terms: usize) -> f64 {
     sum
 }
 
-/// The mean is the exact log-det (for a truncated series, that series), the standard error is what the estimates scatter by.
+/// The mean is the exact log-det (for a truncated series, that series), the standard error is what the estimates
+/// scatter by.
 #[test]
 fn estimates_are_unbiased_and_know_their_error() {
     let flow = contraction();
@@ -90,7 +91,8 @@ fn variance_falls_with_probes() {
     }
 }
 
-/// Gradients of unbiased estimates are unbiased, and so is Neumann's: means over batches of draws against the exact gradient, by parameters and x.
+/// Gradients of unbiased estimates are unbiased, and so is Neumann's: means over batches of draws against the exact
+/// gradient, by parameters and x.
 #[test]
 fn gradients_are_unbiased() {
     const BATCHES: usize = 64;
@@ -130,7 +132,8 @@ fn gradients_are_unbiased() {
     }
 }
 
-/// With its draws held fixed, a series' estimate is a function of the parameters like any other: its gradient against central differences.
+/// With its draws held fixed, a series' estimate is a function of the parameters like any other: its gradient against
+/// central differences.
 #[test]
 fn the_gradient_of_a_series_is_that_of_its_value() {
     let flow = flow(&spec(), 3);

@@ -1,4 +1,5 @@
-//! Exact gradients of all activations against finite differences of the log-det and the output, in every memory setting.
+//! Exact gradients of all activations against finite differences of the log-det and the output, in every memory
+//! setting.
 
 use crate::common::{ACTIVATIONS, Flow, assert_close, flow, forward, normal, pullback, set, spec};
 use flow_api::{Context, Memory};

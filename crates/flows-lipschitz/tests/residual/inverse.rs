@@ -40,7 +40,8 @@ fn default_tolerances_are_reached() {
     assert!(largest <= 2e-5 && x.report.residual <= 1e-5, "{largest}, {:?}", x.report);
 }
 
-/// What is found is as good as its report says where squares overflow, and where rounding is that of a g(x) much larger than y.
+/// What is found is as good as its report says where squares overflow, and where rounding is that of a g(x) much larger
+/// than y.
 #[test]
 fn sizes_that_are_out_of_the_ordinary() {
     let solved = |what: &str, bias: f32, size: f32, inverse: FixedPoint| {
@@ -66,7 +67,8 @@ fn sizes_that_are_out_of_the_ordinary() {
     assert!(x.report.residual.is_finite() && x.report.iterations == 1, "{:?}", x.report);
 }
 
-/// Weights that have outgrown what is known of their norms: the flow is no contraction, and says so with the layer, the row and what was reached.
+/// Weights that have outgrown what is known of their norms: the flow is no contraction, and says so with the layer, the
+/// row and what was reached.
 fn expanding(anderson: usize) -> Flow {
     let spec = Residual { layers: 1, inverse: FixedPoint { anderson, max_iterations: 50, ..FixedPoint::default() }, ..spec() };
     let mut flow: Flow = Rows(ResidualFlow::new(&spec, 2, 5).unwrap());

@@ -106,7 +106,8 @@ fn weights_that_are_hard_for_power_iterations() {
     }
 }
 
-/// A singular value that has just overtaken the one that the iteration has settled on: its residual is zero, and the bound is not.
+/// A singular value that has just overtaken the one that the iteration has settled on: its residual is zero, and the
+/// bound is not.
 #[test]
 fn a_singular_value_that_has_just_overtaken_is_seen() {
     let dim = 16;

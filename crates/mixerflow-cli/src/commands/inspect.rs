@@ -119,7 +119,8 @@ fn event(arguments: &Inspect, own: Option<EventShape>, given: Given) -> Result<(
     Ok((event, given))
 }
 
-/// Checks what `train` checks, for data with as many levels as the spec states; where it states none, data have what suits it best.
+/// Checks what `train` checks, for data with as many levels as the spec states; where it states none, data have what
+/// suits it best.
 fn preprocessing(preprocessing: &Preprocessing, shape: EventShape) -> Result<()> {
     if let Some((what, _)) = preprocessing.of_reals() {
         // Columns can be named as in the data, which are not at hand.

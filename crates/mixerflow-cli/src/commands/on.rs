@@ -36,7 +36,8 @@ fn engine_for(model: &Model<f32>, device: Device) -> Result<Option<Box<dyn Engin
     Ok(Some(engine))
 }
 
-/// The device of a run, given its model as the spec builds it. Whether it can run there is seen when noise has initialised it.
+/// The device of a run, given its model as the spec builds it. Whether it can run there is seen when noise has
+/// initialised it.
 pub(super) fn engine_of_new(mut model: Model<f32>, device: Device) -> Result<Option<Box<dyn Engine>>> {
     const ROWS: usize = 8;
     if device == Device::Cpu {

@@ -37,7 +37,8 @@ pub(super) fn background(run: Option<&Path>, opened: &Opened<f32>, device: Devic
     Ok(Some(background))
 }
 
-/// Measures of items, with the ratio to a background model if there is one. Standard errors of estimates come with them.
+/// Measures of items, with the ratio to a background model if there is one. Standard errors of estimates come with
+/// them.
 pub(super) fn measured(
     opened: &Opened<f32>,
     background: Option<&Opened<f32>>,
@@ -54,7 +55,8 @@ pub(super) fn measured(
     Ok((scores, measures))
 }
 
-/// The reference items of a run: those that it has kept, or else its validation items, which are scored now. Why there are none is told.
+/// The reference items of a run: those that it has kept, or else its validation items, which are scored now. Why there
+/// are none is told.
 pub(super) fn reference(run: &Path, opened: &Opened<f32>, background: Option<&Opened<f32>>) -> Result<Option<Reference>> {
     let Some((folder, begun)) = Begun::near(run) else {
         output::say(format_args!(

@@ -74,7 +74,8 @@ impl Training {
         self.epochs.map_or(settings.steps, |epochs| settings.steps_of_epochs(epochs, data))
     }
 
-    /// The settings of a new run, and its data: opened with the seed that a resumed run will open it with, wherever it was set.
+    /// The settings of a new run, and its data: opened with the seed that a resumed run will open it with, wherever it
+    /// was set.
     pub(super) fn begin(&self, data: &DataSource, threads: Option<usize>) -> Result<(Settings, Split)> {
         /// What most of a run's time should not go into.
         const REPORTS: u64 = 20;
@@ -94,7 +95,8 @@ pub(super) fn open(source: &DataSource, seed: u64) -> Result<Split> {
     Ok(waiting("opening the data", || source.open(seed))?)
 }
 
-/// What a source tells of itself, line by line: what was found, and what may not be as the user means it or is left out.
+/// What a source tells of itself, line by line: what was found, and what may not be as the user means it or is left
+/// out.
 pub(super) struct Told {
     pub(super) notes: Vec<String>,
     pub(super) warnings: Vec<String>,
@@ -190,7 +192,8 @@ impl Chosen {
 }
 
 impl Data {
-    /// The items that are asked for, of the run's own data where none are given. Data that the run has not seen are one part.
+    /// The items that are asked for, of the run's own data where none are given. Data that the run has not seen are one
+    /// part.
     pub(super) fn choose(&self, run: &Path, opened: &Opened<f32>, part: impl Fn(bool) -> Option<Part>) -> Result<Chosen> {
         let begun = Begun::near(run).map(|(_, begun)| begun);
         let source = match (&self.data, &begun) {

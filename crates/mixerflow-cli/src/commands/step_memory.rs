@@ -46,7 +46,8 @@ struct Step {
 }
 
 impl Bench {
-    /// For a model that was just built, when the process held `program` bytes, `before` of them as the allocator counts.
+    /// For a model that was just built, when the process held `program` bytes, `before` of them as the allocator
+    /// counts.
     pub(super) fn new(mut model: Model<f32>, event: EventShape, program: f64, before: usize, deadline: Option<Instant>) -> Result<Self> {
         /// Events that data-dependent initialisation sees.
         const FIRST: usize = 8;
@@ -61,13 +62,15 @@ impl Bench {
         Ok(Self { model, adam, gradients, event, program, held, deadline })
     }
 
-    /// From steps with two batches of noise, small enough to take a moment and large enough for work space to have its full size; none where that would take too long.
+    /// From steps with two batches of noise, small enough to take a moment and large enough for work space to have its
+    /// full size; none where that would take too long.
     pub(super) fn measure(&mut self, memory: Memory) -> Result<Option<StepMemory>> {
         // Numbers in the smaller batch: so many that it outweighs work space.
         let numbers = if memory == Memory::Store { 4 * 3072 } else { 32 * 3072 };
         let few = (numbers / self.event.len().max(1)).clamp(2, 4096);
         let Some(less) = self.grown_to(memory, few)? else { return Ok(None) };
-        // Twice as many, and with Store, where the work space holds the whole batch's activations too, once more as many by another setting.
+        // Twice as many, and with Store, where the work space holds the whole batch's activations too, once more as
+        // many by another setting.
         let further = if memory == Memory::Store { 4 } else { 2 };
         if !self.is_time_for(less.time * further) {
             return Ok(None);
@@ -79,7 +82,8 @@ impl Bench {
         Ok(Some(StepMemory { an_image, besides: self.program + self.held + less.most - few as f64 * an_image + others }))
     }
 
-    /// A step of so many events behind smaller ones, none of which is begun that may end behind the deadline: four times as many events take at most four times as long.
+    /// A step of so many events behind smaller ones, none of which is begun that may end behind the deadline: four
+    /// times as many events take at most four times as long.
     fn grown_to(&mut self, memory: Memory, events: usize) -> Result<Option<Step>> {
         const GROWTH: usize = 4;
         let mut batch = events.min(2);
@@ -100,7 +104,8 @@ impl Bench {
         self.deadline.is_none_or(|deadline| Instant::now() + time <= deadline)
     }
 
-    /// A step with a batch of noise, which changes no weight. On one thread: how often two threads need work space at the same moment is chance. In a run they all do at some time.
+    /// A step with a batch of noise, which changes no weight. On one thread: how often two threads need work space at
+    /// the same moment is chance. In a run they all do at some time.
     fn step(&mut self, memory: Memory, batch: usize) -> Result<Step> {
         let Self { model, adam, gradients, event, .. } = self;
         let given = made_up(model, batch)?;

@@ -47,7 +47,8 @@ pub(crate) fn run(arguments: &Train, threads: Option<usize>) -> Result<ExitCode>
         Ok(ending) => ending,
         Err(error) => {
             tracing::error!(target: logging::FILE_ALONE, "{error}");
-            // What never made a step does not stand in the way of the next try; one that an item stopped can go on without it.
+            // What never made a step does not stand in the way of the next try; one that an item stopped can go on
+            // without it.
             let is_of_an_item =
                 matches!(&error, TrainError::Data(e) if !matches!(e, DataError::OutOfBounds { .. } | DataError::ConstantColumn { .. }));
             if !resumed && !is_of_an_item {
@@ -160,7 +161,8 @@ fn resume(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<Prep
     } else if let Some(set) = training.set.iter().find(|set| !set.starts_with("settings.")) {
         return Err(format!("--set {set}: the spec of an existing run cannot be changed").into());
     }
-    // The same data may lie elsewhere by now, or be named in another way: what they are is compared when the run is taken up.
+    // The same data may lie elsewhere by now, or be named in another way: what they are is compared when the run is
+    // taken up.
     let given = skipping(arguments.data.as_ref().unwrap_or(&begun.data), arguments.skip_bad);
     let split = open(&given, begun.settings.seed).map_err(|error| match arguments.data {
         Some(_) => crate::Error::from(error),
@@ -200,7 +202,8 @@ fn one_column(shape: EventShape) -> &'static str {
     }
 }
 
-/// Small sets are soon learnt by heart: training ends when validation has not improved for a while, a quarter of the run at the least.
+/// Small sets are soon learnt by heart: training ends when validation has not improved for a while, a quarter of the
+/// run at the least.
 fn patience(settings: &Settings, split: &Split) -> Option<u32> {
     const FEW: usize = 5000;
     /// A run of fewer steps is over before it can learn anything by heart.

@@ -13,15 +13,18 @@ const PLACES: usize = 4;
 /// Events that data-dependent initialisation sees.
 const FIRST: usize = 8;
 
-/// Size of the noise on weights, which begin where many flows are the identity; so small that splines stay within their interval.
+/// Size of the noise on weights, which begin where many flows are the identity; so small that splines stay within their
+/// interval.
 const SHAKE: f64 = 0.1;
 
 /// Curvature below this share of the values is rounding.
 const ROUNDING: f64 = 1e-10;
 
-/// Which numbers of the latent are affine functions of the event, whatever the weights: those that no nonlinear flow has moved.
+/// Which numbers of the latent are affine functions of the event, whatever the weights: those that no nonlinear flow
+/// has moved.
 ///
-/// With noise on all weights, second differences z(x + u) + z(x − u) − 2 z(x) vanish, up to rounding, for these numbers alone.
+/// With noise on all weights, second differences z(x + u) + z(x − u) − 2 z(x) vanish, up to rounding, for these numbers
+/// alone.
 pub(super) fn never_moved(spec: &Spec<dyn ModelSpec>, event: EventShape, given: Given) -> Result<Vec<usize>> {
     let mut model = f64::model(spec.0.as_ref(), event, &BuildScope::new(0).with_given(given))?;
     let dim = event.len();

@@ -3,7 +3,8 @@
 use crate::{Place, train};
 use std::fs;
 
-/// With a stack larger than any address space no thread can be started: what the program does then is what it does under a limit of processes.
+/// With a stack larger than any address space no thread can be started: what the program does then is what it does
+/// under a limit of processes.
 const NO_THREADS: (&str, &str) = ("RUST_MIN_STACK", "1000000000000000000");
 
 /// Every command does on its one thread what it does on several, and says so.
@@ -36,7 +37,8 @@ fn where_no_thread_can_be_started_work_goes_on() {
     }
 }
 
-/// The instruction set can be restricted, which changes results by rounding alone; a name that there is not is no reason to guess.
+/// The instruction set can be restricted, which changes results by rounding alone; a name that there is not is no
+/// reason to guess.
 #[test]
 fn kernels_run_in_the_instruction_set_that_is_asked_for() {
     let place = Place::new();

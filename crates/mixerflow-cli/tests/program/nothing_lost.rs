@@ -1,4 +1,5 @@
-//! Kills, interrupts, full disks and second processes leave a run that can go on, bit for bit as if nothing had happened.
+//! Kills, interrupts, full disks and second processes leave a run that can go on, bit for bit as if nothing had
+//! happened.
 
 use crate::{Place, train};
 use std::fs;
@@ -49,7 +50,8 @@ fn a_stopped_run_goes_on_as_if_it_had_not_stopped() {
     assert_eq!(essence(&place, "parts"), essence(&place, "whole"));
 }
 
-/// The seed is that of the data too, wherever it is set: generated points are the same when a run goes on, and when it is begun the other way.
+/// The seed is that of the data too, wherever it is set: generated points are the same when a run goes on, and when it
+/// is begun the other way.
 #[test]
 fn a_stopped_run_goes_on_with_its_data() {
     const STEPS: &str = "train plane.ron --data toy:two-moons?n=200 --batch 16 --steps 8 --report-every 2 --set settings.ema=0.9";

@@ -42,7 +42,8 @@ fn gaussian(values: &[f64]) -> (f64, f64, Vec<f64>) {
     (mean, spread, nats.collect())
 }
 
-/// A model that is normal in what it sees, hardly trained: its densities are known, in the units of the data, and so are its samples. Through export and import too.
+/// A model that is normal in what it sees, hardly trained: its densities are known, in the units of the data, and so
+/// are its samples. Through export and import too.
 #[test]
 fn densities_and_samples_are_in_the_units_of_the_data() {
     let place = place();
@@ -113,7 +114,8 @@ fn whole_numbers_come_back_whole() {
     }
 }
 
-/// Training begins from another run's model, on its data or others: it stands at its loss at once, with the standardisation that it was fitted with.
+/// Training begins from another run's model, on its data or others: it stands at its loss at once, with the
+/// standardisation that it was fitted with.
 #[test]
 fn a_run_begins_with_the_model_of_another() {
     let place = place();

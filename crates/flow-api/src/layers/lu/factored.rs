@@ -1,7 +1,8 @@
 //! L U x without L U: rows are multiplied by U and then by L.
 //!
-//! Forming L U and, from its gradient, those of L and U takes 4/3 d³ multiply-adds a step, rows with the product 3 d² each. Where rows are fewer than numbers in a row that is most of the
-//! work, and here it is not done. Each triangle is cut into panels of rows, whose zeros are left out but for those of the squares on the diagonal.
+//! Forming L U and, from its gradient, those of L and U takes 4/3 d³ multiply-adds a step, rows with the product 3 d²
+//! each. Where rows are fewer than numbers in a row that is most of the work, and here it is not done. Each triangle is
+//! cut into panels of rows, whose zeros are left out but for those of the squares on the diagonal.
 
 use super::packed::{Triangle, packed_row};
 use crate::rows::{Direction, Lanes, Pull, RowKernel, RowTape};
@@ -14,13 +15,15 @@ use flow_kernels::workspace::Buffer;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-/// Dimensions from which on rows are multiplied by the factors. Below, the zeros in the squares weigh more and L U is soon formed.
+/// Dimensions from which on rows are multiplied by the factors. Below, the zeros in the squares weigh more and L U is
+/// soon formed.
 pub(super) const FACTORED_FROM: usize = 512;
 
 /// Rows in a panel.
 pub(super) const PANEL: usize = 64;
 
-/// Some rows of a triangle. The columns beside its square are rows of panels before it in their order, which is from the short rows to the long ones.
+/// Some rows of a triangle. The columns beside its square are rows of panels before it in their order, which is from
+/// the short rows to the long ones.
 struct Panel {
     rows: Range<usize>,
     columns: Range<usize>,

@@ -14,7 +14,8 @@ use crate::{Context, Facts, FlowError, MappedRows, Module, Parameter, Result, Sc
 use dfdx::prelude::*;
 use num_traits::Float;
 
-/// y = L U x\[π\] + b with L unit lower triangular, U upper triangular with diagonal e^s, and an optional fixed permutation π in front.
+/// y = L U x\[π\] + b with L unit lower triangular, U upper triangular with diagonal e^s, and an optional fixed
+/// permutation π in front.
 ///
 /// Starts as the identity (after π): L = U = I, b = 0.
 ///
@@ -22,11 +23,13 @@ use num_traits::Float;
 /// Σⱼ sⱼ, exact.
 ///
 /// # Parameters
-/// `lower` (d(d−1)/2, row by row), `upper` (d(d−1)/2, row by row, without the diagonal), `log_diagonal` (d), `bias` (d). State: `permutation`.
+/// `lower` (d(d−1)/2, row by row), `upper` (d(d−1)/2, row by row, without the diagonal), `log_diagonal` (d), `bias`
+/// (d). State: `permutation`.
 ///
-/// Up to 511 dimensions L U is formed once a call, as one matrix with the affine maps beside it, and its inverse by two triangular solves. From 512 on, where that is more work than the rows of
-/// a few images, rows are multiplied by U and by L, and solved for. Sources: Kingma & Dhariwal, "Glow", section 3.2 (arXiv:1807.03039), for the LU form with the diagonal kept
-/// apart; Durkan et al., "Neural Spline Flows", section 3 (arXiv:1906.04032), for the identity start.
+/// Up to 511 dimensions L U is formed once a call, as one matrix with the affine maps beside it, and its inverse by two
+/// triangular solves. From 512 on, where that is more work than the rows of a few images, rows are multiplied by U and
+/// by L, and solved for. Sources: Kingma & Dhariwal, "Glow", section 3.2 (arXiv:1807.03039), for the LU form with the
+/// diagonal kept apart; Durkan et al., "Neural Spline Flows", section 3 (arXiv:1906.04032), for the identity start.
 #[derive(Debug, Clone)]
 pub struct LuLinear<E: Scalar> {
     lower: Parameter<E>,

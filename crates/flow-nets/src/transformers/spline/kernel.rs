@@ -1,7 +1,7 @@
 //! The spline on feature-major blocks, some lanes at a time.
 //!
-//! The lanes of a step lie in arrays of fixed size and not in slices of the block: there are too many of them for LLVM to check at run time that slices do
-//! not overlap, as it must before it vectorises a loop.
+//! The lanes of a step lie in arrays of fixed size and not in slices of the block: there are too many of them for LLVM
+//! to check at run time that slices do not overlap, as it must before it vectorises a loop.
 
 use super::RationalQuadratic;
 use super::segment::Segment;
@@ -9,7 +9,8 @@ use flow_api::Real;
 use flow_kernels::{scalar, vectorized};
 use num_traits::Float;
 
-/// Lanes of a step. With 16 LLVM unrolls the loops before it vectorises them, and then does not; with 64 it spills more.
+/// Lanes of a step. With 16 LLVM unrolls the loops before it vectorises them, and then does not; with 64 it spills
+/// more.
 const WIDTH: usize = 32;
 
 type Pack<E> = [E; WIDTH];
@@ -59,7 +60,8 @@ impl Lanes for Rest {
     }
 }
 
-/// `new` where the mask is one, `old` where it is zero: exact, and unlike a choice between two loads, nothing that LLVM makes a branch of.
+/// `new` where the mask is one, `old` where it is zero: exact, and unlike a choice between two loads, nothing that LLVM
+/// makes a branch of.
 #[inline(always)]
 fn blend<E: Real>(mask: E, new: E, old: E) -> E {
     mask * new + (E::one() - mask) * old
@@ -79,7 +81,8 @@ impl Way for Inverse {
 }
 
 vectorized! {
-    /// Maps a block (features × lanes); of the numbers of every feature, those of widths and heights become their softmax.
+    /// Maps a block (features × lanes); of the numbers of every feature, those of widths and heights become their
+    /// softmax.
     pub(super) fn map<E: Real, W: Way>(way: W, spline: &RationalQuadratic<E>, values: &mut [E], numbers: &mut [E], log_det: &mut [E]) {
         let lanes = log_det.len();
         if lanes == 0 {
@@ -115,7 +118,8 @@ vectorized! {
     }
 }
 
-/// The bin of every lane: the softmax of all bins before it and its own, for widths and heights; the numbers of the slopes at its ends; its index.
+/// The bin of every lane: the softmax of all bins before it and its own, for widths and heights; the numbers of the
+/// slopes at its ends; its index.
 struct Bins<E> {
     before_w: Pack<E>,
     own_w: Pack<E>,

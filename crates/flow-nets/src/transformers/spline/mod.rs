@@ -12,17 +12,20 @@ use kernel::{Forward, Inverse};
 /// Least width and height of a bin as a part of the interval, and least slope at a knot.
 const LEAST: f64 = 1e-3;
 
-/// A monotone rational-quadratic spline of K bins on \[−B, B\], the identity outside: Durkan et al., "Neural Spline Flows" (arXiv:1906.04032), with linear tails.
+/// A monotone rational-quadratic spline of K bins on \[−B, B\], the identity outside: Durkan et al., "Neural Spline
+/// Flows" (arXiv:1906.04032), with linear tails.
 ///
 /// # Parameters of a feature
 /// 3K − 1 numbers: K for the widths, K for the heights, K − 1 for the slopes at the inner knots. Widths are
-/// 2B(10⁻³ + (1 − 10⁻³K) softmax), heights likewise, slopes 10⁻³ + softplus(number + o) with the offset o ([`RationalQuadratic::slope_offset`]) at which a number of zero is a slope
-/// of one; the slope at both ends of the interval is one. So where they are all zero, y = x exactly.
-/// The authors' code has no such offset: its unnormalised derivatives are these numbers plus o.
+/// 2B(10⁻³ + (1 − 10⁻³K) softmax), heights likewise, slopes 10⁻³ + softplus(number + o) with the offset o
+/// ([`RationalQuadratic::slope_offset`]) at which a number of zero is a slope of one; the slope at both ends of the
+/// interval is one. So where they are all zero, y = x exactly. The authors' code has no such offset: its unnormalised
+/// derivatives are these numbers plus o.
 ///
 /// There is no form in dfdx operations, which has neither a cumulative sum nor a search.
 ///
-/// The spline alone, on slices, for three numbers with a spline of their own each; the log-slopes are added to the last slice:
+/// The spline alone, on slices, for three numbers with a spline of their own each; the log-slopes are added to the last
+/// slice:
 /// ```
 /// use flow_api::RowTape;
 /// use flow_kernels::workspace::Buffer;
@@ -53,8 +56,8 @@ impl<E: Scalar> RationalQuadratic<E> {
     /// A spline of `bins` bins on ±`tail_bound`.
     ///
     /// # Errors
-    /// [`FlowError::Setting`] for less than 2 or more than 999 bins, and for a bound that is not a number above 0, or with which the size of a bin or its reciprocal would not
-    /// be of E's full precision.
+    /// [`FlowError::Setting`] for less than 2 or more than 999 bins, and for a bound that is not a number above 0, or
+    /// with which the size of a bin or its reciprocal would not be of E's full precision.
     pub fn new(bins: usize, tail_bound: E) -> Result<Self> {
         if !(2..1000).contains(&bins) {
             let expected = "between 2 and 999".to_owned();

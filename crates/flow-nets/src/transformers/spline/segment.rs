@@ -62,7 +62,8 @@ impl<E: Real> Segment<E> {
 
     /// x and ln dy/dx there.
     ///
-    /// θ solves aθ² + bθ + c = 0; of the two forms of its root the one that subtracts nothing is taken. All of it is divided by h.
+    /// θ solves aθ² + bθ + c = 0; of the two forms of its root the one that subtracts nothing is taken. All of it is
+    /// divided by h.
     #[inline(always)]
     pub(super) fn inverse(self, y: E) -> (E, E) {
         let (one, two) = (E::one(), E::of(2.0));

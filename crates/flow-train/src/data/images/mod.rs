@@ -71,8 +71,8 @@ pub struct ImageFolder {
     pub skip_bad: bool,
     /// Decoded pictures to keep, in MiB. Pictures are kept as they come until it is full.
     pub cache: usize,
-    /// A folder to keep decoded pictures in, at most 16 GiB, so that the next command does not decode them again: by content and options, so that it can be shared. Nothing in
-    /// it is ever removed, and all of it can be.
+    /// A folder to keep decoded pictures in, at most 16 GiB, so that the next command does not decode them again: by
+    /// content and options, so that it can be shared. Nothing in it is ever removed, and all of it can be.
     pub store: Option<PathBuf>,
 }
 

@@ -13,9 +13,10 @@ const MOST: u64 = 1 << 34;
 /// What the names of its files end with.
 const ENDING: &str = "pixels";
 
-/// A folder of decoded pictures, each named after the content of its file and what was done to it: where pictures lie and what they are called does not matter, and one that
-/// changes is another. Files are put there whole under their names, with a checksum, so that several programs can share a store; what cannot be read is decoded anew.
-/// Once it has 16 GiB nothing more is kept.
+/// A folder of decoded pictures, each named after the content of its file and what was done to it: where pictures lie
+/// and what they are called does not matter, and one that changes is another. Files are put there whole under their
+/// names, with a checksum, so that several programs can share a store; what cannot be read is decoded anew. Once it has
+/// 16 GiB nothing more is kept.
 #[derive(Debug)]
 pub(super) struct Store {
     dir: PathBuf,
@@ -90,7 +91,8 @@ mod tests {
         out
     }
 
-    /// A picture is decoded once, whatever it is called, anew when it changes or when what is kept is broken, and nothing is kept beyond the limit.
+    /// A picture is decoded once, whatever it is called, anew when it changes or when what is kept is broken, and
+    /// nothing is kept beyond the limit.
     #[test]
     fn what_is_kept_is_what_would_be_decoded() {
         let folder = tempfile::tempdir().unwrap();
