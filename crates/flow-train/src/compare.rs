@@ -6,9 +6,10 @@ use crate::evaluate::{DASH, EvaluateOptions, Evaluation, Inverse, evaluate_until
 use crate::events::Events;
 use crate::file::replace_file;
 use crate::observe::Observer;
+use crate::progress::{Ending, Report};
 use crate::record::model_for;
 use crate::samples::{CLOUD, Drawing, GRID, GRID_COLUMNS, given_numbers, try_draw_samples};
-use crate::training::{Ending, Report, Trainer};
+use crate::training::Trainer;
 use crate::{Result, Settings, TrainError, page, picture, text};
 use flow_api::spec::{Model, ModelSpec, Spec, SpecScalar, to_ron};
 use flow_api::{LayerInfo, parameter_count};

@@ -7,7 +7,7 @@ use crate::event_batch::{EventBatch, Purpose, ScoredGiven};
 use crate::events::Events;
 use crate::given::conditions_of_items;
 use crate::mean::Mean;
-use crate::training::number_or_null;
+use crate::progress::number_or_null;
 use crate::{Result, TrainError};
 use flow_api::spec::{Model, SpecScalar};
 use flow_api::{Bijector as _, FlowError, LogDetKind, LogProb};

@@ -3,9 +3,10 @@
 use crate::checkpoint;
 use crate::events::Events;
 use crate::file::replace_file;
+use crate::progress::{Ending, Report};
 use crate::samples::{Drawing, given_numbers, try_draw_samples};
 use crate::threads::alone;
-use crate::training::{Ending, Report, Trainer};
+use crate::training::Trainer;
 use crate::{Result, TrainError};
 use flow_api::spec::{ModelSpec, Spec, SpecScalar};
 use indicatif::{ProgressBar, ProgressStyle};

@@ -2,7 +2,7 @@
 
 use crate::data::ItemShape;
 use crate::file::replace_file;
-use crate::training::Report;
+use crate::progress::Report;
 use crate::{Result, TrainError};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{Rgb, RgbImage};

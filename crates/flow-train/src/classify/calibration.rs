@@ -2,7 +2,7 @@
 
 use super::Known;
 use crate::mean::Mean;
-use crate::training::number_or_null;
+use crate::progress::number_or_null;
 use serde::{Deserialize, Serialize};
 
 /// Bins of confidence, of equal width.

@@ -7,7 +7,7 @@ pub use calibration::{BINS, Bin, Calibration};
 pub use probe::{Probe, ProbeOptions, Tried, probe};
 
 use crate::mean::Mean;
-use crate::training::number_or_null;
+use crate::progress::number_or_null;
 use serde::{Deserialize, Serialize};
 
 /// Log-probabilities of the classes of items, in nats.
