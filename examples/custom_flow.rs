@@ -10,8 +10,9 @@
 //! cargo run --release --example custom_flow
 //! ```
 
+use mixerflow_toolkit::api::module::{EntryMut, update};
 use mixerflow_toolkit::api::testkit::{Subject, check};
-use mixerflow_toolkit::api::{EntryMut, Gradients, Module, Tensor, update};
+use mixerflow_toolkit::api::{Gradients, Module, Tensor};
 use mixerflow_toolkit::dfdx::prelude::*;
 use mixerflow_toolkit::noise::Stream;
 use mixerflow_toolkit::prelude::*;

@@ -15,7 +15,8 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use faer::{Accum, MatMut, MatRef, Par};
-use flow_api::{EntryMut, StandardNormal, update};
+use flow_api::bases::StandardNormal;
+use flow_api::module::{EntryMut, update};
 use flow_kernels::matmul::{Accumulate, Operand, matmul};
 use flow_kernels::noise::Stream;
 use flow_train::{Adam, Settings};
@@ -236,7 +237,7 @@ fn images(
     let trained = peak_memory();
     let score = median(steps, || Ok(model.log_prob(images.clone(), &cx).map(drop)?))?;
     let sample = median(steps, || Ok(model.sample(batch, 1.0, &cx).map(drop)?))?;
-    let parameters = flow_api::parameter_count(&model);
+    let parameters = flow_api::module::parameter_count(&model);
     Ok(json!({ "train_s": train, "log_prob_s": score, "sample_s": sample, "train_rss_mib": trained, "parameters": parameters }))
 }
 
@@ -256,7 +257,7 @@ fn autoregressive(case: &Rows48, steps: usize) -> Result<serde_json::Value> {
     let cx = Context::new(1);
     let score = median(steps, || Ok(model.log_prob(x.clone(), &cx).map(drop)?))?;
     let sample = median(steps, || Ok(model.sample(rows, 1.0, &cx).map(drop)?))?;
-    Ok(json!({ "train_s": train, "log_prob_s": score, "sample_s": sample, "parameters": flow_api::parameter_count(&model) }))
+    Ok(json!({ "train_s": train, "log_prob_s": score, "sample_s": sample, "parameters": flow_api::module::parameter_count(&model) }))
 }
 
 fn residual(case: &Rows48, steps: usize) -> Result<serde_json::Value> {

@@ -44,16 +44,23 @@ pub use mixerflow;
 /// dfdx's prelude has a `Module` and `Gradients` too: a file that takes both preludes whole names these two,
 /// `use mixerflow_toolkit::api::{Gradients, Module}`.
 pub mod prelude {
+    pub use flow_api::bases::{BaseDensity, DiagonalNormal, StandardNormal};
+    pub use flow_api::bijector::{BoxBijector, Mapped};
+    pub use flow_api::compose::{InverseOf, Then};
+    pub use flow_api::context::Kernels;
+    pub use flow_api::flow::LogProb;
+    pub use flow_api::log_det::LogDet;
+    pub use flow_api::module::parameter_count;
+    pub use flow_api::rows::{MappedRows, RowChain, RowKernel, RowView, Rows, Taped, TapedMap, TapedRows};
+    pub use flow_api::samples::{Grid, SampleKernel, SampleLayer, Side, Skeleton};
     pub use flow_api::spec::{
         BaseSpec, BuildBase, BuildModel, BuildRowFlow, BuildSampleFlow, BuildScope, ConditionSpec, EventBijector, EventShape, FlowSpec,
         Given, Model, ModelSpec, Preprocessing, RowFlowSpec, SampleFlowSpec, SampleSpec, Spec, SpecError, SpecScalar, from_ron, to_ron,
     };
     pub use flow_api::{
-        BaseDensity, Bijector, BoxBijector, Conditions, Context, DiagonalNormal, Facts, Flow, FlowError, Gradients, Grid, InverseKind,
-        InverseOf, Kernels, LogDet, LogProb, Mapped, MappedRows, Memory, Mode, Module, Parameter, RowChain, RowFlow, RowKernel, RowView,
-        Rows, SampleFlow, SampleKernel, SampleLayer, Scalar, Side, Skeleton, StandardNormal, Taped, TapedMap, TapedRows, Tensor, Then,
-        bases, layers, module_fields, parameter_count, register_base, register_model, register_row_flow, register_sample_flow, shape_error,
-        to_host,
+        Bijector, Conditions, Context, Facts, Flow, FlowError, Gradients, InverseKind, Memory, Mode, Module, Parameter, RowFlow,
+        SampleFlow, Scalar, Tensor, bases, layers, module_fields, register_base, register_model, register_row_flow, register_sample_flow,
+        shape_error, to_host,
     };
 }
 

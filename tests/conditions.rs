@@ -1,8 +1,8 @@
 //! Models that are conditioned on something: against densities that are known, and through the testkit.
 
+use flow_api::module::{EntryMut, update};
 use flow_api::spec::Conditioner;
 use flow_api::testkit::{Subject, check_model};
-use flow_api::{EntryMut, update};
 use flow_train::data::{Batch, Column, DataError, Dataset, Draw, InMemory, ItemShape, Labels, Values};
 use flow_train::{
     DataRecord, EvaluateOptions, Events, Guidance, ScoredGiven, Settings, Silent, Trainer, model_for, sample_guided, score,

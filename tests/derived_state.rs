@@ -1,7 +1,8 @@
 //! State that is derived from parameters follows the parameters that are loaded, wherever they come from.
 
+use flow_api::Context;
+use flow_api::module::{Saved, load, save};
 use flow_api::spec::{EventShape, Model, ModelSpec, Spec, from_ron};
-use flow_api::{Context, Saved, load, save};
 use flow_kernels::noise::Stream;
 use mixerflow_toolkit as _; // registers all kinds
 use mixerflow_toolkit::train::{EventKind, Events, Settings, checkpoint};

@@ -1,7 +1,7 @@
 //! Regularisers of continuous flows enter the gradients and the reported loss alike.
 
 use flow_train::{EventBatch, EventKind, Events, Purpose, Settings, Silent, Trainer, data::DataSource, differentiate, objective_of};
-use mixerflow_toolkit::api::{EntryMut, update};
+use mixerflow_toolkit::api::module::{EntryMut, update};
 use mixerflow_toolkit::prelude::*;
 use std::sync::atomic::AtomicBool;
 

@@ -1,8 +1,10 @@
 //! Every spec under `specs/` builds at the size that it is for, survives its own text, and passes the conformance suite
 //! at a small size.
 
+use flow_api::context::Kernels;
+use flow_api::module::{Entry, EntryMut, update, visit};
 use flow_api::testkit::{Subject, check_model};
-use flow_api::{Entry, EntryMut, Kernels, Parameter, Scalar as _, update, visit};
+use flow_api::{Parameter, Scalar as _};
 use mixerflow_toolkit::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

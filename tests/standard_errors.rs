@@ -1,7 +1,7 @@
 //! What the standard errors of estimated log-dets cover, of one item and over many.
 
+use flow_api::module::{EntryMut, load, save, update};
 use flow_api::spec::{EventShape, Model, ModelSpec, Spec, from_ron};
-use flow_api::{EntryMut, load, save, update};
 use flow_kernels::noise::Stream;
 use mixerflow_toolkit as _; // registers all kinds
 use mixerflow_toolkit::train::data::{InMemory, ItemShape, Values};

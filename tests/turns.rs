@@ -1,7 +1,8 @@
 //! Couplings of a list take turns, whatever their kinds and whoever wrote them.
 
+use flow_api::module::{EntryMut, update};
 use flow_api::spec::{BuildRowFlow, BuildScope, EventShape, FlowSpec, Model, ModelSpec, Spec, SpecError, SpecScalar, from_ron};
-use flow_api::{Context, EntryMut, RowFlow, register_row_flow, update};
+use flow_api::{Context, RowFlow, register_row_flow};
 use flow_kernels::noise::Stream;
 use mixerflow_toolkit as _; // registers all kinds
 use serde::{Deserialize, Serialize};

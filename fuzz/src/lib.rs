@@ -33,7 +33,7 @@ pub fn checkpoint(bytes: &[u8]) {
     let events = Events::of_kind(kind, &spec.0.preprocessing(), 0).expect("events");
     let scope = BuildScope::new(0);
     let model: Model<f32> = f32::model(spec.0.as_ref(), kind.shape, &scope).expect("a model");
-    checkpoint::write_model(&path, &spec, &settings, &events, &mixerflow_toolkit::api::save(&model)).expect("a checkpoint");
+    checkpoint::write_model(&path, &spec, &settings, &events, &mixerflow_toolkit::api::module::save(&model)).expect("a checkpoint");
     // What stands behind the checksums is searched.
     let unsealed = || fs::remove_file(path.join("checksums.txt")).expect("checksums");
     unsealed();
@@ -45,7 +45,7 @@ pub fn checkpoint(bytes: &[u8]) {
     let _ = checkpoint::import::<f32>(&file, &folder.path().join("imported"));
     // The texts of a checkpoint are files from outside too.
     for name in ["settings.ron", "data.ron", "progress.ron"] {
-        checkpoint::write_model(&path, &spec, &settings, &events, &mixerflow_toolkit::api::save(&model)).expect("a checkpoint");
+        checkpoint::write_model(&path, &spec, &settings, &events, &mixerflow_toolkit::api::module::save(&model)).expect("a checkpoint");
         unsealed();
         fs::write(path.join(name), bytes).expect("a file");
         let _ = checkpoint::open::<f32>(&path);

@@ -1,7 +1,9 @@
 //! Autoregressive flows against nflows' masked transforms: values, log-dets, gradients, inverses.
 
 use super::{Golden, assert_close};
-use flow_api::{Cotangent, EntryMut, Gradients, Point, to_host, update};
+use flow_api::bijector::{Cotangent, Point};
+use flow_api::module::{EntryMut, update};
+use flow_api::{Gradients, to_host};
 use mixerflow_toolkit::coupling::RationalQuadratic;
 use mixerflow_toolkit::prelude::*;
 

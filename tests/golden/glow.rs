@@ -1,7 +1,8 @@
 //! Glow against `PyTorch`: latents in the image's order, log-dets, likelihoods, gradients, and the way back.
 
 use super::{Golden, assert_close};
-use flow_api::{EntryMut, Gradients, Memory, update};
+use flow_api::module::{EntryMut, update};
+use flow_api::{Gradients, Memory};
 use mixerflow_toolkit::prelude::*;
 
 /// `Affine(hidden: …)` or `Spline(hidden: …)`, with the golden's network.

@@ -1,7 +1,8 @@
 //! The whole `MixerFlow` against `PyTorch` with nflows parts: latents, log-dets, likelihoods and gradients.
 
 use super::{Golden, assert_close};
-use flow_api::{EntryMut, Gradients, Memory, update};
+use flow_api::module::{EntryMut, update};
+use flow_api::{Gradients, Memory};
 use mixerflow_toolkit::prelude::*;
 
 /// The golden's name of one of our parameters: `bijector.layers.3.patch.1.bias` is `layers.3.patch.lu.bias` there.

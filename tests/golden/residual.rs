@@ -1,7 +1,9 @@
 //! The residual block against `PyTorch`: values, the inverse, and the exact gradient of the log-det.
 
 use super::{Golden, assert_close};
-use flow_api::{Cotangent, EntryMut, Gradients, Point, Scalar as _, to_host, update};
+use flow_api::bijector::{Cotangent, Point};
+use flow_api::module::{EntryMut, update};
+use flow_api::{Gradients, Scalar as _, to_host};
 use mixerflow_toolkit::lipschitz::{Residual, ResidualFlow};
 use mixerflow_toolkit::prelude::*;
 

@@ -1,7 +1,7 @@
 //! The rational-quadratic spline against nflows.
 
 use super::{Golden, assert_close};
-use flow_api::RowTape;
+use flow_api::rows::RowTape;
 use flow_kernels::workspace::Buffer;
 use mixerflow_toolkit::coupling::{RationalQuadratic, Transformer};
 

@@ -1,7 +1,8 @@
 //! The contract of a bijection of typed tensors.
 
 use crate::device::SideForm;
-use crate::{Context, Facts, FlowError, Gradients, InverseKind, LogDet, LogDetKind, Module, Result, Scalar, SolveReport, Tensor};
+use crate::log_det::{LogDet, LogDetKind, SolveReport};
+use crate::{Context, Facts, FlowError, Gradients, InverseKind, Module, Result, Scalar, Tensor};
 use dfdx::prelude::{HasShape, Shape};
 use std::any::Any;
 
@@ -201,10 +202,10 @@ impl LayerInfo {
 /// Value and log-det are computed together. The sign convention is x (data) → z (latent) forward, so that
 /// log p(x) = log `p_Z(forward(x))` + log|det J|.
 ///
-/// The trait is object-safe with `Out` named ([`BoxBijector`]), and composes statically with [`Then`](crate::Then): two
-/// whose shapes do not meet do not compile. Authors of a new flow mostly implement a smaller trait:
-/// [`RowFlow`](crate::RowFlow), for flows on R^d that all rows share, by a fused kernel or in dfdx operations
-/// ([`TapedRows`](crate::TapedRows)); or [`SampleFlow`](crate::SampleFlow), for maps of whole samples.
+/// The trait is object-safe with `Out` named ([`BoxBijector`]), and composes statically with
+/// [`Then`](crate::compose::Then): two whose shapes do not meet do not compile. Authors of a new flow mostly implement
+/// a smaller trait: [`RowFlow`](crate::RowFlow), for flows on R^d that all rows share, by a fused kernel or in dfdx
+/// operations ([`TapedRows`](crate::rows::TapedRows)); or [`SampleFlow`](crate::SampleFlow), for maps of whole samples.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a bijection of tensors of shape `{X}`",
     label = "its input shape does not meet `{X}`",
@@ -325,7 +326,7 @@ pub trait Bijector<X: Shape, E: Scalar>: Module<E> {
         let sample = |shape: Vec<usize>| shape.into_iter().skip(1).collect();
         let shape = sample(input.concrete().into());
         let output = sample(self.output_shape(input)?.concrete().into());
-        table.push(LayerInfo { output, ..LayerInfo::new(path, shape, crate::parameter_count(self), self.facts()) });
+        table.push(LayerInfo { output, ..LayerInfo::new(path, shape, crate::module::parameter_count(self), self.facts()) });
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! What a layer says of itself, in one value that compositions combine.
 
-use crate::LogDetKind;
+use crate::log_det::LogDetKind;
 
 /// How a bijection's inverse is computed, from the cheapest to none at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,7 +42,8 @@ impl std::fmt::Display for InverseKind {
 /// cost.
 ///
 /// ```
-/// use flow_api::{Facts, InverseKind, LogDetKind};
+/// use flow_api::log_det::LogDetKind;
+/// use flow_api::{Facts, InverseKind};
 /// let residual = Facts::new("Residual").with_log_det(LogDetKind::Estimate).with_inverse(InverseKind::Iterative);
 /// let linear = Facts::new("LuLinear").with_multiply_adds(9);
 /// let both = Facts::of("Chain", [linear, residual.with_condition(4).with_multiply_adds(100)]);

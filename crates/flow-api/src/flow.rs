@@ -1,11 +1,9 @@
 //! A normalizing flow: a bijector and a base density.
 
-use crate::bases::check_temperature;
-use crate::bijector::sum_conditions;
-use crate::{
-    BaseDensity, Bijector, Context, Cotangent, FlowError, Gradients, Kept, LogDet, Mapped, Module, Point, Pulled, Result, Scalar,
-    SolveReport, Tensor, module_fields, to_host,
-};
+use crate::bases::{BaseDensity, check_temperature};
+use crate::bijector::{Cotangent, Kept, Mapped, Point, Pulled, sum_conditions};
+use crate::log_det::{LogDet, SolveReport};
+use crate::{Bijector, Context, FlowError, Gradients, Module, Result, Scalar, Tensor, module_fields, to_host};
 use dfdx::prelude::{HasShape, Shape};
 use num_traits::Float;
 
@@ -28,7 +26,10 @@ pub struct LogProb<E> {
 ///
 /// ```
 /// use dfdx::prelude::*;
-/// use flow_api::{Scalar, layers::LuLinear, Context, Flow, Rows, StandardNormal};
+/// use flow_api::bases::StandardNormal;
+/// use flow_api::layers::LuLinear;
+/// use flow_api::rows::Rows;
+/// use flow_api::{Context, Flow, Scalar};
 /// let flow = Flow::new(Rows(LuLinear::<f64>::new(2)), StandardNormal::new(2));
 /// let cx = Context::new(7);
 /// let x = f64::zeros((1, 2));
@@ -166,7 +167,10 @@ impl<B, P> Flow<B, P> {
     /// z = f(x) and log|det ∂z/∂x|: the latents of data.
     ///
     /// ```
-    /// use flow_api::{Context, Flow, Rows, Scalar, StandardNormal, layers::LuLinear, to_host};
+    /// use flow_api::bases::StandardNormal;
+    /// use flow_api::layers::LuLinear;
+    /// use flow_api::rows::Rows;
+    /// use flow_api::{Context, Flow, Scalar, to_host};
     /// let flow = Flow::new(Rows(LuLinear::<f64>::new(2)), StandardNormal::new(2));
     /// let (x, cx) = (f64::tensor(vec![1.0, -2.0], (1, 2)), Context::new(0));
     /// let latents = flow.encode(x.clone(), &cx)?;
@@ -285,7 +289,10 @@ impl<B, P> Flow<B, P> {
     ///
     /// ```
     /// use dfdx::prelude::*;
-    /// use flow_api::{Context, Flow, Rows, StandardNormal, layers::LuLinear, to_host};
+    /// use flow_api::bases::StandardNormal;
+    /// use flow_api::layers::LuLinear;
+    /// use flow_api::rows::Rows;
+    /// use flow_api::{Context, Flow, to_host};
     /// let flow = Flow::new(Rows(LuLinear::<f64>::new(2)), StandardNormal::new(2));
     /// let draw = |step| flow.sample::<(usize, usize), f64>((5, 2), 1.0, &Context::new(7).at_step(step)).map(|x| to_host(&x));
     /// assert_eq!(draw(0)?.len(), 5 * 2);

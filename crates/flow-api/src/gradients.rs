@@ -1,6 +1,7 @@
 //! Gradients of all parameters as one flat buffer.
 
-use crate::{Entry, FlowError, Module, Result, Scalar, module};
+use crate::module::Entry;
+use crate::{FlowError, Module, Result, Scalar, module};
 use flow_kernels::vectorized;
 use rayon::prelude::*;
 use std::collections::HashMap;

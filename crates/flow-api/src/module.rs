@@ -5,7 +5,8 @@
 //! fixed order, so the parameters below any path are one contiguous range of the flat buffers that
 //! [`Gradients`](crate::Gradients) and optimisers use.
 
-use crate::{FlowError, Result, Scalar, StateMismatch, Tensor};
+pub use crate::error::StateMismatch;
+use crate::{FlowError, Result, Scalar, Tensor};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -257,7 +258,7 @@ pub trait Module<E: Scalar>: Send + Sync {
 /// `flag`, each with a field's name.
 ///
 /// ```
-/// use flow_api::{module_fields, Module, Parameter, Scalar};
+/// use flow_api::{Module, Parameter, Scalar, module_fields};
 /// struct Scale<E: Scalar> { log_scale: Parameter<E>, initialised: bool }
 /// impl<E: Scalar> Module<E> for Scale<E> {
 ///     module_fields!(E; parameter log_scale, flag initialised);
@@ -266,11 +267,11 @@ pub trait Module<E: Scalar>: Send + Sync {
 #[macro_export]
 macro_rules! module_fields {
     ($E:ty; $($kind:ident $field:ident),* $(,)?) => {
-        fn visit<'m>(&'m self, visitor: &mut $crate::Visitor<'_, 'm, $E>) {
+        fn visit<'m>(&'m self, visitor: &mut $crate::module::Visitor<'_, 'm, $E>) {
             let _ = &visitor;
             $(visitor.$kind(stringify!($field), &self.$field);)*
         }
-        fn visit_mut<'m>(&'m mut self, visitor: &mut $crate::VisitorMut<'_, 'm, $E>) {
+        fn visit_mut<'m>(&'m mut self, visitor: &mut $crate::module::VisitorMut<'_, 'm, $E>) {
             let _ = &visitor;
             $(visitor.$kind(stringify!($field), &mut self.$field);)*
         }

@@ -1,7 +1,7 @@
 //! The number types that flows compute in, and the tensors of them.
 
 use dfdx::prelude::{Cpu, Device, Dtype, HasShape, NoneTape, ReshapeTo, Shape};
-pub use flow_kernels::Real;
+use flow_kernels::Real;
 use std::sync::LazyLock;
 
 /// A number type that flows compute in: `f32` or `f64`.

@@ -1,9 +1,11 @@
 //! What makes vectors of classes and numbers: gradients, shares that are dropped, digits that are kept, errors.
 
-use flow_api::bases::Conditional;
+use flow_api::bases::{Conditional, StandardNormal};
 use flow_api::layers::LuLinear;
+use flow_api::module::{EntryMut, Saved, load, save, update};
+use flow_api::rows::Rows;
 use flow_api::spec::{Conditioner, EventShape, Model};
-use flow_api::{Conditions, Context, EntryMut, FlowError, Gradients, Mode, Module, Rows, Saved, StandardNormal, load, save, update};
+use flow_api::{Conditions, Context, FlowError, Gradients, Mode, Module};
 
 const ROWS: usize = 24;
 
@@ -150,6 +152,6 @@ fn wrong_conditions_are_typed_errors() {
     // A condition that no part of a flow sees.
     let plain = Model::<f64>::new(Box::new(Rows(LuLinear::new(2))), Box::new(StandardNormal::new(2)), EventShape::Vector(2)).unwrap();
     assert!(matches!(plain.with_conditioner(of_classes(0.0)), Err(FlowError::Condition { .. })));
-    assert_eq!(flow_api::parameter_count(&of_classes(0.5)), 3 * 4 + 4 + (4 + 1) * 5 + (5 + 1) * 3);
+    assert_eq!(flow_api::module::parameter_count(&of_classes(0.5)), 3 * 4 + 4 + (4 + 1) * 5 + (5 + 1) * 3);
     let _: &dyn Module<f64> = &numbers;
 }

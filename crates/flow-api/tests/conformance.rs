@@ -2,12 +2,11 @@
 //! purpose.
 
 use dfdx::prelude::*;
+use flow_api::compose::{InverseOf, Then};
 use flow_api::layers::{ActNorm, LuLinear, Permutation};
+use flow_api::rows::{MappedRows, RowChain, Rows, Taped, TapedMap, TapedRows};
 use flow_api::testkit::{Mutant, Mutation, Subject, assert_conforms, check, check_precision};
-use flow_api::{
-    Context, Facts, InverseOf, MappedRows, Module, Parameter, Result, RowChain, RowFlow, Rows, Scalar, Taped, TapedMap, TapedRows, Tensor,
-    Then, module_fields,
-};
+use flow_api::{Context, Facts, Module, Parameter, Result, RowFlow, Scalar, Tensor, module_fields};
 use proptest::prelude::*;
 
 fn linear<E: Scalar>(dim: usize, seed: u64) -> LuLinear<E> {
@@ -149,8 +148,8 @@ fn the_log_det_of_a_chain_is_the_sum_and_the_inverse_of_the_inverse_the_map() {
     let device = Cpu::seed_from_u64(4);
     let mut parts = [Rows(linear::<f64>(3, 1)), Rows(linear(3, 2))];
     for part in &mut parts {
-        flow_api::update(part, |path, entry| {
-            if let flow_api::EntryMut::Parameter { values, .. } = entry {
+        flow_api::module::update(part, |path, entry| {
+            if let flow_api::module::EntryMut::Parameter { values, .. } = entry {
                 values.iter_mut().enumerate().for_each(|(i, v)| *v = 0.1 * (path.len() + i) as f64);
             }
         })

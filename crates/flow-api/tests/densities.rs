@@ -1,14 +1,13 @@
 //! Base densities against closed forms, and flows whose pieces must fit together.
 
 use dfdx::prelude::*;
-use flow_api::bases::{Conditional, Uniform};
+use flow_api::bases::{BaseDensity, Conditional, DiagonalNormal, StandardNormal, Uniform};
 use flow_api::layers::LuLinear;
+use flow_api::module::{EntryMut, update};
+use flow_api::rows::Rows;
 use flow_api::spec::{BaseSpec, BuildScope, ModelSpec, Spec, SpecError, from_ron, set_field, to_ron};
 use flow_api::testkit::check_base;
-use flow_api::{
-    BaseDensity, Context, DiagonalNormal, EntryMut, Flow, FlowError, Gradients, Memory, Module, Result, Rows, StandardNormal, Tensor,
-    module_fields, update,
-};
+use flow_api::{Context, Flow, FlowError, Gradients, Memory, Module, Result, Tensor, module_fields};
 use flow_kernels::noise::Stream;
 
 fn device() -> Cpu {

@@ -1,11 +1,16 @@
 //! Bad input gets an error that says what was expected: their texts are part of the interface.
 
 use dfdx::prelude::*;
+use flow_api::bases::StandardNormal;
+use flow_api::compose::{InverseOf, Then};
+use flow_api::context::Kernels;
 use flow_api::layers::{ActNorm, LuLinear, Permutation};
+use flow_api::module::{EntryMut, load, save, update};
+use flow_api::rows::{RowChain, RowView, Rows, Taped, TapedMap, TapedRows};
 use flow_api::spec::{BuildScope, EventShape, FlowSpec, ModelSpec, Spec, SpecScalar, from_ron, to_ron};
 use flow_api::{
-    Bijector, Context, EntryMut, Facts, Flow, FlowError, Gradients, InverseKind, InverseOf, Kernels, Memory, Module, Parameter, RowChain,
-    RowFlow, RowView, Rows, Scalar, StandardNormal, Taped, TapedMap, TapedRows, Tensor, Then, load, module_fields, save, to_host, update,
+    Bijector, Context, Facts, Flow, FlowError, Gradients, InverseKind, Memory, Module, Parameter, RowFlow, Scalar, Tensor, module_fields,
+    to_host,
 };
 
 fn device() -> Cpu {
@@ -68,7 +73,7 @@ fn numbers_that_are_none_and_maps_that_are_singular() {
     let nan = batch(3, 2, |i| if i == 4 { f64::INFINITY } else { 0.0 });
     assert_eq!(flow.log_prob(nan, &Context::new(0)).unwrap_err().to_string(), "flow: the input is not finite in row 2");
     update(&mut flow, |path, entry| {
-        if let (true, flow_api::EntryMut::Parameter { values, .. }) = (path.ends_with("log_diagonal"), entry) {
+        if let (true, flow_api::module::EntryMut::Parameter { values, .. }) = (path.ends_with("log_diagonal"), entry) {
             values[1] = -1e9;
         }
     })

@@ -1,11 +1,13 @@
 //! A loss that is not the likelihood alone, against finite differences.
 
 use dfdx::prelude::HasShape;
+use flow_api::bases::DiagonalNormal;
+use flow_api::compose::{Pinned, Then};
+use flow_api::flow::LatentCotangent;
 use flow_api::layers::LuLinear;
-use flow_api::{
-    Bijector, Context, DiagonalNormal, EntryMut, Flow, FlowError, Gradients, LatentCotangent, Module, Pinned, Rows, Scalar, Then, to_host,
-    update,
-};
+use flow_api::module::{EntryMut, update};
+use flow_api::rows::Rows;
+use flow_api::{Bijector, Context, Flow, FlowError, Gradients, Module, Scalar, to_host};
 
 fn move_parameter<M: Module<f64>>(module: &mut M, at: usize, by: f64) {
     let mut seen = 0;

@@ -2,12 +2,14 @@
 //! other.
 
 use dfdx::prelude::*;
+use flow_api::bijector::{Cotangent, Mapped, Point, Pulled};
+use flow_api::context::Kernels;
 use flow_api::layers::{ActNorm, LuLinear};
+use flow_api::log_det::LogDet;
+use flow_api::module::{Visitor, VisitorMut};
+use flow_api::rows::{RowChain, Rows};
 use flow_api::testkit::{Mutant, Mutation, Subject, check};
-use flow_api::{
-    Bijector, Context, Cotangent, Facts, Gradients, Kernels, LogDet, Mapped, Module, Point, Pulled, Result, RowChain, RowFlow, Rows,
-    Tensor, Visitor, VisitorMut, shape_error, to_host,
-};
+use flow_api::{Bijector, Context, Facts, Gradients, Module, Result, RowFlow, Tensor, shape_error, to_host};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 type Flat = Tensor<(usize, usize), f64>;

@@ -4,8 +4,9 @@
 //! 32×32×3 and the sizes of batches, by default 30 and 64, 256 and 1024. A time is the least of five, after one that is
 //! not counted, with what is carried to the device and back.
 
+use flow_api::bijector::{Cotangent, Point};
 use flow_api::spec::{EventShape, Model, ModelSpec, Spec, from_ron};
-use flow_api::{Bijector, Context, Cotangent, Gradients, Point, Scalar};
+use flow_api::{Bijector, Context, Gradients, Scalar};
 use flow_cuda::Cuda;
 use flows_coupling as _;
 use mixerflow as _;

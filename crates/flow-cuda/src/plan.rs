@@ -1,7 +1,8 @@
 //! A model in one direction as the kernels read it: sizes and lists as integers, weights as numbers in tiles.
 
 use flow_api::device::{ActivationForm, CouplingForm, LinearForm, MissingForm, RowForm, SideForm, TransformerForm, missing_forms};
-use flow_api::{AffineMap, Direction, parallel};
+use flow_api::rows::{AffineMap, Direction};
+use flow_api::threads::parallel;
 
 /// Ints at the beginning of a side's description, of each of its flows, and of a layer's sums: as in `kernels/`.
 const HEAD: usize = 8;

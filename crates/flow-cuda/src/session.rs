@@ -3,8 +3,8 @@
 use crate::driver::{Device, Numbers};
 use crate::kernels::{CHUNK, Pulling, Weights};
 use crate::plan::{Plan, Refusal};
-use flow_api::Direction;
 use flow_api::device::{DeviceError, Session, SideForm};
+use flow_api::rows::Direction;
 use std::sync::Arc;
 
 /// The most numbers of samples and of what is kept of them that are on the device at a time: larger batches go in

@@ -3,10 +3,13 @@
 //! `cargo test` runs them on the emulated device. On a machine with a GPU
 //! `cargo test -p flow-cuda --test device -- --ignored --nocapture` runs them on it and prints the figures.
 
+use flow_api::bijector::{Cotangent, Point};
 use flow_api::device::{DeviceError, Engine};
+use flow_api::module::{EntryMut, update};
 use flow_api::noise::Stream;
+use flow_api::rows::Real;
 use flow_api::spec::{EventShape, Model, ModelSpec, Spec, SpecScalar, from_ron};
-use flow_api::{Bijector, Context, Cotangent, EntryMut, FlowError, Gradients, Memory, Point, Real, Scalar, update};
+use flow_api::{Bijector, Context, FlowError, Gradients, Memory, Scalar};
 use flow_cuda::Cuda;
 use flow_train::data::DataSource;
 use flow_train::{Settings, Silent, Trainer, checkpoint};
@@ -202,8 +205,8 @@ fn training_is_the_hosts() {
     losses(&host).iter().zip(losses(&there)).for_each(|(a, b)| assert!((a - b).abs() <= 1e-4 * a.abs(), "{a} and {b}"));
     let weights = |model: &Model<f32>| {
         let mut all = Vec::new();
-        flow_api::visit(model, |_, entry| {
-            if let flow_api::Entry::Parameter { values, .. } = entry {
+        flow_api::module::visit(model, |_, entry| {
+            if let flow_api::module::Entry::Parameter { values, .. } = entry {
                 all.extend_from_slice(values);
             }
         });
@@ -261,7 +264,7 @@ fn new_parameters_are_brought() {
     let after = there.encode(x.clone(), &cx).unwrap();
     assert!(error(&after, &doubles(&before)) > 1e-2);
     assert!(error(&after, &doubles(&host.encode(x, &cx).unwrap())) <= TOLERANCE);
-    assert_eq!(flow_api::save(&there), flow_api::save(&host));
+    assert_eq!(flow_api::module::save(&there), flow_api::module::save(&host));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! What a flow needs of the network that conditions it, whichever it is.
 
 use flow_api::device::NetForm;
-use flow_api::{Module, Result, RowTape, Scalar, Taped};
+use flow_api::rows::{RowTape, Taped};
+use flow_api::{Module, Result, Scalar};
 use flow_kernels::workspace::Buffer;
 
 /// A network from features, and a condition, to the parameters of a [`Transformer`](crate::Transformer): what families
@@ -11,7 +12,7 @@ use flow_kernels::workspace::Buffer;
 /// inputs alone.
 ///
 /// ```
-/// use flow_api::RowTape;
+/// use flow_api::rows::RowTape;
 /// use flow_nets::{Activation, ConditionerNet, ResidualMlp, ResidualMlpConfig};
 /// fn outputs(net: &dyn ConditionerNet<f32>, input: &[f32]) -> flow_api::Result<Vec<f32>> {
 ///     let lanes = input.len() / net.inputs();

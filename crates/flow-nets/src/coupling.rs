@@ -1,7 +1,8 @@
 //! What a coupling does to a block: one mechanism for every partition, transformer and conditioner.
 
 use crate::{ConditionerKernel, Partition, Transformer};
-use flow_api::{Direction, Lanes, Pull, Result, RowKernel, RowTape, Scalar};
+use flow_api::rows::{Direction, Lanes, Pull, RowKernel, RowTape};
+use flow_api::{Result, Scalar};
 use flow_kernels::simd::add;
 
 /// A coupling made ready for one call: some features pass, a network of them, and of the condition, gives the

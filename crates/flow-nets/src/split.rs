@@ -1,6 +1,7 @@
 //! Which features of a row pass a flow and which it transforms.
 
-use flow_api::{FlowError, Real, Result};
+use flow_api::rows::Real;
+use flow_api::{FlowError, Result};
 use flow_kernels::workspace::Buffer;
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,8 @@
 //! network.
 
 use dfdx::prelude::*;
-use flow_api::{Context, FlowError, Result, Scalar, Taped};
+use flow_api::rows::Taped;
+use flow_api::{Context, FlowError, Result, Scalar};
 
 /// The columns of a tensor (rows, features) that `features` names, in its order.
 pub fn columns_at<E: Scalar, P: Tape<E, E::Device>>(

@@ -1,6 +1,7 @@
 //! The spline where splines break: at knots, at the ends of the interval, in the tails, with extreme numbers.
 
-use flow_api::{Real, RowTape, Scalar};
+use flow_api::Scalar;
+use flow_api::rows::{Real, RowTape};
 use flow_kernels::noise::Stream;
 use flow_kernels::workspace::Buffer;
 use flow_nets::{Additive, Affine, RationalQuadratic, Transformer};

@@ -1,8 +1,9 @@
 //! What can go wrong in training, evaluation and checkpoints.
 
 use crate::data::{DataError, table::list};
+use flow_api::FlowError;
+use flow_api::module::StateMismatch;
 use flow_api::spec::SpecError;
-use flow_api::{FlowError, StateMismatch};
 use std::io;
 use std::path::{Path, PathBuf};
 

@@ -9,8 +9,10 @@ use crate::given::conditions_of_items;
 use crate::mean::Mean;
 use crate::progress::number_or_null;
 use crate::{Result, TrainError};
+use flow_api::flow::LogProb;
+use flow_api::log_det::LogDetKind;
 use flow_api::spec::{Model, SpecScalar};
-use flow_api::{Bijector as _, FlowError, LogDetKind, LogProb};
+use flow_api::{Bijector as _, FlowError};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -115,7 +117,7 @@ pub struct Evaluation {
     pub log_det_standard_error: Option<f64>,
     /// What ODE solvers estimate to have left of error in an item's log-det, in nats, of the worst item; 0 without such
     /// layers, NaN where a solver has no estimate
-    /// ([`SolveReport::log_det_error`](flow_api::SolveReport::log_det_error)).
+    /// ([`SolveReport::log_det_error`](flow_api::log_det::SolveReport::log_det_error)).
     #[serde(default, deserialize_with = "number_or_null")]
     pub log_det_solver_error: f64,
     /// Share of item draws whose likelihood is not finite, or that a layer failed on.
@@ -185,7 +187,7 @@ pub struct Scores {
     pub largest_latent: f64,
     /// Most evaluations in a batch.
     pub evaluations: usize,
-    /// The largest [`SolveReport::log_det_error`](flow_api::SolveReport::log_det_error) of a batch.
+    /// The largest [`SolveReport::log_det_error`](flow_api::log_det::SolveReport::log_det_error) of a batch.
     pub log_det_solver_error: f64,
     /// Seconds spent in the model.
     pub seconds: f64,

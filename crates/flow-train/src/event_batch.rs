@@ -151,10 +151,11 @@ impl<E: Scalar> EventBatch<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flow_api::bases::Conditional;
+    use flow_api::bases::{Conditional, StandardNormal};
     use flow_api::layers::LuLinear;
+    use flow_api::rows::Rows;
     use flow_api::spec::EventShape;
-    use flow_api::{Rows, StandardNormal, to_host};
+    use flow_api::to_host;
 
     #[test]
     fn conditions_come_with_the_batch_and_with_a_part_of_it() {

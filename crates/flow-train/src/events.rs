@@ -4,8 +4,8 @@ use crate::data::{Batch, ColumnMap, DataError, Dataset, Dequantiser, ItemShape, 
 use crate::event_batch::EventBatch;
 use crate::event_batch::ScoredGiven;
 use crate::{DataRecord, Result, TrainError};
-use flow_api::spec::{EventShape, Model, Preprocessing, SpecScalar};
-use flow_api::{Scalar, Standardiser};
+use flow_api::Scalar;
+use flow_api::spec::{EventShape, Model, Preprocessing, SpecScalar, Standardiser};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 

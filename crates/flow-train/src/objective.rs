@@ -3,8 +3,9 @@
 use crate::evaluate::Evaluation;
 use crate::event_batch::EventBatch;
 use crate::events::Events;
+use flow_api::flow::{LatentCotangent, Latents};
 use flow_api::spec::{Head, Model, SpecScalar};
-use flow_api::{Context, FlowError, Gradients, LatentCotangent, Latents, Tensor};
+use flow_api::{Context, FlowError, Gradients, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// Name of the term that is the likelihood.
@@ -209,7 +210,7 @@ impl<E: SpecScalar> Objective<E> for Likelihood {
 
 impl<E: SpecScalar> Seen<'_, E> {
     /// The likelihood, which other losses begin with, and beside it what layers add to the loss, such as the
-    /// regularisers of ODE flows ([`flow_api::SolveReport::penalty`]).
+    /// regularisers of ODE flows ([`flow_api::log_det::SolveReport::penalty`]).
     ///
     /// # Errors
     /// Those of [`flow_api::Flow::log_prob_of`] and [`flow_api::Flow::likelihood_cotangent`].

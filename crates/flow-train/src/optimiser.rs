@@ -1,7 +1,8 @@
 //! Adam on flat buffers.
 
 use crate::{Result, TrainError};
-use flow_api::{Entry, EntryMut, FlowError, Gradients, Module, Scalar, StateMismatch, parameter_count, update, update_parameters, visit};
+use flow_api::module::{Entry, EntryMut, StateMismatch, parameter_count, update, update_parameters, visit};
+use flow_api::{FlowError, Gradients, Module, Scalar};
 use flow_kernels::vectorized;
 use rayon::prelude::*;
 
@@ -13,7 +14,9 @@ use rayon::prelude::*;
 /// Written so, 1 − κ is rounded once: with κ rounded to f32 first, the weights of the average would not sum to 1.
 ///
 /// ```
-/// use flow_api::{Gradients, Parameter, Rows, layers::ActNorm};
+/// use flow_api::layers::ActNorm;
+/// use flow_api::rows::Rows;
+/// use flow_api::{Gradients, Parameter};
 /// use flow_train::{Adam, AdamConfig, flat_weights};
 /// let mut layer = ActNorm::<f64>::new(1);
 /// let mut adam = Adam::new(&layer, AdamConfig::default());

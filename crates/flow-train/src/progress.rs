@@ -2,7 +2,7 @@
 
 use crate::objective::{LIKELIHOOD, ReportedTerm, Term};
 use crate::optimiser::AdamState;
-use flow_api::State;
+use flow_api::module::State;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// One line of a run's record.

@@ -5,7 +5,8 @@
 //! header, which is bounded, and one that fits costs what the module itself does.
 
 use crate::{Result, TrainError, checksums};
-use flow_api::{Saved, Scalar, State, StateMismatch};
+use flow_api::Scalar;
+use flow_api::module::{Saved, State, StateMismatch};
 use safetensors::tensor::{Dtype, Metadata, TensorView, serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -307,7 +308,7 @@ pub(crate) fn broken(path: &Path, reason: impl ToString) -> TrainError {
 mod tests {
     use super::*;
     use flow_api::layers::ActNorm;
-    use flow_api::{load, save};
+    use flow_api::module::{load, save};
 
     /// Writers and readers share the bound of a header: 90,000 tensors were once trained and never read again.
     #[test]

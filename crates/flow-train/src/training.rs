@@ -15,8 +15,9 @@ use crate::record::DataRecord;
 use crate::threads::on_threads;
 use crate::{Result, Settings, TrainError};
 use flow_api::device::Engine;
-use flow_api::spec::{Head, Model, SpecScalar};
-use flow_api::{Context, FlowError, Gradients, Moments, load, save};
+use flow_api::module::{load, save};
+use flow_api::spec::{Head, Model, Moments, SpecScalar};
+use flow_api::{Context, FlowError, Gradients};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -31,7 +32,7 @@ const READ_AHEAD: usize = 2;
 /// any number of threads; on another instruction set ([`mod@flow_kernels::simd`]) rounding differs.
 ///
 /// ```
-/// use flow_api::spec::{from_ron, EventShape, ModelSpec, Spec};
+/// use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron};
 /// use flow_train::{data, Ending, Settings, Silent, Trainer};
 /// use std::sync::atomic::AtomicBool;
 ///

@@ -4,10 +4,9 @@ use crate::Inverse;
 use crate::kernel::Kernel;
 use dfdx::prelude::*;
 use flow_api::layers::Permutation;
-use flow_api::{
-    Context, Facts, FlowError, InverseKind, MappedRows, Module, Result, RowFlow, RowKernel, Scalar, Taped, TapedMap, TapedRows, Tensor,
-    Visitor, VisitorMut,
-};
+use flow_api::module::{Visitor, VisitorMut};
+use flow_api::rows::{MappedRows, RowKernel, Taped, TapedMap, TapedRows};
+use flow_api::{Context, Facts, FlowError, InverseKind, Module, Result, RowFlow, Scalar, Tensor};
 use flow_nets::{ConditionerNet, MaskedMlp, TapedNet, TapedTransformer, Transformer, columns_at, with_condition};
 
 /// An autoregressive flow on R^d: yⱼ = τ(xⱼ; θⱼ) with parameters θⱼ that a [`MaskedMlp`] makes of the features that
@@ -35,8 +34,10 @@ use flow_nets::{ConditionerNet, MaskedMlp, TapedNet, TapedTransformer, Transform
 ///
 /// ```
 /// use dfdx::prelude::*;
+/// use flow_api::compose::InverseOf;
 /// use flow_api::layers::Permutation;
-/// use flow_api::{Bijector, Context, InverseOf, Rows, Scalar, to_host};
+/// use flow_api::rows::Rows;
+/// use flow_api::{Bijector, Context, Scalar, to_host};
 /// use flow_nets::{Activation, Affine, MaskedMlp, MaskedMlpConfig};
 /// use flows_autoregressive::{AutoregressiveFlow, Inverse};
 /// let sizes = MaskedMlpConfig { features: 3, condition: 0, parameters: 2, hidden: 16, blocks: 1, activation: Activation::Relu };

@@ -1,7 +1,9 @@
 //! How the inverse is found: feature by feature, or all features at once until nothing changes.
 
 use crate::kernel::Kernel;
-use flow_api::{FlowError, Lanes, Result, RowTape, Scalar, SolveReport};
+use flow_api::log_det::SolveReport;
+use flow_api::rows::{Lanes, RowTape};
+use flow_api::{FlowError, Result, Scalar};
 use flow_kernels::workspace::Buffer;
 use flow_nets::ConditionerKernel;
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,8 @@
 //! The autoregressive flow on a block of rows.
 
 use crate::{AutoregressiveFlow, Inverse};
-use flow_api::{Direction, Lanes, Pull, Result, RowKernel, RowTape, Scalar};
+use flow_api::rows::{Direction, Lanes, Pull, RowKernel, RowTape};
+use flow_api::{Result, Scalar};
 use flow_kernels::simd::add;
 use flow_kernels::workspace::Buffer;
 use flow_nets::{ConditionerKernel, ConditionerNet, MaskedMlpKernel};

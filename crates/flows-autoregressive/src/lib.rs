@@ -2,8 +2,8 @@
 //! features before it.
 //!
 //! [`AutoregressiveFlow`] goes from data to latents in one pass of the network, and back feature by feature;
-//! [`InverseOf`](flow_api::InverseOf) turns it round (inverse autoregressive flows: fast samples, slow densities of
-//! data). Its spec is [`spec::Autoregressive`]: `Autoregressive(…)`.
+//! [`InverseOf`](flow_api::compose::InverseOf) turns it round (inverse autoregressive flows: fast samples, slow
+//! densities of data). Its spec is [`spec::Autoregressive`]: `Autoregressive(…)`.
 
 mod flow;
 mod inverse;

@@ -7,10 +7,11 @@
 //! tape.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use flow_api::bijector::{Cotangent, Point};
+use flow_api::module::{EntryMut, parameter_count, update};
+use flow_api::rows::{RowChain, Rows};
 use flow_api::spec::{BuildScope, FlowSpec, SpecScalar, from_ron};
-use flow_api::{
-    Bijector, Context, Cotangent, EntryMut, Gradients, Memory, Point, RowChain, RowFlow, Rows, Scalar, parameter_count, update,
-};
+use flow_api::{Bijector, Context, Gradients, Memory, RowFlow, Scalar};
 use flow_kernels::noise::Stream;
 use flows_coupling as _;
 

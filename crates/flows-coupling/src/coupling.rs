@@ -3,10 +3,8 @@
 use crate::CouplingTransformer;
 use dfdx::prelude::*;
 use flow_api::device::{CouplingForm, RowForm};
-use flow_api::{
-    Context, Facts, FlowError, MappedRows, Module, Result, RowFlow, RowKernel, Scalar, Taped, TapedMap, TapedRows, Tensor, module_fields,
-    shape_error,
-};
+use flow_api::rows::{MappedRows, RowKernel, Taped, TapedMap, TapedRows};
+use flow_api::{Context, Facts, FlowError, Module, Result, RowFlow, Scalar, Tensor, module_fields, shape_error};
 use flow_nets::{
     Activation, ConditionerNet, CouplingKernel, Partition, ResidualMlp, ResidualMlpConfig, Split, TapedNet, TapedTransformer, columns_at,
     with_condition,
@@ -36,7 +34,8 @@ pub struct Conditioner {
 /// Those of the conditioner, below `net`.
 ///
 /// ```
-/// use flow_api::{Scalar, Bijector, Context, Rows, to_host};
+/// use flow_api::rows::Rows;
+/// use flow_api::{Bijector, Context, Scalar, to_host};
 /// use flow_nets::Activation;
 /// use flows_coupling::{Affine, Conditioner, Coupling, Split};
 /// use dfdx::prelude::*;

@@ -71,7 +71,7 @@ impl<E: Real> Reverse<'_, '_, E> {
         let block = self.objective.block();
         let lanes = self.objective.lanes;
         if checkpoints.len() != segments(self.grid.steps).len() * block {
-            return Err(flow_api::foreign_point(""));
+            return Err(flow_api::bijector::foreign_point(""));
         }
         let mut field = FlowSystem { field: self.objective.field, offset: self.objective.offset, lanes, integrals: None };
         let (mut end_gradient, mut work) = (0.0, Work::default());

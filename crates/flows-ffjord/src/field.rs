@@ -1,7 +1,9 @@
 //! The vector field f(z, t): the smooth MLP with the time in it.
 
 use crate::shallow::ShallowField;
-use flow_api::{Context, FlowError, HostCondition, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
+use flow_api::module::{Visitor, VisitorMut};
+use flow_api::rows::HostCondition;
+use flow_api::{Context, FlowError, Module, Parameter, Result, Scalar};
 use flow_kernels::Real;
 use flow_kernels::scalar::sigmoid;
 use flow_kernels::simd::dot;

@@ -8,10 +8,10 @@ use crate::objective::{Objective, Regularisation};
 use crate::ode::{Adaptive, Grid, OdeError, Solver, Steps, Work, finite};
 use crate::spec::{EndTime, Ffjord, Gradient};
 use crate::trace::{Directions, Integrals, Trace};
-use flow_api::{
-    BLOCK_LANES, Context, Facts, FlowError, InverseKind, Lanes, LogDetKind, Mode, Module, Parameter, Pull, Result, RowFlow, RowKernel,
-    RowTape, RowView, Scalar, SolveReport, Visitor, VisitorMut,
-};
+use flow_api::log_det::{LogDetKind, SolveReport};
+use flow_api::module::{Visitor, VisitorMut};
+use flow_api::rows::{BLOCK_LANES, Lanes, Pull, RowKernel, RowTape, RowView};
+use flow_api::{Context, Facts, FlowError, InverseKind, Mode, Module, Parameter, Result, RowFlow, Scalar};
 use flow_kernels::noise::Stream;
 use flow_kernels::workspace::Buffer;
 use flow_nets::smooth::ConditionInput;
@@ -53,7 +53,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 ///
 /// ```
 /// use dfdx::prelude::*;
-/// use flow_api::{Scalar, Bijector, Context, Rows};
+/// use flow_api::rows::Rows;
+/// use flow_api::{Bijector, Context, Scalar};
 /// use flows_ffjord::{ContinuousFlow, Ffjord};
 ///
 /// let spec = Ffjord { hidden: 16, zero_init: false, ..Ffjord::default() };
@@ -495,7 +496,7 @@ impl<E: Scalar> RowKernel<E> for Kernel<'_, E> {
             return self.pull_condition(&offset_bar, pull, sums);
         };
         if kept.len() != cotangent.len() {
-            return Err(flow_api::foreign_point(""));
+            return Err(flow_api::bijector::foreign_point(""));
         }
         self.pull_adjoint(settings, &mut kept, cotangent, pull, sums)
     }

@@ -41,7 +41,7 @@ mod trace;
 pub use adjoint::Adjoint;
 pub use field::{Activation, Field, TimeInput};
 pub use flow::{ContinuousFlow, Penalty};
-pub use flow_api::Probe;
+pub use flow_api::log_det::Probe;
 pub use objective::Regularisation;
 pub use spec::{EndTime, Ffjord, Gradient};
 pub use trace::{Hutchinson, Trace};

@@ -21,10 +21,10 @@ use std::ops::Range;
 /// every row. So the regularisers come with the size of the factor that the loss gives to the row's log-likelihood: for
 /// the mean negative log-likelihood in nats they add their mean over the rows, and for a loss per dimension they are
 /// divided by the dimension, which is how the paper normalises them (its weights are 0.01 each). The factor's sign does
-/// not matter: they are a penalty too where the flow is run backwards ([`InverseOf`](flow_api::InverseOf)) and the loss
-/// holds its log-det with the opposite sign. The forward pass of a training step reports the plain log-det and beside
-/// it the weighted sum of both over rows ([`SolveReport::penalty`](flow_api::SolveReport::penalty)), evaluation ignores
-/// them, and [`ContinuousFlow::penalties`](crate::ContinuousFlow::penalties) gives their values.
+/// not matter: they are a penalty too where the flow is run backwards ([`InverseOf`](flow_api::compose::InverseOf)) and
+/// the loss holds its log-det with the opposite sign. The forward pass of a training step reports the plain log-det and
+/// beside it the weighted sum of both over rows ([`SolveReport::penalty`](flow_api::log_det::SolveReport::penalty)),
+/// evaluation ignores them, and [`ContinuousFlow::penalties`](crate::ContinuousFlow::penalties) gives their values.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Regularisation {

@@ -1,7 +1,7 @@
 //! The trace of the field's Jacobian, along unit vectors or random probes.
 
 use crate::field::{Evaluation, FieldKernel};
-use flow_api::Probe;
+use flow_api::log_det::Probe;
 use flow_kernels::noise::Stream;
 use flow_kernels::workspace::Buffer;
 use flow_kernels::{Real, vectorized};
@@ -28,11 +28,11 @@ pub enum Trace {
 ///
 /// # Standard error
 /// With n ≥ 2 probes the log-dets of the single probes are integrated side by side, and the standard error is that of
-/// their mean, of which [`LogDet::standard_error`](flow_api::LogDet::standard_error) says how much it means at few
-/// probes. A single probe tells nothing about its own spread, so with n = 1 an estimate of an upper bound is reported:
-/// Var(εᵀJε) ≤ 2‖J‖² (Frobenius) for both distributions, whence the standard error of the integral is at most √2 ∫ ‖J‖
-/// dt; ‖J‖² is estimated by ‖Jε‖², which costs nothing. It is right in the mean square over many rows, and of a single
-/// one may be too small: for the error of one row take many. The error control ignores it.
+/// their mean, of which [`LogDet::standard_error`](flow_api::log_det::LogDet::standard_error) says how much it means at
+/// few probes. A single probe tells nothing about its own spread, so with n = 1 an estimate of an upper bound is
+/// reported: Var(εᵀJε) ≤ 2‖J‖² (Frobenius) for both distributions, whence the standard error of the integral is at most
+/// √2 ∫ ‖J‖ dt; ‖J‖² is estimated by ‖Jε‖², which costs nothing. It is right in the mean square over many rows, and of
+/// a single one may be too small: for the error of one row take many. The error control ignores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Hutchinson {

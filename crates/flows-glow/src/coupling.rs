@@ -1,8 +1,10 @@
 //! The coupling of channels that sees neighbours.
 
-use flow_api::{
-    Context, Facts, Grid, LayerInfo, Module, Result, RowView, SampleFlow, SampleKernel, Scalar, SideKernel, module_fields, parameter_count,
-};
+use flow_api::bijector::LayerInfo;
+use flow_api::module::parameter_count;
+use flow_api::rows::RowView;
+use flow_api::samples::{Grid, SampleKernel, SideKernel};
+use flow_api::{Context, Facts, Module, Result, SampleFlow, Scalar, module_fields};
 use flow_nets::{ConditionerNet, ConvLayers, ConvNet, ConvNetConfig, CouplingKernel, Partition, Transformer};
 use std::borrow::Cow;
 
@@ -18,7 +20,8 @@ use std::borrow::Cow;
 /// Those of the network, [`ConvNet`], below `net`.
 ///
 /// ```
-/// use flow_api::{Bijector, Context, Grid, Scalar, Skeleton, to_host};
+/// use flow_api::samples::{Grid, Skeleton};
+/// use flow_api::{Bijector, Context, Scalar, to_host};
 /// use flow_nets::{Affine, ConvLayers, Split};
 /// use flows_glow::ConvCoupling;
 /// // Two channels of 4 × 4 pixels: the first passes, the second is moved by what its pixel's neighbours are there.

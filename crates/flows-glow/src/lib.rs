@@ -6,8 +6,8 @@
 //! of [`flow_api::spec`] they make a model `ImageFlow(flows: […])`; [`spec::Glow`] puts them together as the paper
 //! does, and with `Spline` couplings and residual networks it is RQ-NSF (C) (Durkan et al., arXiv:1906.04032).
 //!
-//! No image is ever squeezed or split in memory: all parts work on [`Grid`](flow_api::Grid)s of the one event, and a
-//! latent lies where the event's numbers lie.
+//! No image is ever squeezed or split in memory: all parts work on [`Grid`](flow_api::samples::Grid)s of the one event,
+//! and a latent lies where the event's numbers lie.
 
 mod coupling;
 pub mod spec;

@@ -3,7 +3,9 @@
 
 use crate::lanes::{self, pick};
 use crate::series::{Series, alternating, coefficient};
-use flow_api::{Result, RowTape, Scalar, foreign_point};
+use flow_api::bijector::foreign_point;
+use flow_api::rows::RowTape;
+use flow_api::{Result, Scalar};
 use flow_kernels::Real;
 use flow_kernels::noise::Stream;
 use flow_kernels::workspace::Buffer;

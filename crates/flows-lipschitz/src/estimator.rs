@@ -1,8 +1,9 @@
 //! How log-dets are found: settings.
 
 use crate::flow::setting;
+use flow_api::Result;
+use flow_api::log_det::{LogDetKind, Probe};
 use flow_api::spec::{MAX_SIZE, size_range};
-use flow_api::{LogDetKind, Probe, Result};
 use serde::{Deserialize, Serialize};
 
 /// How log|det(I + J)| and its gradient are found, J = ∂g/∂x.
@@ -21,12 +22,12 @@ use serde::{Deserialize, Serialize};
 ///
 /// # Standard errors
 /// With two or more probes (each with a length of its own) the standard error is that of their mean; of a single row it
-/// means as much as [`LogDet::standard_error`](flow_api::LogDet::standard_error) says, at two probes little. One probe
-/// tells little of its own spread, so its error is put together from formulas that hold in expectation: the variance of
-/// vᵀAv for Gaussian v (for Rademacher v an upper bound, nearly reached but in few dimensions), with A the weighted
-/// series as far as it was drawn, and the variance that the random length adds. Every row draws its own probes and
-/// lengths, so the errors of a sample's rows are independent. The error of cutting off a `Truncated` series is not in
-/// it: at most d · Σ_{k>n} Lᵏ/k, L the Lipschitz constant of g.
+/// means as much as [`LogDet::standard_error`](flow_api::log_det::LogDet::standard_error) says, at two probes little.
+/// One probe tells little of its own spread, so its error is put together from formulas that hold in expectation: the
+/// variance of vᵀAv for Gaussian v (for Rademacher v an upper bound, nearly reached but in few dimensions), with A the
+/// weighted series as far as it was drawn, and the variance that the random length adds. Every row draws its own probes
+/// and lengths, so the errors of a sample's rows are independent. The error of cutting off a `Truncated` series is not
+/// in it: at most d · Σ_{k>n} Lᵏ/k, L the Lipschitz constant of g.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Estimator {
     /// The determinant of the full Jacobian of every row.

@@ -6,7 +6,9 @@ use crate::kernel::ResidualKernel;
 use crate::network::{LipschitzConfig, LipschitzMlp};
 use crate::series::Series;
 use crate::spec::Residual;
-use flow_api::{Context, Facts, FlowError, InverseKind, Mode, Module, Result, RowFlow, RowKernel, Scalar, Visitor, VisitorMut};
+use flow_api::module::{Visitor, VisitorMut};
+use flow_api::rows::RowKernel;
+use flow_api::{Context, Facts, FlowError, InverseKind, Mode, Module, Result, RowFlow, Scalar};
 
 /// A residual flow on R^d: y = x + g(x) with g a network whose Lipschitz constant is below 1 (Behrmann et al. 2019,
 /// "Invertible Residual Networks", arXiv:1811.00995; Chen et al. 2019, "Residual Flows for Invertible Generative
@@ -29,7 +31,8 @@ use flow_api::{Context, Facts, FlowError, InverseKind, Mode, Module, Result, Row
 ///
 /// ```
 /// use dfdx::prelude::*;
-/// use flow_api::{Scalar, Bijector, Context, Mode, Rows};
+/// use flow_api::rows::Rows;
+/// use flow_api::{Bijector, Context, Mode, Scalar};
 /// use flows_lipschitz::{Estimator, Residual, ResidualFlow, Roulette};
 ///
 /// let spec = Residual { hidden: 16, ..Residual::default() };
@@ -166,7 +169,7 @@ impl<E: Scalar> RowFlow<E> for ResidualFlow<E> {
             inverse: self.inverse,
             noise: cx.noise(),
             wants_log_det: cx.wants_log_det(),
-            parameters: flow_api::parameter_count(self),
+            parameters: flow_api::module::parameter_count(self),
         }))
     }
 }

@@ -1,7 +1,8 @@
 //! x from y = x + g(x), by fixed-point iteration on a block of rows.
 
 use crate::lanes;
-use flow_api::{FlowError, Result, SolveReport};
+use flow_api::log_det::SolveReport;
+use flow_api::{FlowError, Result};
 use flow_kernels::workspace::Buffer;
 use flow_kernels::{Real, vectorized};
 use serde::{Deserialize, Serialize};

@@ -22,7 +22,7 @@ mod spectral;
 
 pub use estimator::{Estimator, Length, Roulette, Truncated};
 pub use flow::ResidualFlow;
-pub use flow_api::Probe;
+pub use flow_api::log_det::Probe;
 pub use inverse::FixedPoint;
 pub use network::{Activation, LipschitzMlp};
 pub use spec::Residual;

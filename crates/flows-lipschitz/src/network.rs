@@ -2,7 +2,8 @@
 
 use crate::flow::setting;
 use crate::spectral::{BadWeight, PowerIteration, SpectralNorm};
-use flow_api::{FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
+use flow_api::module::{Visitor, VisitorMut};
+use flow_api::{FlowError, Module, Parameter, Result, Scalar};
 use flow_kernels::Real;
 use flow_kernels::scalar::{sigmoid, softplus};
 use flow_nets::smooth::{self, ConditionInput, Mlp, MlpConfig, MlpKernel, MlpLayer, Modulated};

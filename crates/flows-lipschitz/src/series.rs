@@ -1,7 +1,7 @@
 //! Series of random length: how long, and with which weights.
 
 use crate::estimator::{Estimator, Length, Roulette, Truncated};
-use flow_api::Probe;
+use flow_api::log_det::Probe;
 use flow_kernels::noise::RowNoise;
 
 /// The weighted series Σ_{k=1}^{K} aₖ wₖ tr Jᵏ of an estimator, with aₖ = (−1)^{k+1}/k.

@@ -6,7 +6,7 @@
 //! without a frame, so that what was a patch border lies inside a patch.
 //!
 //! Any [`RowFlow`](flow_api::RowFlow) plugs in on either side. Neither cutting into patches nor transposing is ever
-//! carried out: both sides are [`RowView`](flow_api::RowView)s of the image.
+//! carried out: both sides are [`RowView`](flow_api::rows::RowView)s of the image.
 
 mod patches;
 mod spec;

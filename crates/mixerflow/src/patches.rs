@@ -1,11 +1,12 @@
 //! Images, their patches, and the views that the two sides of a mixing layer have of them.
 
 use dfdx::prelude::{Dim, HasShape, Shape};
+use flow_api::bijector::{Cotangent, Mapped, Point, Pulled};
+use flow_api::module::{Visitor, VisitorMut};
+use flow_api::rows::RowView;
+use flow_api::samples::Grid;
 use flow_api::spec::{EventShape, SpecError};
-use flow_api::{
-    Bijector, Context, Cotangent, Facts, Gradients, Grid, Mapped, Module, Point, Pulled, Result, RowView, Scalar, Tensor, Visitor,
-    VisitorMut, shape_error, to_host,
-};
+use flow_api::{Bijector, Context, Facts, Gradients, Module, Result, Scalar, Tensor, shape_error, to_host};
 
 /// Shape of an image, channels first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,12 +1,15 @@
 //! The spec of `MixerFlow`.
 
 use crate::Patches;
+use flow_api::rows::RowView;
+use flow_api::samples::{Grid, SampleLayer, Side, Skeleton};
 use flow_api::spec::{
     BaseSpec, BuildModel, BuildScope, ConditionSpec, Cost, EventShape, FlowSpec, LatentLevel, LuLinear, MAX_LAYERS, Model, ObjectiveSpec,
     Order, Preprocessing, SampleSpec, Spec, SpecError, SpecScalar, below, build_flows, build_sample_flows, grid_behind, image_grid,
     turns_of,
 };
-use flow_api::{Grid, RowView, SampleFlow, SampleLayer, Side, Skeleton, parallel, register_model};
+use flow_api::threads::parallel;
+use flow_api::{SampleFlow, register_model};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -39,7 +42,7 @@ pub struct Levels {
 /// paper: they are settings here, and the defaults are ours.
 ///
 /// ```
-/// use flow_api::spec::{from_ron, EventShape, ModelSpec, Spec};
+/// use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron};
 /// use mixerflow as _;
 /// let spec: Spec<dyn ModelSpec> = from_ron(
 ///     "MixerFlow(patch: 2, layers: 4, channel: [ActNorm(), LuLinear()], patches: [ActNorm(), LuLinear()])",

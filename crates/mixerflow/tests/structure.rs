@@ -2,12 +2,14 @@
 //! wrong with them.
 
 use dfdx::prelude::*;
+use flow_api::bijector::{Cotangent, Point};
+use flow_api::context::Kernels;
 use flow_api::layers::{ActNorm, LuLinear};
+use flow_api::module::{EntryMut, update};
+use flow_api::rows::RowChain;
+use flow_api::samples::{Side, Skeleton};
 use flow_api::spec::{BuildScope, EventShape, ModelSpec, Spec, SpecScalar, from_ron, to_ron};
-use flow_api::{
-    Bijector, Context, Cotangent, EntryMut, FlowError, Gradients, Kernels, Memory, Point, RowChain, SampleFlow, Side, Skeleton, Tensor,
-    to_host, update,
-};
+use flow_api::{Bijector, Context, FlowError, Gradients, Memory, SampleFlow, Tensor, to_host};
 use flow_kernels::noise::Stream;
 use mixerflow::{ImageShape, Patches, Patchify};
 
@@ -23,12 +25,12 @@ fn noise(len: usize, seed: u64) -> Vec<f64> {
     values
 }
 
-fn side(view: flow_api::RowView, chain: RowChain<f64>) -> Box<dyn SampleFlow<f64>> {
+fn side(view: flow_api::rows::RowView, chain: RowChain<f64>) -> Box<dyn SampleFlow<f64>> {
     Box::new(Side::new(view, chain).unwrap())
 }
 
 /// A skeleton of one side whose linear map is far from the identity.
-fn one_side(view: flow_api::RowView) -> Skeleton<f64> {
+fn one_side(view: flow_api::rows::RowView) -> Skeleton<f64> {
     let dim = view.dim();
     let mut linear = LuLinear::new(dim);
     update(&mut linear, |path, entry| {

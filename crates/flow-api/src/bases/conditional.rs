@@ -1,7 +1,9 @@
 //! A density moved and scaled by a condition.
 
 use super::{BaseDensity, check_sizes};
-use crate::{Context, FlowError, HostCondition, Module, Parameter, Result, Scalar, module_fields, parameter_count};
+use crate::module::parameter_count;
+use crate::rows::HostCondition;
+use crate::{Context, FlowError, Module, Parameter, Result, Scalar, module_fields};
 use num_traits::Float;
 
 /// A density p₀ on R^d whose shift and log-scale are a linear map of the condition: with (t, s) = W c + b, log p(z |
@@ -13,7 +15,8 @@ use num_traits::Float;
 /// `weight` W: (2d, width), the rows of the shift first; `bias` b: (2d).
 ///
 /// ```
-/// use flow_api::{Context, Scalar, bases::{BaseDensity, Conditional, StandardNormal}};
+/// use flow_api::bases::{BaseDensity, Conditional, StandardNormal};
+/// use flow_api::{Context, Scalar};
 /// let base = Conditional::new(StandardNormal::new(2), 3)?;
 /// let cx = Context::<f64>::new(1).with_condition(f64::zeros((1, 3)));
 /// let mut log_prob = [0.0];

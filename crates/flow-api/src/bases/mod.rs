@@ -16,7 +16,8 @@ pub use standard_normal::StandardNormal;
 pub use student_t::StudentT;
 pub use uniform::Uniform;
 
-use crate::{Context, FlowError, Module, Result, Scalar, parameter_count, shape_error};
+use crate::module::parameter_count;
+use crate::{Context, FlowError, Module, Result, Scalar, shape_error};
 use flow_kernels::Real;
 use num_traits::Float;
 
@@ -33,7 +34,8 @@ use num_traits::Float;
 /// outside.
 ///
 /// ```
-/// use flow_api::{Context, bases::{BaseDensity, StandardNormal}};
+/// use flow_api::Context;
+/// use flow_api::bases::{BaseDensity, StandardNormal};
 /// let base: Box<dyn BaseDensity<f64>> = Box::new(StandardNormal::new(2));
 /// let cx = Context::new(7);
 /// let mut density = [0.0; 2];

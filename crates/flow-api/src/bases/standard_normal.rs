@@ -1,7 +1,8 @@
 //! The standard normal density.
 
 use super::{BaseDensity, check_sizes, half_log_two_pi, standard_noise, sum_of_squares};
-use crate::{Context, Module, Result, Scalar, Visitor, VisitorMut};
+use crate::module::{Visitor, VisitorMut};
+use crate::{Context, Module, Result, Scalar};
 
 /// N(0, I): log p(z) = −½‖z‖² − (d/2) ln 2π.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,8 @@
 //! The uniform density on a box.
 
 use super::{BaseDensity, check_sizes};
-use crate::{Context, FlowError, Module, Result, Scalar, Visitor, VisitorMut};
+use crate::module::{Visitor, VisitorMut};
+use crate::{Context, FlowError, Module, Result, Scalar};
 use num_traits::Float;
 use rand::Rng;
 

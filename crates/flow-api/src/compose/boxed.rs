@@ -1,7 +1,8 @@
 //! A boxed bijector is a bijector.
 
+use crate::bijector::{Cotangent, Kept, LayerInfo, Mapped, Point, Pulled};
 use crate::device::SideForm;
-use crate::{Bijector, Context, Cotangent, Facts, Gradients, Kept, LayerInfo, Mapped, Point, Pulled, Result, Scalar, Tensor};
+use crate::{Bijector, Context, Facts, Gradients, Result, Scalar, Tensor};
 use dfdx::prelude::Shape;
 
 impl<X: Shape, E: Scalar, B: Bijector<X, E> + ?Sized> Bijector<X, E> for Box<B> {

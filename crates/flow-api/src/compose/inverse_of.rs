@@ -1,10 +1,7 @@
 //! A bijection run backwards.
 
-use crate::bijector::{batch, check_cotangent, sum_conditions};
-use crate::{
-    Bijector, Context, Cotangent, Facts, FlowError, Gradients, Mapped, Module, Point, Pulled, Result, Scalar, Tensor, module_fields,
-    to_host,
-};
+use crate::bijector::{Cotangent, Mapped, Point, Pulled, batch, check_cotangent, sum_conditions};
+use crate::{Bijector, Context, Facts, FlowError, Gradients, Module, Result, Scalar, Tensor, module_fields, to_host};
 use dfdx::prelude::{HasShape, Shape};
 use faer::linalg::solvers::{PartialPivLu, SolveCore};
 use faer::{Conj, Mat};
@@ -20,8 +17,10 @@ use faer::{Conj, Mat};
 /// without, `initialise` is [`FlowError::Unsupported`], since the batch holds none of the inner bijection's inputs.
 ///
 /// ```
+/// use flow_api::compose::InverseOf;
 /// use flow_api::layers::Permutation;
-/// use flow_api::{Bijector, Context, InverseOf, Rows, Scalar, to_host};
+/// use flow_api::rows::Rows;
+/// use flow_api::{Bijector, Context, Scalar, to_host};
 /// let back = InverseOf::new(Rows(Permutation::new(vec![1, 2, 0])?));
 /// let y = f64::tensor(vec![2.0, 3.0, 1.0], (1, 3));
 /// let x = back.forward(y, &Context::<f64>::new(0))?.value;

@@ -1,10 +1,8 @@
 //! A bijection for one shape type alone.
 
+use crate::bijector::{Cotangent, Kept, LayerInfo, Mapped, Point, Pulled};
 use crate::device::SideForm;
-use crate::to_host;
-use crate::{
-    Bijector, Context, Cotangent, Facts, Gradients, Kept, LayerInfo, Mapped, Module, Point, Pulled, Result, Scalar, Tensor, module_fields,
-};
+use crate::{Bijector, Context, Facts, Gradients, Module, Result, Scalar, Tensor, module_fields, to_host};
 use dfdx::prelude::Shape;
 use std::marker::PhantomData;
 
@@ -16,7 +14,9 @@ use std::marker::PhantomData;
 ///
 /// ```
 /// use dfdx::prelude::*;
-/// use flow_api::{layers::LuLinear, Pinned, Rows, Then};
+/// use flow_api::compose::{Pinned, Then};
+/// use flow_api::layers::LuLinear;
+/// use flow_api::rows::Rows;
 /// type Four = (usize, Const<4>);
 /// let linear = || Rows(LuLinear::<f32>::new(4));
 /// let both = Then::new(Pinned::<Four, _>::new(linear()), Pinned::<Four, _>::new(linear()), &(1, Const));

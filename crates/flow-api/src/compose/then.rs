@@ -1,12 +1,9 @@
 //! Static composition of two bijections whose shapes meet.
 
+use crate::bijector::{Cotangent, Kept, LayerInfo, Mapped, Point, Pulled, foreign_point, leads_to, one_condition, sum_conditions};
+use crate::context::Keep;
 use crate::device::SideForm;
-use crate::{
-    Bijector, Context, Cotangent, Facts, FlowError, Gradients, Keep, Kept, LayerInfo, Mapped, Module, Point, Pulled, Result, Scalar,
-    Tensor,
-    bijector::{foreign_point, leads_to, one_condition, sum_conditions},
-    module_fields, to_host,
-};
+use crate::{Bijector, Context, Facts, FlowError, Gradients, Module, Result, Scalar, Tensor, module_fields, to_host};
 use dfdx::prelude::{HasShape, Shape};
 
 /// First `A`, then `B`: a bijection only where `A::Out` is the shape that `B` takes.
@@ -14,8 +11,11 @@ use dfdx::prelude::{HasShape, Shape};
 /// log|det J| = log|det `J_A`| + log|det `J_B`|. Parameter paths are `first.…` and `second.…`.
 ///
 /// ```
+/// use flow_api::compose::Then;
 /// use flow_api::layers::{LuLinear, Permutation};
-/// use flow_api::{Bijector, Context, Rows, Scalar, Then, parameter_count, to_host};
+/// use flow_api::module::parameter_count;
+/// use flow_api::rows::Rows;
+/// use flow_api::{Bijector, Context, Scalar, to_host};
 /// let linear = Rows(LuLinear::<f64>::new(3)); // starts as the identity
 /// let both = Then::new(linear, Rows(Permutation::reverse(3)), &(1, 3))?;
 /// let x = f64::tensor(vec![1.0, 2.0, 3.0], (1, 3));

@@ -1,7 +1,7 @@
 //! The contract of an engine.
 
 use super::{MissingForm, SideForm};
-use crate::Direction;
+use crate::rows::Direction;
 use std::fmt;
 
 /// What can go wrong on a device, or on the way to it.

@@ -1,6 +1,7 @@
 //! What flows are on a device: numbers and sizes, without a type of any engine.
 
-use crate::{AffineMap, Context, RowView, Scalar};
+use crate::rows::{AffineMap, RowView};
+use crate::{Context, Scalar};
 use std::borrow::Cow;
 use std::fmt;
 

@@ -1,12 +1,12 @@
 //! A bijector whose passes run on a device.
 
 use super::{DeviceError, Engine, RowForm, Session, SideForm};
-use crate::bijector::foreign_point;
+use crate::bijector::{Cotangent, Kept, LayerInfo, Mapped, Point, Pulled, foreign_point};
+use crate::module::{Visitor, VisitorMut};
+use crate::rows::Direction;
 use crate::spec::EventBijector;
-use crate::{
-    Bijector, Context, Cotangent, Direction, Facts, FlowError, Gradients, Kept, LayerInfo, Mapped, Memory, Module, Point, Pulled, Result,
-    Scalar, Tensor, Visitor, VisitorMut, parallel, to_host,
-};
+use crate::threads::parallel;
+use crate::{Bijector, Context, Facts, FlowError, Gradients, Memory, Module, Result, Scalar, Tensor, to_host};
 use dfdx::prelude::HasShape;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,8 +1,9 @@
 //! `ActNorm`: a scale and a shift per feature that start by normalising the data.
 
 use crate::device::RowForm;
-use crate::rows::{AffineKernel, AffineMap, AffinePart, Matrix, RowFlow, RowKernel, Taped, TapedMap, TapedRows};
-use crate::{Context, Facts, FlowError, MappedRows, Module, Parameter, Result, Scalar, Tensor, module_fields, parameter_count};
+use crate::module::parameter_count;
+use crate::rows::{AffineKernel, AffineMap, AffinePart, MappedRows, Matrix, RowFlow, RowKernel, Taped, TapedMap, TapedRows};
+use crate::{Context, Facts, FlowError, Module, Parameter, Result, Scalar, Tensor, module_fields};
 use dfdx::prelude::*;
 use num_traits::Float;
 

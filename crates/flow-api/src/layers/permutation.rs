@@ -1,8 +1,9 @@
 //! A fixed permutation of the features.
 
 use crate::device::RowForm;
-use crate::rows::{AffineKernel, AffineMap, AffinePart, Matrix, RowFlow, RowKernel, Taped, TapedMap, TapedRows};
-use crate::{Context, Facts, FlowError, MappedRows, Module, Result, Scalar, Tensor, Visitor, VisitorMut};
+use crate::module::{Visitor, VisitorMut};
+use crate::rows::{AffineKernel, AffineMap, AffinePart, MappedRows, Matrix, RowFlow, RowKernel, Taped, TapedMap, TapedRows};
+use crate::{Context, Facts, FlowError, Module, Result, Scalar, Tensor};
 use dfdx::prelude::*;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;

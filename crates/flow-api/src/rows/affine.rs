@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 /// An invertible affine map y = W x + b of R^d, made ready for one call.
 ///
 /// A [`RowFlow`](crate::RowFlow) that is one says so by [`RowFlow::affine`](crate::RowFlow::affine); a
-/// [`RowChain`](crate::RowChain) then multiplies neighbours together, so that `ActNorm` and a linear map cost one
+/// [`RowChain`](crate::rows::RowChain) then multiplies neighbours together, so that `ActNorm` and a linear map cost one
 /// product a row.
 pub trait AffineMap<E: Scalar>: Send + Sync {
     /// W.

@@ -4,9 +4,12 @@ use super::blocks::{BLOCK_LANES, HostCondition, finite};
 use super::kernel::{Direction, Lanes, Pull, RowFlow, RowKernel, RowTape};
 use super::taped::TapedKernel;
 use super::{AffineKernel, AffinePart};
-use crate::bijector::{leads_to, one_condition, shape_error};
+use crate::bijector::{LayerInfo, leads_to, one_condition, shape_error};
+use crate::context::Kernels;
 use crate::device::RowForm;
-use crate::{Context, Facts, FlowError, Kernels, LayerInfo, Module, Result, Scalar, SolveReport, Visitor, VisitorMut, parameter_count};
+use crate::log_det::SolveReport;
+use crate::module::{Visitor, VisitorMut, parameter_count};
+use crate::{Context, Facts, FlowError, Module, Result, Scalar};
 use flow_kernels::workspace::Buffer;
 
 /// Row flows of one dimension, composed; their paths are `0.…`, `1.…`, ….

@@ -2,8 +2,11 @@
 
 use super::affine::AffineMap;
 use super::taped::{TapedKernel, TapedRows};
+use crate::bijector::LayerInfo;
 use crate::device::RowForm;
-use crate::{Context, Facts, FlowError, LayerInfo, Module, Result, Scalar, SolveReport, parameter_count};
+use crate::log_det::SolveReport;
+use crate::module::parameter_count;
+use crate::{Context, Facts, FlowError, Module, Result, Scalar};
 use flow_kernels::workspace::{Buffer, fetch};
 
 /// A block's bookkeeping: everything besides its values.
@@ -209,17 +212,16 @@ pub trait RowKernel<E: Scalar>: Send + Sync {
 
 /// A bijection of R^d, shared by all rows of a batch: the one plug-in that the mixing skeleton needs.
 ///
-/// [`Rows`](crate::Rows) makes a [`Bijector`](crate::Bijector) of it. It has a fused kernel on blocks of rows
+/// [`Rows`](crate::rows::Rows) makes a [`Bijector`](crate::Bijector) of it. It has a fused kernel on blocks of rows
 /// ([`RowFlow::prepare`]), or a form in dfdx operations ([`RowFlow::taped`]), of which a kernel is made; where it has
 /// both, the testkit holds one against the other.
 ///
 /// An element-wise scale, held against finite differences by the testkit:
 ///
 /// ```
+/// use flow_api::rows::{Buffer, Lanes, Pull, RowKernel, RowTape, Rows};
 /// use flow_api::testkit::{Subject, check};
-/// use flow_api::{
-///     Buffer, Context, Facts, Lanes, Module, Parameter, Pull, Result, RowFlow, RowKernel, RowTape, Rows, Scalar, module_fields,
-/// };
+/// use flow_api::{Context, Facts, Module, Parameter, Result, RowFlow, Scalar, module_fields};
 ///
 /// /// y = e^s ⊙ x with a log-scale s for every feature; log|det J| = Σⱼ sⱼ.
 /// struct Scale<E: Scalar> {
@@ -331,8 +333,8 @@ pub trait RowFlow<E: Scalar>: Module<E> {
         if cx.path() == layer { self.prepare(rows, cx).map(Some) } else { Ok(None) }
     }
 
-    /// This flow as an affine map, if it is one: neighbours in a [`RowChain`](crate::RowChain) are then multiplied
-    /// together.
+    /// This flow as an affine map, if it is one: neighbours in a [`RowChain`](crate::rows::RowChain) are then
+    /// multiplied together.
     ///
     /// # Errors
     /// As [`RowFlow::prepare`].

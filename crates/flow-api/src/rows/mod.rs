@@ -13,6 +13,9 @@ mod taped;
 mod tensor;
 mod view;
 
+/// The number type of kernels, and the scratch memory that a [`RowTape`] keeps.
+pub use flow_kernels::{Real, workspace::Buffer};
+
 pub use affine::AffineMap;
 pub(crate) use affine::{AffineKernel, AffinePart};
 pub(crate) use blocks::finite;

@@ -2,7 +2,8 @@
 
 use super::kernel::{Lanes, Pull, RowKernel, RowTape};
 use super::view::RowView;
-use crate::{Context, Entry, Facts, FlowError, Module, Parameter, Result, Scalar, Tensor, module, parameter_count, to_host};
+use crate::module::{Entry, parameter_count};
+use crate::{Context, Facts, FlowError, Module, Parameter, Result, Scalar, Tensor, module, to_host};
 use dfdx::prelude::{Backward, HasErr, OwnedTape, SplitTape, SumTo, Trace, TryAdd};
 use flow_kernels::simd::add;
 use flow_kernels::workspace::Buffer;
@@ -26,8 +27,9 @@ pub type MappedRows<E> = (Tensor<(usize, usize), E>, Tensor<(usize,), E>);
 ///
 /// ```
 /// use flow_api::dfdx::prelude::*;
+/// use flow_api::rows::{MappedRows, Rows, Taped, TapedMap, TapedRows};
 /// use flow_api::testkit::{Subject, check};
-/// use flow_api::{Context, Facts, MappedRows, Module, Parameter, RowFlow, Rows, Scalar, Taped, TapedMap, TapedRows, Tensor, module_fields};
+/// use flow_api::{Context, Facts, Module, Parameter, RowFlow, Scalar, Tensor, module_fields};
 ///
 /// /// y = e^s ⊙ x.
 /// struct Scale<E: Scalar> { s: Parameter<E> }

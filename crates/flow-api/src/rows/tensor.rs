@@ -2,13 +2,12 @@
 
 use super::kernel::RowFlow;
 use super::view::RowView;
-use crate::bijector::{leads_to, shape_error};
+use crate::bijector::{Cotangent, Kept, LayerInfo, Mapped, Point, Pulled, leads_to, shape_error};
 use crate::device::SideForm;
+use crate::module::{Visitor, VisitorMut};
+use crate::rows::Direction;
 use crate::samples::{Driver, Layers, Ready, SideKernel};
-use crate::{
-    Bijector, Context, Cotangent, Direction, Facts, Gradients, InverseKind, Kept, LayerInfo, Mapped, Module, Point, Pulled, Result, Scalar,
-    Tensor, Visitor, VisitorMut, to_host,
-};
+use crate::{Bijector, Context, Facts, Gradients, InverseKind, Module, Result, Scalar, Tensor, to_host};
 use dfdx::prelude::{Dim, HasShape};
 use std::borrow::Cow;
 
@@ -66,7 +65,7 @@ impl<E: Scalar, F: RowFlow<E>> Layers<E> for Rows<F> {
     }
 }
 
-fn ready<'a, E: Scalar>(dim: usize, kernel: Box<dyn crate::RowKernel<E> + 'a>, name: &str, cx: &Context<E>) -> Ready<'a, E> {
+fn ready<'a, E: Scalar>(dim: usize, kernel: Box<dyn crate::rows::RowKernel<E> + 'a>, name: &str, cx: &Context<E>) -> Ready<'a, E> {
     let view = Cow::Owned(RowView::single(dim));
     Ready { path: cx.path().to_owned(), kernel: Box::new(SideKernel::new(view, kernel, name)) }
 }

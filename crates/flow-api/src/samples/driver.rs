@@ -4,11 +4,10 @@
 use super::SampleKernel;
 use super::groups::{Batch, Group, GroupPull, GroupTrace, LayerPoint};
 use super::schedule::schedule;
-use crate::bijector::{foreign_point, shape_error};
-use crate::{
-    Context, Cotangent, Direction, Facts, Gradients, HostCondition, InverseKind, Kept, LogDet, LogDetKind, Mapped, Module, Point, Pulled,
-    Result, Scalar, SolveReport, Tensor, to_host,
-};
+use crate::bijector::{Cotangent, Kept, Mapped, Point, Pulled, foreign_point, shape_error};
+use crate::log_det::{LogDet, LogDetKind, SolveReport};
+use crate::rows::{Direction, HostCondition};
+use crate::{Context, Facts, Gradients, InverseKind, Module, Result, Scalar, Tensor, to_host};
 use dfdx::prelude::{HasShape, Shape};
 use flow_kernels::simd::add;
 use flow_kernels::workspace::Buffer;

@@ -1,7 +1,11 @@
 //! The contract of a bijection of whole samples.
 
+use crate::bijector::LayerInfo;
 use crate::device::SideForm;
-use crate::{Context, Direction, Facts, LayerInfo, Module, Result, RowTape, Scalar, SolveReport, parameter_count};
+use crate::log_det::SolveReport;
+use crate::module::parameter_count;
+use crate::rows::{Direction, RowTape};
+use crate::{Context, Facts, Module, Result, Scalar};
 use flow_kernels::workspace::Buffer;
 
 /// A group of whole samples while a kernel works on it.
@@ -195,11 +199,10 @@ pub trait SampleKernel<E: Scalar>: Send + Sync {
     }
 }
 
-/// A bijection of whole samples of a fixed number of values: what a [`Skeleton`](crate::Skeleton) is made of.
+/// A bijection of whole samples of a fixed number of values: what a [`Skeleton`](crate::samples::Skeleton) is made of.
 ///
-/// A [`Side`](crate::Side) is one, a row flow on a view; so is a coupling whose conditioner sees all patches or all
-/// pixels. The order of the values is the event's own: an image is
-/// channel by channel, row by row.
+/// A [`Side`](crate::samples::Side) is one, a row flow on a view; so is a coupling whose conditioner sees all patches
+/// or all pixels. The order of the values is the event's own: an image is channel by channel, row by row.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a bijection of whole samples",
     note = "implement `SampleFlow`; or give a row flow a view with `Side::new`"

@@ -1,6 +1,7 @@
 //! A sample seen as channels at the places of a grid: what squeezes, factor-outs and patches change in place of values.
 
-use crate::{FlowError, Result, RowView};
+use crate::rows::RowView;
+use crate::{FlowError, Result};
 
 /// c channels at each of h × w places of a sample, each channel of each place at a place of its own in memory.
 ///
@@ -12,7 +13,7 @@ use crate::{FlowError, Result, RowView};
 /// Channel k of place (y, x) lies at `channels[k] + y * down + x * across` of the sample.
 ///
 /// ```
-/// use flow_api::Grid;
+/// use flow_api::samples::Grid;
 /// let image = Grid::image(1, 4, 6)?;
 /// // Every 2 × 2 pixels are the 4 channels of one place.
 /// let squeezed = image.squeeze(2).ok_or("sides that 2 divides")?;

@@ -2,7 +2,11 @@
 
 use super::Ready;
 use super::flow::{SamplePoint, SamplePull, SampleTape, Samples};
-use crate::{HostCondition, Keep, Result, Scalar, SolveReport, foreign_point};
+use crate::bijector::foreign_point;
+use crate::context::Keep;
+use crate::log_det::SolveReport;
+use crate::rows::HostCondition;
+use crate::{Result, Scalar};
 use flow_kernels::workspace::Buffer;
 
 /// What every group of a batch has in common.

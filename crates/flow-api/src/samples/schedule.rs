@@ -1,7 +1,8 @@
 //! The work of a pass through the layers, in tasks that any thread takes as soon as what they need is there. Nobody
 //! waits: a task that was last to give another one what it needs hands it on.
 
-use crate::{Result, work_through};
+use crate::Result;
+use crate::threads::work_through;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,12 +1,15 @@
 //! A row flow on the rows of a view: what the two sides of a mixing layer are.
 
 use super::{SampleFlow, SampleKernel, SideKernel};
-use crate::bijector::leads_to;
+use crate::bijector::{LayerInfo, leads_to};
 use crate::device::SideForm;
-use crate::{Context, Facts, FlowError, LayerInfo, Module, Result, RowFlow, RowView, Scalar, Visitor, VisitorMut};
+use crate::module::{Visitor, VisitorMut};
+use crate::rows::RowView;
+use crate::{Context, Facts, FlowError, Module, Result, RowFlow, Scalar};
 use std::borrow::Cow;
 
-/// A flow on R^d that is shared by all rows of a view of the sample. [`Skeleton`](crate::Skeleton) has an example.
+/// A flow on R^d that is shared by all rows of a view of the sample. [`Skeleton`](crate::samples::Skeleton) has an
+/// example.
 #[derive(Clone, Debug)]
 pub struct Side<F> {
     view: RowView,

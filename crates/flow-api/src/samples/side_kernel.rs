@@ -5,14 +5,15 @@
 
 use super::{SampleKernel, SamplePoint, SamplePull, SampleTape, Samples};
 use crate::bijector::{foreign_point, shape_error};
-use crate::rows::finite;
-use crate::{BLOCK_LANES, Direction, FlowError, Lanes, Pull, Result, RowKernel, RowTape, RowView, Scalar, SolveReport};
+use crate::log_det::SolveReport;
+use crate::rows::{BLOCK_LANES, Direction, Lanes, Pull, RowKernel, RowTape, RowView, finite};
+use crate::{FlowError, Result, Scalar};
 use flow_kernels::simd::add;
 use flow_kernels::workspace::Buffer;
 use rayon::prelude::*;
 use std::borrow::Cow;
 
-/// A row kernel on the rows of a view, block by block: what a [`Side`](crate::Side) prepares.
+/// A row kernel on the rows of a view, block by block: what a [`Side`](crate::samples::Side) prepares.
 ///
 /// It is public for maps of whole samples whose kernel works on the rows of a view too, but needs all rows of a sample
 /// together, such as a convolutional coupling: [`SideKernel::in_whole_samples`] gives it blocks of whole samples, their

@@ -2,12 +2,11 @@
 
 use super::SampleFlow;
 use super::driver::{Driver, Layers, Ready, forward_all};
-use crate::bijector::{leads_to, one_condition, shape_error};
+use crate::bijector::{Cotangent, Kept, LayerInfo, Mapped, Point, Pulled, leads_to, one_condition, shape_error};
 use crate::device::SideForm;
-use crate::{
-    Bijector, Context, Cotangent, Direction, Facts, FlowError, Gradients, HostCondition, InverseKind, Kept, LayerInfo, Mapped, Module,
-    Point, Pulled, Result, Scalar, Tensor, Visitor, VisitorMut, to_host,
-};
+use crate::module::{Visitor, VisitorMut};
+use crate::rows::{Direction, HostCondition};
+use crate::{Bijector, Context, Facts, FlowError, Gradients, InverseKind, Module, Result, Scalar, Tensor, to_host};
 use dfdx::prelude::{HasShape, Shape};
 
 /// A layer of a [`Skeleton`]: sample flows, one after the other, each with its path.
@@ -27,7 +26,10 @@ pub type SampleLayer<E> = Vec<(String, Box<dyn SampleFlow<E>>)>;
 ///
 /// ```
 /// use flow_api::layers::LuLinear;
-/// use flow_api::{Bijector, Context, RowView, SampleFlow, Scalar, Side, Skeleton, parameter_count, to_host};
+/// use flow_api::module::parameter_count;
+/// use flow_api::rows::RowView;
+/// use flow_api::samples::{Side, Skeleton};
+/// use flow_api::{Bijector, Context, SampleFlow, Scalar, to_host};
 /// let side = |name: &str, view: RowView| {
 ///     let flow = LuLinear::<f64>::new(view.dim());
 ///     Ok::<_, flow_api::FlowError>((name.to_owned(), Box::new(Side::new(view, flow)?) as Box<dyn SampleFlow<f64>>))

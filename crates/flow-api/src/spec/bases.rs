@@ -1,7 +1,8 @@
 //! Specs of base densities.
 
 use super::{BaseSpec, BuildScope, Receiver, Spec, SpecError, SpecScalar};
-use crate::{BaseDensity, FlowError, bases};
+use crate::bases::BaseDensity;
+use crate::{FlowError, bases};
 use serde::{Deserialize, Serialize};
 
 /// What the author of a base density's spec writes; [`register_base!`](crate::register_base) makes a
@@ -11,8 +12,9 @@ use serde::{Deserialize, Serialize};
 /// serde's derives, and `typetag` is among the crate's dependencies:
 ///
 /// ```
+/// use flow_api::bases::BaseDensity;
 /// use flow_api::spec::{BuildBase, BuildScope, EventShape, ModelSpec, Spec, SpecError, SpecScalar, from_ron};
-/// use flow_api::{bases, bases::BaseDensity, register_base};
+/// use flow_api::{bases, register_base};
 /// use serde::{Deserialize, Serialize};
 ///
 /// /// Uniform on [−r, r]^d.
@@ -97,14 +99,14 @@ macro_rules! register_base {
                 &self,
                 dim: usize,
                 scope: &$crate::spec::BuildScope,
-            ) -> $crate::Result<Box<dyn $crate::BaseDensity<f32>>, $crate::spec::SpecError> {
+            ) -> $crate::Result<Box<dyn $crate::bases::BaseDensity<f32>>, $crate::spec::SpecError> {
                 $crate::spec::BuildBase::build(self, dim, scope)
             }
             fn base_f64(
                 &self,
                 dim: usize,
                 scope: &$crate::spec::BuildScope,
-            ) -> $crate::Result<Box<dyn $crate::BaseDensity<f64>>, $crate::spec::SpecError> {
+            ) -> $crate::Result<Box<dyn $crate::bases::BaseDensity<f64>>, $crate::spec::SpecError> {
                 $crate::spec::BuildBase::build(self, dim, scope)
             }
             fn boxed_clone(&self) -> Box<dyn $crate::spec::BaseDensitySpec> {

@@ -1,7 +1,7 @@
 //! What a model is conditioned on, in specs.
 
-use super::{BuildScope, Conditioner, Cost, Given, MAX_SIZE, SpecError, SpecScalar, size_range};
-use crate::{FlowError, Mlp};
+use super::{BuildScope, Conditioner, Cost, Given, MAX_SIZE, Mlp, SpecError, SpecScalar, size_range};
+use crate::FlowError;
 use serde::{Deserialize, Serialize};
 
 /// What a model is conditioned on: p(x | c) in place of p(x).

@@ -1,9 +1,8 @@
 //! From what samples are conditioned on to the vectors that layers see.
 
-use crate::{
-    Conditions, Context, FlowError, LastLayer, Mlp, MlpPass, Mode, Module, Moments, Parameter, Result, Scalar, Standardiser, Tensor,
-    Visitor, VisitorMut, parameter_count, to_host,
-};
+use super::{LastLayer, Mlp, MlpPass, Moments, Standardiser};
+use crate::module::{Visitor, VisitorMut, parameter_count};
+use crate::{Conditions, Context, FlowError, Mode, Module, Parameter, Result, Scalar, Tensor, to_host};
 use flow_kernels::simd::add;
 
 /// Makes of every sample's class or numbers the vector that all layers of a model see as its condition: an embedding

@@ -1,7 +1,8 @@
 //! Specs of the bijectors that belong to no family, and of lists of flows.
 
 use super::{BuildRowFlow, BuildScope, Cost, FlowSpec, MAX_SIZE, SpecError, SpecScalar};
-use crate::{RowChain, RowFlow, layers, register_row_flow};
+use crate::rows::RowChain;
+use crate::{RowFlow, layers, register_row_flow};
 use serde::{Deserialize, Serialize};
 
 /// [`layers::ActNorm`]: a scale and a shift per feature, initialised from data.

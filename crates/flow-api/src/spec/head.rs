@@ -1,6 +1,8 @@
 //! The classifier of a hybrid model.
 
-use crate::{Mlp, Module, Result, Scalar, Visitor, VisitorMut};
+use super::Mlp;
+use crate::module::{Visitor, VisitorMut};
+use crate::{Module, Result, Scalar};
 
 /// A classifier on the latents of a model, or on the activations behind one of its layers, with its weight in the loss.
 ///

@@ -4,7 +4,8 @@ use super::{
     BaseSpec, BuildModel, BuildScope, ConditionSpec, Cost, EventShape, LatentLevel, Model, ObjectiveSpec, Preprocessing, SampleSpec,
     SpecError, SpecScalar, build_sample_flows,
 };
-use crate::{Grid, Skeleton, register_model};
+use crate::register_model;
+use crate::samples::{Grid, Skeleton};
 use serde::{Deserialize, Serialize};
 
 /// A density of images: maps of whole samples, a plain list, and a base.

@@ -3,7 +3,8 @@
 use super::build::{BuildScope, SpecScalar};
 use super::model::Model;
 use super::{SampleSpec, SpecError};
-use crate::{Context, FlowError, Grid, Result};
+use crate::samples::Grid;
+use crate::{Context, FlowError, Result};
 
 /// Latents that leave a flow at the same place.
 ///

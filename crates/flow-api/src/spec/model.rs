@@ -5,12 +5,13 @@ use super::conditioner::{Conditioner, ConditionerPass};
 use super::head::Head;
 use super::latents::LatentLevel;
 use super::preprocessing::Preprocessing;
-use crate::bijector::one_condition;
+use super::standardiser::Standardiser;
+use crate::bases::BaseDensity;
+use crate::bijector::{BoxBijector, LayerInfo, Pulled, one_condition};
 use crate::device::{Engine, OnDevice, SideForm};
-use crate::{
-    BaseDensity, Bijector, BoxBijector, Context, Flow, FlowError, Gradients, LayerInfo, LogProb, Loss, Module, Pulled, Result,
-    Standardiser, Tensor, Visitor, VisitorMut,
-};
+use crate::flow::{LogProb, Loss};
+use crate::module::{Visitor, VisitorMut};
+use crate::{Bijector, Context, Flow, FlowError, Gradients, Module, Result, Tensor};
 use dfdx::prelude::HasShape;
 
 /// Shape of one event: what a density is over.
@@ -72,9 +73,11 @@ pub type EventFlow<E> = Flow<EventBijector<E>, Box<dyn BaseDensity<E>>>;
 /// [`Spec::build`](super::Spec::build) makes one of a spec, [`Model::new`] of parts composed in Rust:
 ///
 /// ```
+/// use flow_api::Context;
+/// use flow_api::bases::StandardNormal;
 /// use flow_api::layers::{ActNorm, LuLinear};
+/// use flow_api::rows::{RowChain, Rows};
 /// use flow_api::spec::{EventShape, Model};
-/// use flow_api::{Context, RowChain, Rows, StandardNormal};
 /// let chain = RowChain::new(2, vec![Box::new(ActNorm::new(2)), Box::new(LuLinear::new(2))])?;
 /// let base = Box::new(StandardNormal::new(2));
 /// let mut model = Model::<f64>::new(Box::new(Rows(chain)), base, EventShape::Vector(2))?;
@@ -147,8 +150,10 @@ impl<E: SpecScalar> Model<E> {
     /// model: when training begins.
     ///
     /// ```
+    /// use flow_api::bases::StandardNormal;
+    /// use flow_api::layers::LuLinear;
+    /// use flow_api::rows::Rows;
     /// use flow_api::spec::{EventShape, Model, Preprocessing};
-    /// use flow_api::{Rows, StandardNormal, layers::LuLinear};
     /// let (event) = (EventShape::Image { channels: 3, height: 2, width: 2 });
     /// let flow = Rows(LuLinear::<f32>::new(event.len()));
     /// let model = Model::<f32>::new(Box::new(flow), Box::new(StandardNormal::new(event.len())), event)?;
@@ -180,8 +185,9 @@ impl<E: SpecScalar> Model<E> {
     /// ```
     /// use flow_api::bases::{Conditional, StandardNormal};
     /// use flow_api::layers::LuLinear;
+    /// use flow_api::rows::Rows;
     /// use flow_api::spec::{Conditioner, EventShape, Model};
-    /// use flow_api::{Conditions, Context, Rows};
+    /// use flow_api::{Conditions, Context};
     /// let base = Box::new(Conditional::new(StandardNormal::new(2), 4)?);
     /// let model = Model::<f64>::new(Box::new(Rows(LuLinear::new(2))), base, EventShape::Vector(2))?
     ///     .with_conditioner(Conditioner::of_classes(3, 4, &[], 0.0, 7)?)?;
@@ -229,7 +235,7 @@ impl<E: SpecScalar> Model<E> {
     }
 
     /// Adds to `gradients` those of what makes the condition, from ∂L/∂condition
-    /// ([`Pulled::condition`](crate::Pulled::condition)).
+    /// ([`Pulled::condition`](crate::bijector::Pulled::condition)).
     ///
     /// # Errors
     /// As [`Conditioner::pullback`].

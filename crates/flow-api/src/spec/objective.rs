@@ -1,8 +1,7 @@
 //! What a model is trained for, in specs.
 
-use super::{BuildScope, Head, Model, SpecError, SpecScalar};
+use super::{BuildScope, Head, LastLayer, Mlp, Model, SpecError, SpecScalar};
 use crate::bijector::leads_to;
-use crate::{LastLayer, Mlp};
 use serde::{Deserialize, Serialize};
 
 /// What a model is trained for.

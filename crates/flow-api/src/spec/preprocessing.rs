@@ -33,8 +33,8 @@ pub struct Preprocessing {
     /// their mirror images), so it is left out of evaluation.
     pub flip: bool,
     /// Standardise real numbers, each column of a vector and each channel of a picture, by mean and spread over all
-    /// training items ([`Standardiser`](crate::Standardiser)). If not given, real numbers are standardised where a
-    /// model is trained on them from the start, and are not in models of versions that did not do so.
+    /// training items ([`Standardiser`](crate::spec::Standardiser)). If not given, real numbers are standardised where
+    /// a model is trained on them from the start, and are not in models of versions that did not do so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub standardise: Option<bool>,
     /// Where the values of columns can lie, by the names of columns, or by their numbers counted from 1.

@@ -4,7 +4,8 @@
 use super::flows::{ActNorm, build_flows_from};
 use super::samples::{build_sample_flows, grid_behind, one_flow, turns_of};
 use super::{BuildSampleFlow, BuildScope, Cost, FlowSpec, SampleSpec, SpecError, SpecScalar};
-use crate::{Grid, SampleLayer, Side, layers, register_sample_flow};
+use crate::samples::{Grid, SampleLayer, Side};
+use crate::{layers, register_sample_flow};
 use serde::{Deserialize, Serialize};
 
 /// Every `factor` × `factor` places become the channels of one ([`Grid::squeeze`]). Nothing is moved, and its log-det

@@ -1,7 +1,8 @@
 //! Specs of maps of whole samples, and of lists of them.
 
 use super::{BuildScope, Cost, SampleSpec, SpecError, SpecScalar};
-use crate::{Grid, SampleFlow, SampleLayer};
+use crate::SampleFlow;
+use crate::samples::{Grid, SampleLayer};
 
 /// What the author of a spec of maps of whole samples writes; [`register_sample_flow!`](crate::register_sample_flow)
 /// makes a [`SampleFlowSpec`] of it.
@@ -10,8 +11,11 @@ use crate::{Grid, SampleFlow, SampleLayer};
 /// behind it get. The spec's type has serde's derives, and `typetag` is among the crate's dependencies:
 ///
 /// ```
-/// use flow_api::spec::{BuildSampleFlow, BuildScope, EventShape, ModelSpec, Spec, SpecError, SpecScalar, from_ron, one_flow};
-/// use flow_api::{Grid, SampleLayer, Side, layers, register_sample_flow};
+/// use flow_api::samples::{Grid, SampleLayer, Side};
+/// use flow_api::spec::{
+///     BuildSampleFlow, BuildScope, EventShape, ModelSpec, Spec, SpecError, SpecScalar, from_ron, one_flow,
+/// };
+/// use flow_api::{layers, register_sample_flow};
 /// use serde::{Deserialize, Serialize};
 ///
 /// /// The channels of every place in the opposite order.
@@ -110,12 +114,12 @@ macro_rules! register_sample_flow {
             }
             fn output(
                 &self,
-                grid: &$crate::Grid,
+                grid: &$crate::samples::Grid,
                 scope: &$crate::spec::BuildScope,
-            ) -> $crate::Result<$crate::Grid, $crate::spec::SpecError> {
+            ) -> $crate::Result<$crate::samples::Grid, $crate::spec::SpecError> {
                 $crate::spec::BuildSampleFlow::output(self, grid, scope)
             }
-            fn cost(&self, grid: &$crate::Grid) -> $crate::spec::Cost {
+            fn cost(&self, grid: &$crate::samples::Grid) -> $crate::spec::Cost {
                 $crate::spec::BuildSampleFlow::cost(self, grid)
             }
             fn turns(&self) -> usize {
@@ -123,16 +127,16 @@ macro_rules! register_sample_flow {
             }
             fn sample_flow_f32(
                 &self,
-                grid: &$crate::Grid,
+                grid: &$crate::samples::Grid,
                 scope: &$crate::spec::BuildScope,
-            ) -> $crate::Result<Vec<$crate::SampleLayer<f32>>, $crate::spec::SpecError> {
+            ) -> $crate::Result<Vec<$crate::samples::SampleLayer<f32>>, $crate::spec::SpecError> {
                 $crate::spec::BuildSampleFlow::build(self, grid, scope)
             }
             fn sample_flow_f64(
                 &self,
-                grid: &$crate::Grid,
+                grid: &$crate::samples::Grid,
                 scope: &$crate::spec::BuildScope,
-            ) -> $crate::Result<Vec<$crate::SampleLayer<f64>>, $crate::spec::SpecError> {
+            ) -> $crate::Result<Vec<$crate::samples::SampleLayer<f64>>, $crate::spec::SpecError> {
                 $crate::spec::BuildSampleFlow::build(self, grid, scope)
             }
             fn boxed_clone(&self) -> Box<dyn $crate::spec::SampleFlowSpec> {

@@ -4,13 +4,14 @@ use super::{
     BaseSpec, BuildModel, BuildScope, ConditionSpec, Cost, EventShape, FlowSpec, MAX_LAYERS, Model, ObjectiveSpec, Preprocessing,
     SpecError, SpecScalar, build_flows,
 };
-use crate::{Rows, register_model};
+use crate::register_model;
+use crate::rows::Rows;
 use serde::{Deserialize, Serialize};
 
 /// A density on R^d: `flows`, repeated `repeat` times, and a base. For tabular data and 2-D sets.
 ///
 /// ```
-/// use flow_api::spec::{from_ron, EventShape, ModelSpec, Spec};
+/// use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron};
 /// let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(repeat: 3, flows: [ActNorm(), LuLinear(permutation: Reverse)])")?;
 /// let model = spec.build::<f64>(EventShape::Vector(2), 7)?;
 /// assert_eq!(model.describe()?.len(), 6);

@@ -2,7 +2,9 @@
 
 use super::bench::{add_noise, context_of, normal, size};
 use super::{Failure, Item, Report, Subject};
-use crate::{BaseDensity, Context, FlowError, Saved, Scalar, load, parameter_count, save, to_host};
+use crate::bases::BaseDensity;
+use crate::module::{Saved, load, parameter_count, save};
+use crate::{Context, FlowError, Scalar, to_host};
 
 /// Rows in most of the checks.
 const ROWS: usize = 6;
@@ -20,7 +22,8 @@ const DRAWS: usize = 20_000;
 /// others they are reported as not checked.
 ///
 /// ```
-/// use flow_api::{bases::Logistic, testkit::check_base};
+/// use flow_api::bases::Logistic;
+/// use flow_api::testkit::check_base;
 /// let report = check_base("logistic", |_seed| Ok(Logistic::new(2)))?;
 /// assert!(report.items.contains(&"sums to one") && report.skipped.is_empty());
 /// # Ok::<(), flow_api::testkit::Failure>(())
@@ -244,8 +247,8 @@ impl<P: BaseDensity<f64>> Bench<'_, P> {
         }
         let (state, mut first) = (save(&self.density), 0);
         let mut paths = Vec::new();
-        crate::visit(&self.density, |path, entry| {
-            if let crate::Entry::Parameter { values, .. } = entry {
+        crate::module::visit(&self.density, |path, entry| {
+            if let crate::module::Entry::Parameter { values, .. } = entry {
                 paths.push((path.to_owned(), values.len()));
             }
         });

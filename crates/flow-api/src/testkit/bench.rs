@@ -1,7 +1,9 @@
 //! One instance under test with everything that the checks need.
 
 use super::{Failure, Flat, Item, Subject};
-use crate::{Context, EntryMut, FlowError, InverseKind, Kernels, Module, Scalar, Tensor, to_host, update};
+use crate::context::Kernels;
+use crate::module::{EntryMut, update};
+use crate::{Context, FlowError, InverseKind, Module, Scalar, Tensor, to_host};
 use flow_kernels::noise::Stream;
 use std::sync::Mutex;
 

@@ -1,18 +1,18 @@
 //! Bijections of tensors of any shape, on flattened samples.
 
-use crate::{
-    Bijector, Context, Cotangent, Facts, Gradients, Kept, Mapped, Module, Point, Pulled, Result, Scalar, Tensor, Visitor, VisitorMut,
-    shape_error, to_host,
-};
+use crate::bijector::{Cotangent, Kept, Mapped, Point, Pulled};
+use crate::module::{Visitor, VisitorMut};
+use crate::{Bijector, Context, Facts, Gradients, Module, Result, Scalar, Tensor, shape_error, to_host};
 use dfdx::prelude::{HasShape, Shape};
 
 /// A bijection of tensors of shape `X` as one of samples flattened to (batch, d), so that the suite takes it.
 ///
 /// ```
 /// use dfdx::prelude::*;
+/// use flow_api::layers::LuLinear;
+/// use flow_api::rows::Rows;
 /// use flow_api::testkit::{Flattened, Subject, check};
-/// use flow_api::{layers::LuLinear, Rows};
-/// # use flow_api::{Pinned, Then};
+/// # use flow_api::compose::{Pinned, Then};
 ///
 /// // Three features, known when compiled; of the shape, the batch axis may have any size.
 /// type Three = (usize, Const<3>);

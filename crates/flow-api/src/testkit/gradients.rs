@@ -3,10 +3,12 @@
 use super::bench::{BATCH, Bench, both_kernels, normal, size};
 use super::maps::agrees_with_differences;
 use super::{Checked, Failure, Flat, Item};
-use crate::{
-    BLOCK_LANES, Bijector, Context, Cotangent, Entry, EntryMut, FlowError, Gradients, InverseOf, LogDetKind, Memory, Module, Point, Saved,
-    Scalar as _, State, Tensor, Then, VisitorMut, load, save, to_host, visit,
-};
+use crate::bijector::{Cotangent, Point};
+use crate::compose::{InverseOf, Then};
+use crate::log_det::LogDetKind;
+use crate::module::{Entry, EntryMut, Saved, State, VisitorMut, load, save, visit};
+use crate::rows::BLOCK_LANES;
+use crate::{Bijector, Context, FlowError, Gradients, Memory, Module, Scalar as _, Tensor, to_host};
 
 /// Coordinates of each parameter and of x that are compared with differences.
 const PROBED: usize = 6;

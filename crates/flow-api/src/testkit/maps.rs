@@ -2,7 +2,10 @@
 
 use super::bench::{BATCH, Bench, Direction, both_kernels, near, normal, size};
 use super::{Checked, Failure, Flat, Item};
-use crate::{BLOCK_LANES, Context, FlowError, Gradients, LogDetKind, Point, Scalar as _};
+use crate::bijector::Point;
+use crate::log_det::LogDetKind;
+use crate::rows::BLOCK_LANES;
+use crate::{Context, FlowError, Gradients, Scalar as _};
 use faer::Mat;
 
 /// Most numbers in a sample whose full Jacobian is formed.
@@ -194,7 +197,7 @@ pub(super) fn structure<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
     }
     for output in 0..dim {
         let unit = bench.tensor(&(0..dim).map(|j| if j == output { 1.0 } else { 0.0 }).collect::<Vec<_>>());
-        let cotangent = crate::Cotangent { value: unit, log_det: f64::tensor(vec![0.0], (1,)) };
+        let cotangent = crate::bijector::Cotangent { value: unit, log_det: f64::tensor(vec![0.0], (1,)) };
         let mut gradients = Gradients::zeros(&bench.bijector);
         let pulled = bench.run(item, bench.bijector.pullback(Point::Input(bench.tensor(&x)), cotangent, &mut gradients, &cx))?;
         let row = crate::to_host(&pulled.cotangent);
@@ -274,7 +277,7 @@ pub(super) fn condition<B: Flat>(bench: &Bench<'_, B>, item: Item) -> Checked {
         }
     }
     for (name, cx) in [("none", Context::new(11)), ("too wide", with(BATCH, width + 1, 1)), ("too few", with(BATCH - 1, width, 1))] {
-        let cotangent = crate::Cotangent { value: bench.tensor(&x), log_det: f64::tensor(vec![1.0; BATCH], (BATCH,)) };
+        let cotangent = crate::bijector::Cotangent { value: bench.tensor(&x), log_det: f64::tensor(vec![1.0; BATCH], (BATCH,)) };
         let mut gradients = Gradients::zeros(&bench.bijector);
         let calls = [
             ("forward", bench.bijector.forward(bench.tensor(&x), &cx).err()),

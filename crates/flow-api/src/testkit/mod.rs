@@ -5,13 +5,13 @@
 //! in f64 on the CPU; [`check_precision`] holds the same weights in f32 against it, [`check_sizes`] runs its first half
 //! over many dimensions and depths, and [`check_model`] runs everything on a spec, its base density included.
 //!
-//! The suite takes bijections of flattened samples: a [`RowFlow`](crate::RowFlow) in [`Rows`](crate::Rows), a bijection
-//! of another shape in [`Flattened`].
+//! The suite takes bijections of flattened samples: a [`RowFlow`](crate::RowFlow) in [`Rows`](crate::rows::Rows), a
+//! bijection of another shape in [`Flattened`].
 //!
 //! ```
 //! use flow_api::layers::LuLinear;
+//! use flow_api::rows::Rows;
 //! use flow_api::testkit::{Subject, check};
-//! use flow_api::Rows;
 //!
 //! let subject = Subject { identity_start: true, ..Subject::new("LuLinear", 4) };
 //! let report = check(&subject, |_seed| Ok(Rows(LuLinear::new(4))))?;
@@ -204,8 +204,10 @@ pub fn check<B: Flat + Send + Sync>(subject: &Subject, make: impl Fn(u64) -> Res
 /// `subject` gives everything but the dimension.
 ///
 /// ```
+/// use flow_api::RowFlow;
+/// use flow_api::layers::LuLinear;
+/// use flow_api::rows::{RowChain, Rows};
 /// use flow_api::testkit::{Subject, check_sizes};
-/// use flow_api::{RowChain, RowFlow, Rows, layers::LuLinear};
 ///
 /// check_sizes(&Subject::new("LuLinear", 1), 1..=5, 1..=3, |dim, depth, seed| {
 ///     let flow = |i| Box::new(LuLinear::new(dim).with_random_permutation(seed + i)) as Box<dyn RowFlow<f64>>;

@@ -2,8 +2,10 @@
 
 use super::bench::{BATCH, add_noise, context_of, normal, size};
 use super::{Failure, Item, Report, Subject, check, check_precision};
+use crate::bases::BaseDensity;
+use crate::module::{Saved, load, save};
 use crate::spec::{BuildScope, Conditioner, EventShape, Given, Model, ModelSpec, SpecError, SpecScalar};
-use crate::{BaseDensity, Bijector, Conditions, Context, FlowError, Gradients, Memory, Saved, load, save, to_host};
+use crate::{Bijector, Conditions, Context, FlowError, Gradients, Memory, to_host};
 use std::sync::{Mutex, MutexGuard};
 
 /// Runs the suite on the model that a spec builds for events of this shape: [`check`] and [`check_precision`] on its

@@ -1,8 +1,9 @@
 //! Bijections that are wrong on purpose: they test the suite.
 
-use crate::{
-    Bijector, Context, Cotangent, Facts, FlowError, Gradients, LogDet, Mapped, Module, Point, Pulled, Result, Tensor, Visitor, VisitorMut,
-};
+use crate::bijector::{Cotangent, Mapped, Point, Pulled};
+use crate::log_det::LogDet;
+use crate::module::{Visitor, VisitorMut};
+use crate::{Bijector, Context, Facts, FlowError, Gradients, Module, Result, Tensor};
 
 /// How a log-det is falsified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

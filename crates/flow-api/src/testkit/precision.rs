@@ -3,10 +3,11 @@
 use super::bench::{BATCH, context_of, prepare, size};
 use super::gradients::Loss;
 use super::{Failure, Item, Subject};
-use crate::{
-    BLOCK_LANES, Bijector, Context, Cotangent, FlowError, Gradients, Kernels, Point, Real, Saved, Scalar, State, Tensor, load, save,
-    to_host,
-};
+use crate::bijector::{Cotangent, Point};
+use crate::context::Kernels;
+use crate::module::{Saved, State, load, save};
+use crate::rows::{BLOCK_LANES, Real};
+use crate::{Bijector, Context, FlowError, Gradients, Scalar, Tensor, to_host};
 
 /// Runs the same weights in f32 and in f64.
 ///

@@ -3,10 +3,11 @@
 use super::bench::{BATCH, Bench, Values};
 use super::gradients::{Derivatives, Loss, pull};
 use super::{Checked, Failure, Flat, Item};
-use crate::{
-    BLOCK_LANES, Cotangent, EntryMut, FlowError, Gradients, LogDetKind, Memory, Point, Saved, Scalar as _, State, load, save, to_host,
-    update, visit,
-};
+use crate::bijector::{Cotangent, Point};
+use crate::log_det::LogDetKind;
+use crate::module::{EntryMut, Saved, State, load, save, update, visit};
+use crate::rows::BLOCK_LANES;
+use crate::{FlowError, Gradients, Memory, Scalar as _, to_host};
 
 /// State that is saved from one instance and loaded into another, built from another seed, is that very state there and
 /// gives bit-equal results; a state that does not fit changes nothing; no two entries share a path; what is derived
@@ -38,8 +39,9 @@ pub(super) fn round_trip<B: Flat>(bench: &Bench<'_, B>, other: &Bench<'_, B>, it
     }
     let (x, cx) = (bench.typical(BATCH, 60), bench.context(BATCH));
     let loaded = bench.run(item, copy.forward(bench.tensor(&x), &cx))?;
-    let host =
-        |mapped: crate::Mapped<(usize, usize), f64>| -> Values { (crate::to_host(&mapped.value), crate::to_host(&mapped.log_det.value)) };
+    let host = |mapped: crate::bijector::Mapped<(usize, usize), f64>| -> Values {
+        (crate::to_host(&mapped.value), crate::to_host(&mapped.log_det.value))
+    };
     bench.subject.same(item, "f(x) of a loaded instance", &host(loaded), &bench.forward(item, &x, &cx)?)?;
     if bench.has_inverse() {
         let back = bench.run(item, copy.inverse(bench.tensor(&x), &cx))?;

@@ -1,7 +1,8 @@
 //! A type that is no bijection cannot be composed.
 
+use flow_api::compose::Then;
 use flow_api::layers::LuLinear;
-use flow_api::{Rows, Then};
+use flow_api::rows::Rows;
 
 struct Nothing;
 

@@ -6,8 +6,9 @@ mod neighbours;
 
 use crate::residual_mlp::Linear;
 use crate::{ConditionerKernel, ConditionerNet};
+use flow_api::module::{Visitor, VisitorMut};
 use flow_api::spec::{MAX_SIZE, MAX_WEIGHTS, size_range};
-use flow_api::{FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
+use flow_api::{FlowError, Module, Parameter, Result, Scalar};
 use kernel::ConvNetKernel;
 use layer::ConvKernel;
 use neighbours::Plane;
@@ -66,7 +67,8 @@ pub struct ConvNetConfig {
 /// Durkan et al., "Neural Spline Flows", appendix B.2 (arXiv:1906.04032), without dropout and batch normalisation.
 ///
 /// ```
-/// use flow_api::{RowTape, parameter_count};
+/// use flow_api::module::parameter_count;
+/// use flow_api::rows::RowTape;
 /// use flow_nets::{ConditionerNet, ConvLayers, ConvNet, ConvNetConfig};
 /// let (layers, size) = (ConvLayers::Three { hidden: 8 }, 4);
 /// let config = ConvNetConfig { inputs: 2, condition: 0, outputs: 3, height: size, width: size, layers };

@@ -3,7 +3,9 @@
 use super::MaskedMlp;
 use super::steps::{MaskedSteps, StepWeights};
 use crate::{ConditionerKernel, ResidualMlpKernel};
-use flow_api::{Result, RowTape, Scalar, parameter_count};
+use flow_api::module::parameter_count;
+use flow_api::rows::RowTape;
+use flow_api::{Result, Scalar};
 use flow_kernels::simd::add;
 use flow_kernels::workspace::Buffer;
 use std::sync::OnceLock;

@@ -8,7 +8,9 @@ pub use steps::MaskedSteps;
 
 use crate::residual_mlp::{Affine, Linear};
 use crate::{Activation, ConditionerKernel, ConditionerNet, ResidualMlp, ResidualMlpConfig, TapedNet};
-use flow_api::{Module, Result, Scalar, Taped, Visitor, VisitorMut};
+use flow_api::module::{Visitor, VisitorMut};
+use flow_api::rows::Taped;
+use flow_api::{Module, Result, Scalar};
 
 /// Sizes of a [`MaskedMlp`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,7 +46,7 @@ pub struct MaskedMlpConfig {
 /// weights are `initial.weight`'s last columns, which no mask covers. `final`'s rows are feature by feature.
 ///
 /// ```
-/// use flow_api::RowTape;
+/// use flow_api::rows::RowTape;
 /// use flow_nets::{Activation, ConditionerKernel, ConditionerNet, MaskedMlp, MaskedMlpConfig};
 /// let config = MaskedMlpConfig { features: 3, condition: 0, parameters: 2, hidden: 16, blocks: 1, activation: Activation::Tanh };
 /// let net = MaskedMlp::<f64>::new(config, 7)?;
@@ -184,7 +186,9 @@ impl<E: Scalar> TapedNet<E> for MaskedMlp<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flow_api::{EntryMut, FlowError, RowTape, update};
+    use flow_api::FlowError;
+    use flow_api::module::{EntryMut, update};
+    use flow_api::rows::RowTape;
     use flow_kernels::noise::Stream;
 
     fn noise(count: usize, name: &str) -> Vec<f64> {

@@ -4,7 +4,8 @@
 use super::MaskedMlp;
 use crate::residual_mlp::{Gelu, Linear, Nonlinear, Relu, Silu, Tanh};
 use crate::{Activation, ResidualMlpConfig};
-use flow_api::{Real, Result, Scalar, block_condition};
+use flow_api::rows::{Real, block_condition};
+use flow_api::{Result, Scalar};
 use flow_kernels::matmul::{Accumulate, Bias, Operand, matmul_with};
 use flow_kernels::vectorized;
 use flow_kernels::workspace::Buffer;

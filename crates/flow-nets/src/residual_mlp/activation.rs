@@ -1,7 +1,7 @@
 //! Activations of the residual MLP with their slopes.
 
-use flow_api::Real;
 use flow_api::device::ActivationForm;
+use flow_api::rows::Real;
 use flow_kernels::scalar;
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,7 @@
 //! hidden features of one lane.
 
 use super::activation::Nonlinear;
-use flow_api::Real;
+use flow_api::rows::Real;
 use flow_kernels::matmul::Epilogue;
 use std::marker::PhantomData;
 

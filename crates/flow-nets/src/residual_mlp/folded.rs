@@ -89,7 +89,9 @@ impl<E: Scalar> Folded<E> {
 #[cfg(test)]
 mod tests {
     use super::super::{Activation, ResidualMlp, ResidualMlpConfig};
-    use flow_api::{EntryMut, RowTape, Scalar, parameter_count, update};
+    use flow_api::Scalar;
+    use flow_api::module::{EntryMut, parameter_count, update};
+    use flow_api::rows::RowTape;
     use flow_kernels::noise::Stream;
 
     const LANES: usize = 13;

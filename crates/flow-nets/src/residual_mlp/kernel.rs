@@ -6,7 +6,8 @@ use super::epilogue::{Activated, ActivatedBeside, Pulled, PulledOntoSkip, Shifte
 use super::folded::Folded;
 use super::linear::{Affine, Sums, Weight, rows};
 use crate::ConditionerKernel;
-use flow_api::{Result, RowTape, Scalar, block_condition};
+use flow_api::rows::{RowTape, block_condition};
+use flow_api::{Result, Scalar};
 use flow_kernels::matmul::{Accumulate, Bias, Epilogue, Operand, matmul, matmul_with, transpose};
 use flow_kernels::simd::{add, add_lanes};
 use flow_kernels::workspace::Buffer;

@@ -14,8 +14,9 @@ pub use kernel::ResidualMlpKernel;
 
 use crate::{ConditionerKernel, ConditionerNet, TapedNet};
 use flow_api::device::{LinearForm, NetForm};
+use flow_api::module::{Visitor, VisitorMut};
 use flow_api::spec::{MAX_SIZE, MAX_WEIGHTS, size_range};
-use flow_api::{FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut, module_fields};
+use flow_api::{FlowError, Module, Parameter, Result, Scalar, module_fields};
 pub(crate) use linear::{Affine, Weight, rows};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -54,7 +55,8 @@ pub struct ResidualMlpConfig {
 ///
 /// ```
 /// use flow_nets::{Activation, ResidualMlp, ResidualMlpConfig};
-/// use flow_api::{RowTape, parameter_count};
+/// use flow_api::module::parameter_count;
+/// use flow_api::rows::RowTape;
 /// let config = ResidualMlpConfig { inputs: 2, condition: 0, outputs: 3, hidden: 8, blocks: 1, activation: Activation::Relu };
 /// let net = ResidualMlp::<f32>::new(config, 7)?;
 /// assert_eq!(parameter_count(&net), (2 + 1) * 8 + 2 * (8 + 1) * 8 + (8 + 1) * 3);

@@ -3,7 +3,8 @@
 use super::{Activation, Linear, ResidualMlp};
 use crate::TapedNet;
 use dfdx::prelude::*;
-use flow_api::{Scalar, Taped};
+use flow_api::Scalar;
+use flow_api::rows::Taped;
 
 type Matrix<E> = Taped<(usize, usize), E>;
 

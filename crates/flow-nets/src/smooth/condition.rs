@@ -1,7 +1,9 @@
 //! A condition's way into a network: as an offset of the first layer.
 
+use flow_api::module::{Visitor, VisitorMut};
+use flow_api::rows::block_condition;
 use flow_api::spec::{MAX_SIZE, MAX_WEIGHTS, size_range};
-use flow_api::{FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut, block_condition};
+use flow_api::{FlowError, Module, Parameter, Result, Scalar};
 use flow_kernels::matmul::{Accumulate, Operand, matmul};
 use flow_kernels::workspace::Buffer;
 use rand::{Rng, SeedableRng};

@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
+use flow_api::module::{Visitor, VisitorMut};
 use flow_api::spec::{MAX_SIZE, MAX_WEIGHTS, size_range};
-use flow_api::{FlowError, Module, Parameter, Result, Scalar, Visitor, VisitorMut};
+use flow_api::{FlowError, Module, Parameter, Result, Scalar};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -90,7 +91,7 @@ impl<E: Scalar> Module<E> for MlpLayer<E> {
 /// `layers.{i}.beta` (1): visited in the order of the kernel's sums.
 ///
 /// ```
-/// use flow_api::{parameter_count};
+/// use flow_api::module::parameter_count;
 /// use flow_nets::smooth::{Mlp, MlpConfig, Modulation};
 /// let mlp = Mlp::<f32>::new(&MlpConfig::new(2, [16, 16], 2), 7)?;
 /// let kernel = mlp.kernel()?;
@@ -221,7 +222,7 @@ fn uniform<E: Scalar>(output: usize, input: usize, rng: &mut ChaCha8Rng) -> (Vec
 mod tests {
     use super::*;
     use crate::smooth::Modulation;
-    use flow_api::{Entry, EntryMut, update, visit};
+    use flow_api::module::{Entry, EntryMut, update, visit};
 
     type Net = Mlp<f64>;
 

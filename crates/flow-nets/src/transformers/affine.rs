@@ -3,7 +3,8 @@
 use super::{TapedTransformer, Transformer, within};
 use dfdx::prelude::*;
 use flow_api::device::TransformerForm;
-use flow_api::{MappedRows, Real, Result, RowTape, Scalar, Taped, TapedMap, Tensor};
+use flow_api::rows::{MappedRows, Real, RowTape, Taped, TapedMap};
+use flow_api::{Result, Scalar, Tensor};
 use flow_kernels::workspace::Buffer;
 use flow_kernels::{scalar, vectorized};
 use num_traits::Float;

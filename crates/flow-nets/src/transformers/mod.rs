@@ -9,7 +9,8 @@ pub use spec::{AffineSpec, SplineSpec, TransformerSpec};
 pub use spline::RationalQuadratic;
 
 use flow_api::device::TransformerForm;
-use flow_api::{FlowError, MappedRows, Result, RowTape, Scalar, Taped, TapedMap, Tensor};
+use flow_api::rows::{MappedRows, RowTape, Taped, TapedMap};
+use flow_api::{FlowError, Result, Scalar, Tensor};
 use flow_kernels::workspace::Buffer;
 
 /// An element-wise bijection yⱼ = τ(xⱼ; θⱼ), increasing in xⱼ, whose parameters θⱼ a network gives: what a coupling
@@ -25,7 +26,7 @@ use flow_kernels::workspace::Buffer;
 /// Exact: Σⱼ ln τ′(xⱼ; θⱼ).
 ///
 /// ```
-/// use flow_api::RowTape;
+/// use flow_api::rows::RowTape;
 /// use flow_kernels::workspace::Buffer;
 /// use flow_nets::{Affine, Transformer};
 /// let affine = Affine::new(2.0)?;

@@ -7,8 +7,8 @@
 //! are densities of x + u, whose mean over the noise is a lower bound on the log-probability of x: ln ∫ p(x + u) du ≥ ∫
 //! ln p(x + u) du.
 
-use flow_api::spec::{Bounds, Preprocessing};
-use flow_api::{Moments, Scalar, Standardiser};
+use flow_api::Scalar;
+use flow_api::spec::{Bounds, Moments, Preprocessing, Standardiser};
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 

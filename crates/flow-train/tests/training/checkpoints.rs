@@ -354,9 +354,9 @@ fn numbers_that_are_not_finite_are_neither_written_nor_imported() {
     // A file that was changed without a checksum to tell is read as it is.
     fs::write(&file, &good).unwrap();
     checkpoint::import::<f32>(&file, &copy).unwrap();
-    let mut state = flow_api::save(trainer.model());
+    let mut state = flow_api::module::save(trainer.model());
     let weights = state.iter_mut().find_map(|(_, entry)| match entry {
-        flow_api::Saved::Parameter { values, .. } => Some(values),
+        flow_api::module::Saved::Parameter { values, .. } => Some(values),
         _ => None,
     });
     weights.unwrap()[0] = f32::NAN;
@@ -394,7 +394,7 @@ fn a_large_model_is_compared_part_by_part_while_it_is_built() {
     let spec = wide("ActNorm(), LuLinear()");
     let events = flow_train::Events::of_kind(kind, &spec.0.preprocessing(), 0).unwrap();
     let model = spec.build::<f32>(kind.shape, 0).unwrap();
-    checkpoint::write_model(&path, &spec, &Settings::default(), &events, &flow_api::save(&model)).unwrap();
+    checkpoint::write_model(&path, &spec, &Settings::default(), &events, &flow_api::module::save(&model)).unwrap();
     checkpoint::open::<f32>(&path).unwrap();
     remove_checksums(&path);
     fs::write(path.join("spec.ron"), to_ron(&wide("ActNorm(), Permutation(order: Reverse), LuLinear()")).unwrap()).unwrap();
@@ -416,7 +416,7 @@ fn ninety_thousand_tensors_and_a_quarter_of_a_million_reports_are_read_again() {
     let began = std::time::Instant::now();
     let seconds = |what: &str| println!("{:6.1} s: {what}", began.elapsed().as_secs_f64());
     let model = spec.build::<f32>(flow_api::spec::EventShape::Vector(2), 0).unwrap();
-    let tensors = flow_api::save(&model).len();
+    let tensors = flow_api::module::save(&model).len();
     assert!(tensors >= 90_000, "{tensors}");
     let step = Settings { steps: 1, batch: 8, ..Settings::default() };
     let mut trainer = Trainer::<f32>::new(model, points.clone(), step).unwrap();
@@ -425,7 +425,7 @@ fn ninety_thousand_tensors_and_a_quarter_of_a_million_reports_are_read_again() {
     checkpoint::write(&path, &spec, &trainer).unwrap();
     seconds("written");
     let (again, _) = checkpoint::resume::<f32>(&path, points.clone(), |settings| settings).unwrap();
-    assert_eq!(flow_api::save(again.model()), flow_api::save(trainer.model()));
+    assert_eq!(flow_api::module::save(again.model()), flow_api::module::save(trainer.model()));
     seconds("read again");
     let header = u64::from_le_bytes(fs::read(path.join("model.safetensors")).unwrap()[..8].try_into().unwrap());
     println!("a header of {header} bytes");

@@ -2,11 +2,12 @@
 
 use crate::{build, digits, model, never, text_of, vectors};
 use dfdx::prelude::HasShape;
+use flow_api::bases::StandardNormal;
+use flow_api::bijector::{Cotangent, Mapped, Point, Pulled};
+use flow_api::module::{EntryMut, update};
+use flow_api::rows::{MappedRows, Rows, Taped, TapedMap, TapedRows};
 use flow_api::spec::{EventShape, Model, Preprocessing, SpecScalar};
-use flow_api::{
-    Bijector, Context, Cotangent, EntryMut, Facts, FlowError, Gradients, Mapped, MappedRows, Mode, Module, Point, Pulled, RowFlow, Rows,
-    Scalar, StandardNormal, Taped, TapedMap, TapedRows, Tensor, module_fields, update,
-};
+use flow_api::{Bijector, Context, Facts, FlowError, Gradients, Mode, Module, RowFlow, Scalar, Tensor, module_fields};
 use flow_train::data::{Crop, Dataset, ImageFolder, InMemory, ItemShape, Values};
 use flow_train::{EvaluateOptions, Evaluation, Events, Settings, Silent, Trainer, evaluate, score};
 use std::collections::HashSet;

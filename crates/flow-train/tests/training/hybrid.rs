@@ -1,8 +1,9 @@
 //! Hybrid models: a density and a classifier, trained together.
 
 use crate::{digits, losses, never, settings};
+use flow_api::module::{EntryMut, save, update};
 use flow_api::spec::{BuildScope, EventShape, Given, Model, ModelSpec, Spec, SpecScalar, from_ron};
-use flow_api::{EntryMut, Gradients, Memory, save, update};
+use flow_api::{Gradients, Memory};
 use flow_train::classify::{ProbeOptions, probe};
 use flow_train::data::{Dataset, Draw, InMemory, ItemShape, Labels, Split, SplitRule, Subset, Values};
 use flow_train::{

@@ -2,11 +2,11 @@
 
 use crate::{StopAfter, build, digits, losses, model, never, settings, spec, text_of, vectors};
 use dfdx::prelude::{Axis, BroadcastTo, HasShape, OwnedTape};
+use flow_api::bases::StandardNormal;
+use flow_api::module::{EntryMut, update};
+use flow_api::rows::{MappedRows, Rows, Taped, TapedMap, TapedRows};
 use flow_api::spec::{EventShape, Model, SpecScalar, from_ron};
-use flow_api::{
-    Context, EntryMut, Facts, FlowError, MappedRows, Memory, Module, Parameter, RowFlow, Rows, Scalar, StandardNormal, Taped, TapedMap,
-    TapedRows, Tensor, module_fields, update,
-};
+use flow_api::{Context, Facts, FlowError, Memory, Module, Parameter, RowFlow, Scalar, Tensor, module_fields};
 use flow_train::data::{Dataset, Draw, ItemShape, Shuffle};
 use flow_train::{
     Checkpoints, Ending, Item, Metrics, Observer, Progress, Report, Run, Settings, Silent, TrainError, Trainer, checkpoint, flat_weights,
@@ -43,11 +43,11 @@ fn resumes_bit_for_bit<E: SpecScalar>(stop_after: u64) {
     let (mut second, _) = checkpoint::resume::<E>(&path, digits(), |settings| settings).unwrap();
     assert_eq!(second.settings(), whole.settings());
     assert_eq!(second.run(&mut Silent, &never()).unwrap(), Ending::Finished);
-    assert_eq!(flow_api::save(second.model()), flow_api::save(whole.model()));
+    assert_eq!(flow_api::module::save(second.model()), flow_api::module::save(whole.model()));
     assert_eq!(second.optimiser(), whole.optimiser());
     assert_eq!(second.best(), whole.best());
     assert_eq!(losses(&second), losses(&whole));
-    assert_eq!(flow_api::save(&second.finish().unwrap()), flow_api::save(&whole.finish().unwrap()));
+    assert_eq!(flow_api::module::save(&second.finish().unwrap()), flow_api::module::save(&whole.finish().unwrap()));
 }
 
 #[test]
@@ -70,8 +70,8 @@ fn early_stopping_returns_the_best_model_and_a_resumed_run_stays_stopped() {
     let best = trainer.best().unwrap().clone();
     assert_eq!(best.step, steps - 2);
     assert!(trainer.history().iter().filter_map(|r| r.validation).all(|v| best.value <= v));
-    assert_ne!(flow_api::save(trainer.model()), best.state);
-    assert_eq!(flow_api::save(&trainer.finish().unwrap()), best.state);
+    assert_ne!(flow_api::module::save(trainer.model()), best.state);
+    assert_eq!(flow_api::module::save(&trainer.finish().unwrap()), best.state);
 }
 
 /// With an item that no model can score, no validation is finite: the model to use is the last one and not the first.
@@ -120,7 +120,7 @@ fn averaged_weights_are_validated_and_the_run_goes_on_with_its_own() {
 fn a_loss_that_is_no_number_names_step_layer_and_item_and_keeps_the_run() {
     let mut poisoned = model::<f32>(11);
     let trainer = Trainer::new(model(11), digits(), settings(3)).unwrap();
-    flow_api::load(&mut poisoned, &flow_api::save(trainer.model())).unwrap();
+    flow_api::module::load(&mut poisoned, &flow_api::module::save(trainer.model())).unwrap();
     update(&mut poisoned, |path, entry| {
         if let (true, EntryMut::Parameter { values, .. }) = (path.ends_with("layers.1.patch.2.net.final.bias"), entry) {
             values[0] = f32::NAN;
@@ -147,8 +147,8 @@ fn a_trained_model_goes_on_with_other_data_as_it_was_trained() {
     let mut trainer = Trainer::new(normalised, varied(1.0), settings.clone()).unwrap();
     trainer.run(&mut Silent, &never()).unwrap();
     let trained = trainer.finish().unwrap();
-    let before = flow_api::save(&trained);
-    assert_eq!(flow_api::save(Trainer::new(trained, varied(9.0), settings).unwrap().model()), before);
+    let before = flow_api::module::save(&trained);
+    assert_eq!(flow_api::module::save(Trainer::new(trained, varied(9.0), settings).unwrap().model()), before);
 }
 
 /// x + shift, which no weight above 2.5 can be put into.
@@ -269,7 +269,7 @@ fn observers_see_every_report_and_write_what_a_killed_run_goes_on_from() {
     trainer.run(&mut observers(), &never()).unwrap();
     assert_eq!(lines().len(), 3);
     let best = checkpoint::open::<f32>(&folder.path().join("best")).unwrap().model;
-    assert_eq!(flow_api::save(&best), trainer.best().unwrap().state);
+    assert_eq!(flow_api::module::save(&best), trainer.best().unwrap().state);
 
     // More steps, from the checkpoint; the file of metrics has a line of a report that no checkpoint knows.
     let mut text = std::fs::read_to_string(&metrics).unwrap();

@@ -1,7 +1,10 @@
 //! What the tests of this crate share: flows from RON, with parameters away from their start.
 
+use flow_api::context::Kernels;
+use flow_api::module::{EntryMut, update};
+use flow_api::rows::{RowChain, Rows};
 use flow_api::spec::{BuildScope, FlowSpec, SpecError, SpecScalar, from_ron};
-use flow_api::{Context, EntryMut, Kernels, RowChain, Rows, Scalar, Tensor, update};
+use flow_api::{Context, Scalar, Tensor};
 use flow_kernels::noise::Stream;
 use flows_autoregressive as _;
 

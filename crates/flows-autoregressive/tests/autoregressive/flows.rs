@@ -2,9 +2,13 @@
 //! costs.
 
 use super::common::{Batch, Flow, batch, build, context, difference, normal, seeded};
+use flow_api::bijector::{Cotangent, Point};
+use flow_api::compose::InverseOf;
+use flow_api::context::Kernels;
+use flow_api::module::parameter_count;
 use flow_api::spec::SpecScalar;
 use flow_api::testkit::{Subject, assert_conforms, check_precision};
-use flow_api::{Bijector, Context, Cotangent, Gradients, InverseKind, InverseOf, Kernels, Memory, Point, parameter_count, to_host};
+use flow_api::{Bijector, Context, Gradients, InverseKind, Memory, to_host};
 
 /// Spec and features: every transformer, order, activation and inverse; one feature, networks narrower than features,
 /// conditions.
@@ -107,8 +111,8 @@ fn outputs_depend_on_what_comes_before_them() {
             (0..dim).rev().collect()
         } else if ron.contains("Random") {
             let mut order = Vec::new();
-            flow_api::visit(&flow, |_, entry| {
-                if let flow_api::Entry::Indices(indices) = entry {
+            flow_api::module::visit(&flow, |_, entry| {
+                if let flow_api::module::Entry::Indices(indices) = entry {
                     order.extend_from_slice(indices);
                 }
             });
@@ -189,7 +193,7 @@ fn costs_are_told() {
         // 6 → 8, two layers of a block, 8 → 12.
         assert_eq!(table[0].multiply_adds, 8 * (6 + 2 * 8 + 12));
         assert_eq!(table[0].parameters, parameter_count(&flow));
-        assert_eq!(Memory::Invert.keep(inverse), flow_api::Keep::Input);
+        assert_eq!(Memory::Invert.keep(inverse), flow_api::context::Keep::Input);
     }
 }
 
@@ -230,13 +234,13 @@ fn jacobi_rows_are_independent() {
 #[test]
 fn a_broken_order_is_refused() {
     let mut flow = build::<f64>("Autoregressive(hidden: 8, order: Random)", 4, 0.1);
-    let mut state = flow_api::save(&flow);
+    let mut state = flow_api::module::save(&flow);
     let before = state.clone();
     for saved in state.values_mut() {
-        if let flow_api::Saved::Indices(indices) = saved {
+        if let flow_api::module::Saved::Indices(indices) = saved {
             *indices = vec![0, 0, 1, 2];
         }
     }
-    assert!(flow_api::load(&mut flow, &state).unwrap_err().to_string().contains("each of 0..4 once"));
-    assert_eq!(flow_api::save(&flow), before);
+    assert!(flow_api::module::load(&mut flow, &state).unwrap_err().to_string().contains("each of 0..4 once"));
+    assert_eq!(flow_api::module::save(&flow), before);
 }

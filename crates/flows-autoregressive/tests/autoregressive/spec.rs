@@ -1,8 +1,8 @@
 //! Autoregressive flows as text: what is accepted, what is refused and how, and round trips.
 
 use super::common::seeded;
+use flow_api::module::{Entry, visit};
 use flow_api::spec::{FlowSpec, SpecError, from_ron, to_ron};
-use flow_api::{Entry, visit};
 
 #[test]
 fn refused_settings() {

@@ -1,10 +1,12 @@
 //! What the tests of this crate share: couplings from RON, with parameters away from their start.
 
 use dfdx::prelude::*;
+use flow_api::bijector::{Cotangent, Point};
+use flow_api::context::Kernels;
+use flow_api::module::{EntryMut, update};
+use flow_api::rows::{RowChain, Rows};
 use flow_api::spec::{BuildScope, FlowSpec, SpecError, SpecScalar, from_ron};
-use flow_api::{
-    Bijector, Context, Cotangent, EntryMut, Gradients, Kernels, Memory, Point, RowChain, Rows, Scalar, Tensor, to_host, update,
-};
+use flow_api::{Bijector, Context, Gradients, Memory, Scalar, Tensor, to_host};
 use flow_kernels::noise::Stream;
 use flows_coupling as _;
 

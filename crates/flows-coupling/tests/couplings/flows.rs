@@ -1,9 +1,10 @@
 //! Every coupling through the conformance suite, against its plain form, and its promises to the bit.
 
 use super::common::{batch, build, context, difference, normal, pull, seeded, try_build};
+use flow_api::context::Kernels;
 use flow_api::spec::SpecScalar;
 use flow_api::testkit::{Subject, assert_conforms, check_precision};
-use flow_api::{Bijector, Context, FlowError, Kernels, Memory, to_host};
+use flow_api::{Bijector, Context, FlowError, Memory, to_host};
 
 /// Spec, features, index: every transformer, split, turn and activation, odd and even sizes.
 const CASES: &[(&str, usize, usize)] = &[

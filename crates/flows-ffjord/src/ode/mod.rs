@@ -129,8 +129,8 @@ pub struct Fixed {
 /// fixed grid is held to nothing: one that is too coarse gives a map of its own, whose log-det is not the integrated
 /// trace and whose inverse is not the solve back. An Euler step of ż = −a z maps x to (1 − a) x, whose log-det is ln|1
 /// − a|; the integrated trace is −a, and the step back gives (1 − a²) x. Likelihoods by a fixed grid want steps so
-/// small that more of them change nothing; the residual of an inverse ([`SolveReport`](flow_api::SolveReport)) tells
-/// when they are not.
+/// small that more of them change nothing; the residual of an inverse ([`SolveReport`](flow_api::log_det::SolveReport))
+/// tells when they are not.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Solver {
     /// Dormand-Prince 5(4), adaptive.

@@ -1,7 +1,11 @@
 //! What several test files need.
 
 use dfdx::prelude::{Cpu, TensorFromVec};
-use flow_api::{Bijector, Context, Cotangent, EntryMut, Gradients, Memory, Mode, Point, Rows, SolveReport, to_host, update};
+use flow_api::bijector::{Cotangent, Point};
+use flow_api::log_det::SolveReport;
+use flow_api::module::{EntryMut, update};
+use flow_api::rows::Rows;
+use flow_api::{Bijector, Context, Gradients, Memory, Mode, to_host};
 use flow_kernels::noise::Stream;
 use flows_ffjord::ode::{Adaptive, Solver};
 use flows_ffjord::{ContinuousFlow, Ffjord};
@@ -36,8 +40,8 @@ pub(crate) struct Mapped {
     pub(crate) report: SolveReport,
 }
 
-impl From<flow_api::Mapped<(usize, usize), f64>> for Mapped {
-    fn from(mapped: flow_api::Mapped<(usize, usize), f64>) -> Self {
+impl From<flow_api::bijector::Mapped<(usize, usize), f64>> for Mapped {
+    fn from(mapped: flow_api::bijector::Mapped<(usize, usize), f64>) -> Self {
         Self {
             value: to_host(&mapped.value),
             log_det: to_host(&mapped.log_det.value),

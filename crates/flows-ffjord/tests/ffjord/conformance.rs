@@ -1,7 +1,7 @@
 //! The conformance suite, with the exact trace.
 
 use crate::common::dopri5;
-use flow_api::Rows;
+use flow_api::rows::Rows;
 use flow_api::testkit::{Subject, assert_conforms, check_precision};
 use flows_ffjord::ode::{Fixed, Solver};
 use flows_ffjord::{Adjoint, ContinuousFlow, EndTime, Ffjord, Gradient, TimeInput};

@@ -2,7 +2,9 @@
 
 use crate::common::{assert_close, dopri5, flow, forward, inverse, linear, normal, set};
 use dfdx::prelude::{Cpu, TensorFromVec};
-use flow_api::{Bijector, Context, FlowError, LogDetKind, RowFlow as _, Rows, to_host};
+use flow_api::log_det::LogDetKind;
+use flow_api::rows::Rows;
+use flow_api::{Bijector, Context, FlowError, RowFlow as _, to_host};
 use flows_ffjord::ode::{Adaptive, Fixed, Solver};
 use flows_ffjord::{ContinuousFlow, EndTime, Ffjord, TimeInput, Trace};
 
@@ -265,8 +267,8 @@ fn solvers_tell_the_error_of_their_log_dets() {
     let x = normal(2 * 200, 8);
     let steep = |solver| {
         let mut flow = flow(&Ffjord { hidden: 16, layers: 3, solver, trace: Trace::Exact, ..Ffjord::default() }, 2);
-        flow_api::update(&mut flow, |path, entry| {
-            if let flow_api::EntryMut::Parameter { values, .. } = entry {
+        flow_api::module::update(&mut flow, |path, entry| {
+            if let flow_api::module::EntryMut::Parameter { values, .. } = entry {
                 let noise = normal(values.len(), path.len() as u64);
                 values.iter_mut().zip(noise).for_each(|(value, noise)| *value = 2.5 * *value + 0.3 * noise);
             }

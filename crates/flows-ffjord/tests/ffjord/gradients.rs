@@ -146,5 +146,5 @@ fn pullbacks_are_counted() {
     let report = flow.0.take_pullback_report();
     assert_eq!(report.evaluations, 2 + 6 * (report.iterations + report.rejected));
     assert!(report.iterations > 0);
-    assert_eq!(flow.0.take_pullback_report(), flow_api::SolveReport::default());
+    assert_eq!(flow.0.take_pullback_report(), flow_api::log_det::SolveReport::default());
 }

@@ -1,7 +1,8 @@
 //! Hutchinson's estimator: unbiased, with an honest standard error that falls as 1/√n; values and gradients.
 
 use crate::common::{Flow, assert_close, dopri5, flow, forward, linear, normal, pullback, training};
-use flow_api::{Context, LogDetKind, Mode, RowFlow};
+use flow_api::log_det::LogDetKind;
+use flow_api::{Context, Mode, RowFlow};
 use flows_ffjord::ode::{Fixed, Solver};
 use flows_ffjord::{Activation, Ffjord, Hutchinson, Probe, TimeInput, Trace};
 

@@ -1,11 +1,12 @@
 //! Glow as one model.
 
 use super::{ConvCoupling, FactorOut, Network};
+use flow_api::register_model;
+use flow_api::samples::{Grid, Skeleton};
 use flow_api::spec::{
     ActNorm, BaseSpec, BuildModel, BuildSampleFlow, BuildScope, ConditionSpec, Cost, EventShape, LatentLevel, LuLinear, MAX_LAYERS, Model,
     ObjectiveSpec, Order, PixelWise, Preprocessing, Spec, SpecError, SpecScalar, Squeeze, below, image_grid,
 };
-use flow_api::{Grid, Skeleton, register_model};
 use flow_nets::{AffineSpec, SplineSpec, Split, TransformerSpec};
 use serde::{Deserialize, Serialize};
 

@@ -14,7 +14,7 @@
 //!     ])",
 //! )?;
 //! let event = EventShape::Image { channels: 3, height: 8, width: 8 };
-//! let parameters = |spec: &Spec<dyn ModelSpec>| spec.build::<f32>(event, 7).map(|model| flow_api::parameter_count(&model));
+//! let parameters = |spec: &Spec<dyn ModelSpec>| spec.build::<f32>(event, 7).map(|model| flow_api::module::parameter_count(&model));
 //! assert_eq!(parameters(&glow)?, parameters(&parts)?);
 //! # Ok::<(), flow_api::spec::SpecError>(())
 //! ```

@@ -1,7 +1,8 @@
 //! The parts of Glow as maps of whole samples.
 
+use flow_api::samples::{Grid, SampleLayer, Side};
 use flow_api::spec::{BuildSampleFlow, BuildScope, Cost, MAX_SIZE, Receiver, SpecError, SpecScalar, one_flow};
-use flow_api::{FlowError, Grid, SampleLayer, Side, layers, register_sample_flow};
+use flow_api::{FlowError, layers, register_sample_flow};
 use flow_nets::{ConvLayers, ConvNetConfig, Split, TransformerSpec};
 use serde::{Deserialize, Serialize};
 

@@ -1,9 +1,10 @@
 //! What several test files need.
 
-use flow_api::{
-    Bijector, Context, Cotangent, EntryMut, Gradients, LogDet, Memory, Mode, Point, Rows, Scalar as _, SolveReport, Tensor, save, to_host,
-    update,
-};
+use flow_api::bijector::{Cotangent, Point};
+use flow_api::log_det::{LogDet, SolveReport};
+use flow_api::module::{EntryMut, save, update};
+use flow_api::rows::Rows;
+use flow_api::{Bijector, Context, Gradients, Memory, Mode, Scalar as _, Tensor, to_host};
 use flow_kernels::noise::Stream;
 use flows_lipschitz::{Activation, Estimator, PowerIteration, Probe, Residual, ResidualFlow, Roulette};
 

@@ -1,7 +1,7 @@
 //! The conformance suite.
 
 use crate::common::{estimators, spec};
-use flow_api::Rows;
+use flow_api::rows::Rows;
 use flow_api::testkit::{Subject, assert_conforms};
 use flows_lipschitz::{Activation, FixedPoint, Probe, Residual, ResidualFlow};
 

@@ -2,7 +2,9 @@
 
 use crate::common::{Flow, assert_close, dim, estimating, estimators, flow, forward, gentle, jacobians, normal, pullback, spec};
 use dfdx::prelude::{Cpu, TensorFromVec};
-use flow_api::{Bijector, Context, Mode, Rows, load, save};
+use flow_api::module::{load, save};
+use flow_api::rows::Rows;
+use flow_api::{Bijector, Context, Mode};
 use flows_lipschitz::{Activation, Estimator, Probe, Residual, ResidualFlow, Roulette, Truncated};
 
 const DRAWS: usize = 16_384;

@@ -7,10 +7,10 @@ use flows_lipschitz::{Activation, FixedPoint, Residual};
 
 /// Path and values of every parameter.
 fn parameters(flow: &Flow) -> Vec<(String, Vec<f64>)> {
-    flow_api::save(flow)
+    flow_api::module::save(flow)
         .into_iter()
         .filter_map(|(path, saved)| match saved {
-            flow_api::Saved::Parameter { values, .. } => Some((path, values)),
+            flow_api::module::Saved::Parameter { values, .. } => Some((path, values)),
             _ => None,
         })
         .collect()

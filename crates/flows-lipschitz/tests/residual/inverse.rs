@@ -2,7 +2,9 @@
 
 use crate::common::{Flow, flow, forward, inverse, normal, set, spec};
 use dfdx::prelude::{Cpu, TensorFromVec};
-use flow_api::{Bijector, Context, EntryMut, FlowError, Rows, to_host, update};
+use flow_api::module::{EntryMut, update};
+use flow_api::rows::Rows;
+use flow_api::{Bijector, Context, FlowError, to_host};
 use flows_lipschitz::{FixedPoint, Residual, ResidualFlow};
 
 /// The default tolerances are reached, as the true residual says, and the report tells how.

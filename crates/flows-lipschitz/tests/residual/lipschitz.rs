@@ -1,7 +1,9 @@
 //! The bound on the Lipschitz constant, against singular value decompositions and sampled slopes.
 
 use crate::common::{ACTIVATIONS, Flow, assert_close, forward, inverse, normal, pullback};
-use flow_api::{Context, EntryMut, Rows, Scalar as _, update};
+use flow_api::module::{EntryMut, update};
+use flow_api::rows::Rows;
+use flow_api::{Context, Scalar as _};
 use flow_train::{Adam, AdamConfig};
 use flows_lipschitz::{LipschitzMlp, PowerIteration, Residual, ResidualFlow};
 

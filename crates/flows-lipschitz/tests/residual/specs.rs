@@ -1,6 +1,7 @@
 //! Specs: what is accepted, and what is refused with which words.
+use flow_api::RowFlow;
+use flow_api::log_det::LogDetKind;
 use flow_api::spec::{BuildScope, FlowSpec, SpecError, SpecScalar, from_ron, to_ron};
-use flow_api::{LogDetKind, RowFlow};
 use flows_lipschitz::{Residual, ResidualFlow};
 
 fn build(ron: &str) -> Result<Box<dyn RowFlow<f64>>, SpecError> {

@@ -5,7 +5,7 @@ use super::reference::reference;
 use super::sources::{Begun, choose, model, skipping};
 use crate::arguments::Report as Arguments;
 use crate::{Result, output};
-use flow_api::parameter_count;
+use flow_api::module::parameter_count;
 use flow_api::spec::to_ron;
 use flow_train::checkpoint::Opened;
 use flow_train::data::{Dataset, Items, Part, Subset};

@@ -2,8 +2,9 @@
 
 use super::given::made_up;
 use crate::Result;
+use flow_api::module::{EntryMut, update};
 use flow_api::spec::{BuildScope, EventShape, Given, ModelSpec, Spec, SpecScalar};
-use flow_api::{EntryMut, to_host, update};
+use flow_api::to_host;
 use flow_kernels::noise::Stream;
 use flow_train::{EventBatch, Purpose};
 

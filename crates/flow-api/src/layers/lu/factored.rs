@@ -334,9 +334,11 @@ impl<E: Scalar> RowKernel<E> for FactoredKernel<'_, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Context;
     use crate::layers::LuLinear;
+    use crate::log_det::SolveReport;
+    use crate::module::{EntryMut, parameter_count, update};
     use crate::rows::RowFlow;
-    use crate::{Context, EntryMut, SolveReport, parameter_count, update};
     use flow_kernels::noise::Stream;
 
     const ROWS: usize = 5;

@@ -9,8 +9,9 @@ use self::factored::{FACTORED_FROM, FactoredKernel, PANEL};
 use self::packed::{Triangle, places, unpack};
 use super::permutation::{check, inverse_indices, permute_columns, random_indices};
 use crate::device::RowForm;
-use crate::rows::{AffineKernel, AffineMap, AffinePart, RowFlow, RowKernel, Taped, TapedMap, TapedRows};
-use crate::{Context, Facts, FlowError, MappedRows, Module, Parameter, Result, Scalar, Tensor, Visitor, VisitorMut, parameter_count};
+use crate::module::{Visitor, VisitorMut, parameter_count};
+use crate::rows::{AffineKernel, AffineMap, AffinePart, MappedRows, RowFlow, RowKernel, Taped, TapedMap, TapedRows};
+use crate::{Context, Facts, FlowError, Module, Parameter, Result, Scalar, Tensor};
 use dfdx::prelude::*;
 use num_traits::Float;
 

@@ -5,7 +5,7 @@
 
 use super::RationalQuadratic;
 use super::segment::Segment;
-use flow_api::Real;
+use flow_api::rows::Real;
 use flow_kernels::{scalar, vectorized};
 use num_traits::Float;
 

@@ -4,7 +4,8 @@ mod kernel;
 mod segment;
 
 use super::{Transformer, within};
-use flow_api::{FlowError, Result, RowTape, Scalar};
+use flow_api::rows::RowTape;
+use flow_api::{FlowError, Result, Scalar};
 use flow_kernels::scalar;
 use flow_kernels::workspace::Buffer;
 use kernel::{Forward, Inverse};
@@ -27,7 +28,7 @@ const LEAST: f64 = 1e-3;
 /// The spline alone, on slices, for three numbers with a spline of their own each; the log-slopes are added to the last
 /// slice:
 /// ```
-/// use flow_api::RowTape;
+/// use flow_api::rows::RowTape;
 /// use flow_kernels::workspace::Buffer;
 /// use flow_nets::{RationalQuadratic, Transformer};
 /// let spline = RationalQuadratic::new(4, 3.0)?;

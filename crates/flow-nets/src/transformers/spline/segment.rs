@@ -4,7 +4,7 @@
 //! y = y₀ + h(sθ² + d₀q)/(s + eq) and dy/dx = s²(d₁θ² + 2sq + d₀p²)/(s + eq)².
 //! They are written so that a bin with w = h and d₀ = d₁ = 1 is the identity to the last bit.
 
-use flow_api::Real;
+use flow_api::rows::Real;
 use flow_kernels::scalar;
 use num_traits::Float;
 

@@ -1,7 +1,8 @@
 //! Small dense networks on whole batches: heads on latents, and networks in front of conditions.
 
-use crate::spec::{MAX_WEIGHTS, size_range};
-use crate::{FlowError, Module, Parameter, Result, Scalar, module_fields, parameter_count, shape_error};
+use super::{MAX_WEIGHTS, size_range};
+use crate::module::parameter_count;
+use crate::{FlowError, Module, Parameter, Result, Scalar, module_fields, shape_error};
 use flow_kernels::matmul::{Accumulate, Operand, matmul};
 use flow_kernels::scalar::silu_with_derivative;
 use flow_kernels::{simd, vectorized};
@@ -31,7 +32,8 @@ pub enum LastLayer {
 /// function of the seed and the same in every number type.
 ///
 /// ```
-/// use flow_api::{LastLayer, Mlp, parameter_count};
+/// use flow_api::module::parameter_count;
+/// use flow_api::spec::{LastLayer, Mlp};
 /// let net = Mlp::<f64>::new(&[3, 8, 2], LastLayer::Zero, 7)?;
 /// assert_eq!(parameter_count(&net), (3 + 1) * 8 + (8 + 1) * 2);
 /// let pass = net.forward(vec![0.5; 4 * 3])?; // four rows
@@ -217,7 +219,8 @@ impl<E: Scalar> Module<E> for Mlp<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{EntryMut, Gradients, update};
+    use crate::Gradients;
+    use crate::module::{EntryMut, update};
 
     /// Gradients of parameters and inputs against central differences of L = Σ output · cotangent.
     #[test]

@@ -7,7 +7,7 @@ use crate::{FlowError, Module, Result, Scalar, module_fields};
 /// They keep their digits however large the mean is beside the spread.
 ///
 /// ```
-/// let mut moments = flow_api::Moments::default();
+/// let mut moments = flow_api::spec::Moments::default();
 /// for x in [1.7e9, 1.7e9 + 2.0, 1.7e9 + 4.0, 1.7e9 + 6.0] {
 ///     moments.add(x);
 /// }
@@ -77,7 +77,7 @@ impl Moments {
 /// −Σ ln scale, exact: with it, densities are those of the values as they were.
 ///
 /// ```
-/// use flow_api::{Moments, Standardiser};
+/// use flow_api::spec::{Moments, Standardiser};
 /// let mut column = Moments::default();
 /// (0..5).for_each(|i| column.add(1.7e9 + 900.0 * f64::from(i)));
 /// let standardiser = Standardiser::fit(&[column])?;
@@ -169,7 +169,7 @@ impl<E: Scalar> Module<E> for Standardiser {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{EntryMut, Saved, load, save, update};
+    use crate::module::{EntryMut, Saved, load, save, update};
 
     /// Moments of a few values against sums in two passes, far from the origin too.
     #[test]
