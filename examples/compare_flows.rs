@@ -3,7 +3,7 @@
 //! With no arguments it trains the digit-size specs of `specs/` on the bundled handwritten digits (1,500 of them for
 //! training, 297 for the test) and takes some six minutes on two cores. It prints one table (test bits/dim with its
 //! standard error, seconds a step, images scored and sampled a second, the largest error of the inverse) and writes
-//! `comparison.json`, a grid of samples per spec and `index.html` to a folder. The affine model should reach about 2.5
+//! `results.json`, a grid of samples per spec and `index.html` to a folder. The affine model should reach about 2.5
 //! bits/dim; an independent histogram of each pixel has 2.364, a full Gaussian 2.947.
 //!
 //! ```sh
@@ -12,9 +12,9 @@
 //! ```
 
 use clap::Parser;
-use flow_train::compare::{Plan, compare};
 use flow_train::data::DataSource;
-use flow_train::{Bar, EvaluateOptions, Observer, Settings};
+use flow_train::study::{self, Audience, Budget, Study, StudyData, Variant};
+use flow_train::{Bar, Observer, Settings};
 use mixerflow_toolkit::prelude::*;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -82,7 +82,6 @@ fn run() -> Result<(), Box<dyn Error>> {
     let specs = paths.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     let text = if Path::new(&arguments.data).is_file() { format!("idx:{}", arguments.data) } else { arguments.data };
     let source: DataSource = text.parse()?;
-    let split = source.open(arguments.seed)?;
 
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
@@ -93,17 +92,29 @@ fn run() -> Result<(), Box<dyn Error>> {
         eprintln!("\nstopping after this step; what is done so far will be written");
     })?;
     let report_every = (arguments.steps / 20).max(1);
-    let settings = Settings { steps: arguments.steps, batch: arguments.batch, seed: arguments.seed, report_every, ..Settings::default() };
-    let plan = Plan {
-        specs: &specs,
-        data: &source.to_string(),
-        split: &split,
-        settings: &settings,
-        evaluation: EvaluateOptions { dequantisations: 4, seed: arguments.seed, ..EvaluateOptions::default() },
-        folder: &arguments.out,
+    let settings = Settings { batch: arguments.batch, report_every, ..Settings::default() };
+    let name = source.to_string();
+    let variant = |(name, spec)| Variant { name, spec: Some(spec), ..Variant::default() };
+    let study = Study {
+        title: format!("flows on {name}"),
+        seeds: vec![arguments.seed],
+        budget: Budget::Steps(arguments.steps),
+        settings,
+        ..Study::new(vec![StudyData { name, source }], specs.into_iter().map(variant).collect())
     };
-    let mut observe = |name: &str| -> Box<dyn Observer<f32> + Send> { Box::new(Bar::new(name)) };
-    let comparison = compare(&plan, &mut observe, &stop)?;
-    println!("{comparison}\n{}", arguments.out.join("index.html").display());
-    if comparison.failed.is_empty() { Ok(()) } else { Err(format!("{} of {} specs failed", comparison.failed.len(), specs.len()).into()) }
+    let results = study::run(&study, &arguments.out, &mut Bars, &stop)?;
+    println!("{results}\n{}", arguments.out.join("index.html").display());
+    match results.failed.len() {
+        0 => Ok(()),
+        failed => Err(format!("{failed} of {} specs failed", study.variants.len()).into()),
+    }
+}
+
+/// Shows a bar a run.
+struct Bars;
+
+impl Audience<f32> for Bars {
+    fn begins(&mut self, run: &str) -> Box<dyn Observer<f32> + Send> {
+        Box::new(Bar::new(run))
+    }
 }

@@ -3,13 +3,12 @@
 //! Start at [`data`] for data sets (every source, from the bundled digits to a folder of photographs, opens from one
 //! line of text, a [`data::DataSource`]) and at [`Trainer`] for training. What sees a run go on is an [`Observer`]: a
 //! progress [`Bar`], [`Metrics`], [`Checkpoints`] ([`checkpoint`] opens them again). [`evaluate()`] says how good, how
-//! fast and how exact a model is; [`compare`] does all of it for a list of specs. A [`RunFolder`] keeps everything
-//! about a run in one place, to go on with at any time.
+//! fast and how exact a model is; a [`study`] does all of it for a list of specs, data and seeds. A [`RunFolder`] keeps
+//! everything about a run in one place, to go on with at any time.
 
 pub mod checkpoint;
 mod checksums;
 pub mod classify;
-pub mod compare;
 pub mod data;
 mod embed;
 mod error;
@@ -38,6 +37,7 @@ mod samples;
 pub mod scores;
 mod settings;
 mod state_file;
+pub mod study;
 pub mod text;
 mod threads;
 mod training;
@@ -52,7 +52,7 @@ pub use file::write_whole;
 pub use given::{conditions_of_items, drawn_conditions};
 pub use guidance::{Guidance, Guided, sample_guided};
 pub use hold_out::hold_out;
-pub use look::{Baseline, ColumnLook, Finding, Look, Severity};
+pub use look::{Baseline, ColumnLook, Finding, Look, Severity, baselines};
 pub use objective::{Hybrid, Likelihood, Lost, Objective, ReportedTerm, Seen, Term, Validated, differentiate, objective_of};
 pub use observe::{Bar, Checkpoints, Metrics, Observer, SampleGrids, Silent, waiting};
 pub use optimiser::{Adam, AdamConfig, AdamState, flat_weights, set_flat_weights};

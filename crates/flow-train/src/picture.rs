@@ -235,7 +235,7 @@ const DASHES: [Option<(u32, u32)>; 3] = [None, Some((14, 7)), Some((4, 5))];
 /// [`TrainError::Picture`] where there is nothing to draw, and [`TrainError::Io`] where the file cannot be written.
 pub fn save_curves(path: &Path, runs: &[(&str, &[Report])], unit: &str, theme: Theme) -> Result<()> {
     let panels = Panel::of(runs, unit);
-    save_chart(path, curves_size(&panels), |root| draw_curves(path, root, runs, &panels, theme))
+    save_chart(path, curves_size(&panels), |root| draw_curves(path, root, runs, &panels, (theme, Over::Steps)))
 }
 
 /// Curves of the loss, or of one of its terms.
@@ -262,6 +262,65 @@ impl<'a> Panel<'a> {
     }
 }
 
+/// What curves are drawn over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Over<'a> {
+    /// Optimiser steps.
+    Steps,
+    /// Seconds in training steps.
+    Seconds,
+    /// Multiply-adds, of which a step of each run takes so many.
+    MultiplyAdds(&'a [f64]),
+}
+
+impl Over<'_> {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Steps => "optimiser steps",
+            Self::Seconds => "seconds of training",
+            Self::MultiplyAdds(_) => "multiply-adds of training",
+        }
+    }
+
+    fn at(self, run: usize, report: &Report) -> f64 {
+        match self {
+            Self::Steps => report.step as f64,
+            Self::Seconds => report.seconds,
+            Self::MultiplyAdds(of_steps) => report.step as f64 * of_steps.get(run).copied().unwrap_or(0.0),
+        }
+    }
+
+    /// There is no half step.
+    fn tick(self, x: f64) -> String {
+        match self {
+            Self::Steps if (x - x.round()).abs() >= 1e-6 => String::new(),
+            Self::Steps => format!("{x:.0}"),
+            _ => short_number(x),
+        }
+    }
+
+    /// How many ticks there are at the most, up to `last`.
+    fn ticks(self, last: f64) -> usize {
+        match self {
+            Self::Steps => num_traits::cast::<f64, usize>(last).map_or(11, |last| last.saturating_add(1).min(11)),
+            _ => 8,
+        }
+    }
+}
+
+/// A number of few digits.
+fn short_number(x: f64) -> String {
+    if x == 0.0 {
+        "0".to_owned()
+    } else if !(0.01..1e6).contains(&x.abs()) {
+        format!("{x:.1e}")
+    } else {
+        // Without the zeros behind a point.
+        let text = format!("{x:.2}");
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
+}
+
 /// Width and height of learning curves.
 fn curves_size(panels: &[Panel<'_>]) -> (u32, u32) {
     const HEIGHT: u32 = 640;
@@ -273,13 +332,13 @@ fn draw_curves<B: DrawingBackend>(
     root: &DrawingArea<B, Shift>,
     runs: &[(&str, &[Report])],
     panels: &[Panel<'_>],
-    theme: Theme,
+    style: (Theme, Over<'_>),
 ) -> Result<()>
 where
     B::ErrorType: 'static,
 {
     let areas = root.split_evenly((panels.len(), 1));
-    areas.iter().zip(panels).try_for_each(|(area, panel)| draw_panel(path, area, runs, panel, theme))
+    areas.iter().zip(panels).try_for_each(|(area, panel)| draw_panel(path, area, runs, panel, style))
 }
 
 fn draw_panel<B: DrawingBackend>(
@@ -287,7 +346,7 @@ fn draw_panel<B: DrawingBackend>(
     root: &DrawingArea<B, Shift>,
     runs: &[(&str, &[Report])],
     panel: &Panel<'_>,
-    theme: Theme,
+    (theme, over): (Theme, Over<'_>),
 ) -> Result<()>
 where
     B::ErrorType: 'static,
@@ -300,8 +359,8 @@ where
     let name = panel.term.unwrap_or("loss");
     let what = if unit.is_empty() { name.to_owned() } else { format!("{name}, {unit}") };
     let mut finite: Vec<f64> = losses().map(scaled).filter(|loss| loss.is_finite()).collect();
-    let last = runs.iter().filter_map(|(_, reports)| reports.last()).map(|report| report.step).max();
-    let (Some(last), false) = (last, finite.is_empty()) else { return Err(failed(&"no reports to draw")) };
+    let ends = runs.iter().enumerate().filter_map(|(run, (_, reports))| Some(over.at(run, reports.last()?)));
+    let (Some(last), false) = (ends.reduce(f64::max), finite.is_empty()) else { return Err(failed(&"no reports to draw")) };
     finite.sort_by(f64::total_cmp);
     let low = finite[0];
     // The first reports of a run tower over the rest: the upper end is where nine tenths of all reports lie below.
@@ -322,15 +381,14 @@ where
         .margin(20)
         .x_label_area_size(56)
         .y_label_area_size(80)
-        .build_cartesian_2d(0.0..last.max(1) as f64, low..high)
+        .build_cartesian_2d(0.0..if last > 0.0 { last } else { 1.0 }, low..high)
         .map_err(|e| failed(&e))?;
     chart
         .configure_mesh()
-        .x_desc("optimiser steps")
+        .x_desc(over.label())
         .y_desc(if validated { format!("{what} (thick: validation)") } else { format!("training {what}") })
-        // There is no half step.
-        .x_labels(usize::try_from(last).map_or(11, |last| last.saturating_add(1).min(11)))
-        .x_label_formatter(&|step| if (step - step.round()).abs() < 1e-6 { format!("{step:.0}") } else { String::new() })
+        .x_labels(over.ticks(last))
+        .x_label_formatter(&|x| over.tick(*x))
         .y_label_formatter(&|loss| format!("{loss:.2}"))
         .label_style((FONT, 19).into_font().color(&ink))
         .axis_desc_style((FONT, 21).into_font().color(&ink))
@@ -343,7 +401,7 @@ where
         let color = COLORS[i % COLORS.len()];
         let dashes = DASHES[i / COLORS.len() % DASHES.len()];
         let [train, validation] =
-            [0, 1].map(|part: usize| within(reports.iter().filter_map(|r| Some((r.step, scaled(panel.values(r)[part]?)))), high));
+            [0, 1].map(|part: usize| within(reports.iter().filter_map(|r| Some((over.at(i, r), scaled(panel.values(r)[part]?)))), high));
         for (curve, width) in [(train, 2), (validation, 4)] {
             let style = color.stroke_width(width);
             if let [point] = curve[..] {
@@ -412,8 +470,73 @@ fn svg(size: (u32, u32), draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) 
 
 /// Learning curves ([`save_curves`]) as SVG in the light theme.
 pub(crate) fn curves_svg(runs: &[(&str, &[Report])], unit: &str) -> Result<String> {
+    curves_over_svg(runs, unit, Over::Steps)
+}
+
+/// The same over something else than steps.
+pub(crate) fn curves_over_svg(runs: &[(&str, &[Report])], unit: &str, over: Over<'_>) -> Result<String> {
     let panels = Panel::of(runs, unit);
-    svg(curves_size(&panels), |root| draw_curves(Path::new(IN_MEMORY), root, runs, &panels, Theme::Light))
+    svg(curves_size(&panels), |root| draw_curves(Path::new(IN_MEMORY), root, runs, &panels, (Theme::Light, over)))
+}
+
+/// A point of [`scatter_svg`] with the spread of its height.
+#[derive(Clone, Debug)]
+pub(crate) struct Point {
+    pub(crate) name: String,
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+    pub(crate) spread: f64,
+}
+
+/// Named points with their spreads as SVG.
+pub(crate) fn scatter_svg(points: &[Point], across: &str, up: &str) -> Result<String> {
+    let failed = |reason: &dyn Display| picture_error(Path::new(IN_MEMORY), reason);
+    let range = |ends: &mut dyn Iterator<Item = f64>| {
+        let (low, high) = ends.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
+        let margin = 0.08 * (high - low).max(0.02 * high.abs()).max(f64::MIN_POSITIVE);
+        low - margin..high + margin
+    };
+    let (x, y) = (
+        range(&mut points.iter().map(|point| point.x)),
+        range(&mut points.iter().flat_map(|point| [point.y - point.spread, point.y + point.spread])),
+    );
+    if points.is_empty() || ![x.start, x.end, y.start, y.end].iter().all(|end| end.is_finite()) {
+        return Err(failed(&"no numbers to draw"));
+    }
+    let longest = points.iter().map(|point| point.name.chars().count()).max().unwrap_or(0).clamp(6, 40);
+    svg((1200, 640), |root| {
+        let (ink, grid) = (ink(), RGBColor(228, 230, 234));
+        root.fill(&WHITE).map_err(|e| failed(&e))?;
+        let (plot, legend) = root.split_horizontally(1130 - 10 * i32::try_from(longest).unwrap_or(40));
+        let chart = ChartBuilder::on(&plot).margin(20).x_label_area_size(56).y_label_area_size(80).build_cartesian_2d(x, y);
+        let mut chart = chart.map_err(|e| failed(&e))?;
+        chart
+            .configure_mesh()
+            .x_desc(across)
+            .y_desc(up)
+            .x_labels(8)
+            .x_label_formatter(&|x| short_number(*x))
+            .label_style((FONT, 19).into_font().color(&ink))
+            .axis_desc_style((FONT, 21).into_font().color(&ink))
+            .axis_style(grid)
+            .light_line_style(WHITE)
+            .bold_line_style(grid)
+            .draw()
+            .map_err(|e| failed(&e))?;
+        for (i, point) in points.iter().enumerate() {
+            let Point { name, x, y, spread } = point;
+            let color = COLORS[i % COLORS.len()];
+            // Beyond the colours rings are told from discs.
+            let style = if i / COLORS.len() % 2 == 0 { color.filled() } else { color.stroke_width(3) };
+            let line = LineSeries::new([(*x, y - spread), (*x, y + spread)], color.stroke_width(3));
+            chart.draw_series(line).map_err(|e| failed(&e))?;
+            chart.draw_series([Circle::new((*x, *y), 8, style)]).map_err(|e| failed(&e))?;
+            let Ok(down) = i32::try_from(40 + 30 * i) else { break };
+            legend.draw(&Circle::new((13, down), 8, style)).map_err(|e| failed(&e))?;
+            legend.draw(&Text::new(name.clone(), (36, down - 9), with_font(19.0, ink))).map_err(|e| failed(&e))?;
+        }
+        Ok(())
+    })
 }
 
 /// Shares of the finite values of sets in equal parts of their common range, without the outermost half per cent on
@@ -486,10 +609,10 @@ fn exponent(numbers: impl Iterator<Item = f64>) -> i32 {
 
 /// The finite points of a curve, as far as they lie below `high`: a curve comes in where it crosses it, and a later
 /// excursion stays at the edge.
-fn within(points: impl Iterator<Item = (u64, f64)>, high: f64) -> Vec<(f64, f64)> {
+fn within(points: impl Iterator<Item = (f64, f64)>, high: f64) -> Vec<(f64, f64)> {
     let mut inside: Vec<(f64, f64)> = Vec::new();
     let mut above = None;
-    for (x, y) in points.filter(|(_, y)| y.is_finite()).map(|(x, y)| (x as f64, y)) {
+    for (x, y) in points.filter(|(_, y)| y.is_finite()) {
         if y > high && inside.is_empty() {
             above = Some((x, y));
             continue;

@@ -81,6 +81,8 @@ pub struct RunPlan {
 pub struct RunFolder {
     path: PathBuf,
     plan: RunPlan,
+    /// Whether a grid of samples is drawn at every report.
+    grids: bool,
     /// Holds the lock.
     _lock: File,
 }
@@ -96,7 +98,7 @@ impl RunFolder {
         if Self::exists(path) && made_no_step(path) {
             // A run that failed before its first step is in nobody's way.
             let (plan, lock) = (plan.clone(), lock(path)?);
-            Self { path: path.to_owned(), plan, _lock: lock }.discard()?;
+            Self { path: path.to_owned(), plan, grids: true, _lock: lock }.discard()?;
         }
         if Self::exists(path) {
             check_plan(path)?;
@@ -109,7 +111,7 @@ impl RunFolder {
         let lock = lock(path)?;
         check_free(path, &texts)?;
         remove_drafts(path)?;
-        let run = Self { path: path.to_owned(), plan, _lock: lock };
+        let run = Self { path: path.to_owned(), plan, grids: true, _lock: lock };
         run.write_plan()?;
         Ok(run)
     }
@@ -136,7 +138,7 @@ impl RunFolder {
         settings.check()?;
         fixed(&plan.settings, &settings)?;
         check_checkpoint(path, &RunPlan { settings: settings.clone(), ..plan.clone() })?;
-        Ok(Self { path: path.to_owned(), plan: RunPlan { settings, ..plan }, _lock: lock })
+        Ok(Self { path: path.to_owned(), plan: RunPlan { settings, ..plan }, grids: true, _lock: lock })
     }
 
     /// The same run, whose data lie elsewhere or are named in another way by now: written down when a step will be made
@@ -144,6 +146,13 @@ impl RunFolder {
     #[must_use]
     pub fn with_data(mut self, data: DataSource) -> Self {
         self.plan.data = data;
+        self
+    }
+
+    /// The same run, which draws no samples while it trains: nobody looks at those of a run among many.
+    #[must_use]
+    pub fn without_samples(mut self) -> Self {
+        self.grids = false;
         self
     }
 
@@ -287,12 +296,14 @@ impl RunFolder {
         let mut files: Vec<Box<dyn Observer<E> + Send>> = if trainer.is_done() {
             // With these settings nothing was trained: the checkpoint keeps its own.
             settle(&self.path.join(LATEST), is_checkpoint)?;
-            vec![Box::new(metrics), Box::new(SampleGrids::new(self.path.join(SAMPLES)))]
+            vec![Box::new(metrics)]
         } else {
             self.write_plan()?;
-            let checkpoints = Checkpoints::new(&self.path, self.plan.spec.clone());
-            vec![Box::new(checkpoints), Box::new(metrics), Box::new(SampleGrids::new(self.path.join(SAMPLES)))]
+            vec![Box::new(Checkpoints::new(&self.path, self.plan.spec.clone())), Box::new(metrics)]
         };
+        if self.grids {
+            files.push(Box::new(SampleGrids::new(self.path.join(SAMPLES))));
+        }
         trainer.run(&mut Both(&mut files, observer), stop)
     }
 

@@ -1,6 +1,6 @@
 //! Pictures of what a model draws.
 
-use crate::data::{DataError, Dataset, ItemShape};
+use crate::data::{DataError, Dataset, Draw, ItemShape, Values, each_once};
 use crate::event_batch::{EventBatch, Purpose};
 use crate::events::Events;
 use crate::given::{conditions_of_items, drawn_conditions};
@@ -140,6 +140,39 @@ pub(crate) fn given_numbers<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset,
     }
     let samples = if matches!(events.kind().item(), ItemShape::Image { .. }) { GRID } else { CLOUD };
     conditions_of_items(model, data, events, samples).map(Some)
+}
+
+/// Draws the first items of a set, to compare samples with: whether they are pictures, or points of the plane.
+///
+/// # Errors
+/// Items that cannot be read, and files that cannot be written.
+pub(crate) fn picture_items(path: &Path, data: &dyn Dataset) -> Result<bool> {
+    match (data.shape(), data.levels()) {
+        (shape @ ItemShape::Image { .. }, Some(levels)) => {
+            let Values::Levels(pixels) = first_items(data, GRID)? else { return Ok(false) };
+            picture::save_grid(path, &pixels, shape, levels, GRID_COLUMNS)?;
+        }
+        (ItemShape::Vector { dims: 2 }, None) => {
+            let Values::Real(points) = first_items(data, CLOUD)? else { return Ok(false) };
+            picture::save_points(path, &points, half_side(data)?)?;
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+fn first_items(data: &dyn Dataset, count: usize) -> Result<Values> {
+    let draws: Vec<Draw> = each_once(data.len().min(count), count).flatten().collect();
+    Ok(data.batch(&draws)?.values)
+}
+
+/// Half the side of the square around the origin that holds the first items.
+///
+/// # Errors
+/// Items that cannot be read.
+pub(crate) fn half_side(data: &dyn Dataset) -> Result<f64> {
+    let Values::Real(points) = first_items(data, CLOUD)? else { return Ok(1.0) };
+    Ok(1.1 * points.iter().fold(f64::MIN_POSITIVE, |largest, x| largest.max(x.abs())))
 }
 
 /// Draws events of a model of images as a grid.

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::commands::experiment::named_source;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flow_train::data::DataSource;
 use std::path::PathBuf;
@@ -42,7 +43,8 @@ Data sources:
                                             a table of numbers, with or without a header, plain or gzip
   toy:two-moons|eight-gaussians|checkerboard|circles|rings[?n=N&noise=S]
 
-Which items are for testing: every source but cifar10 and toy takes split=every-tenth|last-tenth|hash:SHARE|none
+Of every source, take=N[,M] takes N training (and M test) items, and permute=SIDE puts squares of SIDE pixels of
+pictures into one random order. Which items are for testing: every source but cifar10 and toy takes split=every-tenth|last-tenth|hash:SHARE|none
 (of pictures also folders), and files take test=FILE (of npz and safetensors keys). A ? or & in a name is written
 %3F or %26. A path whose ending says what it is needs no kind: wine.csv.";
 
@@ -99,6 +101,8 @@ pub(crate) enum Command {
     Decode(Decode),
     /// Train several specs on the same data and compare them
     Compare(Compare),
+    /// Run a study: specs on data with seeds, at equal budgets and parameters; what is done is not done again
+    Experiment(Experiment),
     /// Plot the learning curves of runs
     Plot(Plot),
     /// Export a model as a single safetensors file
@@ -615,6 +619,26 @@ pub(crate) struct Compare {
     /// New or empty folder for the table, curves, samples and a page that shows them
     #[arg(long, value_name = "DIR", default_value = "comparison")]
     pub(crate) out: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = DATA)]
+pub(crate) struct Experiment {
+    /// The study, a RON file such as those of specs/experiments; docs/experiments/README.md tells its fields
+    #[arg(value_name = "STUDY.ron")]
+    pub(crate) study: PathBuf,
+    /// Folder of the study: it goes on with the runs that are not done there [default: experiments/STUDY]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// The shortened form of the study, which takes moments and shows that it runs
+    #[arg(long)]
+    pub(crate) short: bool,
+    /// Where the study's data of this name lie on this machine; see the list below
+    #[arg(long, value_name = "NAME=DATA", value_parser = named_source)]
+    pub(crate) data: Vec<(String, DataSource)>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

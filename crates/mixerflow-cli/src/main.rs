@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     let threads = threads.map(usize::from);
     let run = || -> Result<ExitCode> {
         logging::start(verbose)?;
-        if matches!(command, Command::Train(_) | Command::Compare(_)) {
+        if matches!(command, Command::Train(_) | Command::Compare(_) | Command::Experiment(_)) {
             interrupt::take_termination()?;
         }
         let (set, threads_there) = (flow_kernels::simd::instruction_set()?, flow_train::start_threads(threads)?);
@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         match command {
             Command::Train(arguments) => return commands::train::run(&arguments, threads),
             Command::Compare(arguments) => return commands::compare::run(&arguments, threads),
+            Command::Experiment(arguments) => return commands::experiment::run(&arguments, threads),
             Command::Data(arguments) => commands::data::run(&arguments),
             Command::Inspect(arguments) => commands::inspect::run(&arguments),
             Command::Eval(arguments) => commands::eval::run(&arguments),

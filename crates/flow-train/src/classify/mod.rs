@@ -4,7 +4,7 @@ mod calibration;
 mod probe;
 
 pub use calibration::{BINS, Bin, Calibration};
-pub use probe::{Probe, ProbeOptions, Tried, probe};
+pub use probe::{Probe, ProbeOptions, Tried, probe, probe_parts};
 
 use crate::mean::Mean;
 use crate::progress::number_or_null;

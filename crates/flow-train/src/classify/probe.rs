@@ -1,8 +1,8 @@
 //! A linear probe: multinomial logistic regression on frozen latents or activations.
 
 use super::{ClassLogProbs, Classification};
-use crate::data::{Dataset, each_once};
-use crate::{Events, Result, TrainError, embed};
+use crate::data::{Dataset, Split, Subset, each_once};
+use crate::{Events, Result, Settings, TrainError, embed, hold_out};
 use argmin::core::{CostFunction, Executor, Gradient, State as _};
 use argmin::solver::linesearch::MoreThuenteLineSearch;
 use argmin::solver::quasinewton::LBFGS;
@@ -18,6 +18,9 @@ const PENALTIES: [f64; 9] = [1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4, 1e-5, 1e-6];
 
 /// Items whose logits are computed at a time: it decides the order of sums, and so does not depend on threads.
 const ROWS: usize = 256;
+
+/// Share of the training items that the penalty is chosen on, where the source holds none out itself.
+const HELD_OUT: f64 = 0.2;
 
 /// How to probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +111,24 @@ pub fn probe<E: SpecScalar>(
     let found = |part: &Labelled| part.log_probs(&weights, classes).classification(&part.known(), |i| part.sources[i]);
     let train = found(&fitted).ok_or_else(|| TrainError::Probe("no item was fitted to".to_owned()))?;
     Ok(Probe { layer: options.layer.clone(), features: fitted.features, penalty, tried, held_out, train, test: found(&tested) })
+}
+
+/// As [`probe`], of the parts of a source: λ is chosen on a fifth of the training items, where the source sets none
+/// aside itself.
+///
+/// # Errors
+/// As [`probe`].
+pub fn probe_parts<E: SpecScalar>(
+    model: &Model<E>,
+    events: &Events,
+    split: &Split,
+    settings: &Settings,
+    options: &ProbeOptions,
+) -> Result<Probe> {
+    // More than a run validates on: few items choose a penalty badly.
+    let (held, kept) = hold_out(&*split.train, &Settings { validation: HELD_OUT, ..settings.clone() });
+    let (held_out, kept) = (Subset::new(split.train.clone(), held)?, Subset::new(split.train.clone(), kept)?);
+    probe(model, events, [&kept, &held_out, &*split.test], options)
 }
 
 /// The labelled items of a part: activations row by row.

@@ -2,8 +2,9 @@
 
 use rand::Rng;
 
+use super::mapped::{Item, ItemMap, Mapped};
 use super::random::{Purpose, stream};
-use super::{Batch, Column, DataError, Dataset, Draw, ItemShape, Result, Values};
+use super::{DataError, Dataset, Draw, Result};
 use std::sync::Arc;
 
 /// A data set whose values are each replaced, with a probability, by a level drawn uniformly from all.
@@ -12,9 +13,11 @@ use std::sync::Arc;
 /// The likelihood ratio of a model to it is the part of the likelihood that the content has (Ren et al.
 /// 2019, *Likelihood ratios for out-of-distribution detection*, arXiv:1906.02845, section 3.2, where rates are 0.1
 /// to 0.3). A visit of an item (its draw) always meets the same values.
+pub type Mutated = Mapped<Mutation>;
+
+/// What happens to the items of [`Mutated`].
 #[derive(Clone, Debug)]
-pub struct Mutated {
-    of: Arc<dyn Dataset>,
+pub struct Mutation {
     rate: f64,
     seed: u64,
     levels: u32,
@@ -31,89 +34,28 @@ impl Mutated {
             return bad("a share from 0 to 1", rate.to_string());
         }
         let Some(levels) = of.levels() else { return bad("0 for data that have no levels", rate.to_string()) };
-        Ok(Self { of, rate, seed, levels })
+        Ok(Self { of, map: Mutation { rate, seed, levels } })
     }
 }
 
-impl Dataset for Mutated {
-    fn len(&self) -> usize {
-        self.of.len()
-    }
-
-    fn shape(&self) -> ItemShape {
-        self.of.shape()
-    }
-
-    fn levels(&self) -> Option<u32> {
-        Some(self.levels)
-    }
-
-    fn classes(&self) -> &[String] {
-        self.of.classes()
-    }
-
-    fn conditions(&self) -> &[Column] {
-        self.of.conditions()
-    }
-
-    fn columns(&self) -> &[Column] {
-        self.of.columns()
-    }
-
-    fn item_name(&self, index: usize) -> Option<String> {
-        self.of.item_name(index)
-    }
-
-    fn label(&self, index: usize) -> Option<usize> {
-        self.of.label(index)
-    }
-
-    fn source(&self, index: usize) -> usize {
-        self.of.source(index)
-    }
-
-    fn item_key(&self, index: usize) -> Option<String> {
-        self.of.item_key(index)
-    }
-
-    fn is_gone(&self, index: usize) -> bool {
-        self.of.is_gone(index)
-    }
-
-    fn row(&self, index: usize) -> usize {
-        self.of.row(index)
-    }
-
-    fn corner(&self, draw: Draw) -> Result<Option<(usize, usize)>> {
-        self.of.corner(draw)
-    }
-
-    fn held_out(&self) -> &[usize] {
-        self.of.held_out()
-    }
-
-    fn batch(&self, draws: &[Draw]) -> Result<Batch> {
-        let mut batch = self.of.batch(draws)?;
-        if let Values::Levels(values) = &mut batch.values {
-            for (item, draw) in values.chunks_exact_mut(self.shape().dims().max(1)).zip(draws) {
-                let mut rng = stream(self.seed, Purpose::Mutate, *draw);
-                for value in item {
-                    // Both are drawn for every value: one that is replaced does not shift what the others meet.
-                    let (chance, level) = (rng.gen_range(0.0..1.0), rng.gen_range(0..self.levels));
-                    if chance < self.rate {
-                        *value = u8::try_from(level).unwrap_or(u8::MAX);
-                    }
-                }
+impl ItemMap for Mutation {
+    fn change(&self, item: &mut Item<'_>, draw: Draw) {
+        let Item::Levels(values) = item else { return };
+        let mut rng = stream(self.seed, Purpose::Mutate, draw);
+        for value in values.iter_mut() {
+            // Both are drawn for every value: one that is replaced does not shift what the others meet.
+            let (chance, level) = (rng.gen_range(0.0..1.0), rng.gen_range(0..self.levels));
+            if chance < self.rate {
+                *value = u8::try_from(level).unwrap_or(u8::MAX);
             }
         }
-        Ok(batch)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{self, InMemory, Subset};
+    use crate::data::{self, InMemory, ItemShape, Subset, Values};
 
     fn levels(data: &dyn Dataset, draws: &[Draw]) -> Vec<u8> {
         let Values::Levels(levels) = data.batch(draws).unwrap().values else { panic!("levels") };

@@ -13,7 +13,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-pub use baselines::Baseline;
+use baselines::Limits;
+
+pub use baselines::{Baseline, baselines};
 pub use columns::ColumnLook;
 
 /// The most numbers that are looked at; of a larger set items are taken at equal distances.
@@ -203,7 +205,7 @@ impl Look {
             (Values::Levels(values), _) => values::look_at_levels(values, train.levels().unwrap_or(256), &mut findings),
         }
         repeated(&sample, &tested, &mut findings);
-        let baselines = baselines::of(&sample, if tested.len() == 0 { &sample } else { &tested }, train.levels());
+        let baselines = baselines::of(&sample, if tested.len() == 0 { &sample } else { &tested }, train.levels(), train.shape(), Limits::LOOK);
         Ok(Self {
             items: train.len(),
             looked_at: sample.len(),

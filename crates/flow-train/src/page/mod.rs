@@ -1,8 +1,8 @@
 //! Pages: one HTML file each, light and dark by one style sheet, readable on a phone, with plots whose text is text.
 
-mod comparison;
+mod study;
 
-pub(crate) use comparison::html as comparison;
+pub(crate) use study::html as study;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

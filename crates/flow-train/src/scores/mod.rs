@@ -31,6 +31,7 @@ mod sheet;
 
 pub use aggregate::{Aggregate, Groups};
 pub use complexity::complexity_bits;
+pub(crate) use complexity::png_bits;
 pub use measure::{Kind, Measure, Measures, measure};
 pub use reference::{Judged, Reference};
 pub use separation::{Figure, Separation, separation};

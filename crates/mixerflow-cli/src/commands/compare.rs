@@ -1,46 +1,38 @@
-//! `mixerflow compare`.
+//! `mixerflow compare`: a study of several specs on one set of data.
 
-use super::sources::{Told, parts_line, skipping, spec};
+use super::followed::follow;
+use super::sources::{skipping, spec};
+use crate::Result;
 use crate::arguments::Compare;
-use crate::{INTERRUPTED, Result, interrupt, output};
-use flow_train::compare::{Plan, compare};
-use flow_train::data::Items;
-use flow_train::{Bar, EvaluateOptions, Observer, check_empty, hold_out};
+use flow_train::check_empty;
+use flow_train::study::{Budget, Study, StudyData, Testing, Variant};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub(crate) fn run(arguments: &Compare, threads: Option<usize>) -> Result<ExitCode> {
-    let Compare { training, data, skip_bad, .. } = arguments;
+    let Compare { training, data, skip_bad, specs, dequantisations, .. } = arguments;
     check_empty(&arguments.out)?;
-    let specs = arguments
-        .specs
-        .iter()
-        .map(|path| Ok((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), spec(path, &training.set)?)));
-    let specs = specs.collect::<Result<Vec<_>>>()?;
     let source = skipping(data, *skip_bad);
-    let (settings, split) = training.begin(&source, threads)?;
-    Told::of(&split).say();
-    output::say(parts_line(&source, &Items::of(&split, &hold_out(&*split.train, &settings).0), &split.rule));
-    let plan = Plan {
-        specs: &specs,
-        data: &source.to_string(),
-        split: &split,
-        settings: &settings,
-        evaluation: EvaluateOptions { dequantisations: arguments.dequantisations, seed: settings.seed, ..EvaluateOptions::default() },
-        folder: &arguments.out,
+    let settings = training.begin(&source, threads)?.0;
+    let variant = |path: &PathBuf| -> Result<Variant> {
+        let spec = Some(spec(path, &training.set)?);
+        Ok(Variant { name: name(path, specs), spec, ..Variant::default() })
     };
-    let stop = interrupt::flag()?;
-    let mut observe = |name: &str| -> Box<dyn Observer<f32> + Send> { Box::new(Bar::new(name)) };
-    let comparison = compare(&plan, &mut observe, &stop)?;
-    if arguments.json {
-        output::line(serde_json::to_string_pretty(&comparison)?)?;
-    } else {
-        output::line(format_args!("{comparison}\n{}", arguments.out.join("index.html").display()))?;
-    }
-    if comparison.stopped {
-        return Ok(ExitCode::from(INTERRUPTED));
-    }
-    match comparison.failed.len() {
-        0 => Ok(ExitCode::SUCCESS),
-        failed => Err(format!("{failed} of {} specs failed", specs.len()).into()),
-    }
+    let name = source.to_string();
+    let study = Study {
+        title: format!("flows on {name}"),
+        seeds: vec![settings.seed],
+        budget: Budget::Steps(settings.steps),
+        settings,
+        testing: Testing { dequantisations: *dequantisations, ..Testing::default() },
+        ..Study::new(vec![StudyData { name, source }], specs.iter().map(variant).collect::<Result<_>>()?)
+    };
+    follow(&study, &arguments.out, arguments.json, "specs")
+}
+
+/// What a spec is called: its file, with its folders where another file of the same name is compared.
+fn name(path: &Path, all: &[PathBuf]) -> String {
+    let stem = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let is_alone = all.iter().filter(|other| stem(other) == stem(path)).count() == 1;
+    if is_alone { stem(path) } else { path.with_extension("").display().to_string() }
 }

@@ -5,28 +5,20 @@ use super::sources::model;
 use crate::arguments::Probe;
 use crate::{Result, output};
 use flow_api::FlowError;
-use flow_train::classify::{ProbeOptions, probe};
-use flow_train::data::{Split, Subset};
+use flow_train::TrainError;
+use flow_train::classify::{ProbeOptions, probe_parts};
 use flow_train::text::Table;
-use flow_train::{Settings, TrainError, hold_out};
-
-/// Share of the training items that the penalty is chosen on, where the source holds none out itself.
-const HELD_OUT: f64 = 0.2;
 
 pub(crate) fn run(arguments: &Probe) -> Result<()> {
     let opened = model(&arguments.run)?;
     let chosen = arguments.data.choose(&arguments.run, &opened, |_| None)?;
     let source = &chosen.source;
-    let Split { train, test, .. } = &chosen.split;
-    if train.classes().is_empty() {
+    if chosen.split.train.classes().is_empty() {
         return Err(format!("{source}: the items have no labels to fit a probe to").into());
     }
-    // More than a run validates on: few items choose a penalty badly.
-    let (held, kept) = hold_out(&**train, &Settings { validation: HELD_OUT, ..opened.settings.clone() });
-    let (held_out, kept) = (Subset::new(train.clone(), held)?, Subset::new(train.clone(), kept)?);
     let layer = arguments.layer.clone().unwrap_or_else(|| "bijector".to_owned());
     let options = ProbeOptions { layer, batch: arguments.batch };
-    let found = probe(&opened.model, &opened.events, [&kept, &held_out, &**test], &options).map_err(|error| match error {
+    let found = probe_parts(&opened.model, &opened.events, &chosen.split, &opened.settings, &options).map_err(|error| match error {
         TrainError::Flow(FlowError::Unsupported { layer: path, operation: "activations", .. }) if path == options.layer => {
             format!("--layer {path}: the model has no such layer; `mixerflow inspect` shows them").into()
         }

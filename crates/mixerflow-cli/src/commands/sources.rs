@@ -13,26 +13,30 @@ use std::path::Path;
 /// What begins the path of a setting in `--set`.
 const SETTINGS: &str = "settings.";
 
-/// The longest spec that is read, in bytes.
-const MAX_SPEC: u64 = 1 << 20;
+/// The longest spec or study that is read, in bytes.
+const MAX_TEXT: u64 = 1 << 20;
 
 /// Reads a spec, a file or else one that is built in, and overrides fields.
 pub(super) fn spec(path: &Path, set: &[String]) -> Result<Spec<dyn ModelSpec>> {
-    let mut text = String::new();
-    if let Some(own) = path.to_str().filter(|_| !path.exists()).and_then(super::specs::built_in) {
-        text.push_str(own);
-    } else {
-        let read = File::open(path).and_then(|file| file.take(MAX_SPEC + 1).read_to_string(&mut text));
-        read.map_err(|e| format!("{}: {e}; `mixerflow specs` lists those that are built in", path.display()))?;
-    }
-    if text.len() as u64 > MAX_SPEC {
-        return Err(format!("{}: a spec of more than {MAX_SPEC} bytes", path.display()).into());
-    }
+    let text = match path.to_str().filter(|_| !path.exists()).and_then(super::specs::built_in) {
+        Some(own) => own.to_owned(),
+        None => read_text(path, "a spec").map_err(|e| {
+            if path.exists() { e } else { format!("{e}; `mixerflow specs` lists those that are built in").into() }
+        })?,
+    };
     let spec = from_ron(&text).map_err(|e| format!("{}:{e}", path.display()))?;
     pairs(set)?
         .into_iter()
         .filter(|(path, _)| !path.starts_with(SETTINGS))
         .try_fold(spec, |spec, (path, value)| set_field(&spec, path, value).map_err(|e| format!("--set: {e}").into()))
+}
+
+/// Reads a text that is `what`.
+pub(super) fn read_text(path: &Path, what: &str) -> Result<String> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_TEXT + 1).read_to_string(&mut text));
+    read.map_err(|e| format!("{}: {e}", path.display()))?;
+    if text.len() as u64 > MAX_TEXT { Err(format!("{}: {what} of more than {MAX_TEXT} bytes", path.display()).into()) } else { Ok(text) }
 }
 
 fn pairs(set: &[String]) -> Result<Vec<(&str, &str)>> {

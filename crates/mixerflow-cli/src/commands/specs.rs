@@ -57,7 +57,7 @@ mod tests {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../specs");
         let mut files: Vec<String> = std::fs::read_dir(folder)
             .unwrap()
-            .map(|entry| entry.unwrap().file_name().to_string_lossy().trim_end_matches(".ron").to_owned())
+            .filter_map(|entry| Some(entry.unwrap().file_name().to_string_lossy().strip_suffix(".ron")?.to_owned()))
             .collect();
         files.sort();
         assert_eq!(files, BUILT_IN.iter().map(|(name, _)| *name).collect::<Vec<_>>());

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::limits::{Bounded, read_file};
 use super::table::TableOptions;
 use super::{
-    Array, ArrayOptions, DataError, Found, ImageFolder, InMemory, Labels, Result, Split, SplitOption, SplitRule, Toy, cifar, column_names,
-    digits, idx, npy, npz, read_limit, table, tensors,
+    Array, ArrayOptions, Crop, DataError, Dataset, Found, ImageFolder, InMemory, Labels, Permuted, Result, Split, SplitOption, SplitRule,
+    Subset, Toy, cifar, column_names, digits, idx, npy, npz, read_limit, table, tensors,
 };
 
 /// A source of data: what `--data` takes and what a checkpoint remembers.
@@ -33,6 +33,10 @@ use super::{
 /// Items that have no test part of their own are split by [`SplitRule::EveryTenth`], those of one IDX file by
 /// [`SplitRule::LastTenth`], unless the option
 /// `split=every-tenth|last-tenth|hash:SHARE|none` says otherwise.
+///
+/// Every kind also takes `take=N[,M]`, N training items (and M test items), spread over those that there are, and
+/// `permute=SIDE`, pictures whose squares of SIDE×SIDE pixels stand in one fixed random order
+/// ([`Permuted`](super::Permuted)).
 ///
 /// What follows the first `?` is options. A character that means something in this text is written `%` and its two
 /// hexadecimal digits, as in addresses: `%3F` for `?`, `%26` for
@@ -63,6 +67,10 @@ pub struct DataSource {
     pub split: Option<SplitOption>,
     /// The test part: a file, or the keys of arrays; of pictures it is [`ImageFolder::test`].
     pub test: Option<String>,
+    /// How many training items, and test items, are taken of those that there are; none for all.
+    pub take: Option<(usize, Option<usize>)>,
+    /// The side of the squares of pictures that stand in another order, if they do.
+    pub permute: Option<usize>,
 }
 
 /// The kinds of sources.
@@ -124,7 +132,7 @@ pub struct Arrays {
 
 impl From<SourceKind> for DataSource {
     fn from(kind: SourceKind) -> Self {
-        Self { kind, split: None, test: None }
+        Self { kind, split: None, test: None, take: None, permute: None }
     }
 }
 
@@ -164,6 +172,25 @@ impl DataSource {
     /// # Errors
     /// As [`open`](Self::open), but for [`DataError::TooFew`].
     pub fn open_any(&self, seed: u64) -> Result<Split> {
+        let mut split = self.open_whole(seed)?;
+        if let Some((train, test)) = self.take {
+            split.train = taken(split.train, Some(train))?;
+            split.test = taken(split.test, test)?;
+        }
+        if let Some(side) = self.permute {
+            split.train = Arc::new(Permuted::new(split.train, side)?);
+            split.test = Arc::new(Permuted::new(split.test, side)?);
+        }
+        Ok(split)
+    }
+
+    /// Whether items depend on the seed that the source is opened with.
+    pub const fn is_random(&self) -> bool {
+        matches!(self.kind, SourceKind::Toy(_) | SourceKind::Images(ImageFolder { crop: Crop::Random, .. }))
+    }
+
+    /// All items, as they are.
+    fn open_whole(&self, seed: u64) -> Result<Split> {
         match &self.kind {
             SourceKind::Digits => match self.split {
                 None => digits(),
@@ -188,7 +215,7 @@ impl DataSource {
             SourceKind::Csv { file, options } => {
                 let table::Table { rows, found } = table::read(file, open_table(file)?, options)?;
                 // The columns of the test file are those of the training file, in whatever order they stand there.
-                let names = column_names(super::Dataset::columns(&rows)).map(|names| names.into_iter().map(str::to_owned).collect());
+                let names = column_names(Dataset::columns(&rows)).map(|names| names.into_iter().map(str::to_owned).collect());
                 let options = TableOptions { columns: names.unwrap_or_default(), ..options.clone() };
                 self.parts(rows, found, |test| {
                     let table::Table { rows, found } = table::read(Path::new(test), open_table(Path::new(test))?, &options)?;
@@ -250,7 +277,7 @@ impl DataSource {
             let labels = y.map(&read).transpose()?;
             let set = read(x)?.into_dataset(&arrays.file, arrays.options, labels)?;
             let Some(c) = c else { return Ok(set) };
-            let (values, width) = read(c)?.into_conditions(&arrays.file, super::Dataset::len(&set))?;
+            let (values, width) = read(c)?.into_conditions(&arrays.file, Dataset::len(&set))?;
             let names = if width == 1 { vec![c.to_owned()] } else { (1..=width).map(|i| format!("{c}.{i}")).collect() };
             set.with_conditions(&arrays.file, values, names)
         };
@@ -260,6 +287,15 @@ impl DataSource {
             let [x, y, c] = [0, 1, 2].map(|_| keys.next().flatten());
             Ok((set(x.unwrap_or_default(), y, c)?, Found::default()))
         })
+    }
+}
+
+/// So many items at equal distances, or all.
+fn taken(data: Arc<dyn Dataset>, count: Option<usize>) -> Result<Arc<dyn Dataset>> {
+    let len = data.len();
+    match count.filter(|count| *count < len) {
+        None => Ok(data),
+        Some(count) => Ok(Arc::new(Subset::new(data, (0..count).map(|item| item * len / count).collect())?)),
     }
 }
 

@@ -24,6 +24,34 @@ fn one_item_can_be_scored_but_not_split() -> std::result::Result<(), Box<dyn std
 }
 
 #[test]
+fn some_items_are_taken_and_squares_permuted() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let open = |text: &str| text.parse::<DataSource>().and_then(|source| source.open(0));
+    let (all, some) = (open("digits")?, open("digits?take=30,7&permute=4")?);
+    assert_eq!((some.train.len(), some.test.len()), (30, 7));
+    // Item 3 of 30 is item 150 of 1500, its four squares in another order.
+    let values = |set: &dyn Dataset, index| set.batch(&[super::super::Draw { epoch: 0, index }]).map(|batch| batch.values);
+    let (Values::Levels(mut a), Values::Levels(mut b)) = (values(&*some.train, 3)?, values(&*all.train, 150)?) else { panic!("levels") };
+    assert_ne!(a, b);
+    a.sort_unstable();
+    b.sort_unstable();
+    assert_eq!(a, b);
+    assert_eq!(some.train.label(3), all.train.label(150));
+    // More than there are is all.
+    assert_eq!(open("digits?take=9999,1")?.train.len(), 1500);
+    for (text, message) in [
+        ("digits?take=0", "take: expected N or N,M, numbers of training and test items above 0, got 0"),
+        ("digits?take=5,x", "take: expected N or N,M, numbers of training and test items above 0, got 5,x"),
+        ("digits?permute=0", "permute: expected at least 1, got 0"),
+        ("digits?permute=3", "permute: expected a side of squares that divides"),
+        ("toy:rings?permute=1", "permute: expected pictures, got items of 2"),
+    ] {
+        let error = open(text).map(|split| split.train.len()).unwrap_err().to_string();
+        assert!(error.contains(message), "{text}: {error}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_source_prints_as_it_was_written() -> Result<()> {
     for text in [
         "digits",
@@ -49,6 +77,8 @@ fn a_source_prints_as_it_was_written() -> Result<()> {
         "csv:t.csv?label=%66irst&id=a%26b&columns=x,y%2Cz&drop=p%25&sep=tab&header=0&missing=drop&test=u.csv",
         "toy:two-moons",
         "toy:rings?n=64&noise=0.125",
+        "toy:rings?n=64&take=9",
+        "digits:?split=none&take=100,50&permute=2",
     ] {
         let source: DataSource = text.parse()?;
         assert_eq!(source.to_string(), text);

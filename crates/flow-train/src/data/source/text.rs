@@ -198,7 +198,7 @@ impl FromStr for DataSource {
         if both {
             return Err(options.bad("split", "none beside test=, which says what the test part is", options.get("split").unwrap_or("")));
         }
-        Ok(Self { kind, split, test })
+        Ok(Self { kind, split, test, take: options.take()?, permute: options.at_least_one("permute")? })
     }
 }
 
@@ -217,6 +217,9 @@ fn hint(kind: &str, rest: &str) -> Option<String> {
     })
 }
 
+/// Options of every kind.
+const COMMON: [&str; 2] = ["take", "permute"];
+
 /// The part of a source behind its kind: `PATH?key=value&key=value`.
 struct Options<'a> {
     kind: &'static str,
@@ -230,7 +233,7 @@ impl<'a> Options<'a> {
         let mut parsed = Self { kind, path, pairs: Vec::new() };
         for option in options.split('&').filter(|o| !o.is_empty()) {
             let (key, value) = option.split_once('=').unwrap_or((option, ""));
-            if !known.contains(&key) {
+            if !known.contains(&key) && !COMMON.contains(&key) {
                 return Err(DataError::UnknownOption { kind, option: key.to_owned(), known });
             }
             if value.is_empty() {
@@ -263,6 +266,21 @@ impl<'a> Options<'a> {
     fn number<T: FromStr>(&self, key: &str) -> Result<Option<T>> {
         let parse = |text: &str| text.parse().map_err(|_| self.bad(key, "a number", text));
         self.get(key).map(parse).transpose()
+    }
+
+    fn at_least_one(&self, key: &str) -> Result<Option<usize>> {
+        let number = self.number(key)?;
+        if number == Some(0) { Err(self.bad(key, "at least 1", "0")) } else { Ok(number) }
+    }
+
+    fn take(&self) -> Result<Option<(usize, Option<usize>)>> {
+        let Some(text) = self.get("take") else { return Ok(None) };
+        let count = |text: &str| text.parse().ok().filter(|count| *count > 0);
+        let found = match text.split_once(',') {
+            None => count(text).map(|train| (train, None)),
+            Some((train, test)) => count(train).zip(count(test)).map(|(train, test)| (train, Some(test))),
+        };
+        found.map(Some).ok_or_else(|| self.bad("take", "N or N,M, numbers of training and test items above 0", text))
     }
 
     fn flag(&self, key: &str) -> Result<bool> {
@@ -426,7 +444,12 @@ impl fmt::Display for DataSource {
                 ("toy", (toy.kind.name().to_owned(), options))
             }
         };
-        options.push(("split", self.split.map(|split| split.to_string())));
+        let count = |(train, test): (usize, Option<usize>)| test.map_or(train.to_string(), |test| format!("{train},{test}"));
+        options.extend([
+            ("split", self.split.map(|split| split.to_string())),
+            ("take", self.take.map(count)),
+            ("permute", self.permute.map(|side| side.to_string())),
+        ]);
         f.write_str(kind)?;
         if !path.is_empty() || options.iter().any(|(_, value)| value.is_some()) {
             write!(f, ":{path}")?;

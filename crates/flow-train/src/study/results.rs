@@ -1,0 +1,453 @@
+//! What a study found: its file, its tables and its figures.
+
+use super::measures::hash;
+use super::outcome::{Outcome, Unmade, write_json};
+use super::run::run_name;
+use super::{Published, Study, StudyData, slug};
+use crate::classify::Probe;
+use crate::data::Split;
+use crate::evaluate::{DASH, Inverse};
+use crate::file::replace_file;
+use crate::picture::{Over, Point, curves_over_svg, scatter_svg};
+use crate::progress::Report;
+use crate::{Baseline, Result, TrainError, baselines, page, text};
+use flow_api::spec::to_ron;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::Path;
+
+/// The file of the results.
+pub(crate) const FILE: &str = "results.json";
+/// The file of the study.
+pub(crate) const STUDY: &str = "study.ron";
+const PAGE: &str = "index.html";
+
+/// What the figures were made with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// Version of the toolkit.
+    pub toolkit: String,
+    /// Instruction set of its kernels.
+    pub instruction_set: String,
+    /// Threads.
+    pub threads: usize,
+    /// System and processor architecture.
+    pub system: String,
+}
+
+impl Versions {
+    fn here() -> Self {
+        Self {
+            toolkit: env!("CARGO_PKG_VERSION").to_owned(),
+            instruction_set: flow_kernels::simd::instruction_set().unwrap_or("unknown").to_owned(),
+            threads: rayon::current_num_threads(),
+            system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        }
+    }
+}
+
+/// What the data of a study are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataFacts {
+    /// Their name.
+    pub name: String,
+    /// Their source.
+    pub source: String,
+    /// Shape of an item.
+    pub shape: String,
+    /// Levels of a value, if the data are discrete.
+    pub levels: Option<u32>,
+    /// Training items, those for validation among them.
+    pub train: usize,
+    /// Test items.
+    pub test: usize,
+    /// A CRC-32 of all values and labels, of the first seed's items.
+    pub hash: String,
+    /// What simple densities reach on the test items, and what a lossless coding takes.
+    pub baselines: Vec<Baseline>,
+    /// Whether items are pictured.
+    pub pictured: bool,
+}
+
+impl DataFacts {
+    /// Of data, without baselines.
+    pub(super) fn of(data: &StudyData, split: &Split, pictured: bool) -> Result<(Self, impl FnOnce() -> Result<Vec<Baseline>>)> {
+        let facts = Self {
+            name: data.name.clone(),
+            source: data.source.to_string(),
+            shape: split.train.shape().to_string(),
+            levels: split.train.levels(),
+            train: split.train.len(),
+            test: split.test.len(),
+            hash: hash(split)?,
+            baselines: Vec::new(),
+            pictured,
+        };
+        Ok((facts, || baselines(split.train.as_ref(), split.test.as_ref())))
+    }
+}
+
+/// What a study found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Results {
+    /// The study.
+    pub study: Study,
+    /// What it was run with.
+    pub versions: Versions,
+    /// The data, as far as runs were made on them.
+    pub data: Vec<DataFacts>,
+    /// The runs that are done.
+    pub runs: Vec<Outcome>,
+    /// Runs that could not be made.
+    pub failed: Vec<Unmade>,
+    /// Whether it was stopped before its end.
+    pub stopped: bool,
+    /// The run that was in training, or in its test, when it was stopped.
+    pub unfinished: Option<Unmade>,
+    /// What was known of data before.
+    #[serde(skip)]
+    before: Vec<DataFacts>,
+}
+
+/// The runs of a variant on data.
+struct Line<'a> {
+    data: &'a str,
+    variant: &'a str,
+    runs: Vec<&'a Outcome>,
+}
+
+impl Line<'_> {
+    /// Mean over seeds; none where a run has none.
+    fn mean(&self, of: impl Fn(&Outcome) -> Option<f64>) -> Option<f64> {
+        let values: Vec<f64> = self.runs.iter().map(|run| of(run)).collect::<Option<_>>()?;
+        Some(values.iter().sum::<f64>() / values.len() as f64)
+    }
+
+    /// Standard deviation over seeds; none of fewer than two.
+    fn spread(&self, of: impl Fn(&Outcome) -> f64) -> Option<f64> {
+        let n = self.runs.len() as f64;
+        let mean = self.mean(|run| Some(of(run)))?;
+        let squares = self.runs.iter().map(|run| (of(run) - mean).powi(2)).sum::<f64>();
+        (self.runs.len() > 1).then(|| (squares / (n - 1.0)).sqrt())
+    }
+
+    /// `mean ± error` with this many decimals, and `–` for an error that is unknown.
+    fn with_error(&self, decimals: usize, of: impl Fn(&Outcome) -> Option<(f64, f64)>) -> Option<String> {
+        let (value, error) = (self.mean(|run| of(run).map(|(value, _)| value))?, self.mean(|run| of(run).map(|(_, error)| error))?);
+        let error = if error.is_nan() { DASH.to_owned() } else { format!("{error:.decimals$}") };
+        Some(format!("{value:.decimals$} ± {error}"))
+    }
+
+    fn loss(&self) -> Option<f64> {
+        self.mean(|run| Some(run.test.loss))
+    }
+
+    /// The mean learning curve, where all seeds have the same steps; else that of the first.
+    fn history(&self) -> Vec<Report> {
+        let Some((first, others)) = self.runs.split_first() else { return Vec::new() };
+        let steps = |run: &Outcome| run.history.iter().map(|report| report.step).collect::<Vec<_>>();
+        if others.iter().any(|run| steps(run) != steps(first)) {
+            return first.history.clone();
+        }
+        let n = self.runs.len() as f64;
+        let at = |(number, report): (usize, &Report)| {
+            let mean = |of: fn(&Report) -> f64| self.runs.iter().map(|run| of(&run.history[number])).sum::<f64>() / n;
+            let validation = self.runs.iter().map(|run| run.history[number].validation).sum::<Option<f64>>().map(|sum| sum / n);
+            Report { train: mean(|r| r.train), seconds: mean(|r| r.seconds), validation, ..report.clone() }
+        };
+        first.history.iter().enumerate().map(at).collect()
+    }
+}
+
+/// A column of the table: its head, and its cell of a line if that has one.
+struct Column {
+    head: String,
+    is_words: bool,
+    cell: Box<dyn Fn(&Line<'_>) -> Option<String>>,
+}
+
+/// A table that is ready to be shown.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    pub(crate) heads: Vec<String>,
+    pub(crate) rows: Vec<Vec<String>>,
+    /// Columns of words.
+    pub(crate) words: usize,
+    /// The best row, and the column that it is best in.
+    pub(crate) best: Option<(usize, usize)>,
+}
+
+/// A figure: its file, what it shows, and its text.
+pub(crate) struct Figure {
+    pub(crate) file: String,
+    pub(crate) title: String,
+    pub(crate) svg: String,
+}
+
+/// Name of a file of samples.
+pub(super) fn samples_file(study: &Study, data: &str, variant: &str) -> String {
+    format!("samples-{}{}.png", of_data(study, data, "-"), slug(variant))
+}
+
+/// Name of the file of test items.
+pub(super) fn items_file(study: &Study, data: &StudyData) -> String {
+    let of = of_data(study, &data.name, "");
+    if of.is_empty() { "items.png".to_owned() } else { format!("items-{of}.png") }
+}
+
+/// The data as part of a file's name, where there are several.
+fn of_data(study: &Study, data: &str, behind: &str) -> String {
+    if study.data.len() > 1 { slug(data) + behind } else { String::new() }
+}
+
+impl Results {
+    /// Those of a study that begins, or goes on in a folder.
+    pub(super) fn begun(study: &Study, folder: &Path) -> Self {
+        let before = fs::read(folder.join(FILE)).ok().and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
+        Self {
+            study: study.clone(),
+            versions: Versions::here(),
+            data: Vec::new(),
+            runs: Vec::new(),
+            failed: Vec::new(),
+            stopped: false,
+            unfinished: None,
+            before: before.map_or(Vec::new(), |before| before.data),
+        }
+    }
+
+    /// Adds data; baselines of data that were there before are not computed again.
+    pub(super) fn take_data(&mut self, (facts, find): (DataFacts, impl FnOnce() -> Result<Vec<Baseline>>)) -> Result<()> {
+        let known = self.before.iter().find(|known| known.hash == facts.hash && known.name == facts.name);
+        let baselines = known.map_or_else(find, |known| Ok(known.baselines.clone()))?;
+        self.data.push(DataFacts { baselines, ..facts });
+        Ok(())
+    }
+
+    /// The unit of losses.
+    pub fn unit(&self) -> &str {
+        self.runs.first().map_or("loss", |run| &run.test.unit)
+    }
+
+    fn lines(&self) -> Vec<Line<'_>> {
+        let mut lines: Vec<Line<'_>> = Vec::new();
+        for run in &self.runs {
+            match lines.iter_mut().find(|line| line.data == run.data && line.variant == run.variant) {
+                Some(line) => line.runs.push(run),
+                None => lines.push(Line { data: &run.data, variant: &run.variant, runs: vec![run] }),
+            }
+        }
+        lines
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        let words = |head: &str, cell: fn(&Line<'_>) -> Option<String>| Column { head: head.to_owned(), is_words: true, cell: Box::new(cell) };
+        let number = |head: &str, cell: fn(&Line<'_>) -> Option<String>| Column { head: head.to_owned(), is_words: false, cell: Box::new(cell) };
+        fn inverse(line: &Line<'_>, of: fn(&Inverse) -> f64) -> Option<f64> {
+            line.mean(|run| run.test.inverse.as_ref().map(of)).filter(|mean| !mean.is_nan())
+        }
+        let mut columns = vec![
+            words("spec", |line| Some(line.variant.to_owned())),
+            words("flows", |line| line.runs.first().map(|run| run.flows.clone())),
+            number("parameters", |line| line.mean(|run| Some(run.parameters as f64)).map(|mean| format!("{mean:.0}"))),
+            number(&format!("test {}", self.unit()), |line| line.with_error(3, |run| Some((run.test.loss, run.test.standard_error)))),
+            number("over seeds", |line| line.spread(|run| run.test.loss).map(|spread| format!("± {spread:.3} ({})", line.runs.len()))),
+            number("train", |line| line.mean(|run| run.train.as_ref().map(|found| found.loss)).map(|mean| format!("{mean:.3}"))),
+            number("steps", |line| line.mean(|run| Some(run.steps as f64)).map(|mean| format!("{mean:.0}"))),
+            number("s/step", |line| line.mean(|run| Some(run.seconds_per_step())).map(|mean| format!("{mean:.4}"))),
+            number("multiply-adds", |line| line.mean(|run| Some(run.multiply_adds as f64)).map(|mean| format!("{mean:.2e}"))),
+            number("peak MiB", |line| line.mean(|run| run.peak_bytes.map(|bytes| bytes as f64)).map(|mean| format!("{:.0}", mean / MIB))),
+            number("scored/s", |line| line.mean(|run| Some(run.test.scored_per_second)).map(|mean| format!("{mean:.0}"))),
+            number("sampled/s", |line| inverse(line, |found| found.sampled_per_second).map(|mean| format!("{mean:.0}"))),
+            number("inverse error", |line| inverse(line, |found| found.error).map(|mean| format!("{mean:.1e}"))),
+            number("accuracy", |line| {
+                line.with_error(4, |run| run.test.classification.as_ref().map(|found| (found.accuracy, found.accuracy_error)))
+            }),
+            number("probe of latents", |line| {
+                line.with_error(4, |run| run.latents()?.test.as_ref().map(|found| (found.accuracy, found.accuracy_error)))
+            }),
+            number("borders of samples", |line| line.mean(|run| run.borders?.samples).map(|mean| format!("{mean:.3}"))),
+            number("borders of data", |line| line.mean(|run| run.borders.map(|borders| borders.data)).map(|mean| format!("{mean:.3}"))),
+            number("evaluations", |line| {
+                let [forward, inverse] = [
+                    line.mean(|run| Some(run.test.evaluations as f64))?,
+                    line.mean(|run| Some(run.test.inverse.as_ref().map_or(0, |inverse| inverse.evaluations) as f64))?,
+                ];
+                (forward + inverse > 0.0).then(|| format!("{forward:.0} / {inverse:.0}"))
+            }),
+        ];
+        if self.study.data.len() > 1 {
+            columns.insert(0, words("data", |line| Some(line.data.to_owned())));
+        }
+        columns
+    }
+
+    /// The table: a line a variant on data and, below, one a baseline. A column that no line has a cell of is left out.
+    pub(crate) fn table(&self) -> Shown {
+        let lines = self.lines();
+        let columns: Vec<Column> =
+            self.columns().into_iter().filter(|column| lines.iter().any(|line| (column.cell)(line).is_some())).collect();
+        let cell = |column: &Column, line: &Line<'_>| (column.cell)(line).unwrap_or_else(|| DASH.to_owned());
+        let mut rows: Vec<Vec<String>> = lines.iter().map(|line| columns.iter().map(|column| cell(column, line)).collect()).collect();
+        let loss = columns.iter().position(|column| column.head.starts_with("test "));
+        for data in &self.data {
+            for Baseline { name, loss, .. } in &data.baselines {
+                let baseline = |column: &Column| match column.head.as_str() {
+                    "data" => data.name.clone(),
+                    "spec" => format!("baseline: {name}"),
+                    "flows" => String::new(),
+                    head if head.starts_with("test ") => format!("{loss:.3}"),
+                    _ => DASH.to_owned(),
+                };
+                rows.push(columns.iter().map(baseline).collect());
+            }
+        }
+        let losses = lines.iter().map(|line| line.loss().unwrap_or(f64::NAN)).enumerate().filter(|(_, loss)| !loss.is_nan());
+        // Of several data no line is the best.
+        let best = losses.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(row, _)| row).zip(loss).filter(|_| self.study.data.len() == 1);
+        let words = columns.iter().take_while(|column| column.is_words).count();
+        Shown { heads: columns.into_iter().map(|column| column.head).collect(), rows, words, best }
+    }
+
+    /// The table of probes: a line a variant and layer.
+    pub(crate) fn probes(&self) -> Shown {
+        let heads = ["data", "spec", "layer", "features", "accuracy", "cross-entropy, bits", "calibration error"].map(str::to_owned);
+        let mut rows = Vec::new();
+        for line in self.lines() {
+            let count = line.runs.iter().map(|run| run.probes.len()).min().unwrap_or(0);
+            for at in 0..count {
+                let figure = |of: fn(&crate::classify::Classification) -> (f64, f64)| {
+                    line.with_error(4, |run| run.probes[at].test.as_ref().map(of)).unwrap_or_else(|| DASH.to_owned())
+                };
+                let Probe { layer, features, .. } = &line.runs[0].probes[at];
+                let layer = if layer == "bijector" { "latents".to_owned() } else { layer.clone() };
+                let own = [line.data.to_owned(), line.variant.to_owned(), layer, features.to_string()];
+                let figures = [
+                    figure(|found| (found.accuracy, found.accuracy_error)),
+                    figure(|found| (found.cross_entropy_bits, found.cross_entropy_bits_error)),
+                    figure(|found| (found.calibration.error, found.calibration.standard_error)),
+                ];
+                rows.push(own.into_iter().chain(figures).collect());
+            }
+        }
+        Shown { heads: heads.to_vec(), rows, words: 3, best: None }
+    }
+
+    /// Figures of others.
+    pub(crate) fn published(&self) -> Shown {
+        let row = |Published { of, figure, source }: &Published| vec![of.clone(), figure.clone(), source.clone()];
+        let rows = self.study.published.iter().map(row).collect();
+        Shown { heads: ["of", "figure", "source"].map(str::to_owned).to_vec(), rows, words: 3, best: None }
+    }
+
+    /// What the figures do not tell, a line each.
+    pub fn notes(&self) -> Vec<String> {
+        let name = |data: &str, variant: &str, seed| run_name(&self.study, data, variant, seed);
+        let mut notes: Vec<String> = self.runs.iter().flat_map(|run| run.notes(&name(&run.data, &run.variant, run.seed))).collect();
+        let unmade = |unmade: &Unmade| name(&unmade.data, &unmade.variant, unmade.seed);
+        notes.extend(self.failed.iter().map(|failed| format!("{}: failed: {}", unmade(failed), failed.reason)));
+        if let Some(unfinished) = &self.unfinished {
+            let steps = unfinished.history.last().map_or(0, |report| report.step);
+            notes.push(format!("{}: {}, last reported at step {steps}, and not tested", unmade(unfinished), unfinished.reason));
+        }
+        if self.stopped {
+            notes.push("stopped before the end: what is done is kept, and the rest goes on from there".to_owned());
+        }
+        notes
+    }
+
+    /// Figures of every data: learning curves over steps, seconds and multiply-adds, and test losses over parameters.
+    pub(crate) fn figures(&self) -> Result<Vec<Figure>> {
+        let mut figures = Vec::new();
+        for data in &self.data {
+            let lines: Vec<Line<'_>> = self.lines().into_iter().filter(|line| line.data == data.name).collect();
+            let mut curves: Vec<(&str, Vec<Report>, f64)> = lines
+                .iter()
+                .map(|line| {
+                    let step = line.mean(|run| Some(run.training_multiply_adds / run.steps.max(1) as f64)).unwrap_or(0.0);
+                    (line.variant, line.history(), step)
+                })
+                .collect();
+            let unmade = self.failed.iter().chain(&self.unfinished).filter(|unmade| unmade.data == data.name && !unmade.history.is_empty());
+            curves.extend(unmade.map(|unmade| (unmade.variant.as_str(), unmade.history.clone(), 0.0)));
+            let drawn = curves.iter().any(|(_, history, _)| history.iter().any(|report| report.train.is_finite()));
+            if !drawn {
+                continue;
+            }
+            let of = of_data(&self.study, &data.name, "");
+            let file = |over: &str| if of.is_empty() { format!("{over}.svg") } else { format!("{over}-{of}.svg") };
+            let on = if of.is_empty() { String::new() } else { format!(", {}", data.name) };
+            let runs: Vec<(&str, &[Report])> = curves.iter().map(|(name, history, _)| (*name, history.as_slice())).collect();
+            let of_steps: Vec<f64> = curves.iter().map(|(.., step)| *step).collect();
+            for (over, name, words) in [
+                (Over::Steps, "steps", "optimiser steps"),
+                (Over::Seconds, "seconds", "seconds of training"),
+                (Over::MultiplyAdds(&of_steps), "multiply-adds", "multiply-adds of training"),
+            ] {
+                // One line is drawn once, and what needs no products over steps alone.
+                let is_shown = matches!(over, Over::Steps) || runs.len() > 1 && (matches!(over, Over::Seconds) || of_steps.iter().any(|x| *x > 0.0));
+                if is_shown {
+                    let svg = curves_over_svg(&runs, self.unit(), over)?;
+                    figures.push(Figure { file: file(name), title: format!("Loss over {words}{on}"), svg });
+                }
+            }
+            let point = |line: &Line<'_>| {
+                let (x, y) = (line.mean(|run| Some(run.parameters as f64))?, line.loss()?);
+                Some(Point { name: line.variant.to_owned(), x, y, spread: line.spread(|run| run.test.loss).unwrap_or(0.0) })
+            };
+            let points: Vec<Point> = lines.iter().filter_map(point).filter(|point| point.y.is_finite()).collect();
+            if points.len() > 1 {
+                let svg = scatter_svg(&points, "parameters", &format!("test loss, {}", self.unit()))?;
+                figures.push(Figure { file: file("parameters"), title: format!("Test loss over parameters{on}"), svg });
+            }
+        }
+        Ok(figures)
+    }
+
+    /// Files of pictures, with captions: of items and of samples.
+    pub(crate) fn pictures(&self) -> Vec<(String, String)> {
+        let mut pictures = Vec::new();
+        for data in &self.data {
+            let on = if self.study.data.len() > 1 { format!("{}: ", data.name) } else { String::new() };
+            let own = self.study.data.iter().find(|own| own.name == data.name).filter(|_| data.pictured);
+            pictures.extend(own.map(|own| (format!("{on}the data: test items"), items_file(&self.study, own))));
+            let drawn = self.runs.iter().filter(|run| run.pictured && run.data == data.name);
+            pictures.extend(drawn.map(|run| (format!("{on}{}", run.variant), samples_file(&self.study, &run.data, &run.variant))));
+        }
+        pictures
+    }
+
+    /// Writes the JSON, the figures and the page.
+    pub(super) fn write(&self, folder: &Path) -> Result<()> {
+        write_json(&folder.join(FILE), self)?;
+        let figures = self.figures()?;
+        for figure in &figures {
+            replace_file(&folder.join(&figure.file), figure.svg.as_bytes())?;
+        }
+        let read = |file: &str| {
+            let path = folder.join(file);
+            fs::read(&path).map_err(TrainError::io(&path))
+        };
+        let pictures = self.pictures().into_iter().map(|(caption, file)| Ok((caption, read(&file)?))).collect::<Result<Vec<_>>>()?;
+        replace_file(&folder.join(PAGE), page::study(self, &figures, &pictures)?.as_bytes())
+    }
+
+    /// The study as RON text.
+    pub(crate) fn study_text(&self) -> Result<String> {
+        Ok(to_ron(&self.study)?)
+    }
+}
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+impl std::fmt::Display for Results {
+    /// The tables as aligned text, and below them what they do not tell.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for Shown { heads, rows, words, .. } in [self.table(), self.probes(), self.published()] {
+            if !rows.is_empty() {
+                write!(f, "{}", text::Table { heads: &heads, rows: &rows, words })?;
+            }
+        }
+        self.notes().iter().try_for_each(|note| writeln!(f, "{note}"))
+    }
+}
