@@ -312,11 +312,11 @@ impl Over<'_> {
 fn short_number(x: f64) -> String {
     if x == 0.0 {
         "0".to_owned()
-    } else if !(0.01..1e6).contains(&x.abs()) {
+    } else if !(0.001..1e6).contains(&x.abs()) {
         format!("{x:.1e}")
     } else {
         // Without the zeros behind a point.
-        let text = format!("{x:.2}");
+        let text = format!("{x:.3}");
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
     }
 }

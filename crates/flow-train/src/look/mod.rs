@@ -205,7 +205,8 @@ impl Look {
             (Values::Levels(values), _) => values::look_at_levels(values, train.levels().unwrap_or(256), &mut findings),
         }
         repeated(&sample, &tested, &mut findings);
-        let baselines = baselines::of(&sample, if tested.len() == 0 { &sample } else { &tested }, train.levels(), train.shape(), Limits::LOOK);
+        let baselines =
+            baselines::of(&sample, if tested.len() == 0 { &sample } else { &tested }, train.levels(), train.shape(), Limits::LOOK);
         Ok(Self {
             items: train.len(),
             looked_at: sample.len(),

@@ -81,9 +81,10 @@ fn show(page: &mut Page, Shown { heads, rows, words, best }: &Shown) {
 
 /// What the columns are.
 fn legend(has: &dyn Fn(&str) -> bool) -> String {
-    let mut legend = "s/step: seconds a training step. multiply-adds: of matrix products for an item forward, of adaptive ODE solves at the \
+    let mut legend =
+        "s/step: seconds a training step. multiply-adds: of matrix products for an item forward, of adaptive ODE solves at the \
                       least. scored/s, sampled/s: items a second. inverse error: largest |f⁻¹(f(x)) − x|."
-        .to_owned();
+            .to_owned();
     for (head, text) in [
         ("over seeds", " over seeds: the standard deviation of the test loss, and how many seeds there are."),
         ("peak MiB", " peak MiB: the most memory in training and test, besides the data."),

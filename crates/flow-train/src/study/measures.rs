@@ -107,8 +107,13 @@ pub(super) fn probes<E: SpecScalar>(
     }
     let table = model.describe()?;
     let at = |number: usize| table.get(number * table.len() / (probing.layers + 1)).map(|layer| layer.path.clone());
-    let layers = (1..=probing.layers).filter_map(at).chain(["bijector".to_owned()]);
-    layers.map(|layer| probe_parts(model, events, split, settings, &ProbeOptions { layer, ..ProbeOptions::default() })).collect()
+    let mut layers: Vec<String> = (1..=probing.layers).filter_map(at).chain(["bijector".to_owned()]).collect();
+    // A model may have fewer.
+    layers.dedup();
+    layers
+        .into_iter()
+        .map(|layer| probe_parts(model, events, split, settings, &ProbeOptions { layer, ..ProbeOptions::default() }))
+        .collect()
 }
 
 /// A CRC-32 of all values and labels of both parts, in hexadecimal digits.
@@ -136,9 +141,8 @@ mod tests {
     #[test]
     fn steps_at_borders_are_told_from_steps_within() {
         let shape = ItemShape::Image { channels: 2, height: 4, width: 4 };
-        let picture = |of: fn(usize, usize) -> usize| -> Vec<u8> {
-            (0..32).map(|at| u8::try_from(of(at / 4 % 4, at % 4)).unwrap()).collect()
-        };
+        let picture =
+            |of: fn(usize, usize) -> usize| -> Vec<u8> { (0..32).map(|at| u8::try_from(of(at / 4 % 4, at % 4)).unwrap()).collect() };
         // Steps of 2 within patches, and of 6 between them, in both directions.
         let steps = picture(|y, x| 2 * (y + x) + 4 * (y / 2 + x / 2));
         assert_eq!(ratio(&steps, shape, 2), Some(3.0));

@@ -83,8 +83,7 @@ pub struct Study {
     /// What is made equal by solving for a width.
     #[serde(default, rename = "match")]
     pub matched: Option<Match>,
-    /// How each is trained; `steps` is what the budget says, `seed` one of the seeds, and there are at least twenty
-    /// reports.
+    /// How each is trained; `steps` is what the budget says, and `seed` one of the seeds.
     #[serde(default)]
     pub settings: Settings,
     /// How each is tested.
@@ -142,6 +141,8 @@ pub struct Variant {
     pub width: Vec<String>,
     /// How many parameters it shall have, as a share of those of the reference. Default 1.
     pub share: Option<f64>,
+    /// Whether it may have any number of parameters.
+    pub unmatched: bool,
     /// The data that it is for, by name; all where none are named.
     pub data: Vec<String>,
     /// Fields that are changed in the shortened form, as in `set`.
@@ -275,8 +276,9 @@ impl Study {
         let short = std::mem::take(&mut self.short);
         self.data = short.data.unwrap_or(self.data);
         let known: Vec<&str> = self.data.iter().map(|data| data.name.as_str()).collect();
+        // Data of the shortened form may be fewer, and so are variants that are for the others alone.
+        self.variants.retain(|variant| variant.data.is_empty() || variant.data.iter().any(|name| known.contains(&name.as_str())));
         for variant in &mut self.variants {
-            // Data of the shortened form may be others than those that a variant is for.
             variant.data.retain(|name| known.contains(&name.as_str()));
             variant.set.append(&mut variant.short);
         }

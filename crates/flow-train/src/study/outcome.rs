@@ -6,7 +6,7 @@ use crate::classify::Probe;
 use crate::file::replace_file;
 use crate::progress::{Ending, Report};
 use crate::{Evaluation, Result, Settings, TrainError};
-use flow_api::LayerInfo;
+use flow_api::bijector::LayerInfo;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 

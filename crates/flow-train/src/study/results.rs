@@ -1,6 +1,5 @@
 //! What a study found: its file, its tables and its figures.
 
-use super::measures::hash;
 use super::outcome::{Outcome, Unmade, write_json};
 use super::run::run_name;
 use super::{Published, Study, StudyData, slug};
@@ -71,7 +70,7 @@ pub struct DataFacts {
 
 impl DataFacts {
     /// Of data, without baselines.
-    pub(super) fn of(data: &StudyData, split: &Split, pictured: bool) -> Result<(Self, impl FnOnce() -> Result<Vec<Baseline>>)> {
+    pub(super) fn of(data: &StudyData, split: &Split, hash: &str, pictured: bool) -> (Self, impl FnOnce() -> Result<Vec<Baseline>>) {
         let facts = Self {
             name: data.name.clone(),
             source: data.source.to_string(),
@@ -79,11 +78,11 @@ impl DataFacts {
             levels: split.train.levels(),
             train: split.train.len(),
             test: split.test.len(),
-            hash: hash(split)?,
+            hash: hash.to_owned(),
             baselines: Vec::new(),
             pictured,
         };
-        Ok((facts, || baselines(split.train.as_ref(), split.test.as_ref())))
+        (facts, || baselines(split.train.as_ref(), split.test.as_ref()))
     }
 }
 
@@ -241,8 +240,10 @@ impl Results {
     }
 
     fn columns(&self) -> Vec<Column> {
-        let words = |head: &str, cell: fn(&Line<'_>) -> Option<String>| Column { head: head.to_owned(), is_words: true, cell: Box::new(cell) };
-        let number = |head: &str, cell: fn(&Line<'_>) -> Option<String>| Column { head: head.to_owned(), is_words: false, cell: Box::new(cell) };
+        let words =
+            |head: &str, cell: fn(&Line<'_>) -> Option<String>| Column { head: head.to_owned(), is_words: true, cell: Box::new(cell) };
+        let number =
+            |head: &str, cell: fn(&Line<'_>) -> Option<String>| Column { head: head.to_owned(), is_words: false, cell: Box::new(cell) };
         fn inverse(line: &Line<'_>, of: fn(&Inverse) -> f64) -> Option<f64> {
             line.mean(|run| run.test.inverse.as_ref().map(of)).filter(|mean| !mean.is_nan())
         }
@@ -385,7 +386,8 @@ impl Results {
                 (Over::MultiplyAdds(&of_steps), "multiply-adds", "multiply-adds of training"),
             ] {
                 // One line is drawn once, and what needs no products over steps alone.
-                let is_shown = matches!(over, Over::Steps) || runs.len() > 1 && (matches!(over, Over::Seconds) || of_steps.iter().any(|x| *x > 0.0));
+                let is_shown =
+                    matches!(over, Over::Steps) || runs.len() > 1 && (matches!(over, Over::Seconds) || of_steps.iter().any(|x| *x > 0.0));
                 if is_shown {
                     let svg = curves_over_svg(&runs, self.unit(), over)?;
                     figures.push(Figure { file: file(name), title: format!("Loss over {words}{on}"), svg });
@@ -443,10 +445,10 @@ const MIB: f64 = 1024.0 * 1024.0;
 impl std::fmt::Display for Results {
     /// The tables as aligned text, and below them what they do not tell.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for Shown { heads, rows, words, .. } in [self.table(), self.probes(), self.published()] {
-            if !rows.is_empty() {
-                write!(f, "{}", text::Table { heads: &heads, rows: &rows, words })?;
-            }
+        let further = [self.probes(), self.published()].into_iter().filter(|table| !table.rows.is_empty());
+        for (number, Shown { heads, rows, words, .. }) in std::iter::once(self.table()).chain(further).enumerate() {
+            let between = if number > 0 { "\n" } else { "" };
+            write!(f, "{between}{}", text::Table { heads: &heads, rows: &rows, words })?;
         }
         self.notes().iter().try_for_each(|note| writeln!(f, "{note}"))
     }

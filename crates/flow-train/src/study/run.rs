@@ -15,8 +15,8 @@ use crate::run_folder::{RunFolder, RunPlan};
 use crate::samples::{Drawing, given_numbers, half_side, picture_items, try_draw_samples};
 use crate::state_file::broken;
 use crate::{EvaluateOptions, Events, Result, Settings, TrainError};
+use flow_api::module::parameter_count;
 use flow_api::spec::{Model, ModelSpec, Spec, SpecError, SpecScalar, to_ron};
-use flow_api::parameter_count;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,22 +68,28 @@ pub fn run<E: SpecScalar>(study: &Study, folder: &Path, audience: &mut dyn Audie
     fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
     let mut results = Results::begun(study, folder);
     for data in &study.data {
-        let mut split = None;
+        let mut last: Option<(Split, String)> = None;
         for (number, &seed) in study.seeds.iter().enumerate() {
-            let known = split.take().filter(|_| !data.source.is_random());
             let is_first = number == 0;
-            let opened: Split = known.map_or_else(|| data.source.open(seed), Ok)?;
+            let (opened, hash) = match last.take().filter(|_| !data.source.is_random()) {
+                Some(known) => known,
+                None => {
+                    let opened = data.source.open(seed)?;
+                    let hash = measures::hash(&opened)?;
+                    (opened, hash)
+                }
+            };
             if is_first {
                 audience.opened(&data.source, &opened, &Settings { seed, ..study.settings.clone() });
                 let items = folder.join(items_file(study, data));
                 let pictured = picture_items(&items, opened.test.as_ref())?;
-                results.take_data(DataFacts::of(data, &opened, pictured)?);
+                results.take_data(DataFacts::of(data, &opened, &hash, pictured))?;
                 if results.data.len() == 1 {
                     replace_file(&folder.join(STUDY), (to_ron(study)? + "\n").as_bytes())?;
                 }
             }
             for variant in study.variants.iter().filter(|variant| variant.is_for(data)) {
-                let job = Job { study, data, split: &opened, variant, seed, folder, is_first };
+                let job = Job { study, data, split: &opened, hash: &hash, variant, seed, folder, is_first };
                 let mut history = Vec::new();
                 match job.run(audience, stop, &mut history) {
                     Ok(outcome) => {
@@ -100,7 +106,7 @@ pub fn run<E: SpecScalar>(study: &Study, folder: &Path, audience: &mut dyn Audie
                     return Ok(results);
                 }
             }
-            split = Some(opened);
+            last = Some((opened, hash));
         }
     }
     Ok(results)
@@ -123,6 +129,8 @@ struct Job<'a> {
     study: &'a Study,
     data: &'a StudyData,
     split: &'a Split,
+    /// Of the data.
+    hash: &'a str,
     variant: &'a Variant,
     seed: u64,
     folder: &'a Path,
@@ -166,7 +174,7 @@ impl Job<'_> {
         };
         let reference = &self.study.variants[reference];
         let count = |spec: &Spec<dyn ModelSpec>| Ok(parameter_count(&self.model::<E>(spec).map_err(of_variant(name))?));
-        if reference.name == *name {
+        if reference.name == *name || self.variant.unmatched {
             return Ok(own.clone());
         }
         let wanted = count(spec_of(reference)?)? as f64 * share.unwrap_or(1.0);
@@ -185,7 +193,7 @@ impl Job<'_> {
         let (path, spec) = (self.path(), self.spec::<E>()?);
         let run = self.take_up::<E>(&path, spec, stop)?.without_samples();
         let (settings, asked) = (run.plan().settings.clone(), self.asked());
-        let hash = measures::hash(self.split)?;
+        let hash = self.hash.to_owned();
         let spec = to_ron(&run.plan().spec)?;
         if let Some(outcome) = Outcome::read(&path)
             && (&outcome.spec, same(&outcome.settings), &outcome.asked, &outcome.hash) == (&spec, same(&settings), &asked, &hash)
@@ -261,7 +269,7 @@ impl Job<'_> {
                 steps::of(budget, &settings, &self.split.train, multiply_adds, || Ok(model), stop)?
             }
         };
-        settings.report_every = settings.report_every.min(settings.steps / 20).max(1);
+        settings.report_every = settings.report_every.min(settings.steps);
         let data = self.data.source.with_rule(&self.split.rule);
         let Some(begun) = begun else { return RunFolder::create(path, RunPlan { spec, settings, data }) };
         let differs = |what: &str| Err(broken(path, format!("this run was begun with {what}: take another folder, or remove this one")));

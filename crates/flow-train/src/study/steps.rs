@@ -5,8 +5,8 @@ use crate::data::Dataset;
 use crate::observe::Silent;
 use crate::training::Trainer;
 use crate::{Result, Settings};
+use flow_api::bijector::LayerInfo;
 use flow_api::spec::{Model, SpecScalar};
-use flow_api::LayerInfo;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 

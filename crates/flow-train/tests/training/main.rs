@@ -2,13 +2,13 @@
 //! without loss, scored against what is known.
 
 mod checkpoints;
-mod comparison;
 mod evaluation;
 mod hybrid;
 mod optimiser;
 mod run_folders;
 mod runs;
 mod stops;
+mod studies;
 
 use flow_api::spec::{BuildScope, EventShape, Model, ModelSpec, Spec, SpecScalar, from_ron};
 use flow_train::data::{self, Dataset, InMemory, ItemShape, Values};

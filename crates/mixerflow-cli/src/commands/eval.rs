@@ -4,14 +4,14 @@ use super::against::{self, Scored};
 use super::by_class::ByClass;
 use super::on::model_on;
 use super::reference::{background, reference};
-use super::sources::{choose, skipping, test_part};
+use super::sources::{Chosen, choose, skipping, test_part};
 use crate::arguments::Eval;
 use crate::{Result, output};
 use flow_train::checkpoint::Opened;
 use flow_train::classify::Classification;
 use flow_train::data::{Dataset, Items};
 use flow_train::text::Table;
-use flow_train::{EvaluateOptions, Evaluation, evaluate, score_every_class};
+use flow_train::{Baseline, EvaluateOptions, Evaluation, Look, evaluate, score_every_class};
 use serde_json::{Value, json};
 
 pub(crate) fn run(arguments: &Eval) -> Result<()> {
@@ -27,6 +27,11 @@ pub(crate) fn run(arguments: &Eval) -> Result<()> {
     }
     let name = part.map_or_else(|| "all".to_owned(), |part| part.to_string());
     let mut of_part = serde_json::to_value(&evaluation)?;
+    let baselines = baselines(&opened, &chosen)?;
+    if !arguments.json {
+        baselines.iter().try_for_each(|b| output::line(format_args!("  baseline: {} {:.4} {}", b.name, b.loss, b.unit)))?;
+    }
+    of_part["baselines"] = serde_json::to_value(&baselines)?;
     if arguments.every_class {
         let every = score_every_class(&opened.model, &chosen.items, &opened.events, &options)?;
         let by_class = ByClass::of(&every, &chosen.items, &opened.events);
@@ -45,6 +50,16 @@ pub(crate) fn run(arguments: &Eval) -> Result<()> {
         output::line(serde_json::to_string_pretty(&found)?)?;
     }
     Ok(())
+}
+
+/// What simple densities of the run's own training items reach on the items; none where the model is of other levels
+/// than the data.
+fn baselines(opened: &Opened<f32>, chosen: &Chosen) -> Result<Vec<Baseline>> {
+    let train = &*chosen.split.train;
+    if !chosen.seen || train.is_empty() || opened.spec.0.preprocessing().bits.is_some() {
+        return Ok(Vec::new());
+    }
+    Ok(Look::at(train, &chosen.items)?.baselines)
 }
 
 /// Scores the items and every other set, and tells how well each score tells them apart.

@@ -20,9 +20,8 @@ const MAX_TEXT: u64 = 1 << 20;
 pub(super) fn spec(path: &Path, set: &[String]) -> Result<Spec<dyn ModelSpec>> {
     let text = match path.to_str().filter(|_| !path.exists()).and_then(super::specs::built_in) {
         Some(own) => own.to_owned(),
-        None => read_text(path, "a spec").map_err(|e| {
-            if path.exists() { e } else { format!("{e}; `mixerflow specs` lists those that are built in").into() }
-        })?,
+        None => read_text(path, "a spec")
+            .map_err(|e| if path.exists() { e } else { format!("{e}; `mixerflow specs` lists those that are built in").into() })?,
     };
     let spec = from_ron(&text).map_err(|e| format!("{}:{e}", path.display()))?;
     pairs(set)?

@@ -10,6 +10,7 @@ mod identity;
 mod labels;
 mod nothing_lost;
 mod scores;
+mod studies;
 mod tables;
 
 use assert_cmd::Command;
