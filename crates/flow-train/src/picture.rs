@@ -527,7 +527,7 @@ pub(crate) fn scatter_svg(points: &[Point], across: &str, up: &str) -> Result<St
             let Point { name, x, y, spread } = point;
             let color = COLORS[i % COLORS.len()];
             // Beyond the colours rings are told from discs.
-            let style = if i / COLORS.len() % 2 == 0 { color.filled() } else { color.stroke_width(3) };
+            let style = if (i / COLORS.len()).is_multiple_of(2) { color.filled() } else { color.stroke_width(3) };
             let line = LineSeries::new([(*x, y - spread), (*x, y + spread)], color.stroke_width(3));
             chart.draw_series(line).map_err(|e| failed(&e))?;
             chart.draw_series([Circle::new((*x, *y), 8, style)]).map_err(|e| failed(&e))?;

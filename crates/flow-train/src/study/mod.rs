@@ -18,6 +18,7 @@ mod outcome;
 mod results;
 mod run;
 mod steps;
+mod table;
 mod width;
 
 pub use measures::Borders;
@@ -25,7 +26,8 @@ pub use outcome::{Asked, Outcome, Unmade};
 pub use results::{DataFacts, Results, Versions};
 pub use run::{Audience, run};
 
-pub(crate) use results::{FILE as RESULTS, Figure, STUDY, Shown};
+pub(crate) use results::{FILE as RESULTS, Figure, STUDY};
+pub(crate) use table::Shown;
 
 use crate::data::DataSource;
 use crate::{Result, Settings, TrainError};
@@ -230,8 +232,8 @@ pub struct Short {
 }
 
 /// An error in a study.
-fn wrong(field: &'static str, expected: impl Into<String>, got: impl ToString) -> TrainError {
-    TrainError::Setting { field, expected: expected.into(), got: got.to_string() }
+fn wrong(field: &'static str, expected: impl Into<String>, got: impl Into<String>) -> TrainError {
+    TrainError::Setting { field, expected: expected.into(), got: got.into() }
 }
 
 /// An error of a spec or of settings, with the variant that it is of.
@@ -352,21 +354,21 @@ impl Study {
         if let Some((_, within)) = self.reference()?
             && !(within > 0.0 && within < 1.0)
         {
-            return Err(wrong("match", "a share between 0 and 1", within));
+            return Err(wrong("match", "a share between 0 and 1", within.to_string()));
         }
         self.evaluation(0).check()?;
         if self.testing.items == 0 {
-            return Err(wrong("items", "at least 1", 0));
+            return Err(wrong("items", "at least 1", "0"));
         }
         if self.borders.is_some_and(|side| side < 2) {
-            return Err(wrong("borders", "a side of at least 2 pixels", self.borders.unwrap_or_default()));
+            return Err(wrong("borders", "a side of at least 2 pixels", self.borders.unwrap_or_default().to_string()));
         }
         for variant in &self.variants {
             if let Some(name) = variant.data.iter().find(|name| self.data.iter().all(|data| data.name != **name)) {
                 return Err(wrong("variants", "names of data", format!("`{name}` of `{}`", variant.name)));
             }
             if variant.share.is_some_and(|share| !(share > 0.0 && share.is_finite())) {
-                return Err(wrong("share", "a number above 0", variant.share.unwrap_or_default()));
+                return Err(wrong("share", "a number above 0", variant.share.unwrap_or_default().to_string()));
             }
             if variant.spec.is_none() {
                 return Err(wrong("variants", "specs that are read", format!("a name alone of `{}`", variant.name)));
@@ -383,7 +385,7 @@ impl Study {
             Some(Match::Parameters(within)) => Some((0, *within)),
             Some(Match::ParametersOf { reference, within }) => {
                 let found = self.variants.iter().position(|variant| variant.name == *reference);
-                Some((found.ok_or_else(|| wrong("match", "the name of a variant", reference))?, *within))
+                Some((found.ok_or_else(|| wrong("match", "the name of a variant", reference.as_str()))?, *within))
             }
         })
     }

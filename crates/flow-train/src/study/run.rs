@@ -71,14 +71,8 @@ pub fn run<E: SpecScalar>(study: &Study, folder: &Path, audience: &mut dyn Audie
         let mut last: Option<(Split, String)> = None;
         for (number, &seed) in study.seeds.iter().enumerate() {
             let is_first = number == 0;
-            let (opened, hash) = match last.take().filter(|_| !data.source.is_random()) {
-                Some(known) => known,
-                None => {
-                    let opened = data.source.open(seed)?;
-                    let hash = measures::hash(&opened)?;
-                    (opened, hash)
-                }
-            };
+            let known = last.take().filter(|_| !data.source.is_random());
+            let (opened, hash) = known.map_or_else(|| open(data, seed), Ok)?;
             if is_first {
                 audience.opened(&data.source, &opened, &Settings { seed, ..study.settings.clone() });
                 let items = folder.join(items_file(study, data));
@@ -110,6 +104,13 @@ pub fn run<E: SpecScalar>(study: &Study, folder: &Path, audience: &mut dyn Audie
         }
     }
     Ok(results)
+}
+
+/// The data with their hash.
+fn open(data: &StudyData, seed: u64) -> Result<(Split, String)> {
+    let opened = data.source.open(seed)?;
+    let hash = measures::hash(&opened)?;
+    Ok((opened, hash))
 }
 
 /// Whether an error is none of one run alone.
@@ -168,7 +169,7 @@ impl Job<'_> {
         let own = spec_of(self.variant)?;
         let Some((reference, within)) = self.study.reference()? else {
             if let [path, ..] = paths.as_slice() {
-                return Err(wrong("width", "`match` in the study", path));
+                return Err(wrong("width", "`match` in the study", path.as_str()));
             }
             return Ok(own.clone());
         };
@@ -314,6 +315,6 @@ impl Study {
     /// How test items are scored.
     pub(super) fn evaluation(&self, seed: u64) -> EvaluateOptions {
         let super::Testing { dequantisations, batch, .. } = self.testing;
-        EvaluateOptions { dequantisations, batch, seed, ..EvaluateOptions::default() }
+        EvaluateOptions { batch, dequantisations, seed, ..EvaluateOptions::default() }
     }
 }

@@ -115,7 +115,7 @@ fn a_study_goes_on_where_it_was() {
         let mut child = started(&place, "experiment study.ron --out study");
         let run = place.path(format!("study/runs/some-digits/{}/seed-3/metrics.jsonl", if round == 0 { "affine" } else { "wider" }));
         let begun = Instant::now();
-        while !run.exists() && child.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(60) {
+        while !run.exists() && child.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_mins(1) {
             std::thread::sleep(Duration::from_millis(2));
         }
         if round < 2 {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::data::{Draw, Values};
 use std::fs;
 
 #[test]
@@ -29,7 +30,7 @@ fn some_items_are_taken_and_squares_permuted() -> std::result::Result<(), Box<dy
     let (all, some) = (open("digits")?, open("digits?take=30,7&permute=4")?);
     assert_eq!((some.train.len(), some.test.len()), (30, 7));
     // Item 3 of 30 is item 150 of 1500, its four squares in another order.
-    let values = |set: &dyn Dataset, index| set.batch(&[super::super::Draw { epoch: 0, index }]).map(|batch| batch.values);
+    let values = |set: &dyn Dataset, index| set.batch(&[Draw { epoch: 0, index }]).map(|batch| batch.values);
     let (Values::Levels(mut a), Values::Levels(mut b)) = (values(&*some.train, 3)?, values(&*all.train, 150)?) else { panic!("levels") };
     assert_ne!(a, b);
     a.sort_unstable();
@@ -156,7 +157,7 @@ fn parts_of_a_table_and_rules_that_are_written_out() -> std::result::Result<(), 
     let source: DataSource = format!("csv:{}?label=kind&test={}", at("train.csv"), at("test.csv")).parse()?;
     let split = source.open(0)?;
     assert_eq!((split.train.len(), split.test.len()), (30, 2));
-    let batch = split.test.batch(&[0, 1].map(|index| super::super::Draw { epoch: 0, index }))?;
+    let batch = split.test.batch(&[0, 1].map(|index| Draw { epoch: 0, index }))?;
     assert_eq!(batch.values, super::super::Values::Real(vec![2.5, 1.0, 4.5, 3.0]));
     assert_eq!((batch.labels, split.train.classes().join(",")), (vec![Some(2), Some(0)], "a,b,c".to_owned()));
     assert_eq!(source.with_rule(&split.rule), source);
