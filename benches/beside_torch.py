@@ -4,7 +4,7 @@
   python3 benches/beside_torch.py --python .peers/bin/python [--runs 5] [--only NAME ...] [--compile] [--json FILE] [--chart FILE.svg] [--peers FOLDER]
 
 The other side is `benches/peers` (whose README says how to set up Python) or another FOLDER with `torch_mixerflow.py` (`bench --channels … --layers …`),
-`torch_glow.py` (`bench`) and `torch_families.py` (`residual`, `ffjord`, `autoregressive`), each of which prints one JSON line; PEERS and PEER_PYTHON in the environment do as well. Needs `cargo`; run it on an idle machine. A ratio is PyTorch's median over ours: above 1, we are faster.
+`torch_glow.py` and `torch_jet.py` (`bench`) and `torch_families.py` (`residual`, `ffjord`, `autoregressive`), each of which prints one JSON line; PEERS and PEER_PYTHON in the environment do as well. Needs `cargo`; run it on an idle machine. A ratio is PyTorch's median over ours: above 1, we are faster.
 """
 import argparse, json, os, pathlib, platform, statistics, subprocess, sys, time
 
@@ -39,6 +39,13 @@ GLOW = {
     "Glow, 3 × 8 steps": (dict(channels=3, size=32, levels=3, batch=64, threads=2), 8, dict(hidden=128), {"memory": "store"}, [(*TRAIN, 1), (*SCORE, 1.2), (*SAMPLE, 1.2)]),
     "Glow, 3 × 8 steps, Invert": (dict(channels=3, size=32, levels=3, batch=64, threads=2), 8, dict(hidden=128), {"memory": "invert"}, [(*TRAIN, None)]),
     "Glow, 8×8×1, 2 × 8 steps": (dict(channels=1, size=8, levels=2, batch=128, threads=2), 8, dict(hidden=64), {}, [(*TRAIN, 1), (*SCORE, 1.2), (*SAMPLE, 1.2)]),
+}
+# Of Jet both sides have the same names.
+JET = {
+    "Jet, 10 couplings": (dict(channels=3, size=32, patch=4, couplings=10, width=128, blocks=2, heads=4, batch=64, threads=2), {}, [(*TRAIN, 1), (*SCORE, 1), (*SAMPLE, 1)]),
+    "Jet, 10 couplings, Invert": (dict(channels=3, size=32, patch=4, couplings=10, width=128, blocks=2, heads=4, batch=64, threads=2), {"memory": "invert"}, [(*TRAIN, None)]),
+    "Jet by mixers, 10 couplings": (dict(channels=3, size=32, patch=4, couplings=10, width=128, blocks=2, network="mixer", batch=64, threads=2), {}, [(*TRAIN, 1), (*SCORE, 1), (*SAMPLE, 1)]),
+    "Jet, 8×8×1, 30 couplings": (dict(channels=1, size=8, patch=2, couplings=30, width=32, blocks=1, heads=4, batch=128, threads=2), {}, [(*TRAIN, 1), (*SCORE, 1), (*SAMPLE, 1)]),
 }
 FAMILIES = {
     "residual flow": ("residual", dict(dim=48, hidden=128, rows=4096, threads=2), {}, [(*TRAIN, 2.5), ("inverse", "inverse_s", "inverse_s", 2)]),
@@ -150,6 +157,10 @@ def main():
             torch = [a.python, f"{a.peers}/torch_glow.py", "bench", *words(both | net | {"steps": count, "repeats": a.steps})]
             mine = [ours, "glow", *words(both | own | {"steps-a-level": count, "coupling": f"Affine(hidden: {net['hidden']})"}), *steps]
             report(name, in_turn({"torch": torch, "ours": mine}, a.runs), measures)
+    for name, (both, own, measures) in JET.items():
+        if wanted(name):
+            torch = [a.python, f"{a.peers}/torch_jet.py", "bench", *words(both | {"repeats": a.steps})]
+            report(name, in_turn({"torch": torch, "ours": [ours, "jet", *words(both | own), *steps]}, a.runs), measures)
     for name, (kind, both, own, measures) in FAMILIES.items():
         if wanted(name):
             torch = [a.python, f"{a.peers}/torch_families.py", kind, *words(both), *steps]

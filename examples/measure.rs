@@ -7,6 +7,7 @@
 //! ```sh
 //! cargo run --release --example measure -- mixerflow --layers 30 --batch 64 --memory recompute
 //! cargo run --release --example measure -- glow --levels 3 --steps-a-level 8
+//! cargo run --release --example measure -- jet --network mixer
 //! cargo run --release --example measure -- residual
 //! cargo run --release --example measure -- ffjord --seminorm false
 //! cargo run --release --example measure -- autoregressive
@@ -50,6 +51,8 @@ enum Case {
     Mixerflow(Mixer),
     /// Glow, with affine couplings and three convolutions, or with another coupling
     Glow(GlowCase),
+    /// Jet: couplings of channels and, every fifth, of a checkerboard of patches, by vision transformers or mixers
+    Jet(JetCase),
     /// One residual flow: a training step with the Neumann gradient, and an inverse to a residual of 1e-5
     Residual(Rows48),
     /// One FFJORD flow: a training step by the adjoint with one Rademacher probe, and a sampling solve
@@ -115,6 +118,37 @@ struct GlowCase {
     coupling: String,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum TokenNetwork {
+    Vit,
+    Mixer,
+}
+
+#[derive(Args)]
+struct JetCase {
+    #[arg(long, default_value_t = 3)]
+    channels: usize,
+    #[arg(long, default_value_t = 32)]
+    size: usize,
+    #[arg(long, default_value_t = 4)]
+    patch: usize,
+    /// A multiple of 5
+    #[arg(long, default_value_t = 10)]
+    couplings: usize,
+    #[arg(long, default_value_t = 128)]
+    width: usize,
+    #[arg(long, default_value_t = 2)]
+    blocks: usize,
+    #[arg(long, default_value_t = 4)]
+    heads: usize,
+    #[arg(long, default_value_t = 64)]
+    batch: usize,
+    #[arg(long, value_enum, default_value_t = TokenNetwork::Vit)]
+    network: TokenNetwork,
+    #[arg(long, value_enum, default_value_t = Keep::Store)]
+    memory: Keep,
+}
+
 #[derive(Args)]
 struct Rows48 {
     #[arg(long, default_value_t = 48)]
@@ -146,6 +180,7 @@ fn main() -> Result<()> {
     let mut found = match case {
         Case::Mixerflow(case) => mixerflow(&case, steps)?,
         Case::Glow(case) => glow(&case, steps)?,
+        Case::Jet(case) => jet(&case, steps)?,
         Case::Residual(case) => residual(&case, steps)?,
         Case::Ffjord(case) => ffjord(&case, steps)?,
         Case::Autoregressive(case) => autoregressive(&case, steps)?,
@@ -198,6 +233,19 @@ fn mixerflow(case: &Mixer, steps: usize) -> Result<serde_json::Value> {
 fn glow(case: &GlowCase, steps: usize) -> Result<serde_json::Value> {
     let GlowCase { channels, size, levels, steps_a_level, batch, memory, coupling } = case;
     let spec = from_ron(&format!("Glow(levels: {levels}, steps: {steps_a_level}, coupling: {coupling})"))?;
+    images(&spec, [*channels, *size, *size], *batch, *memory, false, steps)
+}
+
+fn jet(case: &JetCase, steps: usize) -> Result<serde_json::Value> {
+    let JetCase { channels, size, patch, couplings, width, blocks, heads, batch, network, memory } = case;
+    let network = match network {
+        TokenNetwork::Vit => format!("VisionTransformer(width: {width}, blocks: {blocks}, heads: {heads})"),
+        TokenNetwork::Mixer => format!("Mixer(width: {width}, blocks: {blocks})"),
+    };
+    let coupling = |split: &str| format!("TokenCoupling(split: {split}, network: {network}, transformer: SigmoidAffine()), ");
+    let cycle = coupling("Channels(Halves)").repeat(4) + &coupling("Checkerboard");
+    let rounds = couplings / 5;
+    let spec = from_ron(&format!("ImageFlow(flows: [Squeeze(factor: {patch}), Repeat(times: {rounds}, flows: [{cycle}])])"))?;
     images(&spec, [*channels, *size, *size], *batch, *memory, false, steps)
 }
 

@@ -1,7 +1,7 @@
 //! `MixerFlow` and a toolkit for normalizing flows.
 //!
 //! One `use` for a library user: the contract ([`api`]), the families ([`coupling`], [`autoregressive`], [`lipschitz`],
-//! [`ffjord`], [`glow`]), the mixing skeleton ([`mixerflow`]) and training ([`train`]), with every family registered,
+//! [`ffjord`], [`glow`], [`jet`]), the mixing skeleton ([`mixerflow`]) and training ([`train`]), with every family registered,
 //! so that specs can name it.
 //!
 //! ```
@@ -36,6 +36,7 @@ pub use flows_autoregressive as autoregressive;
 pub use flows_coupling as coupling;
 pub use flows_ffjord as ffjord;
 pub use flows_glow as glow;
+pub use flows_jet as jet;
 pub use flows_lipschitz as lipschitz;
 pub use mixerflow;
 

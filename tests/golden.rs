@@ -5,10 +5,10 @@
 
 #[path = "golden/autoregressive.rs"]
 mod autoregressive;
-#[path = "golden/glow.rs"]
-mod glow;
 #[path = "golden/mixerflow.rs"]
 mod mixerflow;
+#[path = "golden/models.rs"]
+mod models;
 #[path = "golden/residual.rs"]
 mod residual;
 #[path = "golden/spline.rs"]

@@ -97,7 +97,7 @@ fn every_spec_builds_for_what_was_saved_of_it_and_for_nothing_else() {
 }
 
 /// What is small in a shrunk spec. Differences see the error of a solver: its tolerance is small as well.
-const SMALL: [(&str, &str); 9] = [
+const SMALL: [(&str, &str); 12] = [
     ("steps: ", "2"),
     ("layers: ", "2"),
     ("hidden: ", "5"),
@@ -105,6 +105,9 @@ const SMALL: [(&str, &str); 9] = [
     ("every: ", "2"),
     ("frame: ", "1"),
     ("repeat: ", "2"),
+    ("times: ", "1"),
+    ("width: ", "4"),
+    ("heads: ", "2"),
     ("rtol: ", "1e-8"),
     ("atol: ", "1e-8"),
 ];

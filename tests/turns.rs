@@ -87,16 +87,19 @@ fn couplings_of_a_list_take_turns() {
     }
 }
 
-/// Lists of a `MixerFlow`: one round a layer, and every number of the image is moved by the couplings of a side within
-/// two layers.
+/// Lists of a `MixerFlow`: one round a layer, and every number of the image is moved by the couplings of a side, or of
+/// the whole matrix, within two layers.
 #[test]
 fn couplings_take_turns_over_layers() {
+    let tokens = |split: &str| format!("whole: [TokenCoupling(split: {split}, network: Mixer(width: 4))], channel: []");
     for (list, couplings) in [
-        ("AffineCoupling(hidden: 4)", 1),
-        ("SplineCoupling(hidden: 4), AffineCoupling(hidden: 4)", 2),
-        ("AffineCoupling(hidden: 4), SplineCoupling(hidden: 4), Foreign()", 3),
+        ("channel: [AffineCoupling(hidden: 4)]", 1),
+        ("channel: [SplineCoupling(hidden: 4), AffineCoupling(hidden: 4)]", 2),
+        ("channel: [AffineCoupling(hidden: 4), SplineCoupling(hidden: 4), Foreign()]", 3),
+        (&tokens("Checkerboard"), 1),
+        (&tokens("Channels(Interleaved)"), 1),
     ] {
-        let ron = format!("MixerFlow(patch: 2, layers: 4, pixel: [], shift: None, channel: [{list}], patches: [])");
+        let ron = format!("MixerFlow(patch: 2, layers: 4, pixel: [], shift: None, {list}, patches: [])");
         let moved = moved(&shaken(&ron, EventShape::Image { channels: 1, height: 4, width: 4 }));
         assert_eq!(moved.len(), 4 * couplings);
         for pair in moved.windows(2).step_by(2) {

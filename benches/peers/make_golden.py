@@ -13,6 +13,7 @@ from nflows.transforms.autoregressive import MaskedAffineAutoregressiveTransform
 from nflows.transforms.splines.rational_quadratic import unconstrained_rational_quadratic_spline as rqs
 from torchdiffeq import odeint
 from torch_glow import Glow
+from torch_jet import Jet, TokenNet
 from torch_mixerflow import MixerFlow
 
 F64 = torch.float64
@@ -87,6 +88,83 @@ def glow(path, a):
 
 def glow_spline(path, a):
     glow_case(path, a, channels=1, size=8, levels=2, steps=2, hidden=6, bins=4, network="residual")
+
+
+def jet(path, a):
+    """Both networks, both scales, couplings of channels and of an odd number of places, all given a condition."""
+    condition = 3
+    vit = lambda *sizes: TokenNet(*sizes, width=8, blocks=2, hidden=12, heads=2, condition=condition)
+    mixer = lambda *sizes: TokenNet(*sizes, width=6, blocks=1, hidden=10, token_hidden=5, condition=condition)
+    networks = {"VisionTransformer(width: 8, blocks: 2, heads: 2, hidden: 12)": vit,
+                "Mixer(width: 6, blocks: 1, token_hidden: 5, hidden: 10)": mixer}
+    scales, splits = {"SigmoidAffine()": "sigmoid", "Affine()": "affine"}, {"Channels(Halves)": "channels", "Checkerboard": "checkerboard", "Rows": "rows"}
+    cycle = [("Channels(Halves)", 0, "SigmoidAffine()"), ("Checkerboard", 1, "Affine()"), ("Rows", 0, "SigmoidAffine()"), ("Channels(Halves)", 1, "Affine()")]
+    texts, couplings = ["Squeeze()"], []
+    for i, (split, network, scale) in enumerate(cycle):
+        text, net = list(networks.items())[network]
+        texts.append(f"TokenCoupling(split: {split}, network: {text}, transformer: {scale}, condition: {condition})")
+        couplings.append((splits[split], i % 2 == 1, scales[scale], net))
+    model = Jet(1, 6, 2, couplings).to(F64)
+    x, c = torch.rand(3, 1, 6, 6, dtype=F64) - 0.5, torch.randn(3, condition, dtype=F64)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    names = {f"{i + 1}.net.{name}": p for i, coupling in enumerate(model.couplings) for name, p in coupling.net.named().items()}
+    lp = model.log_prob(x, c)
+    (-lp.mean()).backward()
+    z, ld = model(x, c)
+    print("  jet round trip", (model.inverse(z, c) - x).abs().max().item())
+    save(path, "jet", names | {"grad." + k: v.grad for k, v in names.items()} | {"x": x, "condition": c, "z": z, "logdet": ld, "log_prob": lp},
+         channels=1, size=6, spec=f"ImageFlow(flows: [{', '.join(texts)}])")
+
+
+class Kan(torch.nn.Module):
+    """Edges b silu(x) + s sum(c B(x)), B-splines by the recursion of Cox and de Boor on explicit knots."""
+
+    def __init__(self, sizes, grid, order, reach):
+        super().__init__()
+        self.order = order
+        self.register_buffer("knots", torch.linspace(-reach, reach, grid + 1, dtype=F64)[0] + 2 * reach / grid * torch.arange(-order, grid + order + 1))
+        shapes = [(o, i) for i, o in zip(sizes, sizes[1:])]
+        parameter = lambda *shape: torch.nn.Parameter(torch.randn(*shape, dtype=F64) / math.sqrt(shape[1]))
+        self.layers = torch.nn.ModuleList([torch.nn.ParameterDict(dict(
+            base=parameter(*shape), scale=parameter(*shape), coefficients=parameter(*shape, grid + order))) for shape in shapes])
+
+    def splines(self, x):
+        t, x = self.knots, x[..., None]
+        b = ((x >= t[:-1]) & (x < t[1:])).to(x.dtype)
+        for k in range(1, self.order + 1):
+            b = (x - t[:-k - 1]) / (t[k:-1] - t[:-k - 1]) * b[..., :-1] + (t[k + 1:] - x) / (t[k + 1:] - t[1:-k]) * b[..., 1:]
+        return b
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = (torch.nn.functional.silu(x) @ layer["base"].T
+                 + torch.einsum("bik,oik,oi->bo", self.splines(x), layer["coefficients"], layer["scale"]))
+        return x
+
+
+def kan(path, a):
+    """Two affine couplings of R^5, one half each; some inputs are outside of the grid."""
+    d, sizes = 5, dict(grid=4, order=3, reach=1.5)
+    nets = [Kan((2, 4, 4, 6), **sizes) for _ in range(2)]
+    halves = [(slice(0, 2), slice(2, 5)), (slice(3, 5), slice(0, 3))]
+    x = torch.randn(8, d, dtype=F64)
+
+    def log_prob():
+        z, ld = x, 0
+        for net, (kept, moved) in zip(nets, halves):
+            r, t = net(z[:, kept]).unflatten(-1, (-1, 2)).unbind(-1)
+            s, y = 2 * torch.tanh(r / 2), z.clone()
+            y[:, moved] = z[:, moved] * torch.exp(s) + t
+            z, ld = y, ld + s.sum(1)
+        return z, ld, -0.5 * (z * z).sum(1) - 0.5 * d * math.log(2 * math.pi) + ld
+    z, ld, lp = log_prob()
+    (-lp.mean()).backward()
+    names = {f"{i}.net.{k}.{name}": p for i, net in enumerate(nets) for k, layer in enumerate(net.layers) for name, p in layer.items()}
+    coupling = "AffineCoupling(network: Kan(hidden: 4, layers: 2, grid: 4, order: 3, range: 1.5))"
+    save(path, "kan", names | {"grad." + k: v.grad for k, v in names.items()} | {"x": x, "z": z, "logdet": ld, "log_prob": lp},
+         dim=d, spec=f"VectorFlow(flows: [{coupling}, {coupling}])")
 
 
 def spline(path, a):
@@ -222,7 +300,7 @@ def main():
     a = ap.parse_args()
     os.makedirs(a.out, exist_ok=True)
     torch.manual_seed(a.seed)
-    for make in (mixerflow, spline, residual, ffjord, autoregressive_affine, autoregressive_spline, glow, glow_spline):
+    for make in (mixerflow, spline, residual, ffjord, autoregressive_affine, autoregressive_spline, glow, glow_spline, jet, kan):
         make(os.path.join(a.out, make.__name__ + ".safetensors"), a)
 
 

@@ -1,5 +1,6 @@
 //! What every call gets besides its data: mode, randomness, memory setting, condition and the layer's path.
 
+use crate::bounds_used::{BoundUse, BoundsUsed};
 use crate::{Conditions, InverseKind, Scalar, Tensor};
 use flow_kernels::noise::Stream;
 use std::fmt::Display;
@@ -83,6 +84,7 @@ pub struct Context<E: Scalar> {
     log_det: bool,
     condition: Option<Tensor<(usize, usize), E>>,
     conditions: Option<Arc<Conditions>>,
+    bounds: Option<BoundsUsed>,
     path: String,
 }
 
@@ -98,6 +100,7 @@ impl<E: Scalar> Context<E> {
             log_det: true,
             condition: None,
             conditions: None,
+            bounds: None,
             path: String::new(),
         }
     }
@@ -153,6 +156,13 @@ impl<E: Scalar> Context<E> {
         self
     }
 
+    /// The same for layers that are asked which share of their scales' bounds they use.
+    #[must_use]
+    pub fn asking_for(mut self, bounds: &BoundsUsed) -> Self {
+        self.bounds = Some(bounds.clone());
+        self
+    }
+
     /// The context of a child layer: its path is this one's with `.name` behind.
     #[must_use]
     pub fn child(&self, name: impl Display) -> Self {
@@ -204,6 +214,11 @@ impl<E: Scalar> Context<E> {
     /// What samples are conditioned on, as data have it, if it was said.
     pub fn conditions(&self) -> Option<&Conditions> {
         self.conditions.as_deref()
+    }
+
+    /// Where this layer is to tell which share of its scales' bounds it uses, if somebody asks.
+    pub fn bound_use(&self) -> Option<Arc<BoundUse>> {
+        self.bounds.as_ref().map(|bounds| bounds.layer(&self.path))
     }
 
     /// Which kernels are to run, where a row flow has two.

@@ -16,6 +16,7 @@
 
 pub mod bases;
 pub mod bijector;
+pub mod bounds_used;
 pub mod compose;
 mod conditions;
 pub mod context;

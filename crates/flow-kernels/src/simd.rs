@@ -213,7 +213,7 @@ vectorized! {
 
 /// `Σ x` in the order of [`sum`], to be inlined where the caller was dispatched already.
 #[inline(always)]
-fn sum_here<E: Real>(x: &[E]) -> E {
+pub fn sum_here<E: Real>(x: &[E]) -> E {
     lanewise(x, x, |x, _| x)
 }
 
@@ -221,9 +221,10 @@ fn sum_here<E: Real>(x: &[E]) -> E {
 /// the result is one and the same everywhere. Two AVX-512 registers of f32.
 pub const WIDTH: usize = 32;
 
-/// `Σ f(x, y)` with [`WIDTH`] running sums, which are then added up as a binary tree.
+/// `Σ f(x, y)` with [`WIDTH`] running sums, which are then added up as a binary tree; to be inlined where the caller was
+/// dispatched already.
 #[inline(always)]
-fn lanewise<E: Real>(x: &[E], y: &[E], f: impl Fn(E, E) -> E) -> E {
+pub fn lanewise<E: Real>(x: &[E], y: &[E], f: impl Fn(E, E) -> E) -> E {
     let mut sums = [E::zero(); WIDTH];
     let (xs, x_rest) = x.as_chunks::<WIDTH>();
     let (ys, y_rest) = y.as_chunks::<WIDTH>();

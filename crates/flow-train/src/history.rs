@@ -106,7 +106,17 @@ mod tests {
     fn report(step: u64) -> Report {
         let validation = [None, Some(f64::INFINITY), Some(1.25)][usize::try_from(step % 3).unwrap()];
         let (train, seconds_per_step, gradient_norm) = (0.1 * step as f64, 1e-300, f64::NAN);
-        Report { step, train, validation, seconds: 1.0 / 3.0, seconds_per_step, gradient_norm, learning_rate: 1e-3, terms: Vec::new() }
+        Report {
+            step,
+            train,
+            validation,
+            seconds: 1.0 / 3.0,
+            seconds_per_step,
+            gradient_norm,
+            learning_rate: 1e-3,
+            terms: Vec::new(),
+            bounds_used: Vec::new(),
+        }
     }
 
     #[test]

@@ -654,7 +654,17 @@ mod tests {
 
     fn report(step: u64, train: f64) -> Report {
         let (seconds, seconds_per_step, gradient_norm, learning_rate) = (1.0, 1.0, 1.0, 1e-3);
-        Report { step, train, validation: None, seconds, seconds_per_step, gradient_norm, learning_rate, terms: Vec::new() }
+        Report {
+            step,
+            train,
+            validation: None,
+            seconds,
+            seconds_per_step,
+            gradient_norm,
+            learning_rate,
+            terms: Vec::new(),
+            bounds_used: Vec::new(),
+        }
     }
 
     fn drawn(runs: &[Vec<Report>]) -> RgbImage {

@@ -30,6 +30,10 @@ pub struct Report {
     /// The named terms of a loss that is not the likelihood alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub terms: Vec<ReportedTerm>,
+    /// Which share of its scales' bound every coupling uses that has one, by its path: mean of |s| / c over the values
+    /// of the last batch ([`flow_api::bounds_used::BoundsUsed`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bounds_used: Vec<(String, f64)>,
 }
 
 impl Report {
@@ -47,6 +51,12 @@ impl Report {
     pub fn terms_text(&self) -> String {
         let terms: Vec<String> = self.terms.iter().map(ToString::to_string).collect();
         if terms.is_empty() { String::new() } else { format!(" ({})", terms.join("; ")) }
+    }
+
+    /// The coupling that uses most of its scales' bound, in words; empty where no coupling has one.
+    pub fn bounds_text(&self) -> String {
+        let most = self.bounds_used.iter().max_by(|(_, a), (_, b)| a.total_cmp(b));
+        most.map_or(String::new(), |(layer, share)| format!(", {:.0} % of the scale's bound used by {layer}", 100.0 * share))
     }
 
     /// Whether there were validations and none of them finite: the run has no best model then.

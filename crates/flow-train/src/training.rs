@@ -14,6 +14,7 @@ use crate::progress::{Best, Ending, Progress, Report, Run, Since};
 use crate::record::DataRecord;
 use crate::threads::on_threads;
 use crate::{Result, Settings, TrainError};
+use flow_api::bounds_used::BoundsUsed;
 use flow_api::device::Engine;
 use flow_api::module::{load, save};
 use flow_api::spec::{Head, Model, Moments, SpecScalar};
@@ -306,21 +307,25 @@ impl<E: SpecScalar> Trainer<E> {
 
     fn steps(&mut self, observer: &mut (dyn Observer<E> + Send), stop: &AtomicBool) -> Result<Ending> {
         let mut order = TrainOrder::new(Shuffle { seed: self.settings.seed }, self.train.len(), self.settings.batch)?;
-        order.seek(self.optimiser.steps());
+        // What of the last step is left to do where the run was stopped in its report.
+        let unreported = self.is_report_due();
+        order.seek(self.optimiser.steps() - u64::from(unreported));
         let mut batches = Loader::new(self.train.clone(), order, READ_AHEAD);
         let mut gradients = Gradients::zeros(&self.model);
         // The batch of the last step.
         let mut last = None;
-        // What of that step is left to do where the run was stopped in its report.
-        if self.is_report_due() && !self.report(observer, stop)? {
-            return Ok(Ending::Stopped);
+        if unreported && let Some(batch) = batches.next() {
+            let bounds = self.check_weights(last.insert(batch?))?;
+            if !self.report(&bounds, observer, stop)? {
+                return Ok(Ending::Stopped);
+            }
         }
         while self.optimiser.steps() < self.settings.steps {
             if self.is_stale() {
                 return Ok(Ending::Early);
             }
             if stop.load(Ordering::Relaxed) {
-                last.as_ref().map_or(Ok(()), |batch| self.check_weights(batch))?;
+                last.as_ref().map(|batch| self.check_weights(batch)).transpose()?;
                 return Ok(Ending::Stopped);
             }
             let Some(batch) = batches.next() else { break };
@@ -328,8 +333,8 @@ impl<E: SpecScalar> Trainer<E> {
             let loss = self.step(batch, &mut gradients)?;
             observer.step(self.optimiser.steps(), loss);
             if self.is_report_due() {
-                self.check_weights(batch)?;
-                if !self.report(observer, stop)? {
+                let bounds = self.check_weights(batch)?;
+                if !self.report(&bounds, observer, stop)? {
                     return Ok(Ending::Stopped);
                 }
             }
@@ -338,14 +343,15 @@ impl<E: SpecScalar> Trainer<E> {
     }
 
     /// Refuses weights with which the batch that they come from has no finite likelihood: a checkpoint of them would
-    /// replace the last one that a run can go on from.
-    fn check_weights(&self, batch: &Batch) -> Result<()> {
+    /// replace the last one that a run can go on from. What couplings use of their scales' bounds is seen on the way.
+    fn check_weights(&self, batch: &Batch) -> Result<BoundsUsed> {
         let update = |source| TrainError::Update { step: self.optimiser.steps(), source: Box::new(source) };
         let events = self.events.of::<E>(batch)?;
-        let cx = self.context(&events)?;
+        let bounds = BoundsUsed::default();
+        let cx = self.context(&events)?.asking_for(&bounds);
         let found = self.model.log_prob(events.values, &cx).map_err(update)?;
         match found.value.iter().position(|density| !num_traits::Float::is_finite(*density)) {
-            None => Ok(()),
+            None => Ok(bounds),
             Some(row) => Err(update(FlowError::NotFinite { layer: "flow".to_owned(), what: "the log-likelihood", row })),
         }
     }
@@ -419,7 +425,7 @@ impl<E: SpecScalar> Trainer<E> {
     }
 
     /// Validates and reports, unless `stop` is raised before that is done: whether it is.
-    fn report(&mut self, observer: &mut (dyn Observer<E> + Send), stop: &AtomicBool) -> Result<bool> {
+    fn report(&mut self, bounds: &BoundsUsed, observer: &mut (dyn Observer<E> + Send), stop: &AtomicBool) -> Result<bool> {
         let validation = match self.validate(stop) {
             Err(TrainError::Stopped) => return Ok(false),
             validation => validation?,
@@ -437,6 +443,7 @@ impl<E: SpecScalar> Trainer<E> {
             gradient_norm: since.norm,
             learning_rate: self.settings.learning_rate_at(step.saturating_sub(1)),
             terms: ReportedTerm::of(&since.terms, &terms),
+            bounds_used: bounds.shares(),
         };
         self.history.push(report.clone())?;
         observer.report(&report, self)?;

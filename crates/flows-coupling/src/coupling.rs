@@ -105,8 +105,8 @@ impl<T: CouplingTransformer<E>, E: Scalar, N: ConditionerNet<E>> RowFlow<E> for 
         self.partition.dim()
     }
 
-    fn prepare<'a>(&'a self, rows: usize, _: &Context<E>) -> Result<Box<dyn RowKernel<E> + 'a>> {
-        Ok(Box::new(CouplingKernel::new(self.partition, self.net.kernel(rows), &self.transformer)))
+    fn prepare<'a>(&'a self, rows: usize, cx: &Context<E>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+        Ok(Box::new(CouplingKernel::new(self.partition, self.net.kernel(rows), &self.transformer, cx)))
     }
 
     fn device_form<'a>(&'a self, cx: &Context<E>) -> Result<Vec<RowForm<'a, E>>> {

@@ -12,4 +12,4 @@
 mod coupling;
 pub mod spec;
 
-pub use coupling::ConvCoupling;
+pub use coupling::conv_coupling;

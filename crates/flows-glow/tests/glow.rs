@@ -5,7 +5,7 @@ use flow_api::samples::{Grid, Skeleton};
 use flow_api::spec::{EventShape, FlowSpec, ModelSpec, SampleSpec, Spec, from_ron, to_ron};
 use flow_api::testkit::{Subject, check, check_model};
 use flow_nets::{Affine, ConvLayers, Split};
-use flows_glow::ConvCoupling;
+use flows_glow::conv_coupling;
 
 const fn image(channels: usize, height: usize, width: usize) -> EventShape {
     EventShape::Image { channels, height, width }
@@ -57,7 +57,7 @@ fn a_coupling_sees_what_its_convolutions_reach() {
         let partition = Split::Halves.partition(2, false)?;
         let affine = Box::new(Affine::new(2.0)?);
         let layers = ConvLayers::Three { hidden: 4 };
-        let coupling = ConvCoupling::<f64>::new(&Grid::image(2, height, width)?, partition, affine, layers, 0, seed)?;
+        let coupling = conv_coupling::<f64>(&Grid::image(2, height, width)?, partition, affine, layers, 0, seed)?;
         Skeleton::new("Coupling", subject.dim, vec![vec![("coupling".to_owned(), Box::new(coupling) as _)]])
     });
     assert!(report.unwrap().items.contains(&"structure"));

@@ -21,6 +21,7 @@ use flows_autoregressive as _;
 use flows_coupling as _;
 use flows_ffjord as _;
 use flows_glow as _;
+use flows_jet as _;
 use flows_lipschitz as _;
 use mixerflow as _;
 

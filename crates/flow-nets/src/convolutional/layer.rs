@@ -1,9 +1,9 @@
 //! One convolution, made ready for a call: matrix products over gathered rows.
 
-use super::neighbours::{NEIGHBOURS, Plane, add_rows, finish_row};
-use crate::residual_mlp::{Activated, Relu, Shifted, Weight, rows};
+use super::neighbours::{NEIGHBOURS, Plane, finish_row};
+use crate::residual_mlp::{Activated, Relu, Shifted, Weight, add_rows};
 use flow_api::Scalar;
-use flow_kernels::matmul::{Accumulate, matmul};
+use flow_kernels::matmul::Accumulate;
 use flow_kernels::workspace::Buffer;
 use std::borrow::Cow;
 use std::marker::PhantomData;
@@ -131,8 +131,7 @@ impl<'a, E: Scalar> ConvKernel<'a, E> {
         let mut pulled = Buffer::take(x.len());
         let through = |cotangent: &[E], x: &[E], for_weight: &mut [E], pulled: &mut [E]| {
             self.weight.add_outer(cotangent, x, for_weight);
-            let weight = self.weight.operand();
-            matmul(pulled, Accumulate::Replace, rows(cotangent, weight.rows()), weight);
+            self.weight.pull(cotangent, pulled);
         };
         match self.form {
             Form::Pixels => through(cotangent, x, for_weight, &mut pulled),

@@ -110,13 +110,6 @@ impl Plane {
 }
 
 vectorized! {
-    /// Adds up rows: the gradient of what was added to each of them.
-    pub(super) fn add_rows<E: Real>(sums: &mut [E], rows: &[E]) {
-        for row in rows.chunks_exact(sums.len().max(1)) {
-            sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x);
-        }
-    }
-
     /// ∂L/∂max(x, 0) → ∂L/∂x, given max(x, 0).
     pub(super) fn pull_relu<E: Real>(cotangent: &mut [E], value: &[E]) {
         for (g, &value) in cotangent.iter_mut().zip(value) {

@@ -19,10 +19,10 @@ impl<E: Real> Epilogue<E> for Shifted<'_, E> {
 }
 
 /// h = z + b, and φ(h) beside it.
-pub(super) struct ActivatedBeside<'a, N, E> {
-    pub(super) activation: PhantomData<N>,
-    pub(super) bias: &'a [E],
-    pub(super) activated: &'a mut [E],
+pub(crate) struct ActivatedBeside<'a, N, E> {
+    pub(crate) activation: PhantomData<N>,
+    pub(crate) bias: &'a [E],
+    pub(crate) activated: &'a mut [E],
 }
 
 impl<N: Nonlinear, E: Real> Epilogue<E> for ActivatedBeside<'_, N, E> {
@@ -66,10 +66,10 @@ impl<E: Real> Epilogue<E> for Summed<'_, E> {
 }
 
 /// ∂L/∂φ(x) → ∂L/∂x, summed as by [`Summed`]; turns what was kept into φ(x).
-pub(super) struct Pulled<'a, N, E> {
-    pub(super) activation: PhantomData<N>,
-    pub(super) kept: &'a mut [E],
-    pub(super) sums: &'a mut [E],
+pub(crate) struct Pulled<'a, N, E> {
+    pub(crate) activation: PhantomData<N>,
+    pub(crate) kept: &'a mut [E],
+    pub(crate) sums: &'a mut [E],
 }
 
 impl<N: Nonlinear, E: Real> Epilogue<E> for Pulled<'_, N, E> {

@@ -3,6 +3,7 @@
 use flow_api::Scalar;
 use flow_kernels::matmul::{Accumulate, Epilogue, Operand, matmul, matmul_with, transpose};
 use flow_kernels::workspace::{Buffer, fetch};
+use flow_kernels::{Real, vectorized};
 use std::borrow::Cow;
 use std::ops::Deref;
 use std::sync::OnceLock;
@@ -30,7 +31,7 @@ impl<E: Scalar, W: Deref<Target = [E]>> Weight<E, W> {
         self.values.len()
     }
 
-    pub(super) fn inputs(&self) -> usize {
+    pub(crate) fn inputs(&self) -> usize {
         self.values.len() / self.outputs
     }
 
@@ -58,13 +59,18 @@ impl<E: Scalar, W: Deref<Target = [E]>> Weight<E, W> {
     pub(crate) fn add_outer(&self, cotangent: &[E], x: &[E], sums: &mut [E]) {
         matmul(sums, Accumulate::Add, rows(cotangent, self.outputs).transposed(), rows(x, self.inputs()));
     }
+
+    /// G W for rows G: the cotangents of what the product was of.
+    pub(crate) fn pull(&self, cotangent: &[E], pulled: &mut [E]) {
+        matmul(pulled, Accumulate::Replace, rows(cotangent, self.outputs), self.operand());
+    }
 }
 
 /// y = W x + b of a module: as it is, or made of it for one call.
 #[derive(Debug)]
 pub(crate) struct Affine<'a, E: Scalar> {
-    pub(super) weight: Weight<E, Cow<'a, [E]>>,
-    pub(super) bias: Cow<'a, [E]>,
+    pub(crate) weight: Weight<E, Cow<'a, [E]>>,
+    pub(crate) bias: Cow<'a, [E]>,
 }
 
 impl<'a, E: Scalar> Affine<'a, E> {
@@ -74,12 +80,12 @@ impl<'a, E: Scalar> Affine<'a, E> {
     }
 
     /// Number of parameters.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.weight.len() + self.bias.len()
     }
 
     /// Takes this layer's sums, those of the weight and of the bias, off the end of `sums`; those in front of them.
-    pub(super) fn take_sums<'s>(&self, sums: &'s mut [E]) -> (Sums<'s, E>, &'s mut [E]) {
+    pub(crate) fn take_sums<'s>(&self, sums: &'s mut [E]) -> (Sums<'s, E>, &'s mut [E]) {
         let (before, own) = sums.split_at_mut(sums.len() - self.len());
         let (weight, bias) = own.split_at_mut(self.weight.len());
         (Sums { weight, bias }, before)
@@ -87,7 +93,16 @@ impl<'a, E: Scalar> Affine<'a, E> {
 }
 
 /// Gradients of an affine map, to be added to.
-pub(super) struct Sums<'s, E> {
-    pub(super) weight: &'s mut [E],
-    pub(super) bias: &'s mut [E],
+pub(crate) struct Sums<'s, E> {
+    pub(crate) weight: &'s mut [E],
+    pub(crate) bias: &'s mut [E],
+}
+
+vectorized! {
+    /// Adds up rows: the gradient of what was added to each of them.
+    pub(crate) fn add_rows<E: Real>(sums: &mut [E], rows: &[E]) {
+        for row in rows.chunks_exact(sums.len().max(1)) {
+            sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x);
+        }
+    }
 }

@@ -9,7 +9,7 @@ mod plain;
 
 pub use activation::Activation;
 pub(crate) use activation::{Gelu, Nonlinear, Relu, Silu, Tanh};
-pub(crate) use epilogue::{Activated, Shifted};
+pub(crate) use epilogue::{Activated, ActivatedBeside, Pulled, Shifted};
 pub use kernel::ResidualMlpKernel;
 
 use crate::{ConditionerKernel, ConditionerNet, TapedNet};
@@ -17,7 +17,7 @@ use flow_api::device::{LinearForm, NetForm};
 use flow_api::module::{Visitor, VisitorMut};
 use flow_api::spec::{MAX_SIZE, MAX_WEIGHTS, size_range};
 use flow_api::{FlowError, Module, Parameter, Result, Scalar, module_fields};
-pub(crate) use linear::{Affine, Weight, rows};
+pub(crate) use linear::{Affine, Weight, add_rows, rows};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::borrow::Cow;
@@ -91,7 +91,7 @@ impl<E: Scalar> Linear<E> {
         Self { weight: Parameter::new(&[outputs, inputs], uniform(outputs * inputs)), bias: Parameter::new(&[outputs], uniform(outputs)) }
     }
 
-    fn affine(&self) -> Affine<'_, E> {
+    pub(crate) fn affine(&self) -> Affine<'_, E> {
         Affine::new(self.weight.values(), self.bias.values())
     }
 

@@ -104,6 +104,11 @@ impl<E: Scalar> Transformer<E> for Affine<E> {
         Ok(parameters)
     }
 
+    /// |s| / c.
+    fn bound_used(&self, parameters: &[E], lanes: usize) -> Option<E> {
+        Some(shares(self.bound, parameters, lanes))
+    }
+
     fn device_form(&self) -> Option<TransformerForm> {
         Some(TransformerForm::Affine { bound: self.bound.as_f64() })
     }
@@ -154,6 +159,13 @@ vectorized! {
                 (*r, *t) = (s, scaled);
             }
         }
+    }
+
+    /// Σ |tanh(r / c)|.
+    fn shares<E: Real>(bound: E, parameters: &[E], lanes: usize) -> E {
+        let steepness = Float::recip(bound);
+        let of_scales = parameters.chunks_exact((2 * lanes).max(1)).flat_map(|own| &own[..lanes]);
+        of_scales.map(|&r| scalar::tanh(r * steepness).abs()).sum()
     }
 
     /// ∂L/∂y → ∂L/∂x, s → ∂L/∂r, x e^s → ∂L/∂t.

@@ -1,11 +1,13 @@
 //! Transformers: element-wise bijections whose parameters a network gives, below all families that have one.
 
 mod affine;
+mod sigmoid;
 mod spec;
 mod spline;
 
 pub use affine::{Additive, Affine};
-pub use spec::{AffineSpec, SplineSpec, TransformerSpec};
+pub use sigmoid::SigmoidAffine;
+pub use spec::{AffineSpec, SigmoidAffineSpec, SplineSpec, TransformerSpec};
 pub use spline::RationalQuadratic;
 
 use flow_api::device::TransformerForm;
@@ -55,6 +57,13 @@ pub trait Transformer<E: Scalar>: std::fmt::Debug + Send + Sync {
     /// An unsupported pullback if the tape holds no forward pass.
     fn pullback(&self, cotangent: &mut [E], log_det: &[E], tape: &mut RowTape<E>) -> Result<Buffer<E>>;
 
+    /// Which shares of its bound the scales use that these parameters give in so many lanes, from 0 to 1 a value, added
+    /// up; none for a transformer without a bounded scale.
+    fn bound_used(&self, parameters: &[E], lanes: usize) -> Option<E> {
+        let _ = (parameters, lanes);
+        None
+    }
+
     /// What it is on a device, if it has a form there.
     fn device_form(&self) -> Option<TransformerForm> {
         None
@@ -91,6 +100,10 @@ impl<E: Scalar> Transformer<E> for Box<dyn Transformer<E>> {
 
     fn pullback(&self, cotangent: &mut [E], log_det: &[E], tape: &mut RowTape<E>) -> Result<Buffer<E>> {
         (**self).pullback(cotangent, log_det, tape)
+    }
+
+    fn bound_used(&self, parameters: &[E], lanes: usize) -> Option<E> {
+        (**self).bound_used(parameters, lanes)
     }
 
     fn device_form(&self) -> Option<TransformerForm> {

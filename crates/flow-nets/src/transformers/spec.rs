@@ -1,10 +1,11 @@
 //! Transformers in RON: a field of the specs of families that take one.
 
-use super::{Additive, Affine, RationalQuadratic, Transformer};
+use super::{Additive, Affine, RationalQuadratic, SigmoidAffine, Transformer};
 use flow_api::{Result, Scalar};
 use serde::{Deserialize, Serialize};
 
-/// A [`Transformer`] as text: `Additive`, `Affine(bound: 2.0)` or `Spline(bins: 8, tail_bound: 3.0)`.
+/// A [`Transformer`] as text: `Additive`, `Affine(bound: 2.0)`, `SigmoidAffine(max_scale: 2.0)` or
+/// `Spline(bins: 8, tail_bound: 3.0)`.
 ///
 /// ```
 /// use flow_api::spec::{from_ron, to_ron};
@@ -19,6 +20,8 @@ pub enum TransformerSpec {
     Additive,
     /// [`Affine`]: y = x e^s + t.
     Affine(AffineSpec),
+    /// [`SigmoidAffine`]: y = (x + t) e^s with a scale between 0 and its largest.
+    SigmoidAffine(SigmoidAffineSpec),
     /// [`RationalQuadratic`]: a monotone spline on an interval.
     Spline(SplineSpec),
 }
@@ -29,6 +32,14 @@ pub enum TransformerSpec {
 pub struct AffineSpec {
     /// Bound c of the log-scale s = c tanh(r / c). Default 2.
     pub bound: f64,
+}
+
+/// Settings of [`SigmoidAffine`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SigmoidAffineSpec {
+    /// The largest scale. Default 2.
+    pub max_scale: f64,
 }
 
 /// Settings of [`RationalQuadratic`].
@@ -44,6 +55,12 @@ pub struct SplineSpec {
 impl Default for AffineSpec {
     fn default() -> Self {
         Self { bound: 2.0 }
+    }
+}
+
+impl Default for SigmoidAffineSpec {
+    fn default() -> Self {
+        Self { max_scale: 2.0 }
     }
 }
 
@@ -70,6 +87,16 @@ impl AffineSpec {
     }
 }
 
+impl SigmoidAffineSpec {
+    /// The transformer.
+    ///
+    /// # Errors
+    /// As [`SigmoidAffine::new`].
+    pub fn build<E: Scalar>(&self) -> Result<SigmoidAffine<E>> {
+        SigmoidAffine::new(E::of(self.max_scale))
+    }
+}
+
 impl SplineSpec {
     /// The transformer.
     ///
@@ -85,7 +112,7 @@ impl TransformerSpec {
     pub fn parameters(&self) -> usize {
         match self {
             Self::Additive => 1,
-            Self::Affine(_) => 2,
+            Self::Affine(_) | Self::SigmoidAffine(_) => 2,
             Self::Spline(SplineSpec { bins, .. }) => bins.saturating_mul(3).saturating_sub(1),
         }
     }
@@ -98,6 +125,7 @@ impl TransformerSpec {
         Ok(match self {
             Self::Additive => Box::new(Additive),
             Self::Affine(affine) => Box::new(affine.build()?),
+            Self::SigmoidAffine(affine) => Box::new(affine.build()?),
             Self::Spline(spline) => Box::new(spline.build()?),
         })
     }

@@ -22,6 +22,8 @@ const CASES: &[(&str, usize, usize)] = &[
     ("AffineCoupling(hidden: 6, blocks: 1, split: Last(4), activation: Tanh)", 5, 0),
     ("SplineCoupling(hidden: 6, blocks: 1, bins: 3, split: Odd)", 5, 1),
     ("AdditiveCoupling(hidden: 6, blocks: 1, split: Even)", 4, 1),
+    ("AffineCoupling(network: Kan(hidden: 4, layers: 2, grid: 4, range: 1.5))", 5, 1),
+    ("SplineCoupling(network: Kan(hidden: 3, grid: 2, order: 2), condition: 3, bins: 3)", 4, 0),
 ];
 
 /// Inputs so many that a conditioner keeps what its first activation needs.
@@ -35,8 +37,9 @@ fn condition(ron: &str) -> Option<usize> {
     ron.contains("condition").then_some(3)
 }
 
-fn is_spline(ron: &str) -> bool {
-    ron.starts_with("Spline")
+/// Whether there is a form in plain operations too.
+fn has_plain_form(ron: &str) -> bool {
+    !ron.starts_with("Spline") && !ron.contains("Kan")
 }
 
 #[test]
@@ -89,7 +92,7 @@ fn couplings_conform() {
 #[test]
 fn fused_kernels_equal_plain_operations() {
     fn check<E: SpecScalar>(tolerance: f64) {
-        for &(ron, dim, index) in CASES.iter().chain(WIDE).filter(|(ron, ..)| !is_spline(ron)) {
+        for &(ron, dim, index) in CASES.iter().chain(WIDE).filter(|(ron, ..)| has_plain_form(ron)) {
             let rows = 300; // several blocks, the last one short
             let flow = build::<E>(ron, dim, index, 0.2);
             let x = batch(normal::<E>(rows * dim, "x"), dim);

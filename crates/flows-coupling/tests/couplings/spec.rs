@@ -12,6 +12,15 @@ fn refused_settings() {
         ("AffineCoupling(hidden: 0)", 4, "AffineCoupling: hidden: expected 1 to 16384, got 0"),
         ("AdditiveCoupling(blocks: 0)", 4, "AdditiveCoupling: blocks: expected 1 to 16384, got 0"),
         ("AdditiveCoupling(condition: 0)", 4, "AdditiveCoupling: condition: expected 1 to 16384, got 0"),
+        ("AffineCoupling(network: Kan(grid: 0))", 4, "AffineCoupling: grid: expected 1 to 999, got 0"),
+        ("SplineCoupling(network: Kan(order: 10))", 4, "SplineCoupling: order: expected 1 to 9, got 10"),
+        ("AdditiveCoupling(network: Kan(range: inf))", 4, "AdditiveCoupling: range: expected a number from 0.001 to 1000, got inf"),
+        ("AffineCoupling(network: Kan())", 1, "AffineCoupling: dim: expected at least 2, got 1"),
+        (
+            "AffineCoupling(hidden: 64, network: Kan())",
+            4,
+            "AffineCoupling: hidden: expected none beside a network with sizes of its own, got 64",
+        ),
         ("AffineCoupling(bound: 0.0)", 4, "AffineCoupling: bound: expected a number from 1.2e-38 to 8.7e1 in f32, got 0"),
         ("AffineCoupling(bound: -1.0)", 4, "AffineCoupling: bound: expected a number from 1.2e-38 to 8.7e1 in f32, got -1"),
         ("AffineCoupling(bound: NaN)", 4, "AffineCoupling: bound: expected a number from 1.2e-38 to 8.7e1 in f32, got NaN"),
@@ -37,7 +46,7 @@ fn refused_settings() {
     for (ron, expected) in [
         (
             "AffineCoupling(hiden: 3)",
-            "1:16-1:21: Unexpected field named `hiden`, expected one of `hidden`, `blocks`, `activation`, `split`, `condition`, or `bound` instead",
+            "1:16-1:21: Unexpected field named `hiden`, expected one of `hidden`, `blocks`, `activation`, `network`, `split`, `condition`, or `bound` instead",
         ),
         ("AffineCoupling(hidden: -3)", "1:25-1:26: Integer is out of bounds"),
         (

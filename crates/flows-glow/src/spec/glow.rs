@@ -29,6 +29,9 @@ pub struct AffineStep {
     pub network: Network,
     /// Bound of the log-scale. Default 2.
     pub bound: f64,
+    /// Width of the condition that the network sees at every place. Default that of the model, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub condition: Option<usize>,
 }
 
 /// A spline coupling of Glow's steps.
@@ -43,18 +46,22 @@ pub struct SplineStep {
     pub bins: usize,
     /// Half the width of the interval that is moved. Default 3.
     pub tail_bound: f64,
+    /// Width of the condition that the network sees at every place. Default that of the model, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub condition: Option<usize>,
 }
 
 impl Default for AffineStep {
     fn default() -> Self {
-        Self { hidden: ConvCoupling::default().hidden, network: Network::default(), bound: AffineSpec::default().bound }
+        let AffineSpec { bound } = AffineSpec::default();
+        Self { hidden: ConvCoupling::default().hidden, network: Network::default(), bound, condition: None }
     }
 }
 
 impl Default for SplineStep {
     fn default() -> Self {
         let SplineSpec { bins, tail_bound } = SplineSpec::default();
-        Self { hidden: ConvCoupling::default().hidden, network: Network::default(), bins, tail_bound }
+        Self { hidden: ConvCoupling::default().hidden, network: Network::default(), bins, tail_bound, condition: None }
     }
 }
 
@@ -66,13 +73,15 @@ impl Default for StepCoupling {
 
 impl StepCoupling {
     fn spec(&self) -> ConvCoupling {
-        let (hidden, network, transformer) = match *self {
-            Self::Affine(AffineStep { hidden, network, bound }) => (hidden, network, TransformerSpec::Affine(AffineSpec { bound })),
-            Self::Spline(SplineStep { hidden, network, bins, tail_bound }) => {
-                (hidden, network, TransformerSpec::Spline(SplineSpec { bins, tail_bound }))
+        let (hidden, network, condition, transformer) = match *self {
+            Self::Affine(AffineStep { hidden, network, bound, condition }) => {
+                (hidden, network, condition, TransformerSpec::Affine(AffineSpec { bound }))
+            }
+            Self::Spline(SplineStep { hidden, network, bins, tail_bound, condition }) => {
+                (hidden, network, condition, TransformerSpec::Spline(SplineSpec { bins, tail_bound }))
             }
         };
-        ConvCoupling { hidden, network, transformer, split: Split::Halves, condition: None }
+        ConvCoupling { hidden, network, transformer, split: Split::Halves, condition }
     }
 }
 

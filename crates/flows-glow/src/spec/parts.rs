@@ -49,7 +49,7 @@ impl Network {
     }
 }
 
-/// [`crate::ConvCoupling`]: some channels pass, a convolutional network of them moves the others.
+/// [`conv_coupling`](crate::conv_coupling): some channels pass, a convolutional network of them moves the others.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ConvCoupling {
@@ -160,7 +160,7 @@ impl Parts {
         let condition = self.condition.or_else(|| scope.condition(Receiver::Couplings));
         let condition = condition.map_or(Ok(0), |width| named.size("condition", width, 1))?;
         let coupling = split.partition(grid.channels(), scope.index() % 2 == 1).and_then(|partition| {
-            crate::ConvCoupling::<E>::new(grid, partition, self.transformer.build()?, self.layers, condition, scope.seed())
+            crate::conv_coupling::<E>(grid, partition, self.transformer.build()?, self.layers, condition, scope.seed())
         });
         match coupling {
             Ok(coupling) => Ok(one_flow(coupling)),

@@ -11,7 +11,7 @@ use flow_api::bijector::LayerInfo;
 use flow_api::module::parameter_count;
 use flow_api::spec::{BuildScope, EventShape, Given, Model, ModelSpec, Preprocessing, Spec, SpecScalar};
 use flow_train::text::Table;
-use flow_train::{DataRecord, EventKind, Events, Trainer};
+use flow_train::{DataRecord, EventKind, Events, Report, RunFolder, Trainer};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -22,11 +22,14 @@ const PATIENCE: Duration = Duration::from_millis(700);
 
 pub(crate) fn run(arguments: &Inspect) -> Result<()> {
     let began = Instant::now();
+    let mut last = None;
     let (spec, own, given) = if arguments.spec.is_dir() {
         let opened = opened(&arguments.spec)?;
         if let Some(set) = arguments.set.first() {
             return Err(format!("--set {set}: the spec of a run cannot be changed").into());
         }
+        // A checkpoint alone has no reports.
+        last = RunFolder::history(&arguments.spec).ok().and_then(|mut history| history.pop());
         (opened.spec, Some(opened.model.event()), opened.events.record().given())
     } else {
         let spec = spec(&arguments.spec, &arguments.set)?;
@@ -64,7 +67,7 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
             steps.iter().map(|(memory, step)| (format!("{memory:?}"), step_json(step.as_ref(), arguments.batch))).collect();
         let all = json!({
             "event": event.to_string(), "layers": layers, "parameters": parameters, "multiply_adds": multiply_adds,
-            "batch": arguments.batch, "memory": memory, "never_moved": unmoved.and_then(Result::ok),
+            "batch": arguments.batch, "memory": memory, "never_moved": unmoved.and_then(Result::ok), "bounds_used": last.map(bounds_json),
         });
         return Ok(output::line(serde_json::to_string_pretty(&all)?)?);
     }
@@ -83,6 +86,9 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
         })
         .collect();
     output::print(Table { heads: &heads, rows: &rows, words: 1 })?;
+    if let Some(last) = last.filter(|last| !last.bounds_used.is_empty()) {
+        bounds(&last)?;
+    }
     if !left_out.is_empty() {
         output::line(format_args!(
             "\n{}: not measured, since that takes longer than a moment; --measure waits for it",
@@ -90,6 +96,19 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
         ))?;
     }
     Ok(())
+}
+
+/// What couplings used of their scales' bounds at the last report of a run.
+fn bounds(last: &Report) -> Result<()> {
+    output::line(format_args!("\nshare of its scale's bound that a coupling uses, mean over the last batch of step {}:", last.step))?;
+    let heads = ["layer", "bound used"].map(str::to_owned);
+    let rows: Vec<_> = last.bounds_used.iter().map(|(layer, share)| vec![layer.clone(), format!("{:.1} %", 100.0 * share)]).collect();
+    Ok(output::print(Table { heads: &heads, rows: &rows, words: 1 })?)
+}
+
+fn bounds_json(last: Report) -> serde_json::Value {
+    let layers = last.bounds_used.into_iter().map(|(path, share)| json!({ "path": path, "share": share }));
+    json!({ "step": last.step, "layers": layers.collect::<Vec<_>>() })
 }
 
 fn name(memory: Memory) -> String {

@@ -262,8 +262,9 @@ impl Observer<f32> for Log {
         let left = trainer.settings().steps.saturating_sub(*step) as f64 * seconds_per_step;
         let time = format!("{seconds_per_step:.4} s a step, {} left", duration(left));
         Self::tell(&format!(
-            "step {step}: train {train:.4}{validation} {unit}{}, gradient {gradient_norm:.3}, {time}",
-            report.terms_text()
+            "step {step}: train {train:.4}{validation} {unit}{}, gradient {gradient_norm:.3}{}, {time}",
+            report.terms_text(),
+            report.bounds_text()
         ));
         let floor = self.baseline.map(|loss| loss - BEYOND * self.dims as f64);
         let likelihood = report.term("likelihood").0.unwrap_or(*train);

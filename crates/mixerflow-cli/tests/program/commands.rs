@@ -135,7 +135,17 @@ fn inspect_shows_layers_and_memory() {
     let of_data = place.run("inspect tiny.ron --data digits");
     assert!(of_data.contains("… these 2 times, to bijector.layers.1") && !of_data.contains("bijector.layers.1."), "{of_data}");
     place.run(&train("run", "--steps 1"));
-    assert!(place.run("inspect run").contains("events of shape (1, 8, 8)"));
+    let of_run = place.run("inspect run");
+    assert!(of_run.contains("events of shape (1, 8, 8)"), "{of_run}");
+    // What its last report told of every coupling.
+    let (_, bounds) = of_run.split_once("share of its scale's bound that a coupling uses").unwrap();
+    let last: serde_json::Value = serde_json::from_str(place.read("run/metrics.jsonl").lines().last().unwrap()).unwrap();
+    let told: Vec<(String, f64)> = serde_json::from_value(last["bounds_used"].clone()).unwrap();
+    assert!(!told.is_empty() && told.iter().all(|(_, share)| (0.0..0.1).contains(share)), "{told:?}");
+    for (layer, share) in told {
+        let line = bounds.lines().find(|line| line.starts_with(&format!("{layer} "))).unwrap();
+        assert!(line.ends_with(&format!(" {:.1} %", 100.0 * share)), "{bounds}");
+    }
     let json: serde_json::Value = serde_json::from_str(&place.run("inspect tiny.ron --shape 1,8,8 --json --measure")).unwrap();
     let layers = json["layers"].as_array().unwrap();
     let sum: u64 = layers.iter().map(|layer| layer["parameters"].as_u64().unwrap()).sum();

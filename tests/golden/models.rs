@@ -1,4 +1,5 @@
-//! Glow against `PyTorch`: latents in the image's order, log-dets, likelihoods, gradients, and the way back.
+//! Models of specs against `PyTorch`, flows of images and of vectors: latents in the event's order, log-dets,
+//! likelihoods, gradients, and the way back.
 
 use super::{Golden, assert_close};
 use flow_api::module::{EntryMut, update};
@@ -16,12 +17,16 @@ fn coupling(golden: &Golden) -> String {
     }
 }
 
+/// The spec that the golden states, or Glow's with its sizes.
+fn text(golden: &Golden) -> String {
+    let glow = || format!("Glow(levels: {}, steps: {}, coupling: {})", golden.size("levels"), golden.size("steps"), coupling(golden));
+    golden.meta["spec"].as_str().map_or_else(glow, str::to_owned)
+}
+
 fn load<E: SpecScalar>(golden: &Golden) -> Model<E> {
-    let (levels, steps) = (golden.size("levels"), golden.size("steps"));
-    let text = format!("Glow(levels: {levels}, steps: {steps}, coupling: {})", coupling(golden));
-    let spec: Spec<dyn ModelSpec> = from_ron(&text).unwrap();
-    let size = golden.size("size");
-    let event = EventShape::Image { channels: golden.size("channels"), height: size, width: size };
+    let spec: Spec<dyn ModelSpec> = from_ron(&text(golden)).unwrap();
+    let image = |size| EventShape::Image { channels: golden.size("channels"), height: size, width: size };
+    let event = if golden.meta["dim"].is_null() { image(golden.size("size")) } else { EventShape::Vector(golden.size("dim")) };
     let mut model = spec.build::<E>(event, 0).unwrap();
     update(&mut model, |path, entry| {
         let name = path.strip_prefix("bijector.").unwrap();
@@ -47,7 +52,11 @@ fn agrees<E: SpecScalar>(case: &str, values: f64, gradients: f64) {
     let golden = Golden::open(case);
     let model = load::<E>(&golden);
     let x: Vec<E> = golden.values("x").into_iter().map(E::of).collect();
-    let cx = Context::new(0);
+    let mut cx = Context::new(0);
+    if golden.names().contains(&"condition".to_owned()) {
+        let (shape, values) = golden.tensor("condition");
+        cx = cx.with_condition(E::tensor(values.into_iter().map(E::of).collect(), (shape[0], shape[1])));
+    }
     let doubles = |values: &[E]| values.iter().map(|v| v.as_f64()).collect::<Vec<_>>();
 
     let mapped = model.flow().bijector().forward(model.batch(x.clone()).unwrap(), &cx).unwrap();
@@ -72,8 +81,8 @@ fn agrees<E: SpecScalar>(case: &str, values: f64, gradients: f64) {
 }
 
 #[test]
-fn glow_agrees_with_pytorch() {
-    for case in ["glow", "glow_spline"] {
+fn models_agree_with_pytorch() {
+    for case in ["glow", "glow_spline", "jet", "kan"] {
         agrees::<f64>(case, 1e-9, 1e-6);
         agrees::<f32>(case, 1e-4, 1e-3);
     }
