@@ -247,7 +247,7 @@ pub fn auroc(usual: &[f64], unusual: &[f64]) -> f64 {
 }
 
 /// Whether an error is due to the values of one item: numbers that are not finite, or a solve that fails.
-fn is_of_an_item(error: &FlowError) -> bool {
+pub(crate) fn is_of_an_item(error: &FlowError) -> bool {
     use FlowError::{NotConverged, NotFinite, StepUnderflow, TooManyEvaluations};
     matches!(error, NotFinite { .. } | NotConverged { .. } | StepUnderflow { .. } | TooManyEvaluations { .. })
 }

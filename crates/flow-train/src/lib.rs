@@ -10,6 +10,7 @@ pub mod checkpoint;
 mod checksums;
 pub mod classify;
 pub mod data;
+pub mod diagnostics;
 mod embed;
 mod error;
 mod evaluate;

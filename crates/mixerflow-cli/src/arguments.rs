@@ -79,13 +79,14 @@ pub(crate) enum Command {
     Data(LookAt),
     /// Train a model, or resume a run
     Train(Train),
-    /// Evaluate a model: bits/dim (nats for real-valued data) with standard error, the error of the inverse, and of a
-    /// hybrid model accuracy, cross-entropy and calibration
+    /// Evaluate a model: bits/dim (nats for real-valued data) with standard error, the error of the inverse, of a hybrid
+    /// model accuracy, cross-entropy and calibration, of a table how its rows compare with samples
     Eval(Eval),
     /// Score items one by one, to find unusual ones
     #[command(long_about = SCORES)]
     Score(Score),
-    /// Write the class probabilities of items, by the classifier of a hybrid model
+    /// Write the class probabilities of items, by the classifier of a hybrid model, or by Bayes' rule with the densities
+    /// of a model that is conditioned on classes
     Predict(Predict),
     /// Fit a linear classifier to frozen latents or activations, and tell how good it is
     Probe(Probe),
@@ -347,6 +348,10 @@ pub(crate) struct Eval {
     /// tells them: accuracy, cross-entropy, calibration
     #[arg(long)]
     pub(crate) every_class: bool,
+    /// Of a table, leave out what compares its rows with samples of the model: PIT of columns, expected coverage, and
+    /// the two-sample test
+    #[arg(long)]
+    pub(crate) no_diagnostics: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -437,7 +442,8 @@ pub(crate) struct Report {
 
 #[derive(Args)]
 pub(crate) struct Predict {
-    /// The run folder of a hybrid model (`objective: Hybrid(…)` in its spec), or one of its checkpoints
+    /// The run folder of a hybrid model (`objective: Hybrid(…)` in its spec) or of one that is conditioned on classes
+    /// (`condition: Classes(…)`), or one of its checkpoints
     pub(crate) run: PathBuf,
     #[command(flatten)]
     pub(crate) data: Data,

@@ -2,6 +2,7 @@
 //! without loss, scored against what is known.
 
 mod checkpoints;
+mod diagnostics;
 mod evaluation;
 mod hybrid;
 mod optimiser;

@@ -2,6 +2,7 @@
 
 use super::against::{self, Scored};
 use super::by_class::ByClass;
+use super::diagnostics;
 use super::on::model_on;
 use super::reference::{background, reference};
 use super::sources::{Chosen, choose, skipping, test_part};
@@ -10,6 +11,7 @@ use crate::{Result, output};
 use flow_train::checkpoint::Opened;
 use flow_train::classify::Classification;
 use flow_train::data::{Dataset, Items};
+use flow_train::diagnostics::is_table;
 use flow_train::text::Table;
 use flow_train::{Baseline, EvaluateOptions, Evaluation, Look, evaluate, score_every_class};
 use serde_json::{Value, json};
@@ -39,6 +41,13 @@ pub(crate) fn run(arguments: &Eval) -> Result<()> {
             by_class.tell(opened.events.unit())?;
         }
         of_part["every_class"] = by_class.json()?;
+    }
+    if !arguments.no_diagnostics && is_table(&opened.events) {
+        let found = diagnostics::of(&opened, &chosen.items)?;
+        if !arguments.json {
+            diagnostics::tell(&found)?;
+        }
+        of_part["diagnostics"] = diagnostics::json(&found)?;
     }
     found.insert(name, of_part);
     let source = chosen.source.to_string();

@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod decode;
 pub(crate) mod devices;
+mod diagnostics;
 pub(crate) mod embed;
 mod ended;
 pub(crate) mod eval;

@@ -62,6 +62,18 @@ fn classes_are_trained_scored_told_and_sampled() {
         assert!((joint("hot") / mixture - number("p_hot")).abs() < 1e-6, "{line}");
     }
 
+    // Bayes' rule answers `predict` too.
+    let output = place.program("predict run").output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("by Bayes' rule"), "{output:?}");
+    let predicted = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(predicted.lines().next(), Some("row,part,name,label,cold,hot,predicted"));
+    for (line, scored) in predicted.lines().skip(1).zip(scores.lines().skip(1)) {
+        let (line, scored): (Vec<&str>, Vec<&str>) = (line.split(',').collect(), scored.split(',').collect());
+        let hot: f64 = line[5].parse().unwrap();
+        assert_eq!((&line[..4], line[5]), (&scored[..4], scored[at("p_hot")]));
+        assert_eq!(line[6], if hot > 0.5 { "hot" } else { "cold" }, "{line:?}");
+    }
+
     let columns = |name: &str| -> Vec<Vec<f64>> {
         place.read(name).lines().skip(1).map(|line| line.split(',').map(|cell| cell.parse().unwrap()).collect()).collect()
     };
@@ -147,6 +159,8 @@ fn wrong_conditions_are_told_by_name() {
         ("score vector --data csv:t.csv?drop=kind,temperature", "conditions: expected temperature, got none"),
         ("score plain --every-class", "the model is not conditioned on classes"),
         ("eval vector --every-class", "the model is not conditioned on classes"),
+        ("predict vector", "the model has no classifier"),
+        ("predict classes --data csv:t.csv?drop=kind", "columns: expected x, y, got x, y, temperature"),
         ("sample classes --class warm --out s.csv", "--class warm: expected one of the classes cold, hot"),
         ("sample vector --class hot --out s.csv", "the model is conditioned on numbers (temperature)"),
         ("sample vector --out s.csv", "the model is conditioned on temperature: nothing says what samples are given"),

@@ -86,6 +86,44 @@ fn densities_and_samples_are_in_the_units_of_the_data() {
     assert!((log_odds(column(&place.read("back.csv"), 2)[7]) - shares[7]).abs() < 1e-4);
 }
 
+/// `eval` holds rows of a table beside samples of the model.
+#[test]
+fn rows_are_compared_with_samples() {
+    let place = place();
+    let spec = format!(r#"{AFFINE}, preprocessing: (bounds: {{"income": Log(), "share": Logit(low: 0, high: 1)}}))"#);
+    fs::write(place.path("s.ron"), spec).unwrap();
+    let run = "--batch 64 --steps 1 --lr 1e-9 --validation 0 --set settings.initial_batch=360";
+    place.run(&format!("train s.ron --data t.csv?drop=visits {run} --out run"));
+    let json = |arguments: &str| -> serde_json::Value { serde_json::from_str(&place.run(&format!("eval run --json {arguments}"))).unwrap() };
+    let found = json("--part train")["train"]["diagnostics"].clone();
+    assert_eq!((found["rows"].as_u64(), found["samples"].as_u64()), (Some(360), Some(49)));
+    let names: Vec<&str> = found["columns"].as_array().unwrap().iter().map(|column| column["column"].as_str().unwrap()).collect();
+    assert_eq!(names, ["time", "income", "share"]);
+    assert!(found["columns"].as_array().unwrap().iter().all(|column| column["pit"]["p_value"].as_f64().unwrap() > 0.05), "{found}");
+    // Every column is normal, in its map; but each is a function of the others, and that the model does not know.
+    let apart = &found["two_sample"];
+    assert!(apart["accuracy"].as_f64().unwrap() > 0.6, "{apart}");
+    let text = place.run("eval run --part train");
+    assert!(text.contains("360 rows, each beside 49 samples of the model\n") && text.contains(": it tells them apart\n"), "{text}");
+    for name in names {
+        assert!(text.lines().any(|line| line.starts_with(name) && line.ends_with(" right")), "{name}: {text}");
+    }
+    // Times of half an hour later, and shares that vary less.
+    let rows = rows();
+    let line = |[time, income, _, share]: &[f64; 4]| format!("{},{income},{}", time + 1800.0, 0.4 + 0.2 * share);
+    fs::write(place.path("later.csv"), format!("time,income,share\n{}", rows.iter().map(line).collect::<Vec<_>>().join("\n"))).unwrap();
+    let text = place.run("eval run --data later.csv");
+    for (name, verdict) in [("time", "too low"), ("income", "right"), ("share", "too wide")] {
+        assert!(text.lines().any(|line| line.starts_with(name) && line.ends_with(verdict)), "{name}: {text}");
+    }
+    assert!(text.contains(": overconfident\n"), "{text}");
+    let quick = place.run("eval run --no-diagnostics");
+    assert!(!quick.contains("two-sample") && json("--no-diagnostics")["test"]["diagnostics"].is_null(), "{quick}");
+    // Samples of pictures are no rows.
+    place.run(&crate::train("digits", "--steps 2"));
+    assert!(!place.run("eval digits").contains("two-sample"));
+}
+
 /// Whole numbers are dequantised where that is said, and samples are whole numbers within their bounds.
 #[test]
 fn whole_numbers_come_back_whole() {
