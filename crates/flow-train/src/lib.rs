@@ -29,6 +29,7 @@ mod observe;
 mod optimiser;
 mod page;
 pub mod picture;
+mod plots;
 mod progress;
 mod record;
 mod replace;

@@ -2,6 +2,7 @@
 
 use crate::data::ItemShape;
 use crate::file::replace_file;
+use crate::plots::standalone;
 use crate::progress::Report;
 use crate::{Result, TrainError};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
@@ -212,7 +213,7 @@ pub enum Theme {
 }
 
 /// Distinct on both backgrounds.
-const COLORS: [RGBColor; 8] = [
+pub(crate) const COLORS: [RGBColor; 8] = [
     RGBColor(66, 133, 214),
     RGBColor(226, 115, 42),
     RGBColor(60, 160, 90),
@@ -229,11 +230,15 @@ const DASHES: [Option<(u32, u32)>; 3] = [None, Some((14, 7)), Some((4, 5))];
 
 /// Draws learning curves of one or several runs over optimiser steps: training loss, and thick, where there is one,
 /// validation loss. `unit` is that of the losses, which have none where they have named terms. Each of these has a
-/// panel of its own below, that of the likelihood with the runs whose loss it is.
+/// panel of its own below, that of the likelihood with the runs whose loss it is. A file that ends in `.svg` follows the
+/// reader's light or dark, whatever the theme.
 ///
 /// # Errors
 /// [`TrainError::Picture`] where there is nothing to draw, and [`TrainError::Io`] where the file cannot be written.
 pub fn save_curves(path: &Path, runs: &[(&str, &[Report])], unit: &str, theme: Theme) -> Result<()> {
+    if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("svg")) {
+        return replace_file(path, standalone(&curves_svg(runs, unit)?).as_bytes());
+    }
     let panels = Panel::of(runs, unit);
     save_chart(path, curves_size(&panels), |root| draw_curves(path, root, runs, &panels, (theme, Over::Steps)))
 }
@@ -458,7 +463,7 @@ fn encode(path: &Path, picture: &RgbImage, compression: CompressionType, filter:
 const IN_MEMORY: &str = "a picture in memory";
 
 /// Draws a plot of this width and height as SVG, whose texts are texts.
-fn svg(size: (u32, u32), draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) -> Result<()>) -> Result<String> {
+pub(crate) fn svg(size: (u32, u32), draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) -> Result<()>) -> Result<String> {
     use_own_font();
     let mut text = String::new();
     let root = SVGBackend::with_string(&mut text, size).into_drawing_area();

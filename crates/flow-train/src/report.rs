@@ -1,13 +1,15 @@
 //! A report of a run: one self-contained page.
 
+use crate::classify::Classification;
 use crate::data::{Dataset, Draw, ItemShape, Values};
+use crate::diagnostics::Diagnostics;
 use crate::events::Events;
 use crate::file::replace_file;
 use crate::page::{Page, Table, png_address};
 use crate::progress::Report as Losses;
 use crate::samples::{GRID, shades};
 use crate::scores::Judged;
-use crate::{Baseline, Evaluation, Result, picture, sample};
+use crate::{Baseline, Evaluation, Result, drawn_conditions, picture, sample_given};
 use flow_api::spec::{Model, SpecScalar};
 use std::path::Path;
 
@@ -90,21 +92,55 @@ impl Report {
                     None => format!("Items of {name} come back through the inverse to {:.1e} at most.", inverse.error),
                 });
             }
-            if let Some(classes) = &found.classification {
-                self.0.legend(&format!(
-                    "The classifier is right on {:.4} ± {:.4} of {} labelled {name} items, with a cross-entropy of {:.4} ± {:.4} bits and a \
-                     calibration error of {:.4} ± {:.4}.",
-                    classes.accuracy,
-                    classes.accuracy_error,
-                    classes.items,
-                    classes.cross_entropy_bits,
-                    classes.cross_entropy_bits_error,
-                    classes.calibration.error,
-                    classes.calibration.standard_error,
-                ));
-            }
             found.failure.iter().for_each(|failure| self.0.note(&format!("{name}: a layer failed on {failure}")));
         }
+    }
+
+    /// Whether class probabilities of some items are what they say; `by` is what gives them.
+    ///
+    /// # Errors
+    /// What the plotting library cannot draw.
+    pub fn calibration(&mut self, by: &str, items: &str, found: &Classification) -> Result<()> {
+        self.0.heading("Calibration");
+        self.0.legend(&format!(
+            "{by}: right on {:.4} ± {:.4} of {} labelled {items} items, where the commonest class has {:.4}; a cross-entropy of {:.4} ± {:.4} \
+             bits and an expected calibration error of {:.4} ± {:.4}.",
+            found.accuracy,
+            found.accuracy_error,
+            found.items,
+            found.chance,
+            found.cross_entropy_bits,
+            found.cross_entropy_bits_error,
+            found.calibration.error,
+            found.calibration.standard_error,
+        ));
+        self.0.small_plot(&found.calibration.svg()?, "Accuracy over confidence");
+        self.0.legend(
+            "Accuracy of the items within each bin of confidence, the larger the more items; on the dashed line probabilities are what they \
+             say, and bars are two standard errors of chance. Above it the model is too modest, below too sure.",
+        );
+        Ok(())
+    }
+
+    /// Rows of a table beside samples: how uniform ranks are, coverage, and a corner plot. `part` is what the rows are.
+    ///
+    /// # Errors
+    /// What the plotting library cannot draw.
+    pub fn diagnostics(&mut self, part: &str, found: &Diagnostics) -> Result<()> {
+        const HISTOGRAMS: usize = 15;
+        self.0.plot(&found.ranks_svg(HISTOGRAMS)?, "Histograms of ranks of rows among samples");
+        self.0.legend(&format!(
+            "Ranks of {} {part} rows among {} samples given the same, by column (PIT) and by density: flat where the model is right, within the \
+             dashed lines nine times of ten; higher at both ends where it is too narrow, on the right where its numbers are too small{}.",
+            found.rows,
+            found.samples,
+            if found.columns.len() > HISTOGRAMS { format!("; the {HISTOGRAMS} least uniform of {} columns", found.columns.len()) } else { String::new() },
+        ));
+        self.0.small_plot(&found.coverage_svg()?, "Coverage of highest-density regions");
+        self.0.legend("Rows within the densest region that holds a share of the samples: below the dashed line the model is too sure.");
+        self.0.plot(&found.corner_svg()?, "Columns of rows and samples, and pairs of columns");
+        self.0.legend("A row and its sample are each a dot; of every column the outermost half per cent is left out at either end.");
+        Ok(())
     }
 
     /// Samples beside items of the data, and the training items that are nearest to them.
@@ -119,7 +155,9 @@ impl Report {
         if !matches!(shape, ItemShape::Image { .. }) {
             return Ok(());
         }
-        let drawn = match sample(model, GRID, 1.0, seed).and_then(|samples| shades(&samples, events)) {
+        let given = drawn_conditions(model, events.record(), GRID, seed);
+        let samples = given.and_then(|given| sample_given(model, &given, GRID, 1.0, seed));
+        let drawn = match samples.and_then(|samples| shades(&samples, events)) {
             Ok((drawn, levels)) => (drawn, levels),
             Err(error) => {
                 self.0.note(&format!("No samples can be drawn: {error}"));
@@ -173,9 +211,11 @@ impl Report {
         Ok(())
     }
 
-    /// A table of figures, the first `words` columns of which hold words, below a heading.
+    /// A table of figures, the first `words` columns of which hold words, below a heading, if it has one.
     pub fn table(&mut self, heading: &str, heads: &[String], rows: &[Vec<String>], words: usize) {
-        self.0.heading(heading);
+        if !heading.is_empty() {
+            self.0.heading(heading);
+        }
         self.0.table(&Table { heads, rows, words, best: None });
     }
 

@@ -104,7 +104,7 @@ pub(crate) enum Command {
     Compare(Compare),
     /// Run a study: specs on data with seeds, at equal budgets and parameters; what is done is not done again
     Experiment(Experiment),
-    /// Plot the learning curves of runs
+    /// Plot the learning curves of runs, or a table's rows beside samples (--corner)
     Plot(Plot),
     /// Export a model as a single safetensors file
     Export(Export),
@@ -556,6 +556,13 @@ fn png(text: &str) -> Result<PathBuf, String> {
     if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) { Ok(path) } else { Err("use .png".to_owned()) }
 }
 
+/// Plots are written as PNG or SVG.
+fn png_or_svg(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let fits = path.extension().is_some_and(|e| ["png", "svg"].iter().any(|ending| e.eq_ignore_ascii_case(ending)));
+    if fits { Ok(path) } else { Err("use .png or .svg".to_owned()) }
+}
+
 fn pair(text: &str) -> Result<(usize, usize), String> {
     let parse = |number: &str| number.trim().parse::<usize>().map_err(|e| format!("`{number}`: {e}"));
     let (i, j) = text.split_once(',').ok_or("two numbers with a comma between them, such as 3,17")?;
@@ -655,12 +662,22 @@ pub(crate) struct Plot {
     /// The run folders
     #[arg(required = true)]
     pub(crate) runs: Vec<PathBuf>,
-    /// The picture to write
-    #[arg(long, value_name = "FILE.png", value_parser = png)]
+    /// The picture to write; one in SVG is light or dark as its reader is
+    #[arg(long, value_name = "FILE.png|FILE.svg", value_parser = png_or_svg)]
     pub(crate) out: PathBuf,
     /// Light on a dark background
     #[arg(long)]
     pub(crate) dark: bool,
+    /// In place of curves, of one run on a table: its rows beside samples of the model, by column and by pairs of
+    /// columns (a corner plot, in SVG)
+    #[arg(long, conflicts_with = "dark")]
+    pub(crate) corner: bool,
+    /// Data whose rows are drawn with --corner [default: the run's own]
+    #[arg(long, value_name = "DATA", requires = "corner")]
+    pub(crate) data: Option<DataSource>,
+    /// Part of the data to draw with --corner [default: test, or all where the run has not seen the data]
+    #[arg(long, value_enum, requires = "corner")]
+    pub(crate) part: Option<Part>,
 }
 
 #[derive(Args)]

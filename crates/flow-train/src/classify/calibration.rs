@@ -1,7 +1,9 @@
 //! Whether probabilities are what they say.
 
 use super::Known;
+use crate::Result;
 use crate::mean::Mean;
+use crate::plots::{Place, diagonal_svg};
 use crate::progress::number_or_null;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +44,19 @@ pub struct Calibration {
 }
 
 impl Calibration {
+    /// A reliability diagram (DeGroot and Fienberg 1983): accuracy over confidence of the bins that have items.
+    pub(crate) fn svg(&self) -> Result<String> {
+        let all: usize = self.bins.iter().map(|bin| bin.items).sum();
+        let place = |bin: &Bin| Place {
+            said: bin.confidence,
+            found: bin.accuracy,
+            error: 2.0 * (bin.confidence * (1.0 - bin.confidence) / bin.items as f64).max(0.0).sqrt(),
+            share: bin.items as f64 / all as f64,
+        };
+        let places: Vec<Place> = self.bins.iter().filter(|bin| bin.items > 0).map(place).collect();
+        diagonal_svg(&places, "confidence", "accuracy")
+    }
+
     pub(super) fn of(items: &[Known]) -> Self {
         let bin = |item: &Known| {
             let at = (item.confidence * BINS as f64).ceil() - 1.0;

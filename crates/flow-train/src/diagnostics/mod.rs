@@ -23,7 +23,7 @@ use crate::data::{Dataset, Draw, Values, column_key};
 use crate::evaluate::is_of_an_item;
 use crate::event_batch::{EventBatch, Purpose, ScoredGiven};
 use crate::events::Events;
-use crate::{Result, TrainError};
+use crate::{Result, TrainError, plots};
 use flow_api::noise::Stream;
 use flow_api::spec::{Conditioner, EventShape, Model, SpecScalar};
 use flow_api::{FlowError, InverseKind};
@@ -122,6 +122,52 @@ pub struct Level {
     pub standard_error: f64,
 }
 
+impl Diagnostics {
+    /// At most so many columns, those whose PIT is least uniform, in the order of the table.
+    pub fn least_uniform(&self, most: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.columns.len()).collect();
+        order.sort_by(|&a, &b| self.columns[a].pit.p_value.total_cmp(&self.columns[b].pit.p_value));
+        order.truncate(most);
+        order.sort_unstable();
+        order
+    }
+
+    /// A corner plot of the rows and of a sample for each, as an SVG file that follows the reader's light or dark: every
+    /// column by itself and every pair of columns, of the eight that are least uniform where there are more.
+    ///
+    /// # Errors
+    /// What the plotting library cannot draw.
+    pub fn corner_plot(&self) -> Result<String> {
+        Ok(plots::standalone(&self.corner_svg()?))
+    }
+
+    /// The same for a page.
+    pub(crate) fn corner_svg(&self) -> Result<String> {
+        let names: Vec<String> = self.columns.iter().map(|column| column.column.clone()).collect();
+        let Compared { rows, samples } = &self.compared;
+        plots::corner_svg(
+            &plots::Sets { columns: &names, sets: [("rows", rows), ("samples", samples)] },
+            &self.least_uniform(plots::MOST_COLUMNS),
+        )
+    }
+
+    /// Histograms of the PIT of at most so many columns, and of the ranks of densities.
+    pub(crate) fn ranks_svg(&self, most: usize) -> Result<String> {
+        let columns = self.least_uniform(most).into_iter().map(|at| (self.columns[at].column.clone(), &self.columns[at].pit));
+        let all = columns.chain([("density".to_owned(), &self.coverage.ranks)]);
+        let panels: Vec<(String, &[f64])> = all.map(|(name, found)| (name, found.bins.as_slice())).collect();
+        plots::ranks_svg(&panels, self.rows)
+    }
+
+    /// Coverage found over coverage said.
+    pub(crate) fn coverage_svg(&self) -> Result<String> {
+        let place =
+            |level: &Level| plots::Place { said: level.nominal, found: level.empirical, error: 2.0 * level.standard_error, share: 0.05 };
+        let places: Vec<plots::Place> = self.coverage.levels.iter().map(place).collect();
+        plots::diagonal_svg(&places, "share of samples in the densest region", "share of rows in it")
+    }
+}
+
 /// Whether a model can be looked at so: one of tables of real numbers.
 pub fn is_table(events: &Events) -> bool {
     events.reals().is_some() && matches!(events.kind().shape, EventShape::Vector(_))
@@ -147,12 +193,7 @@ pub fn is_table(events: &Events) -> bool {
 /// # Errors
 /// As [`score`](crate::score); [`TrainError::Setting`] for options of 0 and for a model of anything but tables; where
 /// not one row can be compared, what the first failed on.
-pub fn diagnose<E: SpecScalar>(
-    model: &Model<E>,
-    data: &dyn Dataset,
-    events: &Events,
-    options: &DiagnosticOptions,
-) -> Result<Diagnostics> {
+pub fn diagnose<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Events, options: &DiagnosticOptions) -> Result<Diagnostics> {
     options.check()?;
     if !is_table(events) {
         let (expected, got) = ("tables of real numbers".to_owned(), model.event().to_string());
@@ -268,7 +309,8 @@ impl<'a, E: SpecScalar> Looked<'a, E> {
             return Err(failure.clone().into());
         }
         let columns = self.pits.iter().enumerate();
-        let pit = |(column, ranks): (usize, &Vec<f64>)| ColumnPit { column: column_key(data.columns(), column), pit: Uniformity::of(ranks) };
+        let pit =
+            |(column, ranks): (usize, &Vec<f64>)| ColumnPit { column: column_key(data.columns(), column), pit: Uniformity::of(ranks) };
         let level = |tenths: u32| {
             let nominal = f64::from(tenths) / 10.0;
             let inside = self.densities.iter().filter(|&&rank| rank <= nominal).count();

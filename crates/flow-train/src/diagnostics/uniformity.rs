@@ -81,7 +81,10 @@ mod tests {
     fn the_test_is_kolmogorov_s() {
         let numbers: Vec<f64> = (0..200).map(|i| (f64::from(i) * 0.618_033_988_749_895).fract().powf(1.2)).collect();
         let found = Uniformity::of(&numbers);
-        assert!((found.statistic - 0.072_985_308_188_712_57).abs() < 1e-12 && (found.p_value - 0.237_100_591_281_035_72).abs() < 1e-9, "{found:?}");
+        assert!(
+            (found.statistic - 0.072_985_308_188_712_57).abs() < 1e-12 && (found.p_value - 0.237_100_591_281_035_72).abs() < 1e-9,
+            "{found:?}"
+        );
         assert!((found.bins.iter().sum::<f64>() - 1.0).abs() < 1e-12 && (found.bins[0] - 0.15).abs() < 1e-12);
         let ends = Uniformity::of(&[0.0, 1.0]);
         assert_eq!((ends.bins[0], ends.bins[BINS - 1]), (0.5, 0.5));

@@ -82,6 +82,11 @@ impl Page {
         let _ = writeln!(self.0, "<div class=\"plot\" role=\"img\" aria-label=\"{}\">{svg}</div>", escape(label));
     }
 
+    /// A plot that is no wider than it has to be.
+    pub(crate) fn small_plot(&mut self, svg: &str, label: &str) {
+        let _ = writeln!(self.0, "<div class=\"plot small\" role=\"img\" aria-label=\"{}\">{svg}</div>", escape(label));
+    }
+
     /// Pictures side by side, each with a caption; a click opens one in its full size.
     pub(crate) fn pictures<'a>(&mut self, class: &str, pictures: impl IntoIterator<Item = (&'a str, String)>) {
         let _ = writeln!(self.0, "<div class=\"{class}\">");

@@ -3,7 +3,7 @@
 use super::eval::tell_classes;
 use crate::{Result, output};
 use flow_train::classify::Classification;
-use flow_train::data::{Dataset, Items};
+use flow_train::data::Dataset;
 use flow_train::{Events, EveryClass};
 use serde_json::json;
 
@@ -20,7 +20,7 @@ pub(super) struct ByClass {
 }
 
 impl ByClass {
-    pub(super) fn of(every: &EveryClass, items: &Items, events: &Events) -> Self {
+    pub(super) fn of(every: &EveryClass, items: &dyn Dataset, events: &Events) -> Self {
         let finite: Vec<f64> = every.log_mixture.iter().copied().filter(|density| density.is_finite()).collect();
         let names = events.record().classes.iter().cloned();
         let shares = names.zip(&every.log_prior).map(|(name, prior)| (name, prior.exp().into())).collect();
@@ -33,6 +33,11 @@ impl ByClass {
             shares,
             classification: every.log_probs.classification(&labels, |item| items.source(item)),
         }
+    }
+
+    /// By Bayes' rule; none where no item has a label.
+    pub(super) fn classification(&self) -> Option<&Classification> {
+        self.classification.as_ref()
     }
 
     pub(super) fn json(&self) -> Result<serde_json::Value> {

@@ -65,12 +65,8 @@ fn two_sample_text(found: &TwoSample) -> String {
 }
 
 fn coverage_text(found: &Coverage) -> String {
-    let some: Vec<String> = found
-        .levels
-        .iter()
-        .step_by(2)
-        .map(|level| format!("{:.1} in {:.0} %", 100.0 * level.empirical, 100.0 * level.nominal))
-        .collect();
+    let some: Vec<String> =
+        found.levels.iter().step_by(2).map(|level| format!("{:.1} in {:.0} %", 100.0 * level.empirical, 100.0 * level.nominal)).collect();
     let verdict = match found.ranks.shape(1) {
         Shape::Uniform => "as it should be",
         _ if found.ranks.mean > 0.5 => "overconfident",
@@ -89,10 +85,6 @@ pub(super) const HEADS: [&str; 6] = ["PIT of", "KS", "p", "mean", "outer tenths"
 /// The PIT of columns, the least uniform ones where there are many, in the order of the table.
 pub(super) fn rows(found: &Diagnostics) -> Vec<Vec<String>> {
     let tests = found.columns.len();
-    let mut order: Vec<usize> = (0..tests).collect();
-    order.sort_by(|&a, &b| found.columns[a].pit.p_value.total_cmp(&found.columns[b].pit.p_value));
-    order.truncate(TOLD);
-    order.sort_unstable();
     let row = |at: usize| {
         let (column, pit) = (&found.columns[at].column, &found.columns[at].pit);
         let outer = pit.bins[0] + pit.bins[BINS - 1];
@@ -106,5 +98,5 @@ pub(super) fn rows(found: &Diagnostics) -> Vec<Vec<String>> {
         let numbers = [format!("{:.4}", pit.statistic), p_text(pit.p_value), format!("{:.4}", pit.mean), format!("{outer:.4}")];
         [column.clone()].into_iter().chain(numbers).chain([verdict.to_owned()]).collect()
     };
-    order.into_iter().map(row).collect()
+    found.least_uniform(TOLD).into_iter().map(row).collect()
 }

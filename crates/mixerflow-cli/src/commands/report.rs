@@ -1,17 +1,20 @@
 //! `mixerflow report`, and the report that `train` writes at its end.
 
 use super::against::{self, Scored};
+use super::by_class::ByClass;
+use super::diagnostics;
 use super::reference::reference;
 use super::sources::{Begun, choose, model, skipping};
 use crate::arguments::Report as Arguments;
 use crate::{Result, output};
 use flow_api::module::parameter_count;
-use flow_api::spec::to_ron;
+use flow_api::spec::{Conditioner, to_ron};
 use flow_train::checkpoint::Opened;
 use flow_train::data::{Dataset, Items, Part, Subset};
+use flow_train::diagnostics::is_table;
 use flow_train::report::{Report, Set};
 use flow_train::scores::Reference;
-use flow_train::{Baseline, EvaluateOptions, Evaluation, Look, RunFolder, evaluate};
+use flow_train::{Baseline, EvaluateOptions, Evaluation, Look, RunFolder, evaluate, score_every_class};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -83,12 +86,44 @@ pub(super) fn write(folder: &Path, opened: &Opened<f32>, shown: &Shown, out: &Pa
     if !losses.is_empty() {
         report.losses(&losses, &baselines(part(Part::Train), part(Part::Test))?);
     }
+    let usual = [Part::Test, Part::Validation].into_iter().find_map(|kind| Some((kind, part(kind)?)));
+    if let Some((kind, items)) = &usual {
+        classes(&mut report, opened, (&kind.to_string(), items), &losses)?;
+        rows_and_samples(&mut report, opened, &kind.to_string(), items)?;
+    }
     if let Some(train) = part(Part::Train) {
         report.samples(&opened.model, &opened.events, &train, opened.settings.seed)?;
     }
-    let usual = [Part::Test, Part::Validation].into_iter().find_map(|kind| Some((kind, part(kind)?)));
     scores(&mut report, opened, shown, usual.as_ref())?;
     Ok(report.write(out)?)
+}
+
+/// Whether class probabilities are what they say: of the classifier, or by Bayes' rule.
+fn classes(report: &mut Report, opened: &Opened<f32>, (part, items): (&str, &Items), losses: &[(String, Evaluation)]) -> Result<()> {
+    if let Some(found) = losses.iter().find(|(name, _)| name == part).and_then(|(_, found)| found.classification.as_ref()) {
+        return Ok(report.calibration("The classifier", part, found)?);
+    }
+    if opened.model.conditioner().and_then(Conditioner::classes).is_none() {
+        return Ok(());
+    }
+    let some = few(items)?;
+    let every = score_every_class(&opened.model, &some, &opened.events, &EvaluateOptions::default())?;
+    let by_class = ByClass::of(&every, &some, &opened.events);
+    let Some(found) = by_class.classification() else { return Ok(()) };
+    Ok(report.calibration("Bayes' rule with the densities of all classes", part, found)?)
+}
+
+/// How rows of a table compare with samples.
+fn rows_and_samples(report: &mut Report, opened: &Opened<f32>, part: &str, items: &Items) -> Result<()> {
+    if !is_table(&opened.events) {
+        return Ok(());
+    }
+    let found = diagnostics::of(opened, items)?;
+    let lines: Vec<Vec<String>> = diagnostics::lines(&found).into_iter().map(|(name, text)| vec![name.to_owned(), text]).collect();
+    report.table("Rows beside samples", &["what", "is"].map(str::to_owned), &lines, 2);
+    let Ok(found) = found else { return Ok(()) };
+    report.table("", &diagnostics::HEADS.map(str::to_owned), &diagnostics::rows(&found), 1);
+    Ok(report.diagnostics(part, &found)?)
 }
 
 /// Histograms, what separates the sets, and the most and least unusual items.

@@ -102,7 +102,11 @@ fn what_has_no_classes_is_refused() {
     fs::write(place.path("unknown.ron"), plane("Hybird()")).unwrap();
     // Five classes of pictures, of which one is new to a model of digits.
     let cases = [
-        ("predict plain", 1, "plain: the model has no classifier: its spec has neither `objective: Hybrid(…)` nor `condition: Classes(…)`; `mixerflow probe`"),
+        (
+            "predict plain",
+            1,
+            "plain: the model has no classifier: its spec has neither `objective: Hybrid(…)` nor `condition: Classes(…)`; `mixerflow probe`",
+        ),
         ("predict nowhere", 1, "nowhere: there is no such folder"),
         ("predict hybrid --part some", 2, "possible values: train, validation, test, all"),
         ("predict hybrid --data toy:two-moons", 1, "the model is for events of shape (1, 8, 8) in 17 levels"),

@@ -203,7 +203,22 @@ fn a_report_shows_the_run() {
     fs::write(place.path("plane.ron"), "VectorFlow(flows: [ActNorm(), LuLinear()])").unwrap();
     place.run("train plane.ron --data toy:rings?n=100 --steps 4 --batch 16 --out rings");
     let rings = place.read("rings/report.html");
-    assert!(rings.contains("one normal density") && !rings.contains("<img"));
+    assert!(rings.contains("one normal density") && !rings.contains("<img") && !rings.contains("Calibration"));
+    for text in
+        ["Rows beside samples", "two-sample test", "the model is", "share of rows in it", "samples in the densest region", "stroke-linecap"]
+    {
+        assert!(rings.contains(text), "no {text}");
+    }
+    // Where there are classes, whether their probabilities are what they say: of a classifier, or by Bayes' rule.
+    for (name, spec, by) in [
+        ("told", "VectorFlow(flows: [ActNorm()], objective: Hybrid())", "The classifier: right on "),
+        ("given", "VectorFlow(flows: [ActNorm()], condition: Classes())", "Bayes&#39; rule with the densities of all classes: right on "),
+    ] {
+        fs::write(place.path("classes.ron"), spec).unwrap();
+        place.run(&format!("train classes.ron --data toy:rings?n=100 --steps 4 --batch 16 --out {name}"));
+        let page = place.read(format!("{name}/report.html")).replace("Bayes' ", "Bayes&#39; ");
+        assert!(page.contains("Calibration") && page.contains(by) && page.contains(">confidence"), "{name}");
+    }
     place.run("export run --out model.safetensors");
     place.run("import model.safetensors --out imported");
     let (code, text) = place.fail("report imported");

@@ -94,7 +94,8 @@ fn rows_are_compared_with_samples() {
     fs::write(place.path("s.ron"), spec).unwrap();
     let run = "--batch 64 --steps 1 --lr 1e-9 --validation 0 --set settings.initial_batch=360";
     place.run(&format!("train s.ron --data t.csv?drop=visits {run} --out run"));
-    let json = |arguments: &str| -> serde_json::Value { serde_json::from_str(&place.run(&format!("eval run --json {arguments}"))).unwrap() };
+    let json =
+        |arguments: &str| -> serde_json::Value { serde_json::from_str(&place.run(&format!("eval run --json {arguments}"))).unwrap() };
     let found = json("--part train")["train"]["diagnostics"].clone();
     assert_eq!((found["rows"].as_u64(), found["samples"].as_u64()), (Some(360), Some(49)));
     let names: Vec<&str> = found["columns"].as_array().unwrap().iter().map(|column| column["column"].as_str().unwrap()).collect();
@@ -119,8 +120,35 @@ fn rows_are_compared_with_samples() {
     assert!(text.contains(": overconfident\n"), "{text}");
     let quick = place.run("eval run --no-diagnostics");
     assert!(!quick.contains("two-sample") && json("--no-diagnostics")["test"]["diagnostics"].is_null(), "{quick}");
+    // Columns and pairs of columns of rows and samples, of the run's own data and of others.
+    place.run("plot run --corner --part train --out corner.svg");
+    place.run("plot run --corner --data later.csv --out later.svg");
+    for (name, rows) in [("corner.svg", 360), ("later.svg", 400)] {
+        let plot = place.read(name);
+        for text in ["prefers-color-scheme", ">samples", "income", "share", "time − "] {
+            assert!(plot.contains(text), "{name}: no {text}");
+        }
+        // Three pairs in each of the two paths, most of which are within the middle 99 % of both columns.
+        let dots: Vec<usize> = plot.split("<path d=\"").skip(1).map(|path| path.matches("h0").count()).collect();
+        assert!(dots.len() == 2 && dots.iter().all(|dots| (3 * rows * 9 / 10..=3 * rows).contains(dots)), "{name}: {dots:?}");
+    }
+    place.run("plot run --out curves.svg");
+    assert!(place.read("curves.svg").contains("optimiser steps"));
+    for (arguments, code, message) in [
+        ("plot run run --corner --out x.svg", 1, "--corner: expected one run, got 2"),
+        ("plot run --corner --out x.png", 1, "x.png: expected FILE.svg for a corner plot"),
+        ("plot run --corner --dark --out x.svg", 2, "cannot be used with"),
+        ("plot run --data t.csv --out x.svg", 2, "--corner"),
+        ("plot run --out x.jpg", 2, "use .png or .svg"),
+        ("plot run --corner --data t.csv?columns=time,share --out x.svg", 1, "columns: expected time, income, share, got time, share"),
+    ] {
+        let (found, text) = place.fail(arguments);
+        assert!(found == code && text.contains(message) && !place.path("x.svg").exists(), "{arguments}: {text}");
+    }
     // Samples of pictures are no rows.
     place.run(&crate::train("digits", "--steps 2"));
+    let (code, text) = place.fail("plot digits --corner --out x.svg");
+    assert!(code == 1 && text.contains("expected a run on a table of real numbers, got events of shape (1, 8, 8)"), "{text}");
     assert!(!place.run("eval digits").contains("two-sample"));
 }
 
