@@ -233,7 +233,7 @@ mod tests {
         let (rows, samples) = (wave(0.0), wave(0.5));
         let sets = Sets { columns: &names, sets: [("rows", &rows), ("samples", &samples)] };
         let text = svg(&sets, &[0, 1, 2]).unwrap();
-        assert!(text.contains("b &amp; c") && text.contains(">samples") && text.trim_end().ends_with("</svg>"), "{text:.300}");
+        assert!(text.contains("b &amp; c") && text.contains("\nsamples\n") && text.trim_end().ends_with("</svg>"), "{text:.300}");
         // Three pairs of two hundred rows in each of the two paths.
         let paths: Vec<&str> = text.split("<path d=\"").skip(1).collect();
         assert_eq!(paths.iter().map(|path| path.matches("h0").count() / 590).collect::<Vec<_>>(), [1, 1]);

@@ -217,7 +217,7 @@ fn a_report_shows_the_run() {
         fs::write(place.path("classes.ron"), spec).unwrap();
         place.run(&format!("train classes.ron --data toy:rings?n=100 --steps 4 --batch 16 --out {name}"));
         let page = place.read(format!("{name}/report.html")).replace("Bayes' ", "Bayes&#39; ");
-        assert!(page.contains("Calibration") && page.contains(by) && page.contains(">confidence"), "{name}");
+        assert!(page.contains("Calibration") && page.contains(by) && page.contains("\nconfidence\n"), "{name}");
     }
     place.run("export run --out model.safetensors");
     place.run("import model.safetensors --out imported");

@@ -125,7 +125,7 @@ fn rows_are_compared_with_samples() {
     place.run("plot run --corner --data later.csv --out later.svg");
     for (name, rows) in [("corner.svg", 360), ("later.svg", 400)] {
         let plot = place.read(name);
-        for text in ["prefers-color-scheme", ">samples", "income", "share", "time − "] {
+        for text in ["prefers-color-scheme", "\nsamples\n", "income", "share", "time − "] {
             assert!(plot.contains(text), "{name}: no {text}");
         }
         // Three pairs in each of the two paths, most of which are within the middle 99 % of both columns.
