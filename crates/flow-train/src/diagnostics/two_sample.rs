@@ -4,7 +4,8 @@ use super::Compared;
 use crate::classify::ClassLogProbs;
 use crate::optimiser::{Adam, AdamConfig};
 use crate::{Result, flat_weights, set_flat_weights};
-use flow_api::{Gradients, LastLayer, Mlp};
+use flow_api::Gradients;
+use flow_api::spec::{LastLayer, Mlp};
 use serde::Serialize;
 
 /// Fewer rows than this tell nothing.

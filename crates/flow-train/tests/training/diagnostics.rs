@@ -2,10 +2,12 @@
 
 use crate::{build, vectors};
 use flow_api::bases::Conditional;
+use flow_api::bases::StandardNormal;
 use flow_api::layers::LuLinear;
+use flow_api::module::{EntryMut, update};
 use flow_api::noise::Stream;
+use flow_api::rows::Rows;
 use flow_api::spec::{Conditioner, EventShape, Model};
-use flow_api::{EntryMut, Rows, StandardNormal, update};
 use flow_train::data::{Dataset, InMemory, ItemShape, Values};
 use flow_train::diagnostics::{Compared, DiagnosticOptions, Diagnostics, Shape, diagnose};
 use flow_train::{DataRecord, Events};
