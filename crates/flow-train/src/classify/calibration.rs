@@ -44,7 +44,7 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// A reliability diagram (DeGroot and Fienberg 1983): accuracy over confidence of the bins that have items.
+    /// A reliability diagram (Murphy and Winkler 1977): accuracy over confidence of the bins that have items.
     pub(crate) fn svg(&self) -> Result<String> {
         let all: usize = self.bins.iter().map(|bin| bin.items).sum();
         let place = |bin: &Bin| Place {

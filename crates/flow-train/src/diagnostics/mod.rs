@@ -1,6 +1,6 @@
 //! Whether a density is that of rows which it has not seen: three questions that a likelihood does not answer.
 //!
-//! For every row x, given c if the model is conditioned on something, samples x₁ … x_M are drawn from the model's own
+//! For every row x, given c if the model is conditioned on something, samples x₁, …, xₘ are drawn from the model's own
 //! p(· | c). Where the density is right, x is one more of them, and so
 //!
 //! - every column's **PIT** (probability integral transform; Dawid 1984), the rank of xⱼ among the samples' j-th
@@ -10,7 +10,7 @@
 //!   test of conditional densities Hermans et al. 2022, arXiv:2110.06581);
 //! - no classifier tells rows from samples: **C2ST** (Lopez-Paz and Oquab 2017, arXiv:1610.06545).
 //!
-//! Ranks u = (k + v (t + 1))/(M + 1), where k samples are smaller, t equal, and v is uniform noise, are uniform
+//! Ranks u = (k + v (t + 1))/(m + 1), where k samples are smaller, t equal, and v is uniform noise, are uniform
 //! exactly, of whole numbers too.
 
 mod two_sample;
