@@ -255,6 +255,9 @@ fn find(folder: &Path) -> Result<PathBuf> {
     if !found.exists() {
         return Err(TrainError::io(folder)(io::Error::new(io::ErrorKind::NotFound, "there is no such folder")));
     }
+    if found.is_file() {
+        return Err(broken(folder, "a file, where a run or a checkpoint is a folder"));
+    }
     if found.is_dir() && !is_checkpoint(&found) {
         let latest = folder.join(LATEST);
         return Err(no_checkpoint(if latest.is_dir() { &latest } else { folder }));

@@ -69,7 +69,7 @@ impl Events {
         let record = DataRecord::without_items(data);
         let way = match kind.levels {
             Some(levels) => Way::Levels(Dequantiser::new(preprocessing, levels, kind.item(), seed)?),
-            None => Way::Reals(Reals::new(preprocessing, data.columns(), kind.item(), seed)?),
+            None => Way::Reals(Reals::new(preprocessing, data.columns(), kind.item(), seed)?.of_whole(data.are_whole())),
         };
         Ok(Self { kind, way, record, classes: None })
     }

@@ -1,6 +1,7 @@
 //! What sees a run while it goes on: a progress bar, a file of metrics, checkpoints.
 
 use crate::checkpoint;
+use crate::data::PICTURES;
 use crate::events::Events;
 use crate::file::replace_file;
 use crate::progress::{Ending, Report};
@@ -13,6 +14,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 /// Sees a run while it goes on. What it cannot do ends the run with its error.
 pub trait Observer<E: SpecScalar> {
@@ -49,20 +52,52 @@ pub trait Observer<E: SpecScalar> {
     }
 }
 
-/// Does what takes a while before there is anything to count, such as decoding pictures: shows on the terminal what is
-/// done and for how long. Nothing is shown where standard error is no terminal.
-pub fn waiting<T>(what: &'static str, does: impl FnOnce() -> T) -> T {
-    let shown = ProgressBar::new_spinner().with_message(what);
+/// Does what takes a while, such as opening or decoding pictures, and tells meanwhile what is done, for how long, and
+/// how many pictures were read: on a terminal from the beginning, else a line to standard error after one second, two,
+/// four and so on, and every half minute from then on.
+pub fn waiting<T>(what: &str, does: impl FnOnce() -> T) -> T {
+    // It takes a thread of its own.
+    if alone() {
+        return does();
+    }
+    PICTURES.begin();
+    let (ended, end) = channel();
+    std::thread::scope(|threads| {
+        // Where there is none, nothing is told.
+        let told = std::thread::Builder::new().spawn_scoped(threads, move || tell(what, &end));
+        let done = does();
+        drop(ended);
+        drop(told.map(std::thread::ScopedJoinHandle::join));
+        done
+    })
+}
+
+/// Tells how far it is until the other end is dropped.
+fn tell(what: &str, end: &Receiver<()>) {
+    /// Between two looks on a terminal, in milliseconds.
+    const TICK: u64 = 200;
+    /// Seconds between two lines at the most.
+    const REST: u64 = 30;
+    let shown = ProgressBar::new_spinner();
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
         shown.set_style(style);
     }
-    // It takes a thread of its own.
-    if !shown.is_hidden() && !alone() {
-        shown.enable_steady_tick(std::time::Duration::from_millis(200));
+    let began = Instant::now();
+    let mut next = 1;
+    let has_ended = || !matches!(end.recv_timeout(Duration::from_millis(TICK)), Err(RecvTimeoutError::Timeout));
+    while !has_ended() {
+        let text = format!("{what}{}", PICTURES.text());
+        let seconds = began.elapsed().as_secs();
+        if !shown.is_hidden() {
+            shown.set_message(text);
+            shown.tick();
+        } else if seconds >= next {
+            // Nobody is told where there is no standard error.
+            let _ = writeln!(std::io::stderr(), "{text}, {seconds} s");
+            next += next.min(REST);
+        }
     }
-    let done = does();
     shown.finish_and_clear();
-    done
 }
 
 /// Sees nothing.

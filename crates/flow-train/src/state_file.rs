@@ -148,13 +148,14 @@ pub(crate) fn shapes<E: Scalar>(path: &Path) -> Result<(BTreeMap<String, Vec<usi
     let mut file = File::open(path).map_err(TrainError::io(path))?;
     let (header, body) = read_header(path, &mut file)?;
     let mut shapes: BTreeMap<String, Vec<usize>> = header.tensors().into_iter().map(|(name, info)| (name, info.shape.clone())).collect();
-    // What files of earlier versions have not, and is read as zeros.
-    let layers: Vec<String> = shapes.keys().filter_map(|name| name.strip_suffix("log_scale").map(str::to_owned)).collect();
-    for layer in layers {
-        let middle = format!("{layer}middle");
-        if !shapes.contains_key(&middle) && is_new(&middle, &shapes) {
-            let shape = shapes.get(&format!("{layer}log_scale")).cloned().unwrap_or_default();
-            shapes.insert(middle, shape);
+    for New { name, siblings } in NEW {
+        let layers: Vec<String> = shapes.keys().filter_map(|path| path.strip_suffix(siblings[0]).map(str::to_owned)).collect();
+        for layer in layers {
+            let new = format!("{layer}{name}");
+            if !shapes.contains_key(&new) && is_new(&new, &shapes) {
+                let shape = shapes.get(&format!("{layer}{}", siblings[0])).cloned().unwrap_or_default();
+                shapes.insert(new, shape);
+            }
         }
     }
     Ok((shapes, body / size_of::<E>() as u64))
@@ -231,17 +232,29 @@ fn differences<E: Scalar>(own: &State<E>, header: &Metadata) -> StateMismatch {
     mismatch
 }
 
-/// Whether files of earlier versions have no such entry, where it stands for zeros: the middle of an `ActNorm`, which
-/// was y = e^s ⊙ x + t.
-fn is_new<T>(name: &str, own: &BTreeMap<String, T>) -> bool {
-    let siblings = ["log_scale", "shift", "initialised"];
-    let is_beside = |layer: &str| siblings.iter().all(|sibling| own.contains_key(&format!("{layer}{sibling}")));
-    name.strip_suffix("middle").is_some_and(is_beside)
+/// State that files of earlier versions have not, and that is read as zeros.
+struct New {
+    name: &'static str,
+    /// What stands beside it, of which the first has its shape.
+    siblings: &'static [&'static str],
+}
+
+/// The middle of an `ActNorm`, which was y = e^s ⊙ x + t, and the tails of a standardiser, which had none.
+const NEW: [New; 2] =
+    [New { name: "middle", siblings: &["log_scale", "shift", "initialised"] }, New { name: "tail", siblings: &["mean", "scale"] }];
+
+/// Whether files of earlier versions have no such entry, where it stands for zeros.
+fn is_new<T>(path: &str, own: &BTreeMap<String, T>) -> bool {
+    NEW.iter().any(|New { name, siblings }| {
+        let is_beside = |layer: &str| siblings.iter().all(|sibling| own.contains_key(&format!("{layer}{sibling}")));
+        path.strip_suffix(name).is_some_and(is_beside)
+    })
 }
 
 fn zeros_like<E: Scalar>(entry: &Saved<E>) -> Saved<E> {
     match entry {
         Saved::Reals(values) => Saved::Reals(vec![E::zero(); values.len()]),
+        Saved::Doubles(values) => Saved::Doubles(vec![0.0; values.len()]),
         other => other.clone(),
     }
 }
@@ -331,6 +344,29 @@ mod tests {
         let too_long: State<f32> = (0..64).map(|i| (format!("{i}{}", "x".repeat(2 << 20)), Saved::Flag(true))).collect();
         let error = encode(&file, &too_long, &Notes::new()).unwrap_err().to_string();
         assert!(error.contains("many.safetensors: header too large"), "{error}");
+        let notes = Notes::from([("spec".to_owned(), "x".repeat(usize::try_from(MAX_HEADER).unwrap()))]);
+        let error = encode(&file, &State::<f32>::new(), &notes).unwrap_err().to_string();
+        assert!(error.contains("many.safetensors: a header of 1000000") && error.contains("at most 100000000 can be"), "{error}");
+    }
+
+    /// Files of versions whose standardisers had no tails are read with none.
+    #[test]
+    fn a_standardiser_without_tails_has_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let own: State<f32> = [("p.mean", 1.0), ("p.scale", 2.0), ("p.tail", 4.0), ("q.tail", 3.0)]
+            .map(|(name, value)| (name.to_owned(), Saved::Doubles(vec![value; 2])))
+            .into();
+        let mut old = own.clone();
+        old.remove("p.tail");
+        std::fs::write(&path, encode(&path, &old, &Notes::new()).unwrap()).unwrap();
+        let back = read(&path, File::open(&path).unwrap(), &own).unwrap();
+        assert_eq!((&back["p.tail"], &back["q.tail"]), (&Saved::Doubles(vec![0.0; 2]), &own["q.tail"]));
+        assert_eq!(shapes::<f32>(&path).unwrap().0["p.tail"], [2]);
+        old.remove("q.tail");
+        std::fs::write(&path, encode(&path, &old, &Notes::new()).unwrap()).unwrap();
+        let error = read(&path, File::open(&path).unwrap(), &own).unwrap_err();
+        assert!(matches!(&error, TrainError::State { mismatch, .. } if mismatch.missing == ["q.tail"]), "{error}");
     }
 
     /// Files of versions whose `ActNorm` was y = e^s ⊙ x + t have no middle, which is 0 then, and nothing else may be

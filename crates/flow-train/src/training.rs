@@ -192,7 +192,8 @@ impl<E: SpecScalar> Trainer<E> {
             reals.check(validation.as_ref())?;
         }
         if self.model.standardiser().is_none() && self.model.preprocessing().standardise.unwrap_or(true) {
-            let fitted = Some(reals.standardiser_of(&moments)?);
+            let quartiles = reals.quartiles(self.train.as_ref(), &moments)?;
+            let fitted = Some(reals.standardiser_of(&moments, &quartiles)?);
             self.model.set_standardiser(fitted.clone())?;
             self.events = self.events.clone().with_standardiser(fitted);
         }

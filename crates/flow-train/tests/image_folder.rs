@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use flow_train::data::{Crop, DataError, DataSource, Dataset, Draw, ImageFolder, ItemShape, Items, Split, SplitRule, Values};
+use flow_train::data::{Crop, DataError, DataSource, Dataset, Depth, Draw, ImageFolder, ItemShape, Items, Split, SplitRule, Values};
 use image::{DynamicImage, Rgb, RgbImage, Rgba, RgbaImage};
 
 type Test = Result<(), Box<dyn std::error::Error>>;
@@ -282,5 +282,58 @@ fn files_that_do_not_fit_are_named_or_skipped() -> Test {
     ] {
         assert!(matches!(open(bad), Err(DataError::Setting { .. })), "{bad}");
     }
+    Ok(())
+}
+
+/// Values of more than 8 bits are kept where that is asked for, as whole numbers that are dequantised, and said to be
+/// scaled where it is not; those of 8 bits are scaled up. Transparency, grey and a store on disk go with it.
+#[test]
+fn sixteen_bits_are_kept_when_asked() -> Test {
+    let dir = tempfile::tempdir()?;
+    let value = |x: u32, y: u32, i: u32| u16::try_from(x + 16 * y + 4096 * i).unwrap_or(0);
+    for i in 0..10 {
+        let deep = image::ImageBuffer::<image::Luma<u16>, _>::from_fn(16, 16, |x, y| image::Luma([value(x, y, i)]));
+        save(dir.path(), &format!("{i}.png"), deep)?;
+    }
+    let scaled = ImageFolder { grey: true, ..ImageFolder::new(dir.path()) }.open(0)?;
+    assert_eq!((scaled.train.levels(), scaled.train.are_whole()), (Some(256), false));
+    assert!(
+        scaled.found.warnings[0]
+            .ends_with("10 pictures have more than 8 bits a value and are scaled to 8, 256 levels of 65,536: depth=16 keeps them")
+    );
+
+    let store = tempfile::tempdir()?;
+    let text = format!("images:{}?grey=1&depth=16&cache={}", dir.path().display(), store.path().display());
+    let source: DataSource = text.parse()?;
+    assert_eq!(source.to_string(), text);
+    for round in 0..2 {
+        let split = source.open(0)?;
+        assert_eq!((split.train.levels(), split.train.are_whole(), split.found.warnings.len()), (None, true, 0));
+        assert!(Items::unseen(&split).are_whole());
+        let Values::Real(values) = split.train.batch(&[Draw { epoch: 0, index: 3 }])?.values else { panic!("real numbers") };
+        let expected: Vec<f64> = (0..16).flat_map(|y| (0..16).map(move |x| f64::from(value(x, y, 3)))).collect();
+        assert_eq!(values, expected, "round {round}");
+    }
+    // Half transparent black over white, and 8 bits among 16.
+    save(dir.path(), "a.png", image::ImageBuffer::<Rgba<u16>, _>::from_pixel(16, 16, Rgba([0, 0, 0, 32_768])))?;
+    save(dir.path(), "b.png", coordinates(16, 16, 9))?;
+    let split = ImageFolder { depth: Depth::Sixteen, test: Some("[0-9].png".into()), ..ImageFolder::new(dir.path()) }.open(0)?;
+    assert!(
+        split.found.warnings[0].ends_with("1 of 12 pictures have 8 bits a value, scaled to 16: every 257th level"),
+        "{:?}",
+        split.found
+    );
+    let Values::Real(values) = split.train.batch(&all(&*split.train, 0))?.values else { panic!("real numbers") };
+    assert!(values[..768].iter().all(|x| (x - 32_767.0).abs() < 1e-9), "{}", values[0]);
+    assert_eq!(values[768 + 512..768 + 515], [9.0 * 257.0; 3]);
+
+    // A model sees x + u, and gives whole numbers back.
+    let preprocessing = flow_api::spec::Preprocessing::default();
+    let events = flow_train::Events::new(&*split.train, &preprocessing, 1)?;
+    let batch = split.train.batch(&all(&*split.train, 0))?;
+    let seen = events.of::<f64>(&batch)?;
+    let noise: Vec<f64> = seen.values.iter().zip(&values).map(|(seen, x)| seen - x).collect();
+    assert!(noise.iter().all(|u| (0.0..1.0).contains(u)) && (noise.iter().sum::<f64>() / noise.len() as f64 - 0.5).abs() < 0.05);
+    assert_eq!(events.values(&seen.values), values);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use crate::commands::experiment::named_source;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flow_train::data::DataSource;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Normalizing flows on images and vectors: train a density model, then score, sample and embed with it
 #[derive(Parser)]
@@ -422,7 +422,7 @@ pub(crate) struct Score {
     pub(crate) top: usize,
     /// The CSV file to write [default: standard output]. Where log-dets are estimates it has a column `standard_error`,
     /// in nats
-    #[arg(long, value_name = "FILE.csv")]
+    #[arg(long, value_name = "FILE.csv", value_parser = file)]
     pub(crate) out: Option<PathBuf>,
 }
 
@@ -436,7 +436,7 @@ pub(crate) struct Report {
     #[arg(long, value_name = "DATA")]
     pub(crate) against: Vec<DataSource>,
     /// The page to write [default: report.html in the run's folder]
-    #[arg(long, value_name = "FILE.html")]
+    #[arg(long, value_name = "FILE.html", value_parser = file)]
     pub(crate) out: Option<PathBuf>,
 }
 
@@ -454,7 +454,7 @@ pub(crate) struct Predict {
     pub(crate) scoring: Scoring,
     /// The CSV file to write [default: standard output]: row, part, name, label, a probability a class, and the most
     /// probable class
-    #[arg(long, value_name = "FILE.csv")]
+    #[arg(long, value_name = "FILE.csv", value_parser = file)]
     pub(crate) out: Option<PathBuf>,
 }
 
@@ -550,10 +550,31 @@ fn rate(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|rate| *rate > 0.0 && *rate < 1.0).ok_or_else(|| "expected a share between 0 and 1, such as 0.01".to_owned())
 }
 
+/// A file that can be written, which is told before anything is computed.
+fn file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_dir() {
+        return Err("expected a file, got a folder".to_owned());
+    }
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        Some(folder) => Err(format!("there is no folder {}", folder.display())),
+        None => Ok(path),
+    }
+}
+
 /// Pictures are written as PNG.
 fn png(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) { Ok(path) } else { Err("use .png".to_owned()) }
+    file(text).and_then(|path| if has_ending(&path, &["png"]) { Ok(path) } else { Err("use .png".to_owned()) })
+}
+
+/// Latents are written as arrays or tables; what has no ending, such as a pipe, gets an array.
+fn embedding(text: &str) -> Result<PathBuf, String> {
+    let expected = || Err("use .npy, .npz or .csv".to_owned());
+    file(text).and_then(|path| if path.extension().is_none() || has_ending(&path, &["npy", "npz", "csv"]) { Ok(path) } else { expected() })
+}
+
+fn has_ending(path: &Path, known: &[&str]) -> bool {
+    path.extension().is_some_and(|ending| known.iter().any(|known| ending.eq_ignore_ascii_case(known)))
 }
 
 /// Plots are written as PNG or SVG.
@@ -589,7 +610,7 @@ pub(crate) struct Embed {
     pub(crate) batch: usize,
     /// What to write, one row per item in the order of the data: an array of f32 (.npy) with a table of row, part, name
     /// and label beside it (.index.csv), both in one archive (.npz), or one table (.csv)
-    #[arg(long, value_name = "FILE.npy|FILE.npz|FILE.csv")]
+    #[arg(long, value_name = "FILE.npy|FILE.npz|FILE.csv", value_parser = embedding)]
     pub(crate) out: PathBuf,
 }
 
@@ -685,7 +706,7 @@ pub(crate) struct Export {
     /// The run folder, or one of its checkpoints
     pub(crate) run: PathBuf,
     /// The file to write
-    #[arg(long, value_name = "FILE.safetensors")]
+    #[arg(long, value_name = "FILE.safetensors", value_parser = file)]
     pub(crate) out: PathBuf,
 }
 

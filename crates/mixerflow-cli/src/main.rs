@@ -81,7 +81,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         // Where standard error fails too there is nobody to tell.
-        let _ = writeln!(std::io::stderr(), "mixerflow: {error}");
+        let _ = writeln!(std::io::stderr(), "mixerflow: {}", output::shown(&error.to_string()));
         ExitCode::FAILURE
     })
 }

@@ -130,16 +130,16 @@ impl BaseSpec {
     /// As [`BuildBase::build`].
     pub fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<E>>, SpecError> {
         let Some(width) = scope.condition(Receiver::Base) else { return E::base(self.0.as_ref(), dim, scope) };
-        let base = E::base(self.0.as_ref(), dim, scope)?;
-        if base.condition().is_some() {
-            return Ok(base);
-        }
+        // Under which paths it is saved is known when it is known whether it is a part of another.
+        let base = E::base(self.0.as_ref(), dim, &scope.clone().for_none_saved())?;
         let (low, high) = base.support();
-        if (low.is_finite() || high.is_finite()) && !scope.names(Receiver::Base) {
-            // A density on a box stays as it is.
-            return Ok(base);
-        }
-        Ok(Box::new(bases::Conditional::new(base, width).map_err(|e| located(scope, e))?))
+        // A density on a box stays as it is.
+        let is_boxed = (low.is_finite() || high.is_finite()) && !scope.names(Receiver::Base);
+        let base: Box<dyn BaseDensity<E>> = match base.condition() {
+            None if !is_boxed => Box::new(bases::Conditional::new(base, width).map_err(|e| located(scope, e))?),
+            _ => base,
+        };
+        scope.is_as_saved(&base).map(|()| base)
     }
 
     /// Numbers that the density on R^dim holds at the least.

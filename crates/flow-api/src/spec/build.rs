@@ -95,11 +95,17 @@ impl BuildScope {
         self.condition.as_ref().is_some_and(|(_, receivers)| *receivers != Receivers::All && receivers.includes(receiver))
     }
 
-    /// The same for a model that saved tensors of these shapes are loaded into, by their paths: the first flow on rows
-    /// or base that holds others ends the building, so that no more is built than what is there.
+    /// The same for a model that saved tensors of these shapes are loaded into, by their paths: the first flow on rows,
+    /// map of whole samples or base that holds others ends the building, so that no more is built than what is there.
     #[must_use]
     pub fn for_saved(self, shapes: BTreeMap<String, Vec<usize>>) -> Self {
         Self { saved: Some(Arc::new(shapes)), ..self }
+    }
+
+    /// The same, for whatever was saved.
+    #[must_use]
+    pub(super) fn for_none_saved(self) -> Self {
+        Self { saved: None, ..self }
     }
 
     /// The scope of a part.
@@ -180,7 +186,7 @@ impl BuildScope {
     }
 
     /// Checks that a part holds what was saved of it.
-    fn is_as_saved<E: Scalar>(&self, part: &impl Module<E>) -> Result<(), SpecError> {
+    pub(super) fn is_as_saved<E: Scalar>(&self, part: &impl Module<E>) -> Result<(), SpecError> {
         let Some(saved) = &self.saved else { return Ok(()) };
         let mut other = None;
         visit(part, |inner, entry| {
@@ -259,8 +265,11 @@ macro_rules! spec_scalar {
                 scope.counted(|parts| spec.$base(dim, parts), |part| scope.held(part))
             }
             fn sample_flow(spec: &dyn SampleFlowSpec, grid: &Grid, scope: &BuildScope) -> Result<Vec<SampleLayer<Self>>, SpecError> {
-                let numbers = |layers: &Vec<SampleLayer<Self>>| layers.iter().flatten().map(|(_, flow)| numbers_held(flow)).sum();
-                scope.counted(|parts| spec.$sample_flow(grid, parts), |layers| Ok(numbers(layers)))
+                // Each flow has its path below the spec's own, which is empty for the only one.
+                let held = |(path, flow): &(String, Box<dyn crate::SampleFlow<Self>>)| {
+                    if path.is_empty() { scope.held(flow) } else { scope.child(path).held(flow) }
+                };
+                scope.counted(|parts| spec.$sample_flow(grid, parts), |layers| layers.iter().flatten().map(held).sum())
             }
             fn model(spec: &dyn ModelSpec, event: EventShape, scope: &BuildScope) -> Result<Model<Self>, SpecError> {
                 if event.len() > MAX_EVENT {

@@ -18,7 +18,7 @@ use flow_kernels::simd::add;
 ///
 /// # Parameters and state
 /// `embedding` (classes × width), of classes; `nothing` (width), where conditions are dropped; those of the network
-/// below `network`. State of numbers: `standard.mean` and `standard.scale` ([`Standardiser`], in f64), and `fitted`.
+/// below `network`. State of numbers: `standard.mean`, `standard.scale` and `standard.tail` ([`Standardiser`], in f64), and `fitted`.
 #[derive(Clone, Debug)]
 pub struct Conditioner<E: Scalar> {
     input: Input<E>,
@@ -207,7 +207,7 @@ impl<E: Scalar> Conditioner<E> {
                     if let Some(got) = given.iter().find(|c| !c.is_finite()) {
                         return Err(domain(row, "finite numbers".to_owned(), got));
                     }
-                    standard.forward(given, &mut input[..width]);
+                    standard.forward(given, &mut input[..width], &mut []);
                 }
             }
             (_, Conditions::Classes(given)) => return Err(other(format!("({}) classes", given.len()))),

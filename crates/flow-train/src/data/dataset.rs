@@ -123,6 +123,12 @@ pub trait Dataset: Debug + Send + Sync {
     /// Number of discrete levels of a value (256 for 8-bit pictures); `None` if values are continuous.
     fn levels(&self) -> Option<u32>;
 
+    /// Whether values that are continuous stand for whole numbers, all of them, so that they are dequantised: of more
+    /// levels than [`Dataset::levels`] has.
+    fn are_whole(&self) -> bool {
+        false
+    }
+
     /// Names of the classes, by label; empty for a set without labels.
     fn classes(&self) -> &[String] {
         &[]
@@ -247,6 +253,10 @@ impl Dataset for Subset {
 
     fn levels(&self) -> Option<u32> {
         self.of.levels()
+    }
+
+    fn are_whole(&self) -> bool {
+        self.of.are_whole()
     }
 
     fn classes(&self) -> &[String] {

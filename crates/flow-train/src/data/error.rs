@@ -1,5 +1,6 @@
 //! What can be wrong with data.
 
+use crate::text::number;
 use std::io;
 use std::path::PathBuf;
 
@@ -38,6 +39,21 @@ pub enum DataError {
         expected: String,
         /// What stands there.
         got: String,
+    },
+    /// The format of a file is read by programs alone that were built with a feature.
+    #[error(
+        "{}: {format} is not built into this program: `cargo install --path crates/mixerflow-cli --features {feature}` builds it in, and {instead}",
+        path.display()
+    )]
+    NotBuiltIn {
+        /// The file.
+        path: PathBuf,
+        /// The format.
+        format: &'static str,
+        /// The feature.
+        feature: &'static str,
+        /// What can be done without.
+        instead: &'static str,
     },
     /// A picture could not be decoded.
     #[error("{}: not a readable picture: {reason}", path.display())]
@@ -223,7 +239,8 @@ pub enum DataError {
     },
     /// A column holds one value alone.
     #[error(
-        "{column} is {value} in all {items} training items, which has no density{}",
+        "{column} is {} in all {items} training items, which has no density{}",
+        number(*value),
         key.as_ref().map_or_else(String::new, |key| format!(": drop={key} leaves it out")),
     )]
     ConstantColumn {
@@ -237,7 +254,7 @@ pub enum DataError {
         value: f64,
     },
     /// A column holds a value that it cannot have by what is said of it.
-    #[error("{column}: expected {expected}, got {got} in row {row} (counted from 0)")]
+    #[error("{column}: expected {expected}, got {} in row {row} (counted from 0)", number(*got))]
     OutOfBounds {
         /// The column as messages call it.
         column: String,

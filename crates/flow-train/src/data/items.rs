@@ -118,6 +118,10 @@ impl Dataset for Items {
         self.sets[0].levels()
     }
 
+    fn are_whole(&self) -> bool {
+        self.sets[0].are_whole()
+    }
+
     fn classes(&self) -> &[String] {
         self.sets[0].classes()
     }

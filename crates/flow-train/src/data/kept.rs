@@ -98,6 +98,10 @@ impl Dataset for Kept {
         self.of.levels()
     }
 
+    fn are_whole(&self) -> bool {
+        self.of.are_whole()
+    }
+
     fn classes(&self) -> &[String] {
         self.of.classes()
     }

@@ -39,6 +39,10 @@ impl<M: ItemMap> Dataset for Mapped<M> {
         self.of.levels()
     }
 
+    fn are_whole(&self) -> bool {
+        self.of.are_whole()
+    }
+
     fn classes(&self) -> &[String] {
         self.of.classes()
     }

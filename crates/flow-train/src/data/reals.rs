@@ -63,6 +63,35 @@ impl ColumnMap {
     }
 }
 
+/// Where the middle half of the values of a column lies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quartiles {
+    /// A quarter of the values is smaller.
+    pub lower: f64,
+    /// Half of them.
+    pub median: f64,
+    /// Three quarters.
+    pub upper: f64,
+}
+
+impl Quartiles {
+    /// How far from the median, in widths of the middle half, a value lies beyond any reason.
+    const FAR: f64 = 100.0;
+
+    /// Those of values, which are put into another order; none of no values.
+    pub fn of(values: &mut [f64]) -> Option<Self> {
+        let n = values.len();
+        let mut at = |i: usize| (i < n).then(|| *values.select_nth_unstable_by(i, f64::total_cmp).1);
+        Some(Self { lower: at(n / 4)?, median: at(n / 2)?, upper: at(3 * n / 4)? })
+    }
+
+    /// Whether a value lies beyond any reason: a hundred widths of the middle half from the median. None does where
+    /// half of the values are one.
+    pub fn is_far(&self, x: f64) -> bool {
+        self.upper > self.lower && (x - self.median).abs() > Self::FAR * (self.upper - self.lower)
+    }
+}
+
 /// Real numbers of items of one shape to events, and back.
 ///
 /// ```
@@ -81,7 +110,7 @@ pub struct Reals {
     seed: u64,
     purpose: Purpose,
     shape: ItemShape,
-    /// Of every number of an item; none where nothing happens to any.
+    /// Of every number of an item; one of items whose numbers are all alike; none where nothing happens to any.
     columns: Vec<ColumnMap>,
     standardiser: Option<Standardiser>,
 }
@@ -127,12 +156,25 @@ impl Reals {
         Ok(Self { seed, purpose: Purpose::Dequantise, shape, columns: maps, standardiser: None })
     }
 
+    /// The same for a data set whose values may stand for whole numbers, all of them ([`Dataset::are_whole`]): those are
+    /// dequantised.
+    #[must_use]
+    pub fn of_whole(self, are_whole: bool) -> Self {
+        if are_whole { Self { columns: vec![ColumnMap { bounds: None, discrete: true }], ..self } } else { self }
+    }
+
+    /// What happens to a number, by its place in an item.
+    pub fn column(&self, at: usize) -> ColumnMap {
+        let at = if self.columns.len() == 1 { 0 } else { at };
+        self.columns.get(at).copied().unwrap_or_default()
+    }
+
     /// The same with what happens to columns as [`Reals::columns`] gave it.
     ///
     /// # Errors
     /// [`DataError::Size`] for another number of columns.
     pub fn with_columns(self, columns: Vec<ColumnMap>) -> Result<Self> {
-        if columns.is_empty() || columns.len() == self.shape.dims() {
+        if columns.len() <= 1 || columns.len() == self.shape.dims() {
             return Ok(Self { columns, ..self });
         }
         Err(DataError::Size { what: "columns", expected: self.shape.dims(), got: columns.len() })
@@ -149,7 +191,7 @@ impl Reals {
         self.standardiser.as_ref()
     }
 
-    /// What happens to every column; none where nothing happens to any.
+    /// What happens to every column, once where it is the same; none where nothing happens to any.
     pub fn columns(&self) -> &[ColumnMap] {
         &self.columns
     }
@@ -171,10 +213,10 @@ impl Reals {
             return (values.to_vec(), vec![0.0; draws.len()]);
         }
         let (mut mapped, mut log_det) = (Vec::with_capacity(values.len()), Vec::with_capacity(draws.len()));
-        for (item, &draw) in values.chunks_exact(self.columns.len()).zip(draws) {
+        for (item, &draw) in values.chunks_exact(self.shape.dims()).zip(draws) {
             let mut noise = stream(self.seed, self.purpose, draw);
             let mut slopes = 0.0;
-            for (&x, column) in item.iter().zip(&self.columns) {
+            for (&x, column) in item.iter().zip(self.columns.iter().cycle()) {
                 let (y, log_slope) = column.map(x, || (f64::from(noise.next_u32()) + 0.5) / 4_294_967_296.0);
                 mapped.push(y);
                 slopes += log_slope;
@@ -202,13 +244,14 @@ impl Reals {
             }
         }
         let (mapped, slopes) = self.map(values, draws);
-        let all = if let Some(standardiser) = &self.standardiser {
-            standardiser.forward(&mapped, events)
+        let mut standardised = vec![0.0; draws.len()];
+        if let Some(standardiser) = &self.standardiser {
+            standardiser.forward(&mapped, events, &mut standardised);
         } else {
             events.iter_mut().zip(&mapped).for_each(|(event, &y)| *event = E::of(y));
-            0.0
-        };
-        log_det.iter_mut().zip(slopes).for_each(|(log_det, slopes)| *log_det = E::of(slopes + all));
+        }
+        let both = slopes.iter().zip(standardised).map(|(slopes, standardised)| slopes + standardised);
+        log_det.iter_mut().zip(both).for_each(|(log_det, both)| *log_det = E::of(both));
         Ok(())
     }
 
@@ -232,7 +275,7 @@ impl Reals {
             let (mapped, _) = self.map(&values, &draws);
             if let Some(at) = mapped.iter().position(|y| !y.is_finite()) {
                 let (column, row) = (at % dims, data.row(draws[at / dims].index));
-                let expected = self.columns.get(column).copied().unwrap_or_default().expected();
+                let expected = self.column(column).expected();
                 return Err(DataError::OutOfBounds { column: column_name(data.columns(), column), row, expected, got: values[at] });
             }
             mapped.iter().enumerate().for_each(|(at, &y)| each(at % dims, y));
@@ -271,13 +314,51 @@ impl Reals {
         }
     }
 
-    /// A standardiser by the moments of [`Reals::moments`].
+    /// Quartiles, before they are standardised, of columns (channels of pictures) that have values beyond any reason
+    /// ([`Quartiles::is_far`]): of as many items as memory has room for, at equal distances. None for the others.
+    ///
+    /// # Errors
+    /// As [`Reals::check`].
+    pub fn quartiles(&self, data: &dyn Dataset, moments: &[Moments]) -> Result<Vec<Option<Quartiles>>> {
+        /// That of a column which cannot have such values, whatever the others are, up to some ten million items.
+        const KURTOSIS: f64 = 10.0;
+        /// The most values that are kept.
+        const MOST: usize = 1 << 24;
+        let heavy: Vec<usize> = (0..moments.len()).filter(|&column| moments[column].kurtosis() > KURTOSIS).collect();
+        let mut found = vec![None; moments.len()];
+        if heavy.is_empty() {
+            return Ok(found);
+        }
+        let each = self.shape.dims() / moments.len();
+        let stride = (data.len() * each * heavy.len()).div_ceil(MOST).max(1);
+        let mut kept: Vec<Vec<f64>> = vec![Vec::new(); moments.len()];
+        let (mut ranges, mut seen) = (vec![(f64::INFINITY, f64::NEG_INFINITY); moments.len()], vec![0_usize; moments.len()]);
+        self.visit(data, |at, y| {
+            let column = at / each;
+            ranges[column] = (ranges[column].0.min(y), ranges[column].1.max(y));
+            if seen[column].is_multiple_of(stride) && heavy.binary_search(&column).is_ok() {
+                kept[column].push(y);
+            }
+            seen[column] += 1;
+        })?;
+        for column in heavy {
+            let of = Quartiles::of(&mut kept[column]);
+            found[column] = of.filter(|of| of.is_far(ranges[column].0) || of.is_far(ranges[column].1));
+        }
+        Ok(found)
+    }
+
+    /// A standardiser by the moments of [`Reals::moments`], of some columns by their quartiles.
     ///
     /// # Errors
     /// [`flow_api::FlowError::NotFinite`] for a spread beyond f64.
-    pub fn standardiser_of(&self, moments: &[Moments]) -> flow_api::Result<Standardiser> {
+    pub fn standardiser_of(&self, moments: &[Moments], quartiles: &[Option<Quartiles>]) -> flow_api::Result<Standardiser> {
         let each = self.shape.dims() / moments.len().max(1);
-        Standardiser::fit(&moments.iter().flat_map(|&column| std::iter::repeat_n(column, each)).collect::<Vec<_>>())
+        let fitted = Standardiser::fit(&moments.iter().flat_map(|&column| std::iter::repeat_n(column, each)).collect::<Vec<_>>())?;
+        let robust = quartiles.iter().enumerate().filter_map(|(column, found)| Some((column, (*found)?)));
+        Ok(robust.fold(fitted, |fitted, (column, Quartiles { lower, median, upper })| {
+            (column * each..(column + 1) * each).fold(fitted, |fitted, number| fitted.with_quartiles(number, [lower, median, upper]))
+        }))
     }
 }
 
@@ -306,7 +387,7 @@ mod tests {
         let data = vector(items.clone(), 4);
         let plain = reals(MIXED, &[], 4).unwrap();
         let moments = plain.moments(&data).unwrap();
-        let fitted = plain.standardiser_of(&moments).unwrap();
+        let fitted = plain.standardiser_of(&moments, &[]).unwrap();
         let reals = plain.with_standardiser(Some(fitted));
         let draws: Vec<Draw> = (0..50).map(|index| Draw { epoch: 0, index }).collect();
         let (mut y, mut log_det) = (vec![0f64; 200], vec![0f64; 50]);
@@ -354,12 +435,40 @@ mod tests {
         let data = vector(items.clone(), 1);
         let plain = reals("()", &[], 1).unwrap();
         let moments = plain.moments(&data).unwrap();
-        let fitted = plain.clone().with_standardiser(Some(plain.standardiser_of(&moments).unwrap()));
+        let fitted = plain.clone().with_standardiser(Some(plain.standardiser_of(&moments, &[]).unwrap()));
         let draws: Vec<Draw> = (0..100).map(|index| Draw { epoch: 0, index }).collect();
         let (mut y, mut log_det) = (vec![0f32; 100], vec![0f32; 100]);
         fitted.to_events(&items, &draws, &mut y, &mut log_det).unwrap();
         assert!(fitted.to_values(&y).iter().zip(&items).all(|(a, b)| (a - b).abs() < 1e-3));
         assert!((f64::from(log_det[0]) + 0.5 * moments[0].variance().ln()).abs() < 1e-6);
+    }
+
+    /// Two outliers of 1,000 values: the others keep the scale that they have without them, and densities are those of
+    /// the values as they were. Wide columns, and such as are one value but for a few, are left as they are.
+    #[test]
+    fn outliers_do_not_set_the_scale() {
+        let normal = |i: u32| (f64::from(i) * 0.618_033_988_749_895).fract() * 6.0 - 3.0;
+        let mut items: Vec<f64> = (0..1000).flat_map(|i| [normal(i), f64::from(u8::from(i % 200 == 7)), normal(i).powi(3)]).collect();
+        (items[3 * 17], items[3 * 500]) = (1e6, -2e9);
+        let data = vector(items.clone(), 3);
+        let plain = reals("()", &[], 3).unwrap();
+        let moments = plain.moments(&data).unwrap();
+        let quartiles = plain.quartiles(&data, &moments).unwrap();
+        assert!(quartiles[0].is_some() && quartiles[1..] == [None, None], "{quartiles:?}");
+        let fitted = plain.standardiser_of(&moments, &quartiles).unwrap();
+        let deviation = |column: usize| moments[column].variance().sqrt();
+        // Of a uniform density on 6, the middle half is 3 wide.
+        assert!((fitted.scale()[0] - 3.0 / 1.349).abs() < 0.05 && fitted.mean()[0].abs() < 0.05, "{fitted:?}");
+        assert_eq!(fitted.scale()[1..], [deviation(1), deviation(2)]);
+        let reals = plain.with_standardiser(Some(fitted.clone()));
+        let draws: Vec<Draw> = (0..1000).map(|index| Draw { epoch: 0, index }).collect();
+        let (mut y, mut log_det) = (vec![0f64; 3000], vec![0f64; 1000]);
+        reals.to_events(&items, &draws, &mut y, &mut log_det).unwrap();
+        assert!(y.iter().step_by(3).all(|y| y.abs() < 10.0));
+        let all = -fitted.scale().iter().map(|scale| scale.ln()).sum::<f64>();
+        assert!((log_det[3] - all).abs() < 1e-12 && log_det[500] < all - 20.0 && log_det[17] < all - 10.0, "{log_det:?}");
+        let back = reals.to_values(&y);
+        assert!(back.iter().zip(&items).all(|(a, b)| (a - b).abs() < 1e-9 * (1.0 + b.abs())));
     }
 
     #[test]

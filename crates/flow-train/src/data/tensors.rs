@@ -1,10 +1,13 @@
 //! Arrays from a `.safetensors` file.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
 
 use super::array::{Array, Element};
+use super::limits::read_file;
 use super::{DataError, Result};
 
 /// Names of the tensors, in alphabetical order; `path` only names the source in errors.
@@ -15,6 +18,22 @@ pub fn keys(path: &Path, bytes: &[u8]) -> Result<Vec<String>> {
     let mut known: Vec<String> = parse(path, bytes)?.names().into_iter().map(str::to_owned).collect();
     known.sort();
     Ok(known)
+}
+
+/// The whole file, once its beginning says that it may be one: what never ends is not read.
+pub(super) fn read_whole(path: &Path) -> Result<Vec<u8>> {
+    /// The longest header of the format.
+    const MAX_HEADER: u64 = 100_000_000;
+    let mut length = [0; 8];
+    let io = |source| DataError::Io { path: path.to_owned(), source };
+    let got = File::open(path).and_then(|file| file.take(8).read(&mut length)).map_err(io)?;
+    let length = u64::from_le_bytes(length);
+    if got < 8 || !(2..=MAX_HEADER).contains(&length) {
+        let expected = format!("a length from 2 to {MAX_HEADER}");
+        let got = if got < 8 { format!("{got} bytes") } else { length.to_string() };
+        return Err(DataError::Header { path: path.to_owned(), field: "safetensors header", expected, got });
+    }
+    read_file(path)
 }
 
 fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {

@@ -2,11 +2,10 @@
 
 use super::Finding;
 use super::values::lattice;
-use crate::data::{Column, ColumnKind, ColumnMap, column_key, column_name};
+use crate::data::{Column, ColumnKind, ColumnMap, Quartiles, column_key, column_name};
+use crate::text::number;
 use serde::Serialize;
 
-/// How far from the median, in widths of the middle half of the values, an outlier lies beyond any reason.
-const FAR: f64 = 100.0;
 /// How many items share a value, on average, where values are taken to repeat.
 const REPEATS: usize = 4;
 /// The share of the items from which one value is said to pile up.
@@ -79,15 +78,15 @@ fn look_at(values: &[f64], column: Column, index: usize, of: &Of<'_>, said: &mut
         return look;
     }
     if low.total_cmp(&high).is_eq() && !map.discrete {
-        said.push(Finding::error(format!("{name} is constant ({low}), which has no density: drop={key} leaves it out")));
+        said.push(Finding::error(format!("{name} is constant ({}), which has no density: drop={key} leaves it out", number(low))));
         return look;
     }
     let too_large = |x: &f64| x.abs() > f64::from(f32::MAX);
     if let Some(at) = values.iter().position(too_large) {
         let others = values.iter().filter(|x| too_large(x)).count() - 1;
-        let more = if others > 0 { format!(" and {others} more") } else { String::new() };
+        let more = if others > 0 { format!(" and {others} more are") } else { " is".to_owned() };
         let text = format!(
-            "{name}: {:e} in row {} (counted from 0){more} is beyond what f32 holds: rescale the column or leave such rows out",
+            "{name}: {:e} in row {} (counted from 0){more} beyond what f32 holds: rescale the column or leave such rows out",
             values[at], rows[at]
         );
         said.push(Finding::error(text));
@@ -107,19 +106,25 @@ fn look_at(values: &[f64], column: Column, index: usize, of: &Of<'_>, said: &mut
              preprocessing.standardise=true would not lose"
         )));
     }
-    let median = sorted[n / 2];
-    let (lower, upper) = (sorted[n / 4], sorted[3 * n / 4]);
-    let is_far = |x: &f64| (x - median).abs() > FAR * (upper - lower);
-    if upper > lower {
-        let far: Vec<usize> = (0..n).filter(|&i| is_far(&values[i])).collect();
-        if let Some(&at) = far.iter().max_by(|&&a, &&b| (values[a] - median).abs().total_cmp(&(values[b] - median).abs())) {
-            said.push(Finding::warning(format!(
-                "{name} has {} outliers, such as {} in row {} (counted from 0), where half of the values lie between {lower} and {upper}",
-                far.len(),
-                values[at],
-                rows[at]
-            )));
-        }
+    let quartiles = Quartiles { lower: sorted[n / 4], median: sorted[n / 2], upper: sorted[3 * n / 4] };
+    let far: Vec<usize> = (0..n).filter(|&i| quartiles.is_far(values[i])).collect();
+    let Quartiles { lower, median, upper } = quartiles;
+    if let Some(&at) = far.iter().max_by(|&&a, &&b| (values[a] - median).abs().total_cmp(&(values[b] - median).abs())) {
+        // What is mapped to bounded values may be no outlier there.
+        let then = match (standardised, map.bounds) {
+            (_, Some(_)) => "",
+            (true, None) => "; the column is standardised by its quartiles, and what lies far outside them is drawn in",
+            (false, None) => ", which preprocessing.standardise=true would draw in",
+        };
+        let s = if far.len() == 1 { "" } else { "s" };
+        said.push(Finding::warning(format!(
+            "{name} has {} outlier{s}, such as {} in row {} (counted from 0), where half of the values lie between {} and {}{then}",
+            far.len(),
+            number(values[at]),
+            rows[at],
+            number(lower),
+            number(upper)
+        )));
     }
     let most = runs.iter().max_by_key(|run| run.len()).map_or((0, 0.0), |run| (run.len(), run[0]));
     let unbounded = "a density grows without bound there";
@@ -131,10 +136,10 @@ fn look_at(values: &[f64], column: Column, index: usize, of: &Of<'_>, said: &mut
             "{name} holds whole numbers alone ({distinct} different ones): {unbounded}; preprocessing.discrete=[\"{key}\"] dequantises it"
         )));
     } else if let Some(step) = lattice(&runs.iter().map(|run| run[0]).collect::<Vec<_>>()).filter(|_| distinct * REPEATS <= n) {
-        said.push(Finding::warning(format!("{name} holds multiples of {step} alone ({distinct} different values): {unbounded}")));
+        said.push(Finding::warning(format!("{name} holds multiples of {} alone ({distinct} different values): {unbounded}", number(step))));
     } else if most.0 as f64 > PILE * count && most.0 > 1 && n >= 20 {
         let share = 100.0 * most.0 as f64 / count;
-        said.push(Finding::warning(format!("{name} is {} in {share:.1} % of the rows: {unbounded}", most.1)));
+        said.push(Finding::warning(format!("{name} is {} in {share:.1} % of the rows: {unbounded}", number(most.1))));
     }
     look
 }

@@ -201,7 +201,7 @@ impl Look {
                 columns = columns::look(values, &of, sample.dims, &mut findings);
                 dependence::look(values, train.columns(), sample.dims, &mut findings);
             }
-            (Values::Real(values), true) => values::look_at_reals(values, &mut findings),
+            (Values::Real(values), true) => values::look_at_reals(values, train.are_whole(), &mut findings),
             (Values::Levels(values), _) => values::look_at_levels(values, train.levels().unwrap_or(256), &mut findings),
         }
         repeated(&sample, &tested, &mut findings);

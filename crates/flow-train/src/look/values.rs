@@ -29,8 +29,8 @@ pub(super) fn lattice(sorted: &[f64]) -> Option<f64> {
     (steps < 1e6 && sorted.iter().all(on)).then_some(if exact { 1.0 / whole } else { step })
 }
 
-/// Pictures of real numbers.
-pub(super) fn look_at_reals(values: &[f64], findings: &mut Vec<Finding>) {
+/// Pictures of real numbers, or of whole ones that are dequantised.
+pub(super) fn look_at_reals(values: &[f64], are_whole: bool, findings: &mut Vec<Finding>) {
     let mut distinct = HashSet::new();
     for value in values {
         distinct.insert(value.to_bits());
@@ -43,6 +43,16 @@ pub(super) fn look_at_reals(values: &[f64], findings: &mut Vec<Finding>) {
     if let [one] = sorted[..] {
         findings.push(Finding::error(format!("all pixels are {one}, which has no density")));
     } else if let Some(step) = lattice(&sorted).filter(|_| sorted.len() * 4 <= values.len()) {
+        if are_whole {
+            if step > 1.0 {
+                let text = format!(
+                    "all values are multiples of {step} ({} different ones): a density of them grows without bound; depth=8 scales to 8 bits",
+                    sorted.len()
+                );
+                findings.push(Finding::warning(text));
+            }
+            return;
+        }
         let over = (1.0 / step).round();
         let step = if (over * step - 1.0).abs() < 1e-9 && over > 1.0 { format!("1/{over}") } else { step.to_string() };
         findings.push(Finding::warning(format!(

@@ -6,6 +6,7 @@ mod diagnostics;
 mod evaluation;
 mod hybrid;
 mod optimiser;
+mod reals;
 mod run_folders;
 mod runs;
 mod stops;

@@ -1,6 +1,6 @@
 //! `mixerflow data`.
 
-use super::sources::{Looked, Told, default_settings, parts_line, skipping};
+use super::sources::{Looked, Told, default_settings, open_any, parts_line, skipping};
 use crate::arguments::LookAt;
 use crate::{Result, output};
 use flow_api::spec::Preprocessing;
@@ -11,15 +11,16 @@ use serde_json::json;
 
 pub(crate) fn run(arguments: &LookAt) -> Result<()> {
     let source = skipping(&arguments.data, arguments.skip_bad);
-    let split = source.open_any(arguments.seed)?;
+    let split = open_any(&source, arguments.seed)?;
     let Looked { told: Told { notes, warnings }, look } = Looked::at(&split, &Preprocessing::default())?;
     let items = Items::of(&split, &hold_out(&*split.train, &default_settings()).0);
     if arguments.json {
         let parts: serde_json::Map<_, _> = items.counts().into_iter().map(|(part, count)| (part.to_string(), count.into())).collect();
+        let skipped: Vec<_> = split.skipped.iter().map(|skipped| json!([skipped.path, skipped.reason])).collect();
         let left_out: Vec<_> = split.found.left_out().map(|(reason, count, first)| json!([reason, count, first])).collect();
         let rule = split.rule.to_string();
         let all = json!({
-            "source": source.to_string(), "parts": parts, "rule": rule, "notes": notes, "warnings": warnings, "left_out": left_out, "look": look,
+            "source": source.to_string(), "parts": parts, "rule": rule, "notes": notes, "warnings": warnings, "skipped": skipped, "left_out": left_out, "look": look,
         });
         return Ok(output::line(serde_json::to_string_pretty(&all)?)?);
     }
@@ -27,6 +28,11 @@ pub(crate) fn run(arguments: &LookAt) -> Result<()> {
     notes.iter().try_for_each(output::line)?;
     show(&look)?;
     Ok(warnings.iter().try_for_each(|warning| output::line(format_args!("warning: {warning}")))?)
+}
+
+/// Six digits behind the point, or an exponent where they would say nothing.
+fn short(x: f64) -> String {
+    if x == 0.0 || (1e-4..1e12).contains(&x.abs()) { format!("{x:.6}") } else { format!("{x:.6e}") }
 }
 
 fn show(look: &Look) -> Result<()> {
@@ -41,7 +47,7 @@ fn show(look: &Look) -> Result<()> {
             .iter()
             .enumerate()
             .map(|(i, c)| {
-                let numbers = [c.column.low, c.column.high, c.mean, c.spread].map(|x| format!("{x:.6}"));
+                let numbers = [c.column.low, c.column.high, c.mean, c.spread].map(short);
                 let words = [name(i, &c.column.name), c.column.kind.to_string()];
                 words.into_iter().chain(numbers).chain([c.distinct.to_string()]).collect()
             })

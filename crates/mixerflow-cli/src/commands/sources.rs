@@ -98,6 +98,11 @@ pub(super) fn open(source: &DataSource, seed: u64) -> Result<Split> {
     Ok(waiting("opening the data", || source.open(seed))?)
 }
 
+/// Opens data that nothing is trained on.
+pub(super) fn open_any(source: &DataSource, seed: u64) -> Result<Split> {
+    Ok(waiting("opening the data", || source.open_any(seed))?)
+}
+
 /// What a source tells of itself, line by line: what was found, and what may not be as the user means it or is left
 /// out.
 pub(super) struct Told {
@@ -129,11 +134,19 @@ impl Looked {
 
 impl Told {
     pub(super) fn of(split: &Split) -> Self {
+        /// More than anyone reads.
+        const SAID: usize = 20;
         let Split { found, skipped, .. } = split;
         let mut warnings = found.warnings.clone();
-        warnings.extend(skipped.iter().map(|skipped| format!("{} is left out: {}", skipped.path.display(), skipped.reason)));
+        warnings.extend(skipped.iter().take(SAID).map(|skipped| {
+            let path = skipped.path.display().to_string();
+            // What is wrong with a file names it.
+            let reason = skipped.reason.strip_prefix(&path).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&skipped.reason);
+            format!("{path} is left out: {reason}")
+        }));
         if !skipped.is_empty() {
-            warnings.push(format!("{} files or folders are left out", skipped.len()));
+            let rest = if skipped.len() > SAID { "; `mixerflow data --json` names all of them" } else { "" };
+            warnings.push(format!("{} files or folders are left out{rest}", skipped.len()));
         }
         warnings.extend(found.left_out_lines());
         Self { notes: found.notes.clone(), warnings }
@@ -232,7 +245,7 @@ pub(super) fn choose(
     begun: Option<&Begun>,
     part: impl Fn(bool) -> Option<Part>,
 ) -> Result<Chosen> {
-    let split = source.open_any(opened.settings.seed)?;
+    let split = open_any(source, opened.settings.seed)?;
     Told::of(&split).warn();
     // What does not fit is no reason to read any of it.
     opened.events.check(if split.train.is_empty() { &*split.test } else { &*split.train }, opened.model.event())?;

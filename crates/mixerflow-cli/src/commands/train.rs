@@ -9,9 +9,9 @@ use crate::arguments::{Device, Train};
 use crate::{INTERRUPTED, Result, interrupt, logging, output};
 use flow_api::device::Engine;
 use flow_api::spec::{EventShape, to_ron};
-use flow_train::data::{DataError, Items, Mutated, SourceKind, Split, list_items, split_as_listed};
+use flow_train::data::{DataError, Items, Mutated, SourceKind, Split, column_name, list_items, split_as_listed};
 use flow_train::{
-    Bar, Ending, EventKind, Events, Look, Observer, Report, RunFolder, RunPlan, Settings, TrainError, Trainer, hold_out, model_for,
+    Bar, Ending, EventKind, Events, Observer, Report, RunFolder, RunPlan, Settings, Sharpness, TrainError, Trainer, hold_out, model_for,
 };
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: &Train, threads: Option<usize>) -> Result<ExitCode>
     let ended = Arc::new(Mutex::new(None));
     let mut observers: Vec<Box<dyn Observer<f32> + Send>> = vec![
         Box::new(Bar::new(&name)),
-        Box::new(Log { baseline: baseline(&look), dims: split.train.shape().dims(), ended: ended.clone(), begun: 0, ran_away: false }),
+        Box::new(Log { sharpness: None, ended: ended.clone(), begun: 0 }),
         Box::new(StopAt { at: arguments.stop_at.unwrap_or(u64::MAX), reported: (1, 0), raised: stop.clone() }),
     ];
     let rate = settings.learning_rate;
@@ -81,11 +81,6 @@ fn shown(path: &Path, items: &Items) -> Result<()> {
     report::write(path, &opened, &shown, &page)?;
     output::say(format_args!("{} shows the run", page.display()));
     Ok(())
-}
-
-/// The loss of one normal density of all values, or of one each.
-fn baseline(look: &Look) -> Option<f64> {
-    look.levels.is_none().then(|| look.baselines.last().map(|baseline| baseline.loss))?
 }
 
 /// A divergence with what usually helps.
@@ -222,14 +217,11 @@ fn new_folder(spec: Option<&Path>) -> PathBuf {
 
 /// Writes reports to the log, and to standard error where there is no terminal for a bar.
 struct Log {
-    /// What one normal density reaches on real numbers.
-    baseline: Option<f64>,
-    /// Numbers in an item.
-    dims: usize,
+    /// Of a model of real numbers, until it is said to run away.
+    sharpness: Option<Sharpness>,
     ended: Arc<Mutex<Option<Ended>>>,
     /// Steps that were made before.
     begun: u64,
-    ran_away: bool,
 }
 
 impl Log {
@@ -242,10 +234,28 @@ impl Log {
     }
 }
 
+impl Log {
+    /// Says it once when a density grows without bound.
+    fn warn_if_away(&mut self, trainer: &Trainer<f32>) -> Result<(), TrainError> {
+        let Some(sharpness) = &self.sharpness else { return Ok(()) };
+        let Some(excess) = sharpness.excess(trainer)? else { return Ok(()) };
+        let of = sharpness
+            .sharpest(trainer)?
+            .map_or(String::new(), |column| format!(", most of it along {}", column_name(trainer.train().columns(), column)));
+        output::say(format_args!(
+            "warning: log p runs away: it is {excess:.1} nats an item higher on the values of the data than beside them{of}, as happens where \
+             values repeat, lie on a lattice, or determine each other; `mixerflow data` looks for such columns"
+        ));
+        self.sharpness = None;
+        Ok(())
+    }
+}
+
 impl Observer<f32> for Log {
     fn begin(&mut self, trainer: &Trainer<f32>) -> Result<(), TrainError> {
         self.begun = trainer.optimiser().steps();
         tracing::info!("at step {} of {}", self.begun, trainer.settings().steps);
+        self.sharpness = Sharpness::of(trainer)?;
         if trainer.settings().validation > 0.0 && trainer.held_out() == 0 {
             output::say("warning: nothing is held out for validation: all training items come from one source");
         }
@@ -253,8 +263,6 @@ impl Observer<f32> for Log {
     }
 
     fn report(&mut self, report: &Report, trainer: &Trainer<f32>) -> Result<(), TrainError> {
-        /// Nats a number, above a normal density, that no density of real measurements comes near.
-        const BEYOND: f64 = 6.0;
         let unit = trainer.unit();
         let best = trainer.best().map_or(String::new(), |best| format!(", best {:.4} at step {}", best.value, best.step));
         let validation = report.validation.map_or(String::new(), |loss| format!(", validation {loss:.4}{best}"));
@@ -266,17 +274,7 @@ impl Observer<f32> for Log {
             report.terms_text(),
             report.bounds_text()
         ));
-        let floor = self.baseline.map(|loss| loss - BEYOND * self.dims as f64);
-        let likelihood = report.term("likelihood").0.unwrap_or(*train);
-        if floor.is_some_and(|floor| likelihood < floor) && !self.ran_away {
-            self.ran_away = true;
-            output::say(format_args!(
-                "warning: log p runs away: {:.1} nats an item above one normal density, as happens where values repeat, lie on a lattice, or \
-                 determine each other; `mixerflow data` looks for such columns",
-                self.baseline.unwrap_or_default() - likelihood
-            ));
-        }
-        Ok(())
+        self.warn_if_away(trainer)
     }
 
     fn end(&mut self, ending: Ending, trainer: &Trainer<f32>) -> Result<(), TrainError> {

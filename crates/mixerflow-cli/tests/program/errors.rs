@@ -222,3 +222,31 @@ fn results_that_cannot_be_written_are_no_panic() {
         }
     }
 }
+
+/// Where a file cannot be written, or is of a kind that is not, nothing is computed first.
+#[test]
+fn files_that_cannot_be_written_are_refused_at_once() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("folder")).unwrap();
+    std::fs::write(place.path("t.csv"), "1,2\n").unwrap();
+    for (arguments, message) in [
+        ("score run --out folder", "expected a file, got a folder"),
+        ("predict run --out nowhere/p.csv", "there is no folder nowhere"),
+        ("report run --out nowhere/r.html", "there is no folder nowhere"),
+        ("export run --out folder", "expected a file, got a folder"),
+        ("embed run --out z.zip", "use .npy, .npz or .csv"),
+        ("plot run --out nowhere/p.png", "there is no folder nowhere"),
+        ("eval t.csv", "t.csv: a file, where a run or a checkpoint is a folder"),
+    ] {
+        let (_, text) = place.fail(arguments);
+        assert!(text.contains(message), "{arguments}: {text}");
+    }
+    // A file that never ends is not read to the end.
+    let (_, text) = place.fail("data safetensors:/dev/zero");
+    assert!(text.contains("/dev/zero: safetensors header: expected a length from 2 to 100000000, got 0"), "{text}");
+    // Numbers of any size are told in a few digits.
+    let tiny: Vec<String> = (0..20).map(|_| "1e-300,1\n".to_owned()).collect();
+    std::fs::write(place.path("tiny.csv"), tiny.concat()).unwrap();
+    let (_, text) = place.fail("train plane-affine --data tiny.csv --out run");
+    assert!(text.contains("column 1 is constant (1e-300)"), "{text}");
+}

@@ -181,7 +181,7 @@ fn data_are_looked_at_before_training() {
     let said: [(&dyn Fn(usize) -> f64, &str); 5] = [
         (&|i| 2.0 * noise(i, 1), "warning: column `c` (3) is a multiple of column `a` (1)"),
         (&|i| (i % 3) as f64, "warning: column `c` (3) holds whole numbers alone (3 different ones)"),
-        (&|i| if i == 7 { 1e6 } else { noise(i, 5) }, "warning: column `c` (3) has 1 outliers, such as 1000000 in row 7"),
+        (&|i| if i == 7 { 1e6 } else { noise(i, 5) }, "warning: column `c` (3) has 1 outlier, such as 1000000 in row 7"),
         (&|i| if i % 50 == 7 { noise(i, 5) } else { 0.0 }, "warning: column `c` (3) is 0 in 97.8 % of the rows"),
         (&|i| i as f64, "warning: column `c` (3) counts the rows: drop=c leaves it out"),
     ];

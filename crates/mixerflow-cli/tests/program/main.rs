@@ -9,6 +9,7 @@ mod errors;
 mod identity;
 mod labels;
 mod nothing_lost;
+mod pictures;
 mod scores;
 mod studies;
 mod tables;

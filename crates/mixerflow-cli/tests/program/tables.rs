@@ -219,3 +219,51 @@ fn rare_columns_train_with_every_seed() {
         place.run(&format!("train s.ron --data t.csv --batch 64 --steps 3 --seed {seed} --out run{seed}"));
     }
 }
+
+/// One outlier of 400 rows: the others have the density that they have without it, after a few steps, and samples their
+/// spread. What happens is said.
+#[test]
+fn an_outlier_does_not_set_the_scale() {
+    let place = Place::new();
+    let line = |i: usize, outlier: bool| format!("{},{}", normal(i, 1), if outlier && i == 7 { 1e6 } else { normal(i, 2) });
+    let table = |outlier| (0..400).map(|i| line(i, outlier)).collect::<Vec<_>>().join("\n");
+    fs::write(place.path("plain.csv"), table(false)).unwrap();
+    fs::write(place.path("outlier.csv"), table(true)).unwrap();
+    fs::write(place.path("s.ron"), "VectorFlow(flows: [ActNorm(), LuLinear(), AffineCoupling(hidden: 8)])").unwrap();
+    let loss = |name: &str| {
+        let output = place.program(&format!("train s.ron --data {name}.csv --batch 64 --steps 5 --out {name}")).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{told}");
+        let evaluated: serde_json::Value = serde_json::from_str(&place.run(&format!("eval {name} --json"))).unwrap();
+        (evaluated["test"]["loss"].as_f64().unwrap(), told)
+    };
+    let ((plain, quiet), (with, told)) = (loss("plain"), loss("outlier"));
+    assert!((with - plain).abs() < 0.1, "{with} for {plain}");
+    let said = "column 2 has 1 outlier, such as 1000000 in row 7 (counted from 0), where half of the values lie between ";
+    assert!(told.contains(said) && told.contains("; the column is standardised by its quartiles"), "{told}");
+    assert!(!quiet.contains("outlier"), "{quiet}");
+    place.run("sample outlier --count 500 --out s.csv");
+    let samples: Vec<f64> = place.read("s.csv").lines().filter_map(|line| line.split(',').nth(1)?.parse().ok()).collect();
+    let usual = samples.iter().filter(|x| x.abs() < 3.0).count();
+    assert!(samples.len() == 500 && usual > 470, "{usual} of {}", samples.len());
+}
+
+/// A density that grows without bound is told while it trains, with the column, once; one of the same numbers that are
+/// dequantised is not.
+#[test]
+fn a_density_that_runs_away_is_told() {
+    let place = Place::new();
+    let line = |i: usize| format!("{},{}", normal(i, 1), i * i % 3);
+    fs::write(place.path("t.csv"), std::iter::once("a,b".to_owned()).chain((0..400).map(line)).collect::<Vec<_>>().join("\n")).unwrap();
+    let spec = "VectorFlow(repeat: 2, flows: [ActNorm(), LuLinear(), SplineCoupling(hidden: 16)])";
+    fs::write(place.path("s.ron"), spec).unwrap();
+    for (set, out, times) in [(None, "away", 1), (Some(r#"preprocessing.discrete=["b"]"#), "bound", 0)] {
+        let mut train = place.program(&format!("train s.ron --data t.csv --batch 64 --lr 1e-2 --steps 300 --out {out}"));
+        train.args(set.into_iter().flat_map(|set| ["--set", set]));
+        let output = train.output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{told}");
+        assert_eq!(told.matches("warning: log p runs away").count(), times, "{told}");
+        assert!(times == 0 || told.contains("most of it along column `b` (2)"), "{told}");
+    }
+}

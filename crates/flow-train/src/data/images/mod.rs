@@ -13,7 +13,7 @@ use glob::Pattern;
 use rayon::prelude::*;
 
 use super::picture::{Header, Prepare};
-use super::{DataError, Found, ItemShape, MAX_ITEMS, Result, Skipped, Split, SplitOption, SplitRule};
+use super::{DataError, Found, ItemShape, MAX_ITEMS, PICTURES, Result, Skipped, Split, SplitOption, SplitRule};
 use list::list;
 use parts::{Parts, Place};
 use pictures::{Cache, File, Pictures};
@@ -29,6 +29,16 @@ pub enum Crop {
     /// `size`×`size` pixels anywhere, drawn anew in every epoch of training; evaluation sees those of epoch 0, and the
     /// test part has no others.
     Random,
+}
+
+/// How many bits of a value are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Depth {
+    /// 8, to which others are scaled: levels from 0 to 255.
+    #[default]
+    Eight,
+    /// 16, to which others are scaled: real numbers that are whole, from 0 to 65,535, and dequantised.
+    Sixteen,
 }
 
 /// A folder of pictures (PNG, JPEG, WebP, GIF, BMP, TIFF and PNM), searched with its subfolders, links followed.
@@ -63,6 +73,8 @@ pub struct ImageFolder {
     pub resize: bool,
     /// Grey items of one channel instead of red, green, blue.
     pub grey: bool,
+    /// Bits of a value that are kept.
+    pub depth: Depth,
     /// Shell patterns, separated by commas, of the test files: against the path inside the folder, or against the name
     /// if the pattern has no `/`.
     pub test: Option<String>,
@@ -86,6 +98,7 @@ impl ImageFolder {
             crops: 1,
             resize: false,
             grey: false,
+            depth: Depth::default(),
             test: None,
             skip_bad: false,
             cache: 512,
@@ -109,7 +122,7 @@ impl ImageFolder {
     pub(super) fn parts(&self, seed: u64, split: Option<SplitOption>) -> Result<Split> {
         self.check()?;
         let patterns = self.patterns()?;
-        let prepare = Prepare { resize: self.size.filter(|_| self.resize), grey: self.grey };
+        let prepare = Prepare { resize: self.size.filter(|_| self.resize), grey: self.grey, deep: self.depth == Depth::Sixteen };
         let mut found = Found::default();
         let by_folder = match split {
             Some(SplitOption::Folders) => Some(true),
@@ -172,6 +185,7 @@ impl ImageFolder {
         let Parts { places, classes } = Parts::of(&self.dir, &paths, by_folder, found)?;
         let used: Vec<(usize, PathBuf, Place)> =
             paths.into_iter().zip(places).enumerate().filter_map(|(row, (path, place))| Some((row, path, place?))).collect();
+        PICTURES.expect(used.len());
         let headers: Vec<_> = used.par_iter().map(|(_, path, _)| self.inspect(path, prepare, store)).collect();
         let (mut kept, mut first, mut deep) = (Vec::new(), None, 0);
         for ((row, path, place), header) in used.into_iter().zip(headers) {
@@ -191,9 +205,15 @@ impl ImageFolder {
             deep += usize::from(is_deep);
             kept.push(Kept { row, path, place });
         }
-        if deep > 0 {
-            let dir = self.dir.display();
-            found.warnings.push(format!("{dir}: {deep} pictures have more than 8 bits a value and are scaled to 8: 256 levels of 65,536"));
+        let (dir, shallow) = (self.dir.display(), kept.len() - deep);
+        if self.depth == Depth::Sixteen && shallow > 0 {
+            found
+                .warnings
+                .push(format!("{dir}: {shallow} of {} pictures have 8 bits a value, scaled to 16: every 257th level", kept.len()));
+        } else if self.depth == Depth::Eight && deep > 0 {
+            found.warnings.push(format!(
+                "{dir}: {deep} pictures have more than 8 bits a value and are scaled to 8, 256 levels of 65,536: depth=16 keeps them"
+            ));
         }
         match first {
             Some(size) => Ok(Survey { kept, classes, skipped, size }),
@@ -249,6 +269,8 @@ impl ImageFolder {
         let header = prepare.read_header(path)?;
         if self.skip_bad {
             store.map_or_else(|| prepare.read(path), |store| store.read(path, prepare))?;
+        } else {
+            PICTURES.add();
         }
         let (width, height) = header.size;
         if let (Crop::Center | Crop::Random, Some(size)) = (self.crop, self.size)

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::Crop;
 use super::store::Store;
 use crate::data::dataset::check_draws;
-use crate::data::picture::{Picture, Prepare};
+use crate::data::picture::{Picture, Prepare, Value};
 use crate::data::random::{Purpose, stream};
 use crate::data::{Batch, DataError, Dataset, Draw, ItemShape, Result, Values};
 
@@ -98,12 +98,16 @@ impl Pictures {
         Ok((picture, left, top))
     }
 
-    /// Writes the window of one draw, channel by channel.
-    fn draw(&self, draw: Draw, item: &mut [u8]) -> Result<()> {
-        let [height, width] = self.sides();
-        let (picture, left, top) = self.window(draw)?;
-        picture.copy_window(left, top, width, height, item);
-        Ok(())
+    /// The windows of draws, channel by channel.
+    fn draw<T: Value + Default + Send>(&self, draws: &[Draw]) -> Result<Vec<T>> {
+        let ([height, width], dims) = (self.sides(), self.shape.dims());
+        let mut values = vec![T::default(); draws.len() * dims];
+        values.par_chunks_exact_mut(dims).zip(draws).try_for_each(|(item, &draw)| {
+            let (picture, left, top) = self.window(draw)?;
+            picture.copy_window((left, top), (width, height), item);
+            Ok(())
+        })?;
+        Ok(values)
     }
 }
 
@@ -117,7 +121,11 @@ impl Dataset for Pictures {
     }
 
     fn levels(&self) -> Option<u32> {
-        Some(256)
+        (!self.prepare.deep).then_some(256)
+    }
+
+    fn are_whole(&self) -> bool {
+        self.prepare.deep
     }
 
     fn classes(&self) -> &[String] {
@@ -155,11 +163,9 @@ impl Dataset for Pictures {
 
     fn batch(&self, draws: &[Draw]) -> Result<Batch> {
         check_draws(draws, self.len())?;
-        let dims = self.shape.dims();
-        let mut pixels = vec![0; draws.len() * dims];
-        pixels.par_chunks_exact_mut(dims).zip(draws).try_for_each(|(item, &draw)| self.draw(draw, item))?;
+        let values = if self.prepare.deep { Values::Real(self.draw(draws)?) } else { Values::Levels(self.draw(draws)?) };
         let labels = draws.iter().map(|d| self.files[d.index / self.crops].label).collect();
-        Ok(Batch { labels, ..Batch::new(Values::Levels(pixels), draws) })
+        Ok(Batch { labels, ..Batch::new(values, draws) })
     }
 }
 
@@ -220,7 +226,7 @@ mod tests {
                 shape: ItemShape::Image { channels: 3, height: 600, width: 600 },
                 crop: Crop::None,
                 crops: 1,
-                prepare: Prepare { resize: None, grey: false },
+                prepare: Prepare { resize: None, grey: false, deep: false },
                 classes: Arc::default(),
                 held_out: Vec::new(),
                 seed: 0,

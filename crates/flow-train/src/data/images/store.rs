@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::data::picture::{Picture, Prepare};
-use crate::data::{DataError, Result};
+use crate::data::{DataError, PICTURES, Result};
 
 /// The most bytes that a store grows to (16 GiB).
 const MOST: u64 = 1 << 34;
@@ -46,7 +46,8 @@ impl Store {
         let content = fs::read(path).map_err(|source| DataError::Io { path: path.to_owned(), source })?;
         let place = self.dir.join(name(&content, prepare));
         drop(content);
-        if let Some(kept) = fs::read(&place).ok().and_then(|bytes| Picture::from_bytes(&bytes)) {
+        if let Some(kept) = fs::read(&place).ok().and_then(|bytes| Picture::from_bytes(&bytes, prepare.deep)) {
+            PICTURES.add();
             return Ok(kept);
         }
         let picture = prepare.read(path)?;
@@ -72,11 +73,12 @@ impl Store {
 /// Two hashes of the content and its length, what was done to it, and the version that did it.
 fn name(content: &[u8], prepare: Prepare) -> String {
     let hash = content.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-    let Prepare { resize, grey } = prepare;
+    let Prepare { resize, grey, deep } = prepare;
     let side = resize.map_or_else(|| "whole".to_owned(), |side| side.to_string());
     let colour = if grey { "grey" } else { "rgb" };
+    let depth = if deep { "-16" } else { "" };
     let (length, crc) = (content.len(), crc32fast::hash(content));
-    format!("{hash:016x}{crc:08x}-{length}-{side}-{colour}-{}.{ENDING}", env!("CARGO_PKG_VERSION"))
+    format!("{hash:016x}{crc:08x}-{length}-{side}-{colour}{depth}-{}.{ENDING}", env!("CARGO_PKG_VERSION"))
 }
 
 #[cfg(test)]
@@ -87,7 +89,7 @@ mod tests {
         let (width, height) = picture.size();
         let (width, height) = (width as usize, height as usize);
         let mut out = vec![0; picture.bytes()];
-        picture.copy_window(0, 0, width, height, &mut out);
+        picture.copy_window((0, 0), (width, height), &mut out);
         out
     }
 
@@ -102,7 +104,7 @@ mod tests {
                 .save(at(name))
                 .unwrap();
         };
-        let prepare = Prepare { resize: None, grey: false };
+        let prepare = Prepare { resize: None, grey: false, deep: false };
         let kept = || fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
         write("a.png", 0);
         let store = Store::open(&dir).unwrap();
@@ -128,10 +130,21 @@ mod tests {
             assert_eq!(pixels(&store.read(&at("b.png"), prepare).unwrap()), first);
         }
 
+        // Of sixteen bits it is another one, and comes back as it was.
+        let deep = Prepare { deep: true, ..prepare };
+        let reals = |picture: &Picture| {
+            let mut out = vec![0.0; 9 * 7 * 3];
+            picture.copy_window((0, 0), (9, 7), &mut out);
+            out
+        };
+        let wide = reals(&store.read(&at("b.png"), deep).unwrap());
+        assert!(wide.iter().zip(&first).all(|(wide, level)| (wide - 257.0 * f64::from(*level)).abs() < 1e-9));
+        assert_eq!((reals(&store.read(&at("b.png"), deep).unwrap()), kept().len()), (wide, 2));
+
         // Other options and other content are other pictures.
-        assert_ne!(pixels(&store.read(&at("b.png"), Prepare { resize: Some(14), grey: true }).unwrap()), first);
+        assert_ne!(pixels(&store.read(&at("b.png"), Prepare { resize: Some(14), grey: true, deep: false }).unwrap()), first);
         assert_eq!(pixels(&store.read(&at("c.png"), prepare).unwrap()), pixels(&other));
-        assert_eq!(kept().len(), 3);
+        assert_eq!(kept().len(), 4);
         fs::remove_dir_all(&dir).unwrap();
         let small = Store::of(&dir, 300).unwrap();
         for name in ["b.png", "c.png"] {

@@ -9,11 +9,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::{Bounded, read_file};
 use super::table::TableOptions;
 use super::{
     Array, ArrayOptions, Crop, DataError, Dataset, Found, ImageFolder, InMemory, Labels, Permuted, Result, Split, SplitOption, SplitRule,
-    Subset, Toy, cifar, column_names, digits, idx, npy, npz, read_limit, table, tensors,
+    Subset, Toy, cifar, column_names, digits, idx, npy, npz, table, tensors,
 };
 
 /// A source of data: what `--data` takes and what a checkpoint remembers.
@@ -23,11 +22,12 @@ use super::{
 /// | `digits` | the bundled digits, [`digits`](super::digits()) |
 /// | `idx:IMAGES[,LABELS][?test=IMAGES[,LABELS]]` | [`idx::open`] |
 /// | `cifar10:DIR` | [`cifar::open`] |
-/// | `images:DIR[?size=S&crop=random\|center\|none&crops=K&resize=1&grey=1&test=GLOB,…&skip-bad=1&cache=MIB\|DIR]` | [`ImageFolder`]; `crop` is `center` where a size is given, and `cache` a number of mebibytes in memory or a folder to keep decoded pictures in |
+/// | `images:DIR[?size=S&crop=random\|center\|none&crops=K&resize=1&grey=1&depth=8\|16&test=GLOB,…&skip-bad=1&cache=MIB\|DIR]` | [`ImageFolder`]; `crop` is `center` where a size is given, and `cache` a number of mebibytes in memory or a folder to keep decoded pictures in |
 /// | `npy:FILE[?layout=chw\|hwc&levels=L&test=FILE]` | [`npy::read`], [`Array::into_dataset`] |
 /// | `npz:FILE[?x=KEY&y=KEY&c=KEY&test=KEY[,KEY[,KEY]]&layout=chw\|hwc&levels=L]` | the arrays `x` (items; its key is `x` unless said), `y` (labels, if said, −1 for none) and `c` (numbers that items are conditioned on, if said) of [`npz::read`]; `x_train`, `y_train`, `x_test` and `y_test` are found by themselves |
 /// | `safetensors:FILE[?x=KEY&y=KEY&c=KEY&test=KEY[,KEY[,KEY]]&layout=chw\|hwc&levels=L]` | the same of [`tensors::read`] |
 /// | `csv:FILE[?label=first\|last\|NAME&condition=NAME,…&id=NAME&columns=NAME,…&drop=NAME,…&sep=comma\|semicolon\|tab\|bar\|blank&header=1\|0&missing=drop\|unlabelled&test=FILE]` | [`table::read`] |
+/// | `parquet:FILE[?…]`, with the options of `csv` but for `sep` and `header` | [`table::read_parquet`]; it takes the feature `parquet` |
 /// | `toy:two-moons\|eight-gaussians\|checkerboard\|circles\|rings[?n=N&noise=S]` | [`Toy`] |
 ///
 /// Items that have no test part of their own are split by [`SplitRule::EveryTenth`], those of one IDX file by
@@ -111,6 +111,13 @@ pub enum SourceKind {
         /// How it is read.
         options: TableOptions,
     },
+    /// A table in Parquet.
+    Parquet {
+        /// The file.
+        file: PathBuf,
+        /// How it is read.
+        options: TableOptions,
+    },
     /// A generated set.
     Toy(Toy),
 }
@@ -138,7 +145,7 @@ impl From<SourceKind> for DataSource {
 
 impl DataSource {
     /// Every kind, as it stands before the colon.
-    pub const KINDS: [&'static str; 9] = ["digits", "idx", "cifar10", "images", "npy", "npz", "safetensors", "csv", "toy"];
+    pub const KINDS: [&'static str; 10] = ["digits", "idx", "cifar10", "images", "npy", "npz", "safetensors", "csv", "parquet", "toy"];
 
     /// The file or folder, for kinds that have one.
     pub fn path(&self) -> Option<&Path> {
@@ -149,6 +156,7 @@ impl DataSource {
             | SourceKind::Idx { images: path, .. }
             | SourceKind::Npy { file: path, .. }
             | SourceKind::Csv { file: path, .. }
+            | SourceKind::Parquet { file: path, .. }
             | SourceKind::Npz(Arrays { file: path, .. })
             | SourceKind::Safetensors(Arrays { file: path, .. }) => Some(path),
         }
@@ -208,20 +216,12 @@ impl DataSource {
                 self.arrays(arrays, &keys, |key| npz::read(&arrays.file, open(&arrays.file)?, key))
             }
             SourceKind::Safetensors(arrays) => {
-                let bytes = read_file(&arrays.file)?;
+                let bytes = tensors::read_whole(&arrays.file)?;
                 let keys = tensors::keys(&arrays.file, &bytes)?;
                 self.arrays(arrays, &keys, |key| tensors::read(&arrays.file, &bytes, key))
             }
-            SourceKind::Csv { file, options } => {
-                let table::Table { rows, found } = table::read(file, open_table(file)?, options)?;
-                // The columns of the test file are those of the training file, in whatever order they stand there.
-                let names = column_names(Dataset::columns(&rows)).map(|names| names.into_iter().map(str::to_owned).collect());
-                let options = TableOptions { columns: names.unwrap_or_default(), ..options.clone() };
-                self.parts(rows, found, |test| {
-                    let table::Table { rows, found } = table::read(Path::new(test), open_table(Path::new(test))?, &options)?;
-                    Ok((rows, found))
-                })
-            }
+            SourceKind::Csv { file, options } => self.tables(file, options, |file, options| table::read(file, open(file)?, options)),
+            SourceKind::Parquet { file, options } => self.tables(file, options, table::read_parquet),
             SourceKind::Toy(toy) => toy.open(seed),
         }
     }
@@ -249,6 +249,18 @@ impl DataSource {
         found.merge(told);
         let (train, test_part) = Labels::joined(whole, part);
         Ok(Split { found, ..Split::new(Arc::new(train), Arc::new(test_part), SplitRule::Files(test.clone()))? })
+    }
+
+    /// As [`parts`](Self::parts) of tables. The columns of the test file are those of the training file, in whatever
+    /// order they stand there.
+    fn tables(&self, file: &Path, options: &TableOptions, read: impl Fn(&Path, &TableOptions) -> Result<table::Table>) -> Result<Split> {
+        let table::Table { rows, found } = read(file, options)?;
+        let names = column_names(Dataset::columns(&rows)).map(|names| names.into_iter().map(str::to_owned).collect());
+        let options = TableOptions { columns: names.unwrap_or_default(), ..options.clone() };
+        self.parts(rows, found, |test| {
+            let table::Table { rows, found } = read(Path::new(test), &options)?;
+            Ok((rows, found))
+        })
     }
 
     /// As [`parts`](Self::parts) of the arrays of one file.
@@ -297,13 +309,6 @@ fn taken(data: Arc<dyn Dataset>, count: Option<usize>) -> Result<Arc<dyn Dataset
         None => Ok(data),
         Some(count) => Ok(Arc::new(Subset::new(data, (0..count).map(|item| item * len / count).collect())?)),
     }
-}
-
-/// A text of numbers is shorter than the numbers.
-const TABLE_SHARE: u64 = 4;
-
-fn open_table(path: &Path) -> Result<Bounded<BufReader<File>>> {
-    Ok(Bounded::new(open(path)?, read_limit() / TABLE_SHARE))
 }
 
 fn open(path: &Path) -> Result<BufReader<File>> {

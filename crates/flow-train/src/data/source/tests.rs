@@ -111,7 +111,7 @@ fn a_source_prints_as_it_was_written() -> Result<()> {
 
 #[test]
 fn errors_list_what_is_known() {
-    let form = "A source is KIND:PATH with one of the kinds digits, idx, cifar10, images, npy, npz, safetensors, csv, toy";
+    let form = "A source is KIND:PATH with one of the kinds digits, idx, cifar10, images, npy, npz, safetensors, csv, parquet, toy";
     let unknown = |got: &str, hint: &str| format!("no kind of data `{got}`; {hint}{form}");
     let encoded = "; a ? or & in a name is written %3F or %26";
     let cases = [
@@ -120,7 +120,7 @@ fn errors_list_what_is_known() {
         ("cvs:wine.csv", unknown("cvs", "did you mean csv:wine.csv? ")),
         ("imges:photos", unknown("imges", "did you mean images:photos? ")),
         ("digitz", unknown("digitz", "did you mean digits? ")),
-        ("parquet:x", unknown("parquet", "")),
+        ("parket:x", unknown("parket", "did you mean parquet:x? ")),
         ("wine.xlsx", unknown("wine.xlsx", "")),
         ("digits:8", "digits: path: expected nothing, got 8".to_owned()),
         ("idx:", "idx: path: expected a file or folder, got nothing".to_owned()),

@@ -6,14 +6,15 @@ use std::str::FromStr;
 
 use super::{Arrays, DataSource, SourceKind};
 use crate::data::table::{LabelColumn, Missing, Separator, TableOptions};
-use crate::data::{ArrayOptions, Crop, DataError, ImageFolder, Layout, Result, SplitOption, Toy, ToyKind};
+use crate::data::{ArrayOptions, Crop, DataError, Depth, ImageFolder, Layout, Result, SplitOption, Toy, ToyKind};
 
 const CROPS: &[(&str, Crop)] = &[("random", Crop::Random), ("center", Crop::Center), ("none", Crop::None)];
 const LAYOUTS: &[(&str, Layout)] = &[("chw", Layout::Chw), ("hwc", Layout::Hwc)];
+const DEPTHS: &[(&str, Depth)] = &[("8", Depth::Eight), ("16", Depth::Sixteen)];
 const MISSING: &[(&str, Missing)] = &[("refuse", Missing::Refuse), ("drop", Missing::Drop), ("unlabelled", Missing::Unlabelled)];
 
 /// The endings that tell a kind.
-const ENDINGS: [(&str, &str); 12] = [
+const ENDINGS: [(&str, &str); 13] = [
     (".csv", "csv"),
     (".csv.gz", "csv"),
     (".tsv", "csv"),
@@ -21,6 +22,7 @@ const ENDINGS: [(&str, &str); 12] = [
     (".txt", "csv"),
     (".dat", "csv"),
     (".data", "csv"),
+    (".parquet", "parquet"),
     (".npy", "npy"),
     (".npz", "npz"),
     (".safetensors", "safetensors"),
@@ -152,7 +154,7 @@ impl FromStr for DataSource {
                 (options, SourceKind::Cifar10 { dir })
             }
             "images" => {
-                let options = options(&["size", "crop", "crops", "resize", "grey", "test", "skip-bad", "cache", "split"])?;
+                let options = options(&["size", "crop", "crops", "resize", "grey", "depth", "test", "skip-bad", "cache", "split"])?;
                 let folder = options.images()?;
                 (options, SourceKind::Images(folder))
             }
@@ -166,6 +168,11 @@ impl FromStr for DataSource {
             "csv" => {
                 let options = options(&["label", "condition", "id", "columns", "drop", "sep", "header", "missing", "test", "split"])?;
                 let kind = SourceKind::Csv { file: options.path()?, options: options.table()? };
+                (options, kind)
+            }
+            "parquet" => {
+                let options = options(&["label", "condition", "id", "columns", "drop", "missing", "test", "split"])?;
+                let kind = SourceKind::Parquet { file: options.path()?, options: options.table()? };
                 (options, kind)
             }
             "toy" => {
@@ -312,6 +319,7 @@ impl<'a> Options<'a> {
             crops: self.number("crops")?.unwrap_or(default.crops),
             resize: self.flag("resize")?,
             grey: self.flag("grey")?,
+            depth: self.choice("depth", DEPTHS)?.unwrap_or_default(),
             test: self.get("test").map(decode),
             skip_bad: self.flag("skip-bad")?,
             cache: self.get("cache").and_then(|text| text.parse().ok()).unwrap_or(default.cache),
@@ -371,6 +379,7 @@ fn write_images(folder: &ImageFolder) -> Vec<Written> {
         ("crops", Some(folder.crops.to_string()).filter(|_| folder.crops != default.crops)),
         ("resize", flag(folder.resize)),
         ("grey", flag(folder.grey)),
+        ("depth", name(DEPTHS, &folder.depth).filter(|_| folder.depth != default.depth)),
         ("test", folder.test.as_deref().map(value)),
         ("skip-bad", flag(folder.skip_bad)),
         (
@@ -437,6 +446,7 @@ impl fmt::Display for DataSource {
             SourceKind::Npz(a) => ("npz", arrays(a)),
             SourceKind::Safetensors(a) => ("safetensors", arrays(a)),
             SourceKind::Csv { file, options } => ("csv", (path(file), write_table(options).into_iter().chain([test()]).collect())),
+            SourceKind::Parquet { file, options } => ("parquet", (path(file), write_table(options).into_iter().chain([test()]).collect())),
             SourceKind::Toy(toy) => {
                 let default = Toy::new(toy.kind);
                 let noise = toy.noise.to_bits() != default.noise.to_bits();

@@ -95,6 +95,8 @@ pub(super) struct Dialect {
     /// Records at the start of the body that are not data: the header.
     pub(super) header_records: usize,
     pub(super) warning: Option<String>,
+    /// What a text was made of that the user has never seen.
+    pub(super) written: Option<&'static str>,
 }
 
 /// What a user says of it.
@@ -183,6 +185,7 @@ pub(super) fn find(text: &str, said: Said) -> Result<Dialect, Ambiguous> {
         comments: comments.len(),
         header_records: 0,
         warning: None,
+        written: None,
     };
     // numpy writes the header as a comment.
     if said.header != Some(false)
@@ -331,6 +334,9 @@ pub(super) fn short(field: &str) -> String {
 /// `separated by semicolons, decimal commas, with a header`.
 impl fmt::Display for Dialect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(written) = self.written {
+            return f.write_str(written);
+        }
         match self.separator {
             _ if self.fields < 2 => f.write_str("one a line")?,
             Separator::Byte(b',') => f.write_str("separated by commas")?,

@@ -1,6 +1,8 @@
 //! Tables of numbers in text: rows are vectors, columns have names, one may hold classes and one the names of the rows.
 
 mod dialect;
+#[cfg(feature = "parquet")]
+pub mod parquet;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -103,28 +105,50 @@ pub struct Table {
 /// numbers;
 /// [`DataError::TooLarge`]; [`DataError::Compressed`]; [`DataError::Io`].
 pub fn read(path: &Path, reader: impl Read, options: &TableOptions) -> Result<Table> {
-    let text = read_text(path, reader)?;
+    from_text(path, &read_text(path, reader, read_limit() / TEXT_SHARE)?, options, None)
+}
+
+/// Reads a Parquet file, as [`read`] reads a text.
+///
+/// # Errors
+/// [`DataError::NotBuiltIn`] without the feature `parquet`; with it those of `table::parquet::read`.
+pub fn read_parquet(path: &Path, options: &TableOptions) -> Result<Table> {
+    #[cfg(feature = "parquet")]
+    return parquet::read(path, std::fs::File::open(path).map_err(|source| DataError::Io { path: path.to_owned(), source })?, options);
+    #[cfg(not(feature = "parquet"))]
+    {
+        let _ = options;
+        Err(DataError::NotBuiltIn {
+            path: path.to_owned(),
+            format: "Parquet",
+            feature: "parquet",
+            instead: "pandas' `to_csv` writes a table that is read",
+        })
+    }
+}
+
+/// Reads a text; `written` says what it was made of, if that was no text.
+fn from_text(path: &Path, text: &str, options: &TableOptions, written: Option<&'static str>) -> Result<Table> {
     let said = Said { separator: options.separator, header: options.header };
-    let dialect = dialect::find(&text, said).map_err(|e| DataError::Line {
-        path: path.to_owned(),
-        line: e.line,
-        expected: e.expected,
-        got: e.got,
-    })?;
+    let found =
+        dialect::find(text, said).map_err(|e| DataError::Line { path: path.to_owned(), line: e.line, expected: e.expected, got: e.got })?;
+    let dialect = Dialect { written, ..found };
     let names: Vec<String> = match &dialect.names {
         Some(names) => unique(names),
         None => vec![String::new(); dialect.fields],
     };
     let roles = Roles::choose(path, &names, dialect.row_names, options)?;
     let mut body = Body::new(path, &dialect, &roles, names);
-    body.read(&text)?;
+    body.read(text)?;
     body.finish(options)
 }
 
-/// The whole text, decompressed if need be.
-fn read_text(path: &Path, mut reader: impl Read) -> Result<String> {
+/// A text of numbers is shorter than the numbers and what is kept of them while they are read.
+const TEXT_SHARE: u64 = 4;
+
+/// The whole text, decompressed if need be, of at most so many bytes.
+fn read_text(path: &Path, mut reader: impl Read, limit: u64) -> Result<String> {
     const MAGIC: [u8; 2] = [0x1f, 0x8b];
-    let limit = read_limit();
     let io = |source| DataError::Io { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     reader.by_ref().take(MAGIC.len() as u64).read_to_end(&mut bytes).map_err(io)?;
@@ -213,7 +237,21 @@ impl Roles {
                 && id != Some(*column)
                 && index != Some(*column)
         };
+        let key = |column: usize| if names[column].is_empty() { (column + 1).to_string() } else { names[column].clone() };
+        let roles = [("columns", &columns), ("condition", &conditions)].map(|(role, list)| list.iter().map(move |&at| (role, at)));
+        let mut taken: BTreeMap<usize, &str> = dropped.iter().map(|&at| (at, "drop")).collect();
+        for (role, at) in roles.into_iter().flatten().chain(label.map(|at| ("label", at))).chain(id.map(|at| ("id", at))) {
+            if let Some(other) = taken.insert(at, role) {
+                let (expected, got) = ("every column in one place".to_owned(), format!("`{}`, which {other}= names too", key(at)));
+                return Err(DataError::BadOption { kind: "csv", option: role.to_owned(), expected, got });
+            }
+        }
         let mut values: Vec<usize> = if columns.is_empty() { (0..names.len()).filter(free).collect() } else { columns };
+        if values.is_empty() && !taken.is_empty() {
+            let expected = "a column that is left for the vectors".to_owned();
+            let got = format!("none, as {} are all taken", names.iter().enumerate().map(|(at, _)| key(at)).collect::<Vec<_>>().join(", "));
+            return Err(DataError::BadOption { kind: "csv", option: "columns".to_owned(), expected, got });
+        }
         values.extend(&conditions);
         Ok(Self { values, conditions: conditions.len(), label, id, index })
     }

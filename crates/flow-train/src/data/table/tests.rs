@@ -125,7 +125,7 @@ fn malformed_tables_are_typed_errors_that_name_line_and_column() {
     let cases: [(&str, &[u8], LabelColumn, &str); 15] = [
         ("nothing", b"", LabelColumn::None, "t.csv: holds no items"),
         ("a header alone", b"a,b\n", LabelColumn::None, "t.csv: holds no items"),
-        ("only classes", b"a\nb\n", LabelColumn::Last, "t.csv: holds no items"),
+        ("only classes", b"a\nb\n", LabelColumn::Last, "csv: columns: expected a column that is left for the vectors, got none, as 1 "),
         ("words", b"name,x,colour\nann,1,red\nbob,2,blue\n", LabelColumn::None, text_columns),
         ("one word", b"1,2\n3,four\n5,6\n", LabelColumn::None, "t.csv:2: expected a finite number in column 2, got `four`"),
         (
@@ -163,4 +163,55 @@ proptest! {
             }
         }
     }
+}
+
+/// A text is bounded by what it is unpacked, and read up to the bound.
+#[test]
+fn texts_are_bounded_packed_or_not() {
+    use std::io::Write;
+    let text = "1,2\n".repeat(100);
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    packed.write_all(text.as_bytes()).unwrap();
+    let packed = packed.finish().unwrap();
+    assert!(packed.len() < 100);
+    for bytes in [text.as_bytes(), &packed] {
+        assert_eq!(read_text("t.csv".as_ref(), bytes, 400).unwrap(), text);
+        let error = read_text("t.csv".as_ref(), bytes, 399).unwrap_err();
+        assert!(matches!(error, DataError::TooLarge { limit: 399, .. }), "{error}");
+    }
+}
+
+/// A column has one place, and one is left for the vectors.
+#[test]
+fn columns_have_one_place_each() {
+    let text = b"a,b,c\n1,2,3\n4,5,6\n";
+    let id = |name: &str| Some(name.to_owned());
+    let (one, all) = (strings(&["a"]), strings(&["a", "b", "c"]));
+    let default = TableOptions::default();
+    let cases = [
+        (
+            TableOptions { columns: strings(&["b", "b"]), ..default.clone() },
+            "csv: columns: expected every column in one place, got `b`, which columns= names too",
+        ),
+        (TableOptions { columns: one.clone(), drop: one.clone(), ..default.clone() }, "got `a`, which drop= names too"),
+        (
+            TableOptions { condition: one.clone(), label: LabelColumn::First, ..default.clone() },
+            "label: expected every column in one place, got `a`, which condition= names too",
+        ),
+        (
+            TableOptions { id: id("c"), label: LabelColumn::Last, ..default.clone() },
+            "id: expected every column in one place, got `c`, which label= names too",
+        ),
+        (
+            TableOptions { drop: all.clone(), ..default.clone() },
+            "csv: columns: expected a column that is left for the vectors, got none, as a, b, c are all taken",
+        ),
+        (TableOptions { condition: all, ..default.clone() }, "got none, as a, b, c are all taken"),
+    ];
+    for (options, message) in cases {
+        let error = parse(text, &options).unwrap_err().to_string();
+        assert!(error.ends_with(message), "{error}");
+    }
+    // Left out twice it is left out.
+    assert!(parse(text, &TableOptions { drop: strings(&["a", "a"]), ..default }).is_ok());
 }
