@@ -18,6 +18,7 @@ fn shares_of_bounds_are_told_by_layer() {
             EventShape::Vector(3),
             vec![("1", AFFINE)],
         ),
+        ("VectorFlow(flows: [Autoregressive(hidden: 4)])", EventShape::Vector(3), vec![("0", AFFINE)]),
         (
             "VectorFlow(flows: [AffineCoupling(network: Kan(hidden: 4)), AdditiveCoupling(hidden: 4)])",
             EventShape::Vector(3),

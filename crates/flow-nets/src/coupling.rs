@@ -1,11 +1,9 @@
 //! What a coupling does to a block: one mechanism for every partition, transformer and conditioner.
 
-use crate::{ConditionerKernel, Partition, Transformer};
-use flow_api::bounds_used::BoundUse;
+use crate::{BoundWatch, ConditionerKernel, Partition, Transformer};
 use flow_api::rows::{Direction, Lanes, Pull, RowKernel, RowTape};
 use flow_api::{Context, Result, Scalar};
 use flow_kernels::simd::add;
-use std::sync::Arc;
 
 /// A coupling made ready for one call: some features pass, a network of them, and of the condition, gives the
 /// parameters with which a transformer moves the others one by one.
@@ -17,15 +15,14 @@ pub struct CouplingKernel<'a, T, E: Scalar> {
     partition: Partition,
     net: Box<dyn ConditionerKernel<E> + 'a>,
     transformer: &'a T,
-    /// Who asks which share of the scales' bounds is used.
-    asked: Option<Arc<BoundUse>>,
+    watch: BoundWatch,
 }
 
 impl<'a, T: Transformer<E>, E: Scalar> CouplingKernel<'a, T, E> {
     /// A coupling whose conditioner has as many inputs as features pass, and [`Transformer::parameters`] outputs for
     /// every other one, feature by feature; the context is the coupling's.
     pub fn new(partition: Partition, net: Box<dyn ConditionerKernel<E> + 'a>, transformer: &'a T, cx: &Context<E>) -> Self {
-        Self { partition, net, transformer, asked: cx.bound_use() }
+        Self { partition, net, transformer, watch: BoundWatch::new(cx) }
     }
 
     fn inverse_keeping(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
@@ -40,11 +37,7 @@ impl<T: Transformer<E>, E: Scalar> RowKernel<E> for CouplingKernel<'_, T, E> {
     fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
         let Partition { identity, transformed } = self.partition;
         let parameters = identity.read(values, lanes.lanes, |kept| self.net.forward(kept, lanes.condition, lanes.lanes, tape))?;
-        if let Some(asked) = &self.asked
-            && let Some(used) = self.transformer.bound_used(&parameters, lanes.lanes)
-        {
-            asked.add(used.as_f64(), transformed.len() * lanes.lanes);
-        }
+        self.watch.see(self.transformer, &parameters, lanes.lanes);
         transformed.update(values, lanes.lanes, |x| self.transformer.forward(x, parameters, lanes.log_det, tape));
         Ok(())
     }

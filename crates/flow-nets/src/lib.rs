@@ -7,6 +7,7 @@
 //! [`smooth`] holds the network of residual and continuous flows, with derivatives of second order. All are fused
 //! kernels on feature-major blocks.
 
+mod bound_watch;
 mod conditioner;
 mod convolutional;
 mod coupling;
@@ -20,6 +21,7 @@ mod taped;
 mod tokens;
 mod transformers;
 
+pub use bound_watch::BoundWatch;
 pub use conditioner::{ConditionerKernel, ConditionerNet, TapedNet};
 pub use convolutional::{ConvLayers, ConvNet, ConvNetConfig};
 pub use coupling::CouplingKernel;

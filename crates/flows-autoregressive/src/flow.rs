@@ -111,8 +111,8 @@ impl<E: Scalar> RowFlow<E> for AutoregressiveFlow<E> {
         self.net.inputs()
     }
 
-    fn prepare<'a>(&'a self, rows: usize, _: &Context<E>) -> Result<Box<dyn RowKernel<E> + 'a>> {
-        Ok(Box::new(Kernel::new(self, rows)))
+    fn prepare<'a>(&'a self, rows: usize, cx: &Context<E>) -> Result<Box<dyn RowKernel<E> + 'a>> {
+        Ok(Box::new(Kernel::new(self, rows, cx)))
     }
 
     fn taped(&self) -> Option<&dyn TapedRows<E>> {

@@ -2,10 +2,10 @@
 
 use crate::{AutoregressiveFlow, Inverse};
 use flow_api::rows::{Direction, Lanes, Pull, RowKernel, RowTape};
-use flow_api::{Result, Scalar};
+use flow_api::{Context, Result, Scalar};
 use flow_kernels::simd::add;
 use flow_kernels::workspace::Buffer;
-use flow_nets::{ConditionerKernel, ConditionerNet, MaskedMlpKernel};
+use flow_nets::{BoundWatch, ConditionerKernel, ConditionerNet, MaskedMlpKernel};
 
 /// The flow made ready for one call.
 pub(crate) struct Kernel<'a, E: Scalar> {
@@ -13,12 +13,13 @@ pub(crate) struct Kernel<'a, E: Scalar> {
     pub(crate) net: MaskedMlpKernel<'a, E>,
     /// Features are in the order of the network as they lie.
     in_order: bool,
+    watch: BoundWatch,
 }
 
 impl<'a, E: Scalar> Kernel<'a, E> {
-    pub(crate) fn new(flow: &'a AutoregressiveFlow<E>, rows: usize) -> Self {
+    pub(crate) fn new(flow: &'a AutoregressiveFlow<E>, rows: usize, cx: &Context<E>) -> Self {
         let in_order = flow.order().iter().enumerate().all(|(place, &feature)| place == feature);
-        Self { flow, net: flow.net.kernel(rows), in_order }
+        Self { flow, net: flow.net.kernel(rows), in_order, watch: BoundWatch::new(cx) }
     }
 
     /// Calls `f` with the features in the order of the network, and puts them back.
@@ -52,6 +53,7 @@ impl<E: Scalar> RowKernel<E> for Kernel<'_, E> {
     fn forward(&self, values: &mut [E], lanes: &mut Lanes<'_, E>, tape: &mut RowTape<E>) -> Result<()> {
         self.ordered(values, lanes.lanes, |x| {
             let parameters = self.net.forward(x, lanes.condition, lanes.lanes, tape)?;
+            self.watch.see(&self.flow.transformer, &parameters, lanes.lanes);
             self.flow.transformer.forward(x, parameters, lanes.log_det, tape);
             Ok(())
         })

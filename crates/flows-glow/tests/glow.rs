@@ -1,6 +1,6 @@
 //! Glow and its parts through the conformance suite, and what their specs refuse.
 
-use flow_api::Context;
+use flow_api::{Bijector, Context};
 use flow_api::samples::{Grid, Skeleton};
 use flow_api::spec::{EventShape, FlowSpec, ModelSpec, SampleSpec, Spec, from_ron, to_ron};
 use flow_api::testkit::{Subject, check, check_model};
@@ -61,6 +61,17 @@ fn a_coupling_sees_what_its_convolutions_reach() {
         Skeleton::new("Coupling", subject.dim, vec![vec![("coupling".to_owned(), Box::new(coupling) as _)]])
     });
     assert!(report.unwrap().items.contains(&"structure"));
+}
+
+#[test]
+fn couplings_of_steps_take_a_condition_of_their_own() {
+    for coupling in ["Affine(hidden: 4, condition: 2)", "Spline(hidden: 4, bins: 3, condition: 2)"] {
+        let text = format!("Glow(levels: 1, steps: 1, coupling: {coupling})");
+        let (spec, event): (Spec<dyn ModelSpec>, _) = (from_ron(&text).unwrap(), image(1, 2, 2));
+        let model = spec.build::<f64>(event, 1).unwrap();
+        assert_eq!(model.flow().bijector().facts().condition, Some(2), "{text}");
+        check_model(&Subject { shake: 0.1, ..Subject::new(text, event.len()) }, spec.0.as_ref(), event).unwrap();
+    }
 }
 
 #[test]
