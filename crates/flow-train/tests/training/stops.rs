@@ -40,6 +40,8 @@ fn a_stop_interrupts_a_validation_which_is_made_when_the_run_goes_on() {
     let settings = Settings { report_every: 2, validation: 0.5, ..settings(4) };
     let mut whole = Trainer::<f32>::new(model(6), digits(), settings.clone()).unwrap();
     whole.run(&mut Silent, &never()).unwrap();
+    let bounds = |trainer: &Trainer<f32>| trainer.history().iter().map(|report| report.bounds_used.clone()).collect::<Vec<_>>();
+    assert!(bounds(&whole).iter().all(|layers| layers.len() == 4), "{:?}", bounds(&whole));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("latest");
     // Batches of 24 make a validation of 32 of them.
@@ -60,6 +62,7 @@ fn a_stop_interrupts_a_validation_which_is_made_when_the_run_goes_on() {
         let (mut trainer, _) = checkpoint::resume::<f32>(&path, digits(), |settings| settings).unwrap();
         assert_eq!(trainer.run(&mut Silent, &never()).unwrap(), Ending::Finished);
         assert_eq!((losses(&trainer), flat_weights(trainer.model())), (losses(&whole), flat_weights(whole.model())), "stopped at {at}");
+        assert_eq!(bounds(&trainer), bounds(&whole), "stopped at {at}");
     }
     assert!(interrupted >= 4, "{interrupted}");
 }
