@@ -1,9 +1,9 @@
 //! Glow and its parts through the conformance suite, and what their specs refuse.
 
-use flow_api::{Bijector, Context};
 use flow_api::samples::{Grid, Skeleton};
 use flow_api::spec::{EventShape, FlowSpec, ModelSpec, SampleSpec, Spec, from_ron, to_ron};
 use flow_api::testkit::{Subject, check, check_model};
+use flow_api::{Bijector, Context};
 use flow_nets::{Affine, ConvLayers, Split};
 use flows_glow::conv_coupling;
 

@@ -141,8 +141,9 @@ impl BuildSampleFlow for TokenCoupling {
     fn cost(&self, grid: &Grid) -> Cost {
         // What cannot be built is refused for itself. Flipped, the parts may be of other sizes.
         let weights = |flipped: bool| {
-            let layout = self.split.cut(grid, flipped).map(|cut| cut.layout);
-            layout.map_or(0, |layout| self.network.conditioner(0).config(layout, self.transformer.parameters()).weights())
+            self.split
+                .layout(grid, flipped)
+                .map_or(0, |layout| self.network.conditioner(0).config(layout, self.transformer.parameters()).weights())
         };
         Cost::of_numbers(weights(false).min(weights(true)))
     }

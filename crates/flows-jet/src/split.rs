@@ -47,44 +47,57 @@ impl TokenSplit {
         if let Self::Channels(split) = self { split.takes_turns() } else { true }
     }
 
-    /// The grid in two.
-    pub(crate) fn cut(self, grid: &Grid, flipped: bool) -> Result<Cut> {
-        let (height, width) = (grid.height(), grid.width());
-        let passes: &dyn Fn(usize, usize) -> bool = match self {
-            Self::Channels(split) => return Self::channels(grid, split, flipped),
-            Self::Checkerboard => &|y, x| (y + x).is_multiple_of(2),
-            Self::Rows => &|y, _| y.is_multiple_of(2),
-            Self::Columns => &|_, x| x.is_multiple_of(2),
-            Self::Upper => &|y, _| y < height / 2,
-            Self::Left => &|_, x| x < width / 2,
-        };
-        let places = grid.pixels()?;
-        // Places that pass before those that are moved, as the features of rows that are channels.
-        let (mut first, mut last) = (Vec::new(), Vec::new());
-        for (at, &offset) in places.row_offsets().iter().enumerate() {
-            let part = if passes(at / width, at % width) == flipped { &mut last } else { &mut first };
-            part.push(offset);
+    /// What is a token, without a look at where numbers lie.
+    pub(crate) fn layout(self, grid: &Grid, flipped: bool) -> Result<TokenLayout> {
+        if let Self::Channels(split) = self {
+            let Partition { identity, transformed } = partition(grid, split, flipped)?;
+            return Ok(TokenLayout::Lanes { tokens: grid.places(), passing: identity.len(), moved: transformed.len() });
         }
-        let (passing, moved) = (first.len(), last.len());
-        if passing == 0 || moved == 0 {
-            let (expected, got) = (format!("places on both sides of {self:?}"), format!("{height} × {width} places"));
-            return Err(FlowError::Setting { layer: "TokenCoupling".to_owned(), field: "split", expected, got });
+        let passing = (0..grid.places()).filter(|at| self.passes(grid, *at) != flipped).count();
+        let moved = grid.places() - passing;
+        if passing > 0 && moved > 0 {
+            return Ok(TokenLayout::Features { channels: grid.channels(), passing, moved });
         }
-        first.extend(last);
-        let view = RowView::new(grid.sample_len(), places.column_offsets().to_vec(), first)?;
-        let layout = TokenLayout::Features { channels: grid.channels(), passing, moved };
-        Ok(Cut { view, partition: Split::First(passing).partition(passing + moved, false)?, layout })
+        let (expected, got) = (format!("places on both sides of {self:?}"), format!("{} × {} places", grid.height(), grid.width()));
+        Err(FlowError::Setting { layer: "TokenCoupling".to_owned(), field: "split", expected, got })
     }
 
-    fn channels(grid: &Grid, split: Split, flipped: bool) -> Result<Cut> {
-        let partition = split.partition(grid.channels(), flipped).map_err(|error| match error {
-            // A row has features; here they are channels.
-            FlowError::Setting { field: "dim", expected, got, .. } => {
-                FlowError::Setting { layer: "TokenCoupling".to_owned(), field: "channels", expected, got }
-            }
-            other => other,
-        })?;
-        let (passing, moved) = (partition.identity.len(), partition.transformed.len());
-        Ok(Cut { view: grid.pixels()?, partition, layout: TokenLayout::Lanes { tokens: grid.places(), passing, moved } })
+    /// The grid in two.
+    pub(crate) fn cut(self, grid: &Grid, flipped: bool) -> Result<Cut> {
+        let (layout, places) = (self.layout(grid, flipped)?, grid.pixels()?);
+        if let Self::Channels(split) = self {
+            return Ok(Cut { view: places, partition: partition(grid, split, flipped)?, layout });
+        }
+        // Places that pass before those that are moved, as the features of rows that are channels.
+        let all = places.row_offsets().iter().copied().enumerate();
+        let (mut features, moved): (Vec<_>, Vec<_>) = all.partition(|(at, _)| self.passes(grid, *at) != flipped);
+        let partition = Split::First(features.len()).partition(features.len() + moved.len(), false)?;
+        features.extend(moved);
+        let features = features.into_iter().map(|(_, offset)| offset).collect();
+        Ok(Cut { view: RowView::new(grid.sample_len(), places.column_offsets().to_vec(), features)?, partition, layout })
     }
+
+    /// Whether the place, counted row by row, is of those that the split names; of no meaning for channels.
+    fn passes(self, grid: &Grid, place: usize) -> bool {
+        let (y, x) = (place / grid.width(), place % grid.width());
+        match self {
+            Self::Channels(_) => false,
+            Self::Checkerboard => (y + x).is_multiple_of(2),
+            Self::Rows => y.is_multiple_of(2),
+            Self::Columns => x.is_multiple_of(2),
+            Self::Upper => y < grid.height() / 2,
+            Self::Left => x < grid.width() / 2,
+        }
+    }
+}
+
+/// The channels of a grid in two.
+fn partition(grid: &Grid, split: Split, flipped: bool) -> Result<Partition> {
+    split.partition(grid.channels(), flipped).map_err(|error| match error {
+        // A row has features; here they are channels.
+        FlowError::Setting { field: "dim", expected, got, .. } => {
+            FlowError::Setting { layer: "TokenCoupling".to_owned(), field: "channels", expected, got }
+        }
+        other => other,
+    })
 }
