@@ -69,6 +69,6 @@ mod tests {
         let error = solve("a", &spec, &["repeat".to_owned()], 10, &|_| Ok(3)).unwrap_err().to_string();
         assert_eq!(error, "width: expected 10 parameters at a width up to 16384, got 3 of `a`");
         let error = solve("a", &spec, &["hidden".to_owned()], 10, &|_| Ok(3)).unwrap_err().to_string();
-        assert!(error.starts_with("variant `a`: no `hidden`; there are: repeat, flows"), "{error}");
+        assert!(error.starts_with("variant `a`: no `hidden`; there are: "), "{error}");
     }
 }
