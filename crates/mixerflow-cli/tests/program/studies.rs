@@ -44,7 +44,7 @@ fn every_study_runs_in_its_shortened_form() {
     // What is asked to have as many parameters has as many.
     let kinds = results(&place, "kinds");
     let parameters: Vec<f64> = kinds["runs"].as_array().unwrap().iter().map(|run| run["parameters"].as_f64().unwrap()).collect();
-    assert!(parameters.len() == 8 && parameters.iter().all(|count| (count / parameters[0] - 1.0).abs() < 0.1), "{parameters:?}");
+    assert!(parameters.len() == 9 && parameters.iter().all(|count| (count / parameters[0] - 1.0).abs() < 0.1), "{parameters:?}");
 }
 
 /// A study of two variants and two seeds, that takes a moment or, with many steps, longer.
