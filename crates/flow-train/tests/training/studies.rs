@@ -4,8 +4,9 @@ use crate::{StopAfter, never};
 use flow_api::spec::from_ron;
 use flow_train::data::DataSource;
 use flow_train::study::{self, Audience, Budget, Results, Study, StudyData, Variant};
-use flow_train::{Observer, Settings, Silent};
+use flow_train::{Observer, Settings, Silent, Trainer};
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 const SMALL: &str =
     "MixerFlow(patch: 4, layers: 1, shift: None, channel: [ActNorm(), AdditiveCoupling(hidden: 4)], patches: [ActNorm(), LuLinear()])";
@@ -21,7 +22,7 @@ fn study(source: &str, specs: &[(&str, &str)], settings: Settings) -> Study {
 #[test]
 fn every_run_has_a_row_or_a_reason_and_all_is_written() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { steps: 6, batch: 16, report_every: 3, ..Settings::default() };
+    let settings = Settings { steps: 6, batch: 16, learning_rate: 0.1, report_every: 3, ..Settings::default() };
     let specs = [("one", SMALL), ("two", SMALL), ("vectors", "VectorFlow(flows: [LuLinear()])")];
     let study = Study { seeds: vec![1, 2], ..study("digits", &specs, settings) };
     let results = study::run::<f32>(&study, folder.path(), &mut Silent, &never()).unwrap();
@@ -54,6 +55,7 @@ fn every_run_has_a_row_or_a_reason_and_all_is_written() {
     // The mean over two seeds, and their standard deviation.
     let table = results.to_string();
     let [a, b] = [f64::from_bits(a1), f64::from_bits(a2)];
+    assert!((a - b).abs() > 0.01, "far enough apart for three digits to tell of it: {a} and {b}");
     let (mean, spread) = (format!(" {:.3} ± ", 0.5 * (a + b)), format!("± {:.3} (2)", (a - b).abs() / 2f64.sqrt()));
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines[0].starts_with("spec ") && lines[0].contains("test bits/dim"), "{table}");
@@ -78,6 +80,23 @@ impl Audience<f64> for Stopping {
     }
 }
 
+/// The steps that runs are taken up at.
+#[derive(Clone, Default)]
+struct Begun(Arc<Mutex<Vec<u64>>>);
+
+impl Audience<f64> for Begun {
+    fn begins(&mut self, _: &str) -> Box<dyn Observer<f64> + Send> {
+        Box::new(self.clone())
+    }
+}
+
+impl Observer<f64> for Begun {
+    fn begin(&mut self, trainer: &Trainer<f64>) -> flow_train::Result<()> {
+        self.0.lock().unwrap().push(trainer.optimiser().steps());
+        Ok(())
+    }
+}
+
 /// The run in training is not tested any more: what is asked to end does so at once.
 #[test]
 fn a_stopped_study_keeps_what_is_done_and_goes_on() {
@@ -94,7 +113,9 @@ fn a_stopped_study_keeps_what_is_done_and_goes_on() {
     // Points of the plane are pictured as such.
     assert!(results.runs[0].pictured && folder.path().join("items.png").is_file());
 
-    let results = study::run::<f64>(&study, folder.path(), &mut Silent, &never()).unwrap();
+    let mut begun = Begun::default();
+    let results = study::run::<f64>(&study, folder.path(), &mut begun, &never()).unwrap();
+    assert_eq!(*begun.0.lock().unwrap(), [203, 0], "the first is not touched, the second goes on, the third is new");
     assert_eq!(results.runs.iter().map(|run| run.steps).collect::<Vec<_>>(), [1000; 3]);
     // The same spec and seed, once in two parts and once in one.
     assert_eq!(results.runs[1].test.loss.to_bits(), results.runs[2].test.loss.to_bits());
