@@ -23,7 +23,7 @@ SCORES = ["log_likelihood", "typicality", "p_complexity", "corrected", "p_correc
 
 
 def idx(path):
-    raw = gzip.open(path).read()
+    raw = gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()
     rank = raw[3]
     shape = np.frombuffer(raw[4 : 4 + 4 * rank], dtype=">u4")
     return np.frombuffer(raw[4 + 4 * rank :], dtype=np.uint8).reshape(shape)
@@ -75,6 +75,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("target/unusual"))
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--only", help="digits, fashion or photos")
+    parser.add_argument("--mnist", type=pathlib.Path, help="MNIST's t10k-images-idx3-ubyte, plain or gzip, to be held against Fashion-MNIST")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -106,6 +107,8 @@ def main():
             # Three times as large, in the middle.
             grown = np.pad(np.kron(idx(DIGITS)[:500], np.ones((1, 3, 3))), ((0, 0), (2, 2), (2, 2)))
             sets["handwritten digits"] = np.round(grown * 255 / 16).astype(np.uint8)
+            if options.mnist:
+                sets["MNIST"] = idx(options.mnist)[:1000]
         words, titles = [], {}
         for number, (title, pictures) in enumerate(sets.items()):
             path = options.out / f"{name}-{number}.npy"

@@ -59,6 +59,8 @@ enum Fault {
     Overwritten,
     Condition,
     AnySize,
+    Share,
+    Shared,
 }
 
 impl<P: Module<f64>> Module<f64> for Faulty<P> {
@@ -82,6 +84,17 @@ impl<P: BaseDensity<f64>> BaseDensity<f64> for Faulty<P> {
             out.iter_mut().for_each(|l| *l += 1e-3);
         }
         Ok(())
+    }
+    fn log_prob_by_number(&self, z: &[f64], cx: &Context<f64>) -> Result<Option<Vec<f64>>> {
+        let mut found = self.inner.log_prob_by_number(z, cx)?;
+        for (own, z) in found.iter_mut().flat_map(|found| found.chunks_exact_mut(2)).zip(z.chunks_exact(2)) {
+            match self.fault {
+                Fault::Share => own[1] += 1e-3,
+                Fault::Shared => own.iter_mut().zip([-z[0], z[0]]).for_each(|(own, moved)| *own += 1e-3 * moved),
+                _ => {}
+            }
+        }
+        Ok(found)
     }
     fn sample(&self, rows: usize, temperature: f64, cx: &Context<f64>) -> Result<Vec<f64>> {
         let temperature = match self.fault {
@@ -124,6 +137,8 @@ fn the_checks_of_densities_fail_at_what_is_broken() {
         (Fault::Overwritten, Some("gradients")),
         (Fault::Condition, Some("gradients")),
         (Fault::AnySize, Some("wrong sizes")),
+        (Fault::Share, Some("numbers")),
+        (Fault::Shared, Some("numbers")),
     ] {
         let make = |_: u64| -> Result<_> { Ok(Faulty { inner: Conditional::new(DiagonalNormal::new(2), 3)?, fault }) };
         assert_eq!(check_base("faulty", make).err().map(|failure| failure.item), item, "{fault:?}");

@@ -129,6 +129,12 @@ pub enum TrainError {
         /// Those of the data.
         got: Vec<String>,
     },
+    /// A model whose density does not fall into parts of single columns is asked for them.
+    #[error("the model does not say what each column explains: {reason}")]
+    NotByColumn {
+        /// Why not.
+        reason: String,
+    },
     /// Samples of a model that is conditioned on numbers need some.
     #[error("the model is conditioned on {}: nothing says what samples are given", list(names))]
     NothingGiven {

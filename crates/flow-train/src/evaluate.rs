@@ -77,7 +77,7 @@ impl EvaluateOptions {
     }
 
     /// Noise matters to discrete data alone.
-    fn draws(&self, events: &Events) -> u64 {
+    pub(crate) fn draws(&self, events: &Events) -> u64 {
         if events.is_dequantised() { self.dequantisations } else { 1 }
     }
 

@@ -6,6 +6,7 @@
 //! fast and how exact a model is; a [`study`] does all of it for a list of specs, data and seeds. A [`RunFolder`] keeps
 //! everything about a run in one place, to go on with at any time.
 
+mod by_column;
 pub mod checkpoint;
 mod checksums;
 pub mod classify;
@@ -41,10 +42,12 @@ mod settings;
 mod sharpness;
 mod state_file;
 pub mod study;
+mod tensorboard;
 pub mod text;
 mod threads;
 mod training;
 
+pub use by_column::{ByColumn, score_by_column};
 pub use embed::{embed, interpolate};
 pub use error::{Item, Result, TrainError};
 pub use evaluate::{EvaluateOptions, Evaluation, Inverse, Scores, auroc, evaluate, score};
@@ -65,5 +68,6 @@ pub use run_folder::{RunFolder, RunPlan, check_empty};
 pub use samples::{Drawing, draw_events, draw_samples, sample, sample_given, shades};
 pub use settings::Settings;
 pub use sharpness::Sharpness;
+pub use tensorboard::TensorBoard;
 pub use threads::{on_one_thread, start_threads};
 pub use training::Trainer;

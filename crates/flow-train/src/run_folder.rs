@@ -10,6 +10,7 @@
 //! | `reference.json` | what [reference items](crate::scores::Reference) score with the model |
 //! | `report.html` | a page that shows the run |
 //! | `latest/`, `best/` | [checkpoints](crate::checkpoint) |
+//! | `tensorboard/` | the metrics as an event file, where that is asked for ([`TensorBoard`](crate::TensorBoard)) |
 //! | `lock` | is locked while a process trains here |
 
 use crate::checkpoint::{self, BEST_MODEL, LATEST, PROGRESS, SETTINGS, SPEC, is_checkpoint, read_ron, read_text};
@@ -44,8 +45,10 @@ const ITEMS: &str = "items.txt";
 const LOG: &str = "log";
 const REFERENCE: &str = "reference.json";
 const REPORT: &str = "report.html";
+const TENSORBOARD: &str = "tensorboard";
 /// All that a run writes.
-const FILES: [&str; 13] = [SPEC, SETTINGS, DATA, FROM, ITEMS, METRICS, LOG, LATEST, BEST_MODEL, SAMPLES, LOCK, REFERENCE, REPORT];
+const FILES: [&str; 14] =
+    [SPEC, SETTINGS, DATA, FROM, ITEMS, METRICS, LOG, LATEST, BEST_MODEL, SAMPLES, LOCK, REFERENCE, REPORT, TENSORBOARD];
 
 /// What a run is begun with.
 #[derive(Clone, Debug)]
@@ -245,6 +248,11 @@ impl RunFolder {
     /// The page that shows the run at `path`.
     pub fn report(path: &Path) -> PathBuf {
         path.join(REPORT)
+    }
+
+    /// The folder of the event file of the run at `path`.
+    pub fn tensorboard(path: &Path) -> PathBuf {
+        path.join(TENSORBOARD)
     }
 
     /// The file of the reference items of the run at `path`.

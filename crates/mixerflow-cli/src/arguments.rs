@@ -66,6 +66,7 @@ Columns, and what is unusual:
   unusual             0 to 1: by the least of the p-values (of pictures typicality,
                       of other data p_likelihood), ranked among reference items          high
   is_unusual          yes or no, with --false-alarm
+  nats_COLUMN         of tables with --by-column: -ln p of the column given those before it  high
 
 p-values are ranks among reference items: the run's validation items. A likelihood alone also rewards what is
 simple, such as a white card.";
@@ -308,6 +309,9 @@ pub(crate) struct Train {
     /// Resume the run in --out from its last checkpoint; start it if there is none
     #[arg(long)]
     pub(crate) resume: bool,
+    /// Also write the metrics as an event file for TensorBoard, in the folder `tensorboard` of the run
+    #[arg(long)]
+    pub(crate) tensorboard: bool,
     /// Stop after this step, to continue later with --resume; the learning-rate schedule remains that of all steps
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) stop_at: Option<u64>,
@@ -399,6 +403,10 @@ pub(crate) struct Score {
     /// p(class|x)
     #[arg(long)]
     pub(crate) every_class: bool,
+    /// Of a table, the part of −ln p(x) that each column explains given those before it, which add up to it: of models
+    /// that allow it, such as those of autoregressive flows of one order
+    #[arg(long)]
+    pub(crate) by_column: bool,
     /// A background model of the same data, as `train --mutate` makes one: its log-likelihood is subtracted
     /// (`likelihood_ratio`)
     #[arg(long, value_name = "RUN")]

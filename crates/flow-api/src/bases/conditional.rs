@@ -124,6 +124,18 @@ impl<E: Scalar, P: BaseDensity<E>> BaseDensity<E> for Conditional<P, E> {
         Ok(())
     }
 
+    fn log_prob_by_number(&self, z: &[E], cx: &Context<E>) -> Result<Option<Vec<f64>>> {
+        let dim = self.dim().max(1);
+        check_sizes(self, "log_prob_by_number", z.len() / dim, &[z.len()], None, cx)?;
+        let placed = self.all_placed(z.len() / dim, cx)?;
+        let u: Vec<E> = z.chunks_exact(dim).zip(&placed).flat_map(|(z, placed)| placed.standard(z)).collect();
+        let mut found = self.base.log_prob_by_number(&u, &cx.child("base"))?;
+        for (row, placed) in found.iter_mut().flat_map(|found| found.chunks_exact_mut(dim)).zip(&placed) {
+            row.iter_mut().zip(&placed.log_scale).for_each(|(log_prob, s)| *log_prob -= s.as_f64());
+        }
+        Ok(found)
+    }
+
     fn sample(&self, rows: usize, temperature: E, cx: &Context<E>) -> Result<Vec<E>> {
         let placed = self.all_placed(rows, cx)?;
         let mut values = self.base.sample(rows, temperature, &cx.child("base"))?;

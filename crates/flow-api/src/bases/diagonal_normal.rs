@@ -1,6 +1,6 @@
 //! A normal density with independent features.
 
-use super::{BaseDensity, check_sizes, half_log_two_pi, standard_noise, sum_of_squares};
+use super::{BaseDensity, by_number, check_sizes, half_log_two_pi, standard_noise, sum_of_squares};
 use crate::{Context, Module, Parameter, Result, Scalar, module_fields};
 use num_traits::Float;
 
@@ -41,6 +41,16 @@ impl<E: Scalar> BaseDensity<E> for DiagonalNormal<E> {
             *out = E::of(-(squares * 0.5) - constant);
         }
         Ok(())
+    }
+
+    fn log_prob_by_number(&self, z: &[E], cx: &Context<E>) -> Result<Option<Vec<f64>>> {
+        let feature = |(&mean, &log_scale): (&E, &E)| {
+            move |z: E| {
+                let u = ((z - mean) * Float::exp(-log_scale)).as_f64();
+                -0.5 * u * u - log_scale.as_f64() - half_log_two_pi()
+            }
+        };
+        by_number(self, z, self.mean.values().iter().zip(self.log_scale.values()).map(feature), cx)
     }
 
     fn sample(&self, rows: usize, temperature: E, cx: &Context<E>) -> Result<Vec<E>> {

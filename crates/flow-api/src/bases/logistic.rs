@@ -1,6 +1,6 @@
 //! A logistic density with independent features.
 
-use super::{BaseDensity, check_sizes};
+use super::{BaseDensity, by_number, check_sizes};
 use crate::{Context, Module, Parameter, Result, Scalar, module_fields};
 use flow_kernels::scalar::softplus;
 use num_traits::Float;
@@ -28,6 +28,13 @@ impl<E: Scalar> Logistic<E> {
     }
 }
 
+/// log p of a number, given its feature's location and log-scale.
+fn log_prob_of<E: Scalar>(z: E, (location, log_scale): (E, E)) -> f64 {
+    // The density is even in u, and e^{−|u|} cannot overflow.
+    let u = Float::abs((z - location) * Float::exp(-log_scale)).as_f64();
+    -u - 2.0 * softplus(-u) - log_scale.as_f64()
+}
+
 impl<E: Scalar> Module<E> for Logistic<E> {
     module_fields!(E; parameter location, parameter log_scale);
 }
@@ -44,14 +51,13 @@ impl<E: Scalar> BaseDensity<E> for Logistic<E> {
     fn log_prob(&self, z: &[E], out: &mut [E], cx: &Context<E>) -> Result<()> {
         check_sizes(self, "log_prob", out.len(), &[z.len()], None, cx)?;
         for (row, out) in z.chunks_exact(self.dim().max(1)).zip(out) {
-            let log_prob = row.iter().zip(self.features()).map(|(&z, (location, log_scale))| {
-                // The density is even in u, and e^{−|u|} cannot overflow.
-                let u = Float::abs((z - location) * Float::exp(-log_scale)).as_f64();
-                -u - 2.0 * softplus(-u) - log_scale.as_f64()
-            });
-            *out = E::of(log_prob.sum());
+            *out = E::of(row.iter().zip(self.features()).map(|(&z, feature)| log_prob_of(z, feature)).sum());
         }
         Ok(())
+    }
+
+    fn log_prob_by_number(&self, z: &[E], cx: &Context<E>) -> Result<Option<Vec<f64>>> {
+        by_number(self, z, self.features().map(|feature| move |z| log_prob_of(z, feature)), cx)
     }
 
     fn sample(&self, rows: usize, temperature: E, cx: &Context<E>) -> Result<Vec<E>> {

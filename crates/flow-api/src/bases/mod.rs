@@ -71,6 +71,16 @@ pub trait BaseDensity<E: Scalar>: Module<E> {
     /// Those of the trait.
     fn log_prob(&self, z: &[E], out: &mut [E], cx: &Context<E>) -> Result<()>;
 
+    /// log p of every number of every row given the condition, (rows, d), in nats, of a density whose numbers are
+    /// independent: they add up to [`BaseDensity::log_prob`]. None of others.
+    ///
+    /// # Errors
+    /// Those of the trait.
+    fn log_prob_by_number(&self, z: &[E], cx: &Context<E>) -> Result<Option<Vec<f64>>> {
+        let _ = (z, cx);
+        Ok(None)
+    }
+
     /// Samples: row r is a function of the context's stream ([`Context::noise`]), of its condition and of r alone.
     ///
     /// The temperature scales their spread around the density's mean: 1 leaves the density as it is, 0 gives the
@@ -106,12 +116,28 @@ impl<E: Scalar, P: BaseDensity<E> + ?Sized> BaseDensity<E> for Box<P> {
     fn log_prob(&self, z: &[E], out: &mut [E], cx: &Context<E>) -> Result<()> {
         (**self).log_prob(z, out, cx)
     }
+    fn log_prob_by_number(&self, z: &[E], cx: &Context<E>) -> Result<Option<Vec<f64>>> {
+        (**self).log_prob_by_number(z, cx)
+    }
     fn sample(&self, rows: usize, temperature: E, cx: &Context<E>) -> Result<Vec<E>> {
         (**self).sample(rows, temperature, cx)
     }
     fn pullback(&self, z: &[E], weights: &[E], dz: &mut [E], gradients: &mut [E], cx: &Context<E>) -> Result<Option<Vec<E>>> {
         (**self).pullback(z, weights, dz, gradients, cx)
     }
+}
+
+/// log p of every number of whole rows, in nats, by a density of each feature.
+fn by_number<E: Scalar, P: BaseDensity<E>>(
+    base: &P,
+    z: &[E],
+    features: impl Iterator<Item = impl Fn(E) -> f64>,
+    cx: &Context<E>,
+) -> Result<Option<Vec<f64>>> {
+    let dim = base.dim().max(1);
+    check_sizes(base, "log_prob_by_number", z.len() / dim, &[z.len()], None, cx)?;
+    let features: Vec<_> = features.collect();
+    Ok(Some(z.chunks_exact(dim).flat_map(|row| row.iter().zip(&features).map(|(&z, log_prob)| log_prob(z))).collect()))
 }
 
 /// Checks, for the authors of densities, that the buffers of a call are of `rows` rows: `latents` are the lengths of

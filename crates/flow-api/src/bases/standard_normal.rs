@@ -1,6 +1,6 @@
 //! The standard normal density.
 
-use super::{BaseDensity, check_sizes, half_log_two_pi, standard_noise, sum_of_squares};
+use super::{BaseDensity, by_number, check_sizes, half_log_two_pi, standard_noise, sum_of_squares};
 use crate::module::{Visitor, VisitorMut};
 use crate::{Context, Module, Result, Scalar};
 
@@ -38,6 +38,11 @@ impl<E: Scalar> BaseDensity<E> for StandardNormal {
             *out = E::of(-(sum_of_squares(row.iter().copied()) * 0.5) - constant);
         }
         Ok(())
+    }
+
+    fn log_prob_by_number(&self, z: &[E], cx: &Context<E>) -> Result<Option<Vec<f64>>> {
+        let feature = |z: E| -0.5 * z.as_f64().powi(2) - half_log_two_pi();
+        by_number(self, z, std::iter::repeat_n(feature, self.dim), cx)
     }
 
     fn sample(&self, rows: usize, temperature: E, cx: &Context<E>) -> Result<Vec<E>> {

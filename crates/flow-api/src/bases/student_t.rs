@@ -1,6 +1,6 @@
 //! Student's t with independent features.
 
-use super::{BaseDensity, check_sizes};
+use super::{BaseDensity, by_number, check_sizes};
 use crate::{Context, FlowError, Module, Parameter, Result, Scalar, module_fields};
 use rand::Rng;
 use statrs::function::gamma::{digamma, ln_gamma};
@@ -102,6 +102,10 @@ impl<E: Scalar> BaseDensity<E> for StudentT<E> {
             *out = E::of(row.iter().zip(&degrees).map(|(z, degrees)| degrees.log_prob(z.as_f64())).sum());
         }
         Ok(())
+    }
+
+    fn log_prob_by_number(&self, z: &[E], cx: &Context<E>) -> Result<Option<Vec<f64>>> {
+        by_number(self, z, self.degrees().into_iter().map(|degrees| move |z: E| degrees.log_prob(z.as_f64())), cx)
     }
 
     fn sample(&self, rows: usize, temperature: E, cx: &Context<E>) -> Result<Vec<E>> {

@@ -1,6 +1,6 @@
 //! The uniform density on a box.
 
-use super::{BaseDensity, check_sizes};
+use super::{BaseDensity, by_number, check_sizes};
 use crate::module::{Visitor, VisitorMut};
 use crate::{Context, FlowError, Module, Result, Scalar};
 use num_traits::Float;
@@ -72,6 +72,12 @@ impl<E: Scalar> BaseDensity<E> for Uniform<E> {
         self.check_inside(z, cx)?;
         out.fill(E::of(-(self.dim as f64) * (self.high - self.low).as_f64().ln()));
         Ok(())
+    }
+
+    fn log_prob_by_number(&self, z: &[E], cx: &Context<E>) -> Result<Option<Vec<f64>>> {
+        self.check_inside(z, cx)?;
+        let log_prob = -(self.high - self.low).as_f64().ln();
+        by_number(self, z, std::iter::repeat_n(|_| log_prob, self.dim), cx)
     }
 
     fn sample(&self, rows: usize, temperature: E, cx: &Context<E>) -> Result<Vec<E>> {

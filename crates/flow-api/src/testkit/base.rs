@@ -45,6 +45,9 @@ pub fn check_base<P: BaseDensity<f64>>(name: &str, make: impl Fn(u64) -> Result<
         report.add("wrong sizes", bench.wrong_sizes("wrong sizes")?);
         report.add("rows of samples", bench.rows_of_samples("rows of samples")?);
         report.add("gradients", bench.gradients("gradients")?);
+        if bench.numbers("numbers")? {
+            report.add("numbers", None);
+        }
         if (1..=2).contains(&subject.dim) {
             for condition in 0..=usize::from(subject.condition.is_some()) {
                 let cells = bench.cells("sums to one", condition)?;
@@ -117,6 +120,28 @@ impl<P: BaseDensity<f64>> Bench<'_, P> {
         let mut out = vec![f64::NAN; z.len() / self.subject.dim.max(1)];
         self.run(item, self.density.log_prob(z, &mut out, cx))?;
         Ok(out)
+    }
+
+    /// Where the density says of its numbers that they are independent, theirs add up to its own, and each depends on
+    /// its number alone.
+    fn numbers(&self, item: Item) -> Result<bool, Failure> {
+        let (dim, cx) = (self.subject.dim, self.context(ROWS));
+        let z = self.run(item, self.density.sample(ROWS, 1.0, &cx))?;
+        let Some(found) = self.run(item, self.density.log_prob_by_number(&z, &cx))? else { return Ok(false) };
+        for (row, (log_prob, own)) in self.log_prob(item, &z, &cx)?.iter().zip(found.chunks_exact(dim.max(1))).enumerate() {
+            if (own.iter().sum::<f64>() - log_prob).abs() > 1e-9 * (1.0 + log_prob.abs()) {
+                return Err(self.subject.fails(item, format!("row {row}: {own:?} add up to another density than {log_prob}")));
+            }
+        }
+        // Rows one further on have another first number.
+        let mut moved = z.clone();
+        (0..ROWS).for_each(|row| moved[row * dim] = z[(row + 1) % ROWS * dim]);
+        let others = self.run(item, self.density.log_prob_by_number(&moved, &cx))?.unwrap_or_default();
+        let stays = |at: usize| at.is_multiple_of(dim) || others.get(at).is_some_and(|other| other.to_bits() == found[at].to_bits());
+        match (0..found.len()).find(|&at| !stays(at)) {
+            None => Ok(true),
+            Some(at) => Err(self.subject.fails(item, format!("number {at} depends on the first of its row"))),
+        }
     }
 
     fn axis(&self) -> Axis {

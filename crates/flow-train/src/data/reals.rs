@@ -212,18 +212,52 @@ impl Reals {
         if self.columns.is_empty() {
             return (values.to_vec(), vec![0.0; draws.len()]);
         }
-        let (mut mapped, mut log_det) = (Vec::with_capacity(values.len()), Vec::with_capacity(draws.len()));
-        for (item, &draw) in values.chunks_exact(self.shape.dims()).zip(draws) {
-            let mut noise = stream(self.seed, self.purpose, draw);
-            let mut slopes = 0.0;
-            for (&x, column) in item.iter().zip(self.columns.iter().cycle()) {
-                let (y, log_slope) = column.map(x, || (f64::from(noise.next_u32()) + 0.5) / 4_294_967_296.0);
-                mapped.push(y);
-                slopes += log_slope;
-            }
-            log_det.push(slopes);
-        }
+        let (mut mapped, mut log_det) = (Vec::with_capacity(values.len()), vec![0.0; draws.len()]);
+        self.each(values, draws, |item, y, log_slope| {
+            mapped.push(y);
+            log_det[item] += log_slope;
+        });
         (mapped, log_det)
+    }
+
+    /// The item of every number, what becomes of it before it is standardised, and ln dy/dx.
+    fn each(&self, values: &[f64], draws: &[Draw], mut each: impl FnMut(usize, f64, f64)) {
+        for (item, (values, &draw)) in values.chunks_exact(self.shape.dims().max(1)).zip(draws).enumerate() {
+            let mut noise = stream(self.seed, self.purpose, draw);
+            for (&x, column) in values.iter().zip(self.columns.iter().cycle()) {
+                let (y, log_slope) = column.map(x, || (f64::from(noise.next_u32()) + 0.5) / 4_294_967_296.0);
+                each(item, y, log_slope);
+            }
+        }
+    }
+
+    /// ln dy/dx of every number, in nats: those of an item add up to its log-det of [`Reals::to_events`].
+    ///
+    /// # Shapes
+    /// `values` and the result: `[draws.len(), dims]`.
+    ///
+    /// # Errors
+    /// [`DataError::Size`].
+    pub fn log_slopes(&self, values: &[f64], draws: &[Draw]) -> Result<Vec<f64>> {
+        let dims = self.shape.dims();
+        let expected = draws.len().saturating_mul(dims);
+        if values.len() != expected {
+            return Err(DataError::Size { what: "values", expected, got: values.len() });
+        }
+        let mut slopes = vec![0.0; values.len()];
+        if !self.columns.is_empty() {
+            let mut at = 0;
+            self.each(values, draws, |_, _, log_slope| {
+                slopes[at] = log_slope;
+                at += 1;
+            });
+        }
+        if let Some(standardiser) = &self.standardiser {
+            for item in slopes.chunks_exact_mut(dims.max(1)) {
+                item.iter_mut().zip(standardiser.scale()).for_each(|(slope, scale)| *slope -= scale.ln());
+            }
+        }
+        Ok(slopes)
     }
 
     /// Events and log|det ∂y/∂x| of real numbers. What a column cannot have, such as a number outside its bounds,

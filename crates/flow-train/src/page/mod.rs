@@ -9,8 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write as _;
 
 const STYLE: &str = include_str!("style.css");
-/// Tables are sorted by the head that is clicked.
-const SCRIPT: &str = include_str!("sort.js");
+/// Tables are sorted by the head that is clicked, and pictures shown large.
+const SCRIPT: &str = include_str!("page.js");
 
 /// A page in the making.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Page {
         let _ = writeln!(self.0, "<div class=\"plot small\" role=\"img\" aria-label=\"{}\">{svg}</div>", escape(label));
     }
 
-    /// Pictures side by side, each with a caption; a click opens one in its full size.
+    /// Pictures side by side, each with a caption; a click shows one as large as the window.
     pub(crate) fn pictures<'a>(&mut self, class: &str, pictures: impl IntoIterator<Item = (&'a str, String)>) {
         let _ = writeln!(self.0, "<div class=\"{class}\">");
         for (caption, source) in pictures {
@@ -96,7 +96,7 @@ impl Page {
             let name = caption.replace('\n', ", ");
             let _ = writeln!(
                 self.0,
-                "<figure><a href=\"{source}\"><img src=\"{source}\" alt=\"{name}\" loading=\"lazy\"></a><figcaption>{lines}</figcaption></figure>"
+                "<figure><img src=\"{source}\" alt=\"{name}\" loading=\"lazy\" tabindex=\"0\" role=\"button\"><figcaption>{lines}</figcaption></figure>"
             );
         }
         self.0.push_str("</div>\n");

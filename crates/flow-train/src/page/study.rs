@@ -32,7 +32,7 @@ pub(crate) fn html(results: &Results, figures: &[Figure], pictures: &[(String, V
     let mut page = Page::new("Study:", &study.title, &lead);
     let table = results.table();
     let has = |head: &str| table.heads.iter().any(|known| known == head);
-    show(&mut page, &table);
+    show(&mut page, &results.table().ranked());
     page.legend(&legend(&has));
     if !study.remarks.is_empty() {
         page.note(&study.remarks);
@@ -65,7 +65,8 @@ pub(crate) fn html(results: &Results, figures: &[Figure], pictures: &[(String, V
     let versions = &results.versions;
     let hashes: Vec<String> = results.data.iter().map(|data| format!("{} {}", data.name, data.hash)).collect();
     page.legend(&format!(
-        "Toolkit {}, {} threads, {}, {}. CRC-32 of the data: {}.",
+        "{}Toolkit {}, {} threads, {}, {}. CRC-32 of the data: {}.",
+        if versions.date.is_empty() { String::new() } else { format!("Begun on {}. ", versions.date) },
         versions.toolkit,
         versions.threads,
         versions.instruction_set,

@@ -13,6 +13,7 @@ use flow_api::spec::to_ron;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
+use sysinfo::{CpuRefreshKind, RefreshKind, System};
 
 /// The file of the results.
 pub(crate) const FILE: &str = "results.json";
@@ -29,8 +30,11 @@ pub struct Versions {
     pub instruction_set: String,
     /// Threads.
     pub threads: usize,
-    /// System and processor architecture.
+    /// System and processor.
     pub system: String,
+    /// Day and minute at which these figures were begun; none in files of versions that did not tell.
+    #[serde(default)]
+    pub date: String,
 }
 
 impl Versions {
@@ -39,9 +43,18 @@ impl Versions {
             toolkit: env!("CARGO_PKG_VERSION").to_owned(),
             instruction_set: flow_kernels::simd::instruction_set().unwrap_or("unknown").to_owned(),
             threads: rayon::current_num_threads(),
-            system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            system: format!("{} {}{}", std::env::consts::OS, std::env::consts::ARCH, processor()),
+            date: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M").to_string(),
         }
     }
+}
+
+/// What the system calls the processor, in brackets, if it does.
+fn processor() -> String {
+    let list = RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing());
+    let system = System::new_with_specifics(list);
+    let name = system.cpus().first().map(|cpu| cpu.brand().trim()).unwrap_or_default();
+    if name.is_empty() { String::new() } else { format!(" ({name})") }
 }
 
 /// What the data of a study are.

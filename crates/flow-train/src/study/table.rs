@@ -82,6 +82,20 @@ pub(crate) struct Shown {
     pub(crate) best: Option<(usize, usize)>,
 }
 
+impl Shown {
+    /// The same with the rows ranked by the column that one is best in, baselines among them; rows without a number come
+    /// last.
+    pub(crate) fn ranked(mut self) -> Self {
+        let Some((best, column)) = self.best else { return self };
+        let number = |row: &[String]| row.get(column).and_then(|cell| cell.split(' ').next()?.parse().ok()).unwrap_or(f64::INFINITY);
+        let mut order: Vec<usize> = (0..self.rows.len()).collect();
+        order.sort_by(|&a, &b| number(&self.rows[a]).total_cmp(&number(&self.rows[b])));
+        self.best = order.iter().position(|&row| row == best).map(|row| (row, column));
+        self.rows = order.into_iter().map(|row| std::mem::take(&mut self.rows[row])).collect();
+        self
+    }
+}
+
 impl Results {
     pub(super) fn lines(&self) -> Vec<Line<'_>> {
         let mut lines: Vec<Line<'_>> = Vec::new();

@@ -11,6 +11,7 @@ mod run_folders;
 mod runs;
 mod stops;
 mod studies;
+mod tensorboard;
 
 use flow_api::spec::{BuildScope, EventShape, Model, ModelSpec, Spec, SpecScalar, from_ron};
 use flow_train::data::{self, Dataset, InMemory, ItemShape, Values};

@@ -52,6 +52,17 @@ fn every_run_has_a_row_or_a_reason_and_all_is_written() {
         assert!(svg.contains(axis) && page.contains(&svg), "{file} is on the page, with texts that are texts");
     }
 
+    // The page ranks specs and baselines by loss.
+    let cells = |row: &str, tag: &str| -> Vec<String> {
+        row.split(tag).skip(1).map(|cell| cell.split_once('>').unwrap().1.split('<').next().unwrap().to_owned()).collect()
+    };
+    let (head, body) = page.split_once("<tbody>").unwrap();
+    let at = cells(head.split_once("<thead>").unwrap().1, "<th").iter().position(|head| head.starts_with("test ")).unwrap();
+    let rows: Vec<Vec<String>> = body.split("</tbody>").next().unwrap().split("<tr").skip(1).map(|row| cells(row, "<td")).collect();
+    let ranks: Vec<f64> = rows.iter().map(|row| row[at].split(' ').next().unwrap().parse().unwrap()).collect();
+    assert!(ranks.is_sorted() && rows.len() == 6 && rows.iter().any(|row| row[0] == "one"), "{rows:?}");
+    assert!(page.contains("Begun on 20"));
+
     // The mean over two seeds, and their standard deviation.
     let table = results.to_string();
     let [a, b] = [f64::from_bits(a1), f64::from_bits(a2)];

@@ -6,9 +6,10 @@ use super::rows::{self, Row, rows};
 use super::write::write_table;
 use crate::arguments::Score;
 use crate::{Result, UNUSUAL, output};
-use flow_train::data::{Dataset, Draw, Items, Values};
+use flow_train::checkpoint::Opened;
+use flow_train::data::{Dataset, Draw, Items, Values, column_key};
 use flow_train::scores::{Aggregate, Block, Groups, Judged, Measure, Reference, save_sheet};
-use flow_train::{Events, EveryClass, Scores, score_every_class, shades};
+use flow_train::{EvaluateOptions, Events, EveryClass, Scores, score_by_column, score_every_class, shades};
 use std::process::ExitCode;
 
 /// A column of numbers.
@@ -21,9 +22,12 @@ struct Column {
 
 pub(crate) fn run(arguments: &Score) -> Result<ExitCode> {
     let opened = model_on(&arguments.run, arguments.on.device)?;
-    let options = flow_train::EvaluateOptions { estimates: arguments.estimates, ..arguments.scoring.options() };
+    let options = EvaluateOptions { estimates: arguments.estimates, ..arguments.scoring.options() };
     if arguments.every_class && Aggregate::from(arguments.aggregate) != Aggregate::None {
         return Err("--every-class: expected a row an item, without --aggregate".into());
+    }
+    if arguments.by_column && Aggregate::from(arguments.aggregate) != Aggregate::None {
+        return Err("--by-column: expected a row an item, without --aggregate".into());
     }
     let background = background(arguments.minus.as_deref(), &opened, arguments.on.device)?;
     let chosen = arguments.data.choose(&arguments.run, &opened, |_| arguments.part.into())?;
@@ -43,6 +47,9 @@ pub(crate) fn run(arguments: &Score) -> Result<ExitCode> {
     let every = arguments.every_class.then(|| score_every_class(&opened.model, items, &opened.events, &options)).transpose()?;
     let mut columns = columns(&opened.events, &judged, errors.as_deref(), reference.is_some());
     columns.extend(every.iter().flat_map(|every| of_classes(every, &opened.events, &judged)));
+    if arguments.by_column {
+        columns.extend(by_column(&opened, items, &options)?);
+    }
     let order = order(&columns, arguments.sort.as_deref())?;
     let known = rows(items, &scores.labels);
     let corners = if aggregate == Aggregate::Mean { Vec::new() } else { corners(items, &judged.items)? };
@@ -143,6 +150,21 @@ fn columns(events: &Events, judged: &Judged, errors: Option<&[f64]>, is_compared
         add("unusual", judged.unusual.clone(), true);
     }
     columns
+}
+
+/// The part of −ln p that each column explains; in which order is said.
+fn by_column(opened: &Opened<f32>, items: &Items, options: &EvaluateOptions) -> Result<Vec<Column>> {
+    let found = score_by_column(&opened.model, items, &opened.events, options).map_err(|error| format!("--by-column: {error}"))?;
+    let width = found.order.len();
+    let name = |column: usize| column_key(items.columns(), column);
+    let order: Vec<String> = found.order.iter().map(|&column| name(column)).collect();
+    output::say(format_args!("each column is given those before it: {}", order.join(", ")));
+    let column = |at: usize| Column {
+        head: format!("nats_{}", name(at)),
+        values: found.nats.iter().skip(at).step_by(width).copied().collect(),
+        high: true,
+    };
+    Ok((0..width).map(column).collect())
 }
 
 /// Of every class: log p(x) by the mixture, log p(x | class) of each, and p(class | x) of each.

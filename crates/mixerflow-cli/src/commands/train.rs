@@ -11,7 +11,8 @@ use flow_api::device::Engine;
 use flow_api::spec::{EventShape, to_ron};
 use flow_train::data::{DataError, Items, Mutated, SourceKind, Split, column_name, list_items, split_as_listed};
 use flow_train::{
-    Bar, Ending, EventKind, Events, Observer, Report, RunFolder, RunPlan, Settings, Sharpness, TrainError, Trainer, hold_out, model_for,
+    Bar, Ending, EventKind, Events, Observer, Report, RunFolder, RunPlan, Settings, Sharpness, TensorBoard, TrainError, Trainer, hold_out,
+    model_for,
 };
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,11 @@ pub(crate) fn run(arguments: &Train, threads: Option<usize>) -> Result<ExitCode>
         Box::new(Log { sharpness: None, ended: ended.clone(), begun: 0 }),
         Box::new(StopAt { at: arguments.stop_at.unwrap_or(u64::MAX), reported: (1, 0), raised: stop.clone() }),
     ];
+    // A run that has such files goes on with them.
+    let events = RunFolder::tensorboard(&path);
+    if arguments.tensorboard || events.is_dir() {
+        observers.push(Box::new(TensorBoard::new(events)));
+    }
     let rate = settings.learning_rate;
     let trained = match &engine {
         Some(engine) => run.train_on(engine.as_ref(), &split.train, &mut observers, &stop),

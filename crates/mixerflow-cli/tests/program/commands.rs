@@ -154,6 +154,22 @@ fn inspect_shows_layers_and_memory() {
     assert!(memory("Store") > memory("Recompute") && memory("Recompute") > memory("Invert"), "{json}");
 }
 
+/// An event file beside the metrics, which a run that goes on goes on with.
+#[test]
+fn metrics_are_written_for_tensorboard_too() {
+    let place = Place::new();
+    let reports = || {
+        let bytes = std::fs::read(place.path("run/tensorboard/events.out.tfevents.mixerflow")).unwrap();
+        bytes.windows(b"loss/train".len()).filter(|window| *window == b"loss/train").count()
+    };
+    place.run(&train("run", "--steps 8 --report-every 4 --stop-at 4 --tensorboard"));
+    assert_eq!(reports(), 1);
+    place.run("train --resume --out run");
+    assert_eq!((reports(), place.read("run/metrics.jsonl").lines().count()), (2, 2));
+    place.run(&train("plain", "--steps 2"));
+    assert!(!place.path("plain/tensorboard").exists());
+}
+
 #[test]
 fn inspect_warns_of_numbers_that_no_nonlinear_flow_moves() {
     let place = Place::new();

@@ -116,6 +116,30 @@ fn classes_are_trained_scored_told_and_sampled() {
     assert_eq!(place.run("score whole"), place.run("score parts"));
 }
 
+/// Who is told which of two moons a point is on knows ln 2 nats more of it, and Bayes' rule tells the moons apart.
+#[test]
+fn two_moons_given_the_class_gain_what_the_class_tells() {
+    let place = Place::new();
+    let spec = |condition: &str| {
+        format!(
+            "VectorFlow(repeat: 4, flows: [ActNorm(), LuLinear(permutation: Reverse), SplineCoupling(hidden: 24, blocks: 1)]{condition})"
+        )
+    };
+    for (name, condition) in [("plain", ""), ("given", ", condition: Classes(embedding: 4)")] {
+        fs::write(place.path("moons.ron"), spec(condition)).unwrap();
+        place.run(&format!("train moons.ron --data toy:two-moons?n=4000 --steps 400 --lr 0.01 --batch 128 --out {name}"));
+    }
+    let eval = |run: &str, more: &str| -> serde_json::Value {
+        serde_json::from_str(&place.run(&format!("eval {run} --json --no-diagnostics {more}"))).unwrap()
+    };
+    let (plain, given) = (eval("plain", "")["test"].clone(), eval("given", "--every-class")["test"].clone());
+    let loss = |found: &serde_json::Value| found["loss"].as_f64().unwrap();
+    let gain = loss(&plain) - loss(&given);
+    assert!((gain - std::f64::consts::LN_2).abs() < 0.15, "{gain} nats, of {} and {}", loss(&plain), loss(&given));
+    let (mixture, accuracy) = (&given["every_class"]["mixture_loss"], &given["every_class"]["classification"]["accuracy"]);
+    assert!((mixture.as_f64().unwrap() - loss(&plain)).abs() < 0.15 && accuracy.as_f64().unwrap() > 0.98, "{given}");
+}
+
 #[test]
 fn numbers_are_trained_scored_and_sampled() {
     let place = place();

@@ -152,6 +152,83 @@ fn rows_are_compared_with_samples() {
     assert!(!place.run("eval digits").contains("two-sample"));
 }
 
+/// Parts of −ln p by column: in closed form of a density of single columns, by the chain rule of an autoregressive one.
+#[test]
+fn columns_explain_parts_of_the_density() {
+    let place = place();
+    let preprocessing = r#"preprocessing: (bounds: {"income": Log(), "share": Logit(low: 0, high: 1)})"#;
+    let run = "--data t.csv?drop=visits --batch 64 --validation 0 --set settings.initial_batch=360";
+    let train = |name: &str, more: &str, steps: &str| {
+        let spec = format!("VectorFlow(flows: [ActNorm(){more}, {preprocessing})");
+        fs::write(place.path("s.ron"), spec).unwrap();
+        place.run(&format!("train s.ron {run} {steps} --out {name}"));
+    };
+    let scored = |name: &str| {
+        let output = place.program(&format!("score {name} --by-column")).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let heads = ["nats_time", "nats_income", "nats_share"];
+    let of = |text: &str, head: &str| column(text, text.lines().next().unwrap().split(',').position(|own| own == head).unwrap());
+    let adds_up = |text: &str| {
+        let parts = heads.map(|head| of(text, head));
+        for (row, all) in of(text, "negative_log_likelihood").iter().enumerate() {
+            let sum: f64 = parts.iter().map(|part| part[row]).sum();
+            assert!((sum - all).abs() < 1e-4 * (1.0 + all.abs()), "row {row}: {sum} and {all}");
+        }
+    };
+    train("single", "]", "--steps 1 --lr 1e-9");
+    let (text, told) = scored("single");
+    assert!(told.contains("each column is given those before it: time, income, share"), "{told}");
+    adds_up(&text);
+    let rows = rows();
+    let logit = |x: f64| (x / (1.0 - x)).ln();
+    let values = |f: &dyn Fn(&[f64; 4]) -> f64| rows.iter().map(f).collect::<Vec<f64>>();
+    let expected: [Vec<f64>; 3] = [
+        gaussian(&values(&|row| row[0])).2,
+        gaussian(&values(&|row| row[1].ln())).2.iter().zip(&rows).map(|(nats, row)| nats + row[1].ln()).collect(),
+        gaussian(&values(&|row| logit(row[3]))).2.iter().zip(&rows).map(|(nats, row)| nats + (row[3] * (1.0 - row[3])).ln()).collect(),
+    ];
+    for (head, expected) in heads.iter().zip(&expected) {
+        for (row, (found, expected)) in of(&text, head).iter().zip(expected).enumerate() {
+            assert!((found - expected).abs() < 2e-4, "{head}, row {row}: {found} for {expected}");
+        }
+    }
+    // What comes first is given nothing: its part does not change with the others.
+    let steps = "--steps 60 --lr 0.01";
+    train("forward", ", Autoregressive(hidden: 16)]", steps);
+    let (text, told) = scored("forward");
+    assert!(told.contains(": time, income, share"), "{told}");
+    adds_up(&text);
+    let table = place.read("t.csv");
+    let mixed = |line: &str| {
+        let cells: Vec<&str> = line.split(',').collect();
+        format!("{},1.5,{},0.5", cells[0], cells[2])
+    };
+    let lines: Vec<String> = table.lines().enumerate().map(|(i, line)| if i == 0 { line.to_owned() } else { mixed(line) }).collect();
+    fs::write(place.path("mixed.csv"), lines.join("\n")).unwrap();
+    let other = place.run("score forward --data mixed.csv?drop=visits --by-column");
+    assert_eq!(of(&other, "nats_time"), of(&text, "nats_time"));
+    assert_ne!(of(&other, "nats_income"), of(&text, "nats_income"));
+    train("backward", ", Autoregressive(hidden: 16, order: Reverse)]", steps);
+    let (text, told) = scored("backward");
+    assert!(told.contains(": share, income, time"), "{told}");
+    adds_up(&text);
+
+    train("both", ", Autoregressive(hidden: 16), Autoregressive(hidden: 16, order: Reverse)]", steps);
+    train("mixture", "], base: Mixture(components: 2)", "--steps 2");
+    place.run(&crate::train("digits", "--steps 2"));
+    for (arguments, message) in [
+        ("score both --by-column", "--by-column: the model does not say what each column explains: of its columns no order was found"),
+        ("score mixture --by-column", "the numbers of its base density (Mixture) are not independent"),
+        ("score digits --by-column", "expected a table of real numbers, got events of shape (1, 8, 8)"),
+        ("score single --by-column --aggregate max", "--by-column: expected a row an item, without --aggregate"),
+    ] {
+        let (code, text) = place.fail(arguments);
+        assert!(code == 1 && text.contains(message), "{arguments}: {text}");
+    }
+}
+
 /// Whole numbers are dequantised where that is said, and samples are whole numbers within their bounds.
 #[test]
 fn whole_numbers_come_back_whole() {

@@ -12,3 +12,12 @@ for (const table of document.querySelectorAll('table')) {
     body.append(...[...body.rows].sort((a, b) => down * compare(a, b)));
   }));
 }
+const large = document.createElement('dialog'), shown = document.createElement('img');
+large.append(shown);
+large.addEventListener('click', () => large.close());
+document.body.append(large);
+for (const picture of document.querySelectorAll('figure img')) {
+  const show = () => { shown.src = picture.src; shown.alt = picture.alt; large.showModal(); };
+  picture.addEventListener('click', show);
+  picture.addEventListener('keydown', event => { if (event.key === 'Enter' || event.key === ' ') { event.preventDefault(); show(); } });
+}
