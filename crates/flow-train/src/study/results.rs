@@ -52,9 +52,8 @@ impl Versions {
 /// What the system calls the processor, in brackets, if it does.
 fn processor() -> String {
     let list = RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing());
-    let system = System::new_with_specifics(list);
-    let name = system.cpus().first().map(|cpu| cpu.brand().trim()).unwrap_or_default();
-    if name.is_empty() { String::new() } else { format!(" ({name})") }
+    let name = System::new_with_specifics(list).ok().and_then(|system| Some(system.cpus().first()?.brand().trim().to_owned()));
+    name.filter(|name| !name.is_empty()).map_or(String::new(), |name| format!(" ({name})"))
 }
 
 /// What the data of a study are.
