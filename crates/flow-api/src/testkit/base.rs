@@ -45,9 +45,6 @@ pub fn check_base<P: BaseDensity<f64>>(name: &str, make: impl Fn(u64) -> Result<
         report.add("wrong sizes", bench.wrong_sizes("wrong sizes")?);
         report.add("rows of samples", bench.rows_of_samples("rows of samples")?);
         report.add("gradients", bench.gradients("gradients")?);
-        if bench.numbers("numbers")? {
-            report.add("numbers", None);
-        }
         if (1..=2).contains(&subject.dim) {
             for condition in 0..=usize::from(subject.condition.is_some()) {
                 let cells = bench.cells("sums to one", condition)?;
@@ -58,6 +55,9 @@ pub fn check_base<P: BaseDensity<f64>>(name: &str, make: impl Fn(u64) -> Result<
         } else {
             report.add("sums to one", Some("quadrature is for one or two dimensions"));
             report.add("samples", Some("quadrature is for one or two dimensions"));
+        }
+        if bench.numbers("numbers")? {
+            report.add("numbers", None);
         }
     }
     Ok(report)
