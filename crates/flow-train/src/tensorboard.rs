@@ -1,4 +1,4 @@
-//! Metrics as TensorBoard reads them.
+//! Metrics as `TensorBoard` reads them.
 
 use crate::file::replace_file;
 use crate::observe::Observer;
@@ -13,13 +13,13 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Name of the file: TensorBoard looks for names with `tfevents` in them.
+/// Name of the file: `TensorBoard` looks for names with `tfevents` in them.
 const FILE: &str = "events.out.tfevents.mixerflow";
 
 /// The checksum of records: CRC-32C.
 const CRC_32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
-/// What of TensorFlow's `event.proto` is written. Fields of a `oneof` are encoded as optional ones are.
+/// What of `TensorFlow`'s `event.proto` is written. Fields of a `oneof` are encoded as optional ones are.
 #[derive(Clone, PartialEq, Message)]
 struct Event {
     /// Seconds since 1970.
@@ -49,7 +49,7 @@ struct Value {
     simple_value: Option<f32>,
 }
 
-/// Writes every report as scalars to an event file that TensorBoard shows: `loss/train` and `loss/validation` in the
+/// Writes every report as scalars to an event file that `TensorBoard` shows: `loss/train` and `loss/validation` in the
 /// unit of reports, the same of every named term of a loss, and below `step/` the learning rate, the gradient's norm and
 /// the seconds that a step takes.
 ///

@@ -309,8 +309,7 @@ pub(crate) struct Train {
     /// Resume the run in --out from its last checkpoint; start it if there is none
     #[arg(long)]
     pub(crate) resume: bool,
-    /// Also write the metrics as an event file for TensorBoard, in the folder `tensorboard` of the run
-    #[arg(long)]
+    #[arg(long, help = "Also write the metrics as an event file for TensorBoard, in the folder `tensorboard` of the run")]
     pub(crate) tensorboard: bool,
     /// Stop after this step, to continue later with --resume; the learning-rate schedule remains that of all steps
     #[arg(long, value_name = "N", allow_negative_numbers = true)]

@@ -1,4 +1,4 @@
-//! Event files, read back by hand and by TensorBoard's own reader.
+//! Event files, read back by hand and by `TensorBoard`'s own reader.
 
 use crate::{StopAfter, build, never, settings, vectors};
 use flow_api::spec::EventShape;
@@ -13,8 +13,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 fn masked(bytes: &[u8]) -> u32 {
-    let crc = crc32c(bytes);
-    ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8)
+    crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 /// The records of a file, whose checksums hold.
@@ -124,7 +123,7 @@ fn only_file(folder: &Path) -> PathBuf {
     file.clone()
 }
 
-/// Reads scalars with TensorBoard's own reader, if Python finds it (`PYTHON` says which Python).
+/// Reads scalars with `TensorBoard`'s own reader, if Python finds it (`PYTHON` says which Python).
 fn by_tensorboard(folder: &Path) -> Option<Scalars> {
     const SCRIPT: &str = "import sys
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -148,7 +147,7 @@ for tag in events.Tags()['scalars']:
     Some(found)
 }
 
-/// Every report is there once, by an own reader of the format and by TensorBoard's; a run that goes on begins the file
+/// Every report is there once, by an own reader of the format and by `TensorBoard`'s; a run that goes on begins the file
 /// anew with what was made before.
 #[test]
 fn tensorboard_reads_the_reports() {
