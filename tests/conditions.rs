@@ -36,7 +36,7 @@ fn conditional_models_conform() {
         let text = to_ron(&spec).unwrap();
         assert_eq!(to_ron(&from_ron::<Spec<dyn ModelSpec>>(&text).unwrap()).unwrap(), text);
         let subject = Subject { inverse_tolerance: iterative.then_some(1e-7), ..Subject::new(format!("{flows}, {condition}"), 2) };
-        let report = check_model(&subject, spec.0.as_ref(), EventShape::Vector(2)).unwrap();
+        let report = check_model(&subject, &spec, EventShape::Vector(2)).unwrap();
         assert!(report.items.contains(&"samples"), "{report}");
     }
 }
@@ -78,7 +78,7 @@ fn impossible_conditions_are_refused() {
         ),
     ] {
         let spec: Spec<dyn ModelSpec> = from_ron(&format!("VectorFlow(flows: [AffineCoupling()], condition: {condition})")).unwrap();
-        let built = f32::model(spec.0.as_ref(), EventShape::Vector(2), &BuildScope::new(1).with_given(given));
+        let built = f32::model(&spec, EventShape::Vector(2), &BuildScope::new(1).with_given(given));
         assert_eq!(built.err().map(|e| e.to_string()).as_deref(), Some(expected), "{condition}");
     }
     // A density on a box cannot move with a condition: said by name it is an error, among all it stays as it is.

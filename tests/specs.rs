@@ -31,7 +31,7 @@ fn scope() -> BuildScope {
 /// The event that a spec is for: stated, or by the convention of file names.
 fn event(path: &Path, spec: &Spec<dyn ModelSpec>) -> EventShape {
     let name = path.file_name().unwrap().to_string_lossy();
-    spec.0.event().unwrap_or(if name.starts_with("digits-") {
+    spec.event().unwrap_or(if name.starts_with("digits-") {
         EventShape::Image { channels: 1, height: 8, width: 8 }
     } else {
         EventShape::Vector(2)
@@ -45,7 +45,7 @@ fn costs_are_bounds_from_below_that_mean_something() {
     for path in files() {
         let spec = parse(&path);
         let event = event(&path, &spec);
-        let (cost, model) = (spec.0.cost(event), f32::model(spec.0.as_ref(), event, &scope()).unwrap());
+        let (cost, model) = (spec.cost(event), f32::model(&spec, event, &scope()).unwrap());
         let mut held = 0;
         visit(&model, |_, entry| {
             held += match entry {
@@ -64,7 +64,7 @@ fn every_spec_builds_and_survives_its_text() {
     for path in files() {
         let spec = parse(&path);
         let event = event(&path, &spec);
-        let model = f32::model(spec.0.as_ref(), event, &scope()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let model = f32::model(&spec, event, &scope()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         assert!(!model.describe().unwrap().is_empty());
         let text = to_ron(&spec).unwrap();
         assert_eq!(to_ron(&from_ron::<Spec<dyn ModelSpec>>(&text).unwrap()).unwrap(), text, "{}", path.display());
@@ -91,7 +91,7 @@ fn every_spec_builds_for_what_was_saved_of_it_and_for_nothing_else() {
     let nested = (from_ron(NESTED).unwrap(), EventShape::Image { channels: 1, height: 4, width: 4 });
     let given = (from_ron(GIVEN).unwrap(), EventShape::Vector(2));
     for (path, (spec, event)) in all.chain([("nested".to_owned(), nested), ("given".to_owned(), given)]) {
-        let build = |scope: &BuildScope| f64::model(spec.0.as_ref(), event, scope);
+        let build = |scope: &BuildScope| f64::model(&spec, event, scope);
         let mut shapes = BTreeMap::new();
         visit(&build(&scope()).unwrap(), |path, entry| drop(shapes.insert(path.to_owned(), entry.shape())));
         build(&scope().for_saved(shapes.clone())).unwrap_or_else(|e| panic!("{path}: {e}"));
@@ -157,14 +157,14 @@ fn shrunk(path: &Path) -> (Spec<dyn ModelSpec>, EventShape) {
 fn every_spec_conforms_at_a_small_size() {
     for path in files() {
         let (spec, event) = shrunk(&path);
-        let model = f64::model(spec.0.as_ref(), event, &scope()).unwrap();
+        let model = f64::model(&spec, event, &scope()).unwrap();
         let iterative = model.flow().bijector().facts().inverse == flow_api::InverseKind::Iterative;
         let subject = Subject {
             inverse_tolerance: iterative.then_some(1e-6),
             shake: 0.1,
             ..Subject::new(path.file_stem().unwrap().to_string_lossy(), event.len())
         };
-        let report = check_model(&subject, spec.0.as_ref(), event).unwrap();
+        let report = check_model(&subject, &spec, event).unwrap();
         assert!(report.items.contains(&"samples"), "{report}");
     }
 }
@@ -172,7 +172,7 @@ fn every_spec_conforms_at_a_small_size() {
 /// A training step, densities and samples; the parameters that a plain kernel asked the device for.
 fn plain_parameters(path: &Path, kernels: Kernels) -> Vec<String> {
     let (spec, event) = shrunk(path);
-    let mut model = f32::model(spec.0.as_ref(), event, &scope()).unwrap();
+    let mut model = f32::model(&spec, event, &scope()).unwrap();
     let mut values = vec![0.0; 16 * event.len()];
     flow_kernels::noise::Stream::new(1, 0, "images").row(0).gaussian(&mut values);
     let numbers: Vec<f64> = (0..32).map(|i| f64::from(i * i % 7)).collect();
@@ -219,7 +219,7 @@ fn conditional_models_agree_on_both_kernels() {
     let text = "MixerFlow(patch: 2, layers: 2, channel: [LuLinear(), AffineCoupling(hidden: 6, condition: 3)], patches: [AffineCoupling(hidden: 6, condition: 3)])";
     let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
     let event = EventShape::Image { channels: 1, height: 6, width: 4 };
-    let mut model = f64::model(spec.0.as_ref(), event, &scope()).unwrap();
+    let mut model = f64::model(&spec, event, &scope()).unwrap();
     update(&mut model, |path, entry| {
         if let EntryMut::Parameter { values, .. } = entry {
             values.iter_mut().enumerate().for_each(|(i, v)| *v += 0.1 * (i as f64 + path.len() as f64).sin());
@@ -244,7 +244,7 @@ fn a_model_whose_training_estimates_says_so() {
     let text = "MixerFlow(patch: 1, layers: 1, shift: None, channel: [Residual(hidden: 4, log_det: Truncated())], patches: [])";
     let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
     let event = EventShape::Image { channels: 1, height: 2, width: 2 };
-    let model = f32::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap();
+    let model = f32::model(&spec, event, &BuildScope::new(1)).unwrap();
     for (mode, estimated) in [(Mode::Train, true), (Mode::Evaluate, false)] {
         let scored = model.log_prob(vec![0.1, 0.2, -0.3, 0.4], &Context::new(0).in_mode(mode)).unwrap();
         assert_eq!(scored.standard_error.is_some(), estimated, "{mode:?}");

@@ -23,7 +23,7 @@ fn agrees(name: &str, transformer: &str) {
     for inverse in ["Sequential", "Jacobi(tolerance: 1e-11)"] {
         let text = format!("Autoregressive(hidden: {hidden}, blocks: {blocks}, transformer: {transformer}, inverse: {inverse})");
         let spec: FlowSpec = from_ron(&text).unwrap();
-        let flow = f64::row_flow(spec.0.as_ref(), dim, &BuildScope::new(0)).unwrap();
+        let flow = f64::row_flow(&spec, dim, &BuildScope::new(0)).unwrap();
         let mut flow = Rows(RowChain::new(dim, vec![flow]).unwrap());
         update(&mut flow, |path, entry| {
             if let EntryMut::Parameter { values, .. } = entry {

@@ -48,7 +48,7 @@ fn load<E: SpecScalar>(golden: &Golden) -> Model<E> {
     );
     let spec: Spec<dyn ModelSpec> = from_ron(&text).unwrap();
     let event = EventShape::Image { channels: size("channels"), height: size("size"), width: size("size") };
-    let mut model = E::model(spec.0.as_ref(), event, &BuildScope::new(0)).unwrap();
+    let mut model = E::model(&spec, event, &BuildScope::new(0)).unwrap();
     update(&mut model, |path, entry| {
         let name = part_name(path);
         let (stem, field) = name.rsplit_once('.').unwrap();

@@ -32,6 +32,7 @@ pub mod rows;
 pub mod samples;
 mod scalar;
 pub mod spec;
+#[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod threads;
 

@@ -28,21 +28,7 @@ use crate::workspace::Pooled;
 /// It adds to the numeric traits what the elementary functions of this module and the matrix products of
 /// [`mod@crate::matmul`] need, and is sealed.
 pub trait Real:
-    Float
-    + FloatConst
-    + NumAssign
-    + FromPrimitive
-    + faer::traits::RealField
-    + Default
-    + Debug
-    + Display
-    + Sum
-    + Send
-    + Sync
-    + Pooled
-    + Vectors
-    + Parts
-    + 'static
+    Float + FloatConst + NumAssign + FromPrimitive + Field + Default + Debug + Display + Sum + Send + Sync + Pooled + Vectors + Parts + 'static
 {
     /// The number nearest to `x`.
     fn of(x: f64) -> Self;
@@ -50,6 +36,18 @@ pub trait Real:
     /// The same value as `f64`: exact.
     fn as_f64(self) -> f64;
 }
+
+/// What dense linear algebra asks of a number type, with the feature `linalg`; without, nothing.
+///
+/// The public can see this trait as a bound of [`Real`] but cannot name it.
+#[cfg(feature = "linalg")]
+#[doc(hidden)]
+pub trait Field: faer::traits::RealField {}
+
+/// What dense linear algebra asks of a number type, with the feature `linalg`; without, nothing.
+#[cfg(not(feature = "linalg"))]
+#[doc(hidden)]
+pub trait Field {}
 
 /// Access to the binary representation, and the constants of the approximations.
 ///
@@ -116,6 +114,8 @@ macro_rules! impl_real {
                 ($float::from_bits(mantissa), exponent)
             }
         }
+
+        impl Field for $float {}
 
         impl Real for $float {
             #[inline(always)]

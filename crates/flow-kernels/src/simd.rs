@@ -60,6 +60,7 @@ pub fn instruction_set() -> Result<&'static str, UnknownSet> {
 }
 
 /// Whether kernels run in a narrower set than the machine has.
+#[cfg(feature = "linalg")]
 pub(crate) fn is_restricted() -> bool {
     name(arch()) != name(Arch::new())
 }

@@ -19,7 +19,7 @@ const MODELS: [(&str, (usize, usize, usize), usize); 2] = [("digits-affine", (1,
 fn model(name: &str, event: EventShape, batch: usize) -> (Model<f32>, Vec<f32>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../specs").join(name).with_extension("ron");
     let spec: Spec<dyn ModelSpec> = from_ron(&std::fs::read_to_string(path).expect("a spec of ours")).expect("a spec");
-    let mut model = f32::model(spec.0.as_ref(), event, &BuildScope::new(7)).expect("a model");
+    let mut model = f32::model(&spec, event, &BuildScope::new(7)).expect("a model");
     let mut images = vec![0.0; batch * event.len()];
     flow_kernels::noise::Stream::new(1, 0, "images").row(0).gaussian(&mut images);
     let first = model.batch(images.clone()).expect("whole images");

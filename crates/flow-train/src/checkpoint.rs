@@ -329,15 +329,15 @@ fn assemble<E: SpecScalar>(spec: Spec<dyn ModelSpec>, settings: Settings, data: 
     settings.check()?;
     let DataFile { shape, levels, columns, standardised, record } = data;
     let kind = EventKind { shape, levels };
-    let (asked, (shapes, there)) = (spec.0.cost(kind.shape).numbers as u64, state_file::shapes::<E>(weights)?);
+    let (asked, (shapes, there)) = (spec.cost(kind.shape).numbers as u64, state_file::shapes::<E>(weights)?);
     if asked > there.max(FEW) {
         return Err(broken(weights, format!("holds {there} numbers at most, where its spec asks for at least {asked}")));
     }
     let scope = BuildScope::new(settings.seed).with_given(record.given());
     let mut model = if asked > FEW {
-        E::model(spec.0.as_ref(), kind.shape, &scope.for_saved(shapes)).map_err(|e| broken(weights, e))?
+        E::model(&spec, kind.shape, &scope.for_saved(shapes)).map_err(|e| broken(weights, e))?
     } else {
-        E::model(spec.0.as_ref(), kind.shape, &scope)?
+        E::model(&spec, kind.shape, &scope)?
     };
     if levels.is_none() {
         let own = Preprocessing { standardise: Some(standardised), ..model.preprocessing().clone() };

@@ -245,7 +245,7 @@ mod tests {
         let kind = EventKind { shape: EventShape::Vector(2), levels: None };
         let events = Events::of_kind(kind, &Preprocessing::default(), 0).unwrap();
         // Its statistics have not been read off any data.
-        let model = f32::model(spec.0.as_ref(), kind.shape, &BuildScope::new(0)).unwrap();
+        let model = f32::model(&spec, kind.shape, &BuildScope::new(0)).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("samples.png");
         assert!(matches!(draw_samples(&path, &model, &events, &Drawing::default(), None), Err(TrainError::Flow(_))));

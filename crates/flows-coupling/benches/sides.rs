@@ -36,7 +36,7 @@ fn sides(criterion: &mut Criterion) {
         let scope = BuildScope::new(1);
         let build = |ron: &&str| {
             let spec: FlowSpec = from_ron(ron).expect("a spec");
-            f32::row_flow(spec.0.as_ref(), dim, &scope).expect("a flow")
+            f32::row_flow(&spec, dim, &scope).expect("a flow")
         };
         let mut flow = RowChain::new(dim, flows.iter().map(build).collect()).expect("flows on rows of one size");
         update(&mut flow, |path, entry| {

@@ -33,7 +33,7 @@ fn models_conform() {
     ] {
         let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
         let subject = Subject { shake: 0.1, ..Subject::new(text, event.len()) };
-        let report = check_model(&subject, spec.0.as_ref(), event).unwrap();
+        let report = check_model(&subject, &spec, event).unwrap();
         assert!(report.items.contains(&"log-det"), "{report}");
         let written = to_ron(&spec).unwrap();
         assert_eq!(to_ron(&from_ron::<Spec<dyn ModelSpec>>(&written).unwrap()).unwrap(), written);

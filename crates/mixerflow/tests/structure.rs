@@ -173,7 +173,7 @@ fn errors_say_which_number_does_not_divide_which() {
     ];
     for (text, event, expected) in cases {
         let spec: Spec<dyn ModelSpec> = from_ron(&text).unwrap();
-        let error = f32::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap_err();
+        let error = f32::model(&spec, event, &BuildScope::new(1)).unwrap_err();
         assert_eq!(error.to_string(), expected, "{text}");
     }
 }
@@ -193,7 +193,7 @@ fn a_spec_survives_its_own_text() {
 fn all_ways_agree(text: &str, (channels, height, width): (usize, usize, usize), batch: usize) {
     let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
     let event = EventShape::Image { channels, height, width };
-    let mut model = f64::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap();
+    let mut model = f64::model(&spec, event, &BuildScope::new(1)).unwrap();
     let images = noise(batch * event.len(), 9);
     let cx = Context::new(1);
     let first = model.batch(images.clone()).unwrap();
@@ -246,7 +246,7 @@ fn whole_maps_are_a_part_of_their_layer() {
     let event = EventShape::Image { channels: 2, height: 6, width: 8 };
     let table = |text: &str| {
         let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
-        let table = f64::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap().describe().unwrap();
+        let table = f64::model(&spec, event, &BuildScope::new(1)).unwrap().describe().unwrap();
         table.into_iter().map(|layer| (layer.path, layer.input)).collect::<Vec<_>>()
     };
     let whole = table(&format!("{sides} patches: [], whole: [ChannelWise(flows: [LuLinear()])])"));
@@ -262,7 +262,7 @@ fn levels_work_on_what_is_left() {
     all_ways_agree(&text("(count: 2, between: [ActNorm(), Squeeze()])"), (1, 8, 8), 5);
     let event = EventShape::Image { channels: 1, height: 8, width: 8 };
     let spec: Spec<dyn ModelSpec> = from_ron(&text("(count: 2, between: [Squeeze()])")).unwrap();
-    let model = f64::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap();
+    let model = f64::model(&spec, event, &BuildScope::new(1)).unwrap();
     let table: Vec<_> = model.describe().unwrap().into_iter().map(|layer| (layer.path, layer.input)).collect();
     // 16 patches of 4 numbers; on the next level 4 channels of 4 × 4 pixels are 4 patches of 16, or 1 in the shifted
     // layer.
@@ -271,7 +271,7 @@ fn levels_work_on_what_is_left() {
     {
         assert_eq!(table[at], (format!("bijector.{path}"), shape));
     }
-    assert_eq!(spec.0.cost(event).flows, table.len());
+    assert_eq!(spec.cost(event).flows, table.len());
     for (levels, expected) in [
         ("(count: 0, between: [])", "bijector: levels.count: expected 1 to 2048, got 0"),
         ("(count: 2000, between: [])", "bijector: layers: expected 1 to 2048, got 4000"),
@@ -279,7 +279,7 @@ fn levels_work_on_what_is_left() {
         ("(count: 2, between: [Squeeze(factor: 3)])", "bijector.between.0.0: height 8 is not divisible by factor 3"),
     ] {
         let spec: Spec<dyn ModelSpec> = from_ron(&text(levels)).unwrap();
-        assert_eq!(f64::model(spec.0.as_ref(), event, &BuildScope::new(1)).unwrap_err().to_string(), expected);
+        assert_eq!(f64::model(&spec, event, &BuildScope::new(1)).unwrap_err().to_string(), expected);
     }
 }
 

@@ -129,9 +129,9 @@ impl BaseSpec {
     /// # Errors
     /// As [`BuildBase::build`].
     pub fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<E>>, SpecError> {
-        let Some(width) = scope.condition(Receiver::Base) else { return E::base(self.0.as_ref(), dim, scope) };
+        let Some(width) = scope.condition(Receiver::Base) else { return E::base(self, dim, scope) };
         // Under which paths it is saved is known when it is known whether it is a part of another.
-        let base = E::base(self.0.as_ref(), dim, &scope.clone().for_none_saved())?;
+        let base = E::base(self, dim, &scope.clone().for_none_saved())?;
         let (low, high) = base.support();
         // A density on a box stays as it is.
         let is_boxed = (low.is_finite() || high.is_finite()) && !scope.names(Receiver::Base);

@@ -3,7 +3,7 @@
 use super::cost::Cost;
 use super::model::{EventShape, Model};
 use super::preprocessing::Preprocessing;
-use super::{BaseDensitySpec, ConditionSpec, ObjectiveSpec, Receiver, Receivers, SampleFlowSpec, Spec, SpecError};
+use super::{BaseSpec, ConditionSpec, FlowSpec, ObjectiveSpec, Receiver, Receivers, SampleSpec, Spec, SpecError};
 use crate::bases::BaseDensity;
 use crate::module::{Entry, visit};
 use crate::samples::{Grid, SampleLayer};
@@ -234,44 +234,44 @@ pub trait SpecScalar: Scalar {
     ///
     /// # Errors
     /// As [`BuildRowFlow::build`].
-    fn row_flow(spec: &dyn RowFlowSpec, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<Self>>, SpecError>;
+    fn row_flow(spec: &FlowSpec, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<Self>>, SpecError>;
 
     /// Builds a base density in this type.
     ///
     /// # Errors
     /// As [`BuildBase::build`](super::BuildBase::build).
-    fn base(spec: &dyn BaseDensitySpec, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<Self>>, SpecError>;
+    fn base(spec: &BaseSpec, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<Self>>, SpecError>;
 
     /// Builds maps of whole samples in this type.
     ///
     /// # Errors
     /// As [`BuildSampleFlow::build`](super::BuildSampleFlow::build).
-    fn sample_flow(spec: &dyn SampleFlowSpec, grid: &Grid, scope: &BuildScope) -> Result<Vec<SampleLayer<Self>>, SpecError>;
+    fn sample_flow(spec: &SampleSpec, grid: &Grid, scope: &BuildScope) -> Result<Vec<SampleLayer<Self>>, SpecError>;
 
     /// Builds a model in this type.
     ///
     /// # Errors
     /// As [`BuildModel::build`].
-    fn model(spec: &dyn ModelSpec, event: EventShape, scope: &BuildScope) -> Result<Model<Self>, SpecError>;
+    fn model(spec: &Spec<dyn ModelSpec>, event: EventShape, scope: &BuildScope) -> Result<Model<Self>, SpecError>;
 }
 
 macro_rules! spec_scalar {
     ($($scalar:ty, $row_flow:ident, $base:ident, $sample_flow:ident, $model:ident;)*) => { $(
         impl SpecScalar for $scalar {
-            fn row_flow(spec: &dyn RowFlowSpec, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<Self>>, SpecError> {
+            fn row_flow(spec: &FlowSpec, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<Self>>, SpecError> {
                 scope.counted(|parts| spec.$row_flow(dim, parts), |part| scope.held(part))
             }
-            fn base(spec: &dyn BaseDensitySpec, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<Self>>, SpecError> {
+            fn base(spec: &BaseSpec, dim: usize, scope: &BuildScope) -> Result<Box<dyn BaseDensity<Self>>, SpecError> {
                 scope.counted(|parts| spec.$base(dim, parts), |part| scope.held(part))
             }
-            fn sample_flow(spec: &dyn SampleFlowSpec, grid: &Grid, scope: &BuildScope) -> Result<Vec<SampleLayer<Self>>, SpecError> {
+            fn sample_flow(spec: &SampleSpec, grid: &Grid, scope: &BuildScope) -> Result<Vec<SampleLayer<Self>>, SpecError> {
                 // Each flow has its path below the spec's own, which is empty for the only one.
                 let held = |(path, flow): &(String, Box<dyn crate::SampleFlow<Self>>)| {
                     if path.is_empty() { scope.held(flow) } else { scope.child(path).held(flow) }
                 };
                 scope.counted(|parts| spec.$sample_flow(grid, parts), |layers| layers.iter().flatten().map(held).sum())
             }
-            fn model(spec: &dyn ModelSpec, event: EventShape, scope: &BuildScope) -> Result<Model<Self>, SpecError> {
+            fn model(spec: &Spec<dyn ModelSpec>, event: EventShape, scope: &BuildScope) -> Result<Model<Self>, SpecError> {
                 if event.len() > MAX_EVENT {
                     return Err(SpecError::Event { path: spec.kind().to_owned(), expected: "at most 67,108,864 numbers", got: event.to_string() });
                 }
@@ -508,7 +508,7 @@ impl Spec<dyn ModelSpec> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn build<E: SpecScalar>(&self, event: EventShape, seed: u64) -> Result<Model<E>, SpecError> {
-        E::model(self.0.as_ref(), event, &BuildScope::new(seed))
+        E::model(self, event, &BuildScope::new(seed))
     }
 }
 
@@ -563,14 +563,14 @@ macro_rules! register_model {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{FlowSpec, MAX_NUMBERS, from_ron};
+    use crate::spec::{MAX_NUMBERS, from_ron};
 
     #[test]
     fn numbers_are_counted_over_the_model() {
         let spec: FlowSpec = from_ron("LuLinear()").unwrap();
         let root = BuildScope::new(1);
         let scope = root.of_model();
-        let build = |scope: &BuildScope| f32::row_flow(spec.0.as_ref(), 4, &scope.child("flow")).map(|flow| numbers_held(&flow));
+        let build = |scope: &BuildScope| f32::row_flow(&spec, 4, &scope.child("flow")).map(|flow| numbers_held(&flow));
         let one = build(&scope).unwrap();
         assert_eq!(build(&scope).unwrap(), one);
         let count = scope.numbers.as_deref().unwrap();
@@ -585,7 +585,7 @@ mod tests {
         let wait_and_build = || {
             let build = |parts: &BuildScope| {
                 both.wait();
-                spec.0.row_flow_f32(4, parts)
+                spec.row_flow_f32(4, parts)
             };
             drop(scope.counted(build, |part| scope.held(part)));
         };

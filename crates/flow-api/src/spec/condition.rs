@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [LuLinear()], condition: Classes(embedding: 4))")?;
 /// // How many classes there are is what the data say.
 /// let scope = BuildScope::new(7).with_given(Given { classes: 3, conditions: 0 });
-/// let model = f64::model(spec.0.as_ref(), EventShape::Vector(2), &scope)?;
+/// let model = f64::model(&spec, EventShape::Vector(2), &scope)?;
 /// let density = |class| model.log_prob(vec![0.3, 0.1], &Context::new(0).given(Conditions::class(class, 1)));
 /// assert!(density(2).is_ok() && density(3).is_err());
 /// # Ok::<(), Box<dyn std::error::Error>>(())

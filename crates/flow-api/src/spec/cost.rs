@@ -17,7 +17,7 @@ pub const MAX_PREPARATION: usize = 1 << 39;
 /// ```
 /// use flow_api::spec::{Cost, EventShape, ModelSpec, Spec, from_ron};
 /// let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(repeat: 3, flows: [LuLinear()])")?;
-/// assert_eq!(spec.0.cost(EventShape::Vector(10)), Cost { flows: 3, numbers: 3 * 10 * 10, preparation: 0 });
+/// assert_eq!(spec.cost(EventShape::Vector(10)), Cost { flows: 3, numbers: 3 * 10 * 10, preparation: 0 });
 /// let huge: Spec<dyn ModelSpec> = from_ron("VectorFlow(repeat: 2048, flows: [Permutation(order: Random)])")?;
 /// let error = huge.build::<f32>(EventShape::Vector(1 << 20), 7).unwrap_err();
 /// assert_eq!(error.to_string(), "bijector: numbers: expected at most 536870912 in all, parameters and other state, got 2147483648");
@@ -41,7 +41,7 @@ impl Cost {
 
     /// That of flows on R^dim.
     pub fn of_flows(flows: &[FlowSpec], dim: usize) -> Self {
-        flows.iter().map(|flow| flow.0.cost(dim)).fold(Self::default(), Self::and)
+        flows.iter().map(|flow| flow.cost(dim)).fold(Self::default(), Self::and)
     }
 
     /// Both together.

@@ -1,6 +1,6 @@
 //! Specs of the bijectors that belong to no family, and of lists of flows.
 
-use super::{BuildRowFlow, BuildScope, Cost, FlowSpec, MAX_SIZE, SpecError, SpecScalar};
+use super::{BuildRowFlow, BuildScope, Cost, FlowSpec, SpecError, SpecScalar};
 use crate::rows::RowChain;
 use crate::{RowFlow, layers, register_row_flow};
 use serde::{Deserialize, Serialize};
@@ -44,33 +44,6 @@ impl Order {
     }
 }
 
-/// [`layers::LuLinear`]: an invertible linear map, the identity at the start, with an optional fixed permutation in
-/// front.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LuLinear {
-    /// Order of the features in front of the linear map.
-    pub permutation: Order,
-}
-register_row_flow!(LuLinear);
-
-impl BuildRowFlow for LuLinear {
-    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError> {
-        // A matrix of dim × dim.
-        let linear = layers::LuLinear::new(scope.child("LuLinear").size("dim", dim, 1)?);
-        Ok(Box::new(match self.permutation {
-            Order::Identity => linear,
-            Order::Reverse => linear.with_permutation((0..dim).rev().collect())?,
-            Order::Random => linear.with_random_permutation(scope.seed()),
-        }))
-    }
-
-    fn cost(&self, dim: usize) -> Cost {
-        // Larger ones are refused for themselves.
-        Cost::of_numbers(if dim > MAX_SIZE { 0 } else { dim * dim })
-    }
-}
-
 /// [`layers::Permutation`]: a fixed order of the features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -96,7 +69,7 @@ impl BuildRowFlow for Permutation {
 /// # Errors
 /// As [`BuildRowFlow::build`].
 pub fn build_flows<E: SpecScalar>(flows: &[FlowSpec], dim: usize, round: usize, scope: &BuildScope) -> Result<RowChain<E>, SpecError> {
-    let each_round = flows.iter().filter(|flow| flow.0.takes_turns()).count();
+    let each_round = flows.iter().filter(|flow| flow.takes_turns()).count();
     build_flows_from(flows, dim, round * each_round, scope)
 }
 
@@ -110,8 +83,8 @@ pub(super) fn build_flows_from<E: SpecScalar>(
     let mut index = before;
     let mut build = |(i, flow): (usize, &FlowSpec)| {
         let own = scope.child(i).at(index);
-        index = index.saturating_add(usize::from(flow.0.takes_turns()));
-        E::row_flow(flow.0.as_ref(), dim, &own)
+        index = index.saturating_add(usize::from(flow.takes_turns()));
+        E::row_flow(flow, dim, &own)
     };
     Ok(RowChain::new(dim, flows.iter().enumerate().map(&mut build).collect::<Result<_, _>>()?)?)
 }

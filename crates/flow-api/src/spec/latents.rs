@@ -46,7 +46,7 @@ impl LatentLevel {
     pub fn of_flows(flows: &[SampleSpec], grid: &Grid, scope: &BuildScope) -> Result<Vec<Self>, SpecError> {
         let (mut levels, mut grid) = (Vec::new(), grid.clone());
         for (i, flow) in flows.iter().enumerate() {
-            let behind = flow.0.output(&grid, &scope.child(i))?;
+            let behind = flow.output(&grid, &scope.child(i))?;
             levels.extend(Self::left(i.to_string(), &grid, &behind)?);
             grid = behind;
         }

@@ -13,15 +13,20 @@ mod condition;
 mod conditioner;
 mod cost;
 mod dense;
+#[cfg(feature = "ron")]
 mod edit;
 mod error;
 mod flows;
 mod head;
 mod image;
+mod kinds;
 mod latents;
+#[cfg(feature = "linalg")]
+mod lu_linear;
 mod model;
 mod objective;
 mod preprocessing;
+#[cfg(feature = "ron")]
 mod ron_text;
 mod sample_flows;
 mod samples;
@@ -38,16 +43,21 @@ pub use condition::{Classes, ConditionSpec, Receiver, Receivers, Vector};
 pub use conditioner::{Conditioner, ConditionerPass};
 pub use cost::{Cost, MAX_FLOWS, MAX_NUMBERS, MAX_PREPARATION};
 pub use dense::{LastLayer, Mlp, MlpPass};
+#[cfg(feature = "ron")]
 pub use edit::set_field;
 pub use error::SpecError;
-pub use flows::{ActNorm, LuLinear, Order, Permutation, build_flows};
+pub use flows::{ActNorm, Order, Permutation, build_flows};
 pub use head::Head;
 pub use image::{ImageFlow, image_grid};
+pub use kinds::{BaseSpec, FlowSpec, Kind, SampleSpec, Spec};
 pub use latents::LatentLevel;
+#[cfg(feature = "linalg")]
+pub use lu_linear::LuLinear;
 pub use model::{Conditioned, EventBijector, EventFlow, EventShape, Model};
 pub use objective::{HeadSpec, ObjectiveSpec};
 pub use preprocessing::Preprocessing;
-pub use ron_text::{BaseSpec, FlowSpec, Kind, SampleSpec, Spec, from_ron, to_ron};
+#[cfg(feature = "ron")]
+pub use ron_text::{from_ron, to_ron};
 pub use sample_flows::{ChannelWise, PixelWise, Repeat, Squeeze};
 pub use samples::{BuildSampleFlow, SampleFlowSpec, below, build_sample_flows, grid_behind, one_flow, turns_of};
 pub use standardiser::{Moments, Standardiser};

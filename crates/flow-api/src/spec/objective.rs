@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// )?;
 /// // The head is as wide as the data have classes.
 /// let scope = BuildScope::new(7).with_given(Given { classes: 3, ..Given::default() });
-/// let model = f64::model(spec.0.as_ref(), EventShape::Vector(2), &scope)?;
+/// let model = f64::model(&spec, EventShape::Vector(2), &scope)?;
 /// assert_eq!(model.head().map(|head| head.classes()), Some(3));
 /// assert_eq!(
 ///     spec.build::<f64>(EventShape::Vector(2), 7).unwrap_err().to_string(),

@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// ```
 /// use flow_api::spec::{from_ron, ModelSpec, Spec};
 /// let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [ActNorm()], preprocessing: (bits: 5, logit: 0.05))")?;
-/// assert_eq!((spec.0.preprocessing().bits, spec.0.preprocessing().flip), (Some(5), false));
+/// assert_eq!((spec.preprocessing().bits, spec.preprocessing().flip), (Some(5), false));
 /// let spec: Spec<dyn ModelSpec> = from_ron(r#"VectorFlow(flows: [ActNorm()], preprocessing: (bounds: {"income": Log()}, discrete: ["children"]))"#)?;
-/// assert!(spec.0.preprocessing().discrete.contains("children"));
+/// assert!(spec.preprocessing().discrete.contains("children"));
 /// # Ok::<(), flow_api::spec::SpecError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -64,7 +64,7 @@ impl BuildSampleFlow for PixelWise {
     }
 
     fn turns(&self) -> usize {
-        self.flows.iter().filter(|flow| flow.0.takes_turns()).count()
+        self.flows.iter().filter(|flow| flow.takes_turns()).count()
     }
 }
 
@@ -93,7 +93,7 @@ impl BuildSampleFlow for ChannelWise {
     }
 
     fn turns(&self) -> usize {
-        self.flows.iter().filter(|flow| flow.0.takes_turns()).count()
+        self.flows.iter().filter(|flow| flow.takes_turns()).count()
     }
 }
 

@@ -171,9 +171,9 @@ pub fn build_sample_flows<E: SpecScalar>(
     let (mut layers, mut grid, mut index) = (Vec::new(), grid.clone(), scope.index());
     for (i, flow) in flows.iter().enumerate() {
         let own = scope.child(i).at(index);
-        let output = flow.0.output(&grid, &own)?;
-        layers.extend(below(i, E::sample_flow(flow.0.as_ref(), &grid, &own)?));
-        index = index.saturating_add(flow.0.turns());
+        let output = flow.output(&grid, &own)?;
+        layers.extend(below(i, E::sample_flow(flow, &grid, &own)?));
+        index = index.saturating_add(flow.turns());
         grid = output;
     }
     Ok((layers, grid))
@@ -184,12 +184,12 @@ pub fn build_sample_flows<E: SpecScalar>(
 /// # Errors
 /// As [`BuildSampleFlow::output`].
 pub fn grid_behind(flows: &[SampleSpec], grid: &Grid, scope: &BuildScope) -> Result<Grid, SpecError> {
-    flows.iter().enumerate().try_fold(grid.clone(), |grid, (i, flow)| flow.0.output(&grid, &scope.child(i)))
+    flows.iter().enumerate().try_fold(grid.clone(), |grid, (i, flow)| flow.output(&grid, &scope.child(i)))
 }
 
 /// How many flows of a list take turns ([`BuildSampleFlow::turns`]).
 pub fn turns_of(flows: &[SampleSpec]) -> usize {
-    flows.iter().fold(0, |turns: usize, flow| turns.saturating_add(flow.0.turns()))
+    flows.iter().fold(0, |turns: usize, flow| turns.saturating_add(flow.turns()))
 }
 
 impl Cost {
@@ -198,8 +198,8 @@ impl Cost {
     pub fn of_sample_flows(flows: &[SampleSpec], grid: &Grid) -> Self {
         let (mut cost, mut grid, scope) = (Self::default(), grid.clone(), BuildScope::new(0));
         for flow in flows {
-            cost = cost.and(flow.0.cost(&grid));
-            match flow.0.output(&grid, &scope) {
+            cost = cost.and(flow.cost(&grid));
+            match flow.output(&grid, &scope) {
                 Ok(output) => grid = output,
                 Err(_) => break,
             }

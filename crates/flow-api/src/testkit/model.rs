@@ -4,7 +4,7 @@ use super::bench::{BATCH, add_noise, context_of, normal, size};
 use super::{Failure, Item, Report, Subject, check, check_precision};
 use crate::bases::BaseDensity;
 use crate::module::{Saved, load, save};
-use crate::spec::{BuildScope, Conditioner, EventShape, Given, Model, ModelSpec, SpecError, SpecScalar};
+use crate::spec::{BuildScope, Conditioner, EventShape, Given, Model, ModelSpec, Spec, SpecError, SpecScalar};
 use crate::{Bijector, Conditions, Context, FlowError, Gradients, Memory, to_host};
 use std::sync::{Mutex, MutexGuard};
 
@@ -22,13 +22,13 @@ use std::sync::{Mutex, MutexGuard};
 /// use flow_api::testkit::{Subject, check_model};
 ///
 /// let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [ActNorm(), LuLinear()], base: DiagonalNormal)")?;
-/// check_model(&Subject::new("a linear flow", 2), spec.0.as_ref(), EventShape::Vector(2))?;
+/// check_model(&Subject::new("a linear flow", 2), &spec, EventShape::Vector(2))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
 /// The first [`Failure`].
-pub fn check_model(subject: &Subject, spec: &dyn ModelSpec, event: EventShape) -> Result<Report, Failure> {
+pub fn check_model(subject: &Subject, spec: &Spec<dyn ModelSpec>, event: EventShape) -> Result<Report, Failure> {
     let build = |seed| built::<f64>(spec, event, seed);
     let first = build(1).map_err(|e| subject.fails("build", e.to_string()))?;
     let own = first.flow().bijector().facts().condition;
@@ -62,7 +62,7 @@ pub fn check_model(subject: &Subject, spec: &dyn ModelSpec, event: EventShape) -
 const CLASSES: usize = 3;
 const NUMBERS: usize = 2;
 
-fn built<E: SpecScalar>(spec: &dyn ModelSpec, event: EventShape, seed: u64) -> Result<Model<E>, FlowError> {
+fn built<E: SpecScalar>(spec: &Spec<dyn ModelSpec>, event: EventShape, seed: u64) -> Result<Model<E>, FlowError> {
     let given = Given { classes: CLASSES, conditions: NUMBERS };
     E::model(spec, event, &BuildScope::new(seed).with_given(given)).map_err(|error| match error {
         SpecError::Flow(error) => error,

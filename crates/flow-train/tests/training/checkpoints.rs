@@ -392,7 +392,7 @@ fn a_large_model_is_compared_part_by_part_while_it_is_built() {
     let wide = |flows: &str| from_ron::<Spec<dyn ModelSpec>>(&format!("VectorFlow(flows: [{flows}])")).unwrap();
     let kind = flow_train::EventKind { shape: flow_api::spec::EventShape::Vector(2_100), levels: None };
     let spec = wide("ActNorm(), LuLinear()");
-    let events = flow_train::Events::of_kind(kind, &spec.0.preprocessing(), 0).unwrap();
+    let events = flow_train::Events::of_kind(kind, &spec.preprocessing(), 0).unwrap();
     let model = spec.build::<f32>(kind.shape, 0).unwrap();
     checkpoint::write_model(&path, &spec, &Settings::default(), &events, &flow_api::module::save(&model)).unwrap();
     checkpoint::open::<f32>(&path).unwrap();

@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// A model of vectors or of digits with three classes.
 fn hybrid(text: &str, event: EventShape) -> Model<f64> {
     let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
-    f64::model(spec.0.as_ref(), event, &BuildScope::new(3).with_given(Given { classes: 3, ..Given::default() })).unwrap()
+    f64::model(&spec, event, &BuildScope::new(3).with_given(Given { classes: 3, ..Given::default() })).unwrap()
 }
 
 /// Every parameter moves: initial values hide what does not reach the loss, as a head that starts as zero does.

@@ -33,7 +33,7 @@ fn spec() -> Spec<dyn ModelSpec> {
 
 fn build<E: SpecScalar>(text: &str, event: EventShape, seed: u64) -> Model<E> {
     let spec: Spec<dyn ModelSpec> = from_ron(text).unwrap();
-    E::model(spec.0.as_ref(), event, &BuildScope::new(seed)).unwrap()
+    E::model(&spec, event, &BuildScope::new(seed)).unwrap()
 }
 
 fn model<E: SpecScalar>(seed: u64) -> Model<E> {

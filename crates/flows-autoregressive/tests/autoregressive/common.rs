@@ -13,7 +13,7 @@ pub(crate) type Batch<E> = Tensor<(usize, usize), E>;
 
 pub(crate) fn seeded<E: SpecScalar>(ron: &str, dim: usize, seed: u64) -> Result<Flow<E>, SpecError> {
     let spec: FlowSpec = from_ron(ron)?;
-    let flow = E::row_flow(spec.0.as_ref(), dim, &BuildScope::new(seed))?;
+    let flow = E::row_flow(&spec, dim, &BuildScope::new(seed))?;
     Ok(Rows(RowChain::new(dim, vec![flow])?))
 }
 

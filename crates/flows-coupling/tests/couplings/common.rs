@@ -19,7 +19,7 @@ pub(crate) fn try_build<E: SpecScalar>(ron: &str, dim: usize, index: usize) -> R
 
 pub(crate) fn seeded<E: SpecScalar>(ron: &str, dim: usize, index: usize, seed: u64) -> Result<Flow<E>, SpecError> {
     let spec: FlowSpec = from_ron(ron)?;
-    let flow = E::row_flow(spec.0.as_ref(), dim, &BuildScope::new(seed).at(index))?;
+    let flow = E::row_flow(&spec, dim, &BuildScope::new(seed).at(index))?;
     Ok(Rows(RowChain::new(dim, vec![flow])?))
 }
 

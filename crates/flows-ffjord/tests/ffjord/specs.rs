@@ -5,7 +5,7 @@ use flows_ffjord as _;
 
 fn build(ron: &str) -> Result<Box<dyn RowFlow<f64>>, SpecError> {
     let spec: FlowSpec = from_ron(ron)?;
-    f64::row_flow(spec.0.as_ref(), 4, &BuildScope::new(1).child("flows").child(2))
+    f64::row_flow(&spec, 4, &BuildScope::new(1).child("flows").child(2))
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn settings_that_f32_does_not_hold_are_refused() {
         assert!(build(ron).is_ok(), "{ron} in f64");
         let spec: FlowSpec = from_ron(ron).unwrap();
         let scope = BuildScope::new(1);
-        let error = f32::row_flow(spec.0.as_ref(), 4, &scope).err().unwrap_or_else(|| panic!("{ron} was accepted"));
+        let error = f32::row_flow(&spec, 4, &scope).err().unwrap_or_else(|| panic!("{ron} was accepted"));
         assert_eq!(error.to_string(), format!("Ffjord: {expected}"));
     }
 }

@@ -6,7 +6,7 @@ use flows_lipschitz::{Residual, ResidualFlow};
 
 fn build(ron: &str) -> Result<Box<dyn RowFlow<f64>>, SpecError> {
     let spec: FlowSpec = from_ron(ron)?;
-    f64::row_flow(spec.0.as_ref(), 4, &BuildScope::new(1).child("flows").child(2))
+    f64::row_flow(&spec, 4, &BuildScope::new(1).child("flows").child(2))
 }
 
 #[test]

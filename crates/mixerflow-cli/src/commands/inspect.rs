@@ -33,12 +33,12 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
         (opened.spec, Some(opened.model.event()), opened.events.record().given())
     } else {
         let spec = spec(&arguments.spec, &arguments.set)?;
-        let own = spec.0.event();
+        let own = spec.event();
         (spec, own, Given::default())
     };
     let (event, given) = event(arguments, own, given)?;
     settings(&arguments.set, default_settings())?.check()?;
-    preprocessing(&spec.0.preprocessing(), event)?;
+    preprocessing(&spec.preprocessing(), event)?;
     let program = memory_stats::memory_stats().map_or(0.0, |stats| stats.physical_mem as f64);
     let before = MEMORY.current_usage();
     let model = build(&spec, event, given).map_err(|e| format!("{}: {e}", arguments.spec.display()))?;
@@ -158,7 +158,7 @@ fn preprocessing(preprocessing: &Preprocessing, shape: EventShape) -> Result<()>
 }
 
 fn build(spec: &Spec<dyn ModelSpec>, event: EventShape, given: Given) -> Result<Model<f32>> {
-    Ok(f32::model(spec.0.as_ref(), event, &BuildScope::new(0).with_given(given))?)
+    Ok(f32::model(&spec, event, &BuildScope::new(0).with_given(given))?)
 }
 
 fn shape(sizes: &[usize]) -> String {

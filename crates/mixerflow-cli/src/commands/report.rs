@@ -181,7 +181,7 @@ fn facts(opened: &Opened<f32>) -> Result<Vec<(&'static str, String)>> {
     let values = events.levels().map_or("real numbers".to_owned(), |levels| format!("{levels} levels"));
     let facts = opened.model.flow().bijector().facts();
     Ok(vec![
-        ("model", opened.spec.0.kind().to_owned()),
+        ("model", opened.spec.kind().to_owned()),
         ("events", format!("{} in {values}", opened.model.event())),
         ("layers", format!("{}: {}", table.len(), kinds.join(", "))),
         ("parameters", parameter_count(&opened.model).to_string()),

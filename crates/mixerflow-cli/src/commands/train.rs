@@ -127,7 +127,7 @@ fn begin(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<Prepa
     // A model that cannot be built leaves no folder, nor does one for other data.
     let kind = EventKind::of(split.train.as_ref());
     settings.check_batch::<f32>(kind.shape)?;
-    let preprocessing = spec.0.preprocessing();
+    let preprocessing = spec.preprocessing();
     Events::new(split.train.as_ref(), &preprocessing, settings.seed)?;
     if settings.mutate > 0.0 {
         Mutated::new(split.train.clone(), settings.mutate, settings.seed)?;
@@ -183,7 +183,7 @@ fn resume(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<Prep
         }
         _ => split,
     };
-    let looked = Looked::at(&split, &begun.spec.0.preprocessing())?;
+    let looked = Looked::at(&split, &begun.spec.preprocessing())?;
     let mut settings = training.apply(begun.settings, threads)?;
     settings.steps = training.steps(&settings, split.train.as_ref());
     settings.report_every = training.report_every.unwrap_or(settings.report_every);
