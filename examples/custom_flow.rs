@@ -11,7 +11,7 @@
 //! ```
 
 use mixerflow_toolkit::api::module::{EntryMut, update};
-use mixerflow_toolkit::api::testkit::{Subject, check};
+use mixerflow_toolkit::api::testkit::{Subject, check_model};
 use mixerflow_toolkit::api::{Gradients, Module, Tensor};
 use mixerflow_toolkit::dfdx::prelude::*;
 use mixerflow_toolkit::noise::Stream;
@@ -19,53 +19,28 @@ use mixerflow_toolkit::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// A Householder reflection y = x − 2v(vᵀx)/‖v‖²: orthogonal, its own inverse, log|det J| = 0.
-struct Reflection<E: Scalar> {
-    direction: Parameter<E>,
-}
+struct Reflection<E: Scalar>(Parameter<E>);
 
 impl<E: Scalar> Module<E> for Reflection<E> {
-    module_fields!(E; parameter direction);
-}
-
-impl<E: Scalar> Reflection<E> {
-    fn reflect<T: Tape<E, E::Device> + Merge<T>>(&self, x: Tensor<(usize, usize), E, T>) -> Tensor<(usize, usize), E, T> {
-        let shape = *x.shape();
-        let v = self.direction.tensor().retaped::<T>();
-        let norm = v.with_empty_tape().square().sum::<(), Axis<0>>().broadcast_like::<_, Axis<0>>(&(shape.1,));
-        let unit = v.with_empty_tape() / norm.sqrt();
-        let along = (x.with_empty_tape() * unit.with_empty_tape().broadcast_like::<_, Axis<0>>(&shape)).sum::<(usize,), Axis<1>>();
-        x - along.broadcast_like::<_, Axis<1>>(&shape) * unit.broadcast_like::<_, Axis<0>>(&shape) * E::of(2.0)
-    }
+    module_fields!(E; parameter 0 as "direction");
 }
 
 impl<E: Scalar> TapedRows<E> for Reflection<E> {
     fn forward_taped(&self, x: Taped<(usize, usize), E>, _: &Context<E>) -> Result<TapedMap<E>, FlowError> {
-        let log_det = E::zeros((x.shape().0,)).retaped();
-        Ok((self.reflect(x), log_det))
+        let shape = *x.shape();
+        let v = self.0.tensor().retaped::<OwnedTape<E, E::Device>>().broadcast_like::<_, Axis<0>>(&shape);
+        let square = v.with_empty_tape().square().sum::<(usize,), Axis<1>>();
+        let along = (x.with_empty_tape() * v.with_empty_tape()).sum::<(usize,), Axis<1>>() / square;
+        Ok((x - along.broadcast_like::<_, Axis<1>>(&shape) * v * E::of(2.0), E::zeros((shape.0,)).retaped()))
     }
 
-    fn inverse_taped(&self, y: Tensor<(usize, usize), E>, _: &Context<E>) -> Result<MappedRows<E>, FlowError> {
-        let log_det = E::zeros((y.shape().0,));
-        Ok((self.reflect(y), log_det))
-    }
-}
-
-impl<E: Scalar> RowFlow<E> for Reflection<E> {
-    fn facts(&self) -> Facts {
-        Facts::new("Householder")
-    }
-
-    fn dim(&self) -> usize {
-        self.direction.values().len()
-    }
-
-    fn taped(&self) -> Option<&dyn TapedRows<E>> {
-        Some(self)
+    fn inverse_taped(&self, y: Tensor<(usize, usize), E>, cx: &Context<E>) -> Result<MappedRows<E>, FlowError> {
+        self.forward_taped(y.retaped(), cx).map(|(x, log_det)| (x.split_tape().0, log_det.split_tape().0))
     }
 }
 
 /// Its spec. Registering it is all that the toolkit needs to read `Householder()` in a RON file.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Householder {}
 register_row_flow!(Householder);
@@ -74,33 +49,27 @@ impl BuildRowFlow for Householder {
     fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError> {
         let mut direction = vec![E::zero(); dim];
         Stream::new(scope.seed(), 0, "direction").row(0).gaussian(&mut direction);
-        Ok(Box::new(Reflection { direction: Parameter::new(&[dim], direction) }))
+        Ok(Box::new(TapedFlow::new(Facts::new("Householder"), dim, Reflection(Parameter::new(&[dim], direction)))))
     }
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // One call: log-dets against a Jacobian, gradients against differences, round trips, state, threads.
-    check(&Subject::new("Householder", 4), |seed| {
-        let mut direction = vec![0.0; 4];
-        Stream::new(seed, 0, "direction").row(0).gaussian(&mut direction);
-        Ok(Rows(Reflection { direction: Parameter::<f64>::new(&[4], direction) }))
-    })?;
+    let alone: Spec<dyn ModelSpec> = "VectorFlow(flows: [Householder()])".parse()?;
+    check_model(&Subject::new("Householder", 4), &alone, EventShape::Vector(4))?;
     println!("Householder conforms");
 
-    let spec: Spec<dyn ModelSpec> = from_ron(
-        "MixerFlow(
-            patch: 2,
-            layers: 2,
-            shift: None,
-            channel: [ActNorm(), Householder(), AffineCoupling(hidden: 16)],
-            patches: [ActNorm(), Householder(), AffineCoupling(hidden: 16)],
-        )",
-    )?;
+    let spec: Spec<dyn ModelSpec> = "MixerFlow(
+        patch: 2,
+        layers: 2,
+        shift: None,
+        channel: [ActNorm(), Householder(), AffineCoupling(hidden: 16)],
+        patches: [ActNorm(), Householder(), AffineCoupling(hidden: 16)],
+    )"
+    .parse()?;
     let digits = EventShape::Image { channels: 1, height: 8, width: 8 };
-    let mut model = spec.build::<f32>(digits, 7)?;
-    for layer in model.describe()? {
-        println!("{:28} {:16} {:?} → {:?}, {} parameters", layer.path, layer.kind, layer.input, layer.output, layer.parameters);
-    }
+    let mut model: Model<f32> = spec.build(digits, 7)?;
+    println!("{model}");
 
     // Correlated data: neighbouring numbers of an image differ little.
     let mut images = vec![0.0_f32; 128 * 64];

@@ -52,7 +52,9 @@ pub mod prelude {
     pub use flow_api::flow::LogProb;
     pub use flow_api::log_det::LogDet;
     pub use flow_api::module::parameter_count;
-    pub use flow_api::rows::{MappedRows, RowChain, RowKernel, RowView, Rows, Taped, TapedMap, TapedRows};
+    pub use flow_api::rows::{
+        ElementMap, ElementWise, Inverted, MappedRows, Number, RowChain, RowKernel, RowView, Rows, Taped, TapedFlow, TapedMap, TapedRows,
+    };
     pub use flow_api::samples::{Grid, SampleKernel, SampleLayer, Side, Skeleton};
     pub use flow_api::spec::{
         BaseSpec, BuildBase, BuildModel, BuildRowFlow, BuildSampleFlow, BuildScope, ConditionSpec, EventBijector, EventShape, FlowSpec,

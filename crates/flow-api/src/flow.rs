@@ -44,7 +44,7 @@ pub struct Flow<B, P> {
 }
 
 impl<E: Scalar, B: Module<E>, P: Module<E>> Module<E> for Flow<B, P> {
-    module_fields!(E; child bijector, child base; refresh bijector, base);
+    module_fields!(E; child bijector, child base);
 }
 
 /// The loss of a training step.

@@ -254,36 +254,108 @@ pub trait Module<E: Scalar>: Send + Sync {
     }
 }
 
-/// Writes both visits of [`Module`] from one list of fields: `parameter`, `child`, `reals`, `doubles`, `indices` and
-/// `flag`, each with a field's name.
+/// Writes [`Module`] from one list of fields, each with its kind: `parameter`, `reals`, `doubles`, `indices`, `flag`,
+/// `child` for a module below this one, and `delegate` for one whose entries are this one's own.
+///
+/// A field's name is the name of the entry, or what stands behind `as`; a field of a tuple has its number. An optional
+/// field may be missing, and has no entry then ([`Field`](crate::module::Field)). Children are refreshed in order;
+/// behind `; refresh` stands what else is to be brought up to date, a function of `&mut Self`.
 ///
 /// ```
+/// use flow_api::module::parameter_count;
 /// use flow_api::{Module, Parameter, Scalar, module_fields};
-/// struct Scale<E: Scalar> { log_scale: Parameter<E>, initialised: bool }
+/// struct Scale<E: Scalar> { log_scale: Parameter<E>, scale: Vec<E>, shift: Option<Parameter<E>> }
 /// impl<E: Scalar> Module<E> for Scale<E> {
-///     module_fields!(E; parameter log_scale, flag initialised);
+///     module_fields!(E; parameter log_scale, parameter shift as "offset"; refresh |own| {
+///         own.scale = own.log_scale.values().iter().map(|s| s.exp()).collect();
+///         Ok(())
+///     });
 /// }
+/// struct Twice<E: Scalar>(Scale<E>, Scale<E>);
+/// impl<E: Scalar> Module<E> for Twice<E> {
+///     module_fields!(E; child 0, child 1);
+/// }
+/// let scale = |shift| Scale { log_scale: Parameter::new(&[2], vec![0.0; 2]), scale: Vec::new(), shift };
+/// let mut twice = Twice(scale(None), scale(Some(Parameter::new(&[1], vec![0.5_f32]))));
+/// let mut paths = Vec::new();
+/// flow_api::module::visit(&twice, |path, _| paths.push(path.to_owned()));
+/// assert_eq!(paths, ["0.log_scale", "1.log_scale", "1.offset"]);
+/// twice.refresh()?;
+/// assert_eq!(twice.1.scale, [1.0, 1.0]);
+/// # Ok::<(), flow_api::FlowError>(())
 /// ```
 #[macro_export]
 macro_rules! module_fields {
-    ($E:ty; $($kind:ident $field:ident),* $(,)?) => {
+    ($E:ty; $($kind:ident $field:tt $(as $name:literal)?),* $(,)? $(; refresh $refresh:expr)?) => {
         fn visit<'m>(&'m self, visitor: &mut $crate::module::Visitor<'_, 'm, $E>) {
             let _ = &visitor;
-            $(visitor.$kind(stringify!($field), &self.$field);)*
+            $($crate::module_fields!(@visit $E, $kind, visit, visitor, get, &self.$field, $field $($name)?);)*
         }
         fn visit_mut<'m>(&'m mut self, visitor: &mut $crate::module::VisitorMut<'_, 'm, $E>) {
             let _ = &visitor;
-            $(visitor.$kind(stringify!($field), &mut self.$field);)*
+            $($crate::module_fields!(@visit $E, $kind, visit_mut, visitor, get_mut, &mut self.$field, $field $($name)?);)*
         }
-    };
-    ($E:ty; $($kind:ident $field:ident),* ; refresh $($child:ident),* $(,)?) => {
-        $crate::module_fields!($E; $($kind $field),*);
         fn refresh(&mut self) -> $crate::Result<()> {
-            $($crate::Module::<$E>::refresh(&mut self.$child)?;)*
+            $($crate::module_fields!(@refresh $E, $kind, &mut self.$field);)*
+            $(
+                let refresh: fn(&mut Self) -> $crate::Result<()> = $refresh;
+                refresh(self)?;
+            )?
             Ok(())
         }
     };
+    (@visit $E:ty, delegate, $visit:ident, $visitor:ident, $get:ident, $place:expr, $($name:tt)*) => {
+        $crate::Module::<$E>::$visit($place, $visitor);
+    };
+    (@visit $E:ty, child, $visit:ident, $visitor:ident, $get:ident, $place:expr, $($name:tt)*) => {
+        $visitor.child($crate::module_fields!(@name $($name)*), $place);
+    };
+    (@visit $E:ty, $kind:ident, $visit:ident, $visitor:ident, $get:ident, $place:expr, $($name:tt)*) => {
+        if let Some(value) = $crate::module::Field::$get($place) {
+            $visitor.$kind($crate::module_fields!(@name $($name)*), value);
+        }
+    };
+    (@name $field:tt) => { stringify!($field) };
+    (@name $field:tt $name:literal) => { $name };
+    (@refresh $E:ty, delegate, $place:expr) => { $crate::Module::<$E>::refresh($place)?; };
+    (@refresh $E:ty, child, $place:expr) => { $crate::Module::<$E>::refresh($place)?; };
+    (@refresh $E:ty, $kind:ident, $place:expr) => {};
 }
+
+/// A field of a module that holds numbers itself, which may be missing: for [`module_fields!`](crate::module_fields).
+pub trait Field {
+    /// What an entry is made of.
+    type Value: ?Sized;
+    /// Its value, if there is one.
+    fn get(&self) -> Option<&Self::Value>;
+    /// Its value, to be changed.
+    fn get_mut(&mut self) -> Option<&mut Self::Value>;
+}
+
+impl<T> Field for Option<T> {
+    type Value = T;
+    fn get(&self) -> Option<&T> {
+        self.as_ref()
+    }
+    fn get_mut(&mut self) -> Option<&mut T> {
+        self.as_mut()
+    }
+}
+
+macro_rules! field {
+    ($([$($generics:tt)*] $type:ty),*) => { $(
+        impl<$($generics)*> Field for $type {
+            type Value = Self;
+            fn get(&self) -> Option<&Self> {
+                Some(self)
+            }
+            fn get_mut(&mut self) -> Option<&mut Self> {
+                Some(self)
+            }
+        }
+    )* };
+}
+field!([E: Scalar] Parameter<E>, [T] Vec<T>, [T, const N: usize] [T; N], [] bool);
 
 impl<E: Scalar, M: Module<E> + ?Sized> Module<E> for Box<M> {
     fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
@@ -298,6 +370,22 @@ impl<E: Scalar, M: Module<E> + ?Sized> Module<E> for Box<M> {
 }
 
 impl<E: Scalar, M: Module<E>> Module<E> for Vec<M> {
+    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
+        for (i, module) in self.iter().enumerate() {
+            visitor.child(i, module);
+        }
+    }
+    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
+        for (i, module) in self.iter_mut().enumerate() {
+            visitor.child(i, module);
+        }
+    }
+    fn refresh(&mut self) -> Result<()> {
+        self.iter_mut().try_for_each(Module::refresh)
+    }
+}
+
+impl<E: Scalar, M: Module<E>, const N: usize> Module<E> for [M; N] {
     fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
         for (i, module) in self.iter().enumerate() {
             visitor.child(i, module);

@@ -6,10 +6,9 @@ use flow_api::bijector::{Cotangent, Mapped, Point, Pulled};
 use flow_api::context::Kernels;
 use flow_api::layers::{ActNorm, LuLinear};
 use flow_api::log_det::LogDet;
-use flow_api::module::{Visitor, VisitorMut};
 use flow_api::rows::{RowChain, Rows};
 use flow_api::testkit::{Mutant, Mutation, Subject, check};
-use flow_api::{Bijector, Context, Facts, Gradients, Module, Result, RowFlow, Tensor, shape_error, to_host};
+use flow_api::{Bijector, Context, Facts, Gradients, Module, Result, RowFlow, Tensor, module_fields, shape_error, to_host};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 type Flat = Tensor<(usize, usize), f64>;
@@ -94,12 +93,7 @@ impl Faulty {
 const DIM: usize = 3;
 
 impl Module<f64> for Faulty {
-    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, f64>) {
-        self.inner.visit(visitor);
-    }
-    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, f64>) {
-        self.inner.visit_mut(visitor);
-    }
+    module_fields!(f64; delegate inner);
 }
 
 fn changed(x: &Flat, change: impl Fn(usize, f64) -> f64) -> Flat {

@@ -43,7 +43,10 @@ mod sharpness;
 mod state_file;
 pub mod study;
 mod tensorboard;
-pub mod text;
+/// Tables as aligned text.
+pub mod text {
+    pub use flow_api::spec::Table;
+}
 mod threads;
 mod training;
 

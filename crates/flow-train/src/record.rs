@@ -131,7 +131,7 @@ impl DataRecord {
 /// As [`flow_api::spec::BuildModel::build`].
 pub fn model_for<E: SpecScalar>(spec: &Spec<dyn ModelSpec>, data: &dyn Dataset, seed: u64) -> Result<Model<E>, SpecError> {
     let given = DataRecord::without_items(data).given();
-    E::model(&spec, EventKind::of(data).shape, &BuildScope::new(seed).with_given(given))
+    E::model(spec, EventKind::of(data).shape, &BuildScope::new(seed).with_given(given))
 }
 
 /// A hash of a few items spread over a data set, and of whether they share sources: FNV-1a of their values, item by

@@ -4,9 +4,8 @@ use crate::Inverse;
 use crate::kernel::Kernel;
 use dfdx::prelude::*;
 use flow_api::layers::Permutation;
-use flow_api::module::{Visitor, VisitorMut};
 use flow_api::rows::{MappedRows, RowKernel, Taped, TapedMap, TapedRows};
-use flow_api::{Context, Facts, FlowError, InverseKind, Module, Result, RowFlow, Scalar, Tensor};
+use flow_api::{Context, Facts, FlowError, InverseKind, Module, Result, RowFlow, Scalar, Tensor, module_fields};
 use flow_nets::{ConditionerNet, MaskedMlp, TapedNet, TapedTransformer, Transformer, columns_at, with_condition};
 
 /// An autoregressive flow on R^d: yⱼ = τ(xⱼ; θⱼ) with parameters θⱼ that a [`MaskedMlp`] makes of the features that
@@ -84,17 +83,7 @@ impl<E: Scalar> AutoregressiveFlow<E> {
 }
 
 impl<E: Scalar> Module<E> for AutoregressiveFlow<E> {
-    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
-        visitor.child("order", &self.order);
-        visitor.child("net", &self.net);
-    }
-    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
-        visitor.child("order", &mut self.order);
-        visitor.child("net", &mut self.net);
-    }
-    fn refresh(&mut self) -> Result<()> {
-        Module::<E>::refresh(&mut self.order)
-    }
+    module_fields!(E; child order, child net);
 }
 
 impl<E: Scalar> RowFlow<E> for AutoregressiveFlow<E> {

@@ -1,9 +1,8 @@
 //! The vector field f(z, t): the smooth MLP with the time in it.
 
 use crate::shallow::ShallowField;
-use flow_api::module::{Visitor, VisitorMut};
 use flow_api::rows::HostCondition;
-use flow_api::{Context, FlowError, Module, Parameter, Result, Scalar};
+use flow_api::{Context, FlowError, Module, Parameter, Result, Scalar, module_fields};
 use flow_kernels::Real;
 use flow_kernels::scalar::sigmoid;
 use flow_kernels::simd::dot;
@@ -205,25 +204,10 @@ impl<E: Scalar> Field<E> {
 }
 
 impl<E: Scalar> Module<E> for Field<E> {
-    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
-        visitor.child("net", &self.net);
-        for (name, parameter) in [("time_shift", &self.shift), ("time_gate", &self.gate), ("time_gate_bias", &self.gate_bias)] {
-            if let Some(parameter) = parameter {
-                visitor.parameter(name, parameter);
-            }
-        }
-        visitor.child("condition", &self.condition);
-    }
-    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
-        visitor.child("net", &mut self.net);
-        let parameters = [("time_shift", &mut self.shift), ("time_gate", &mut self.gate), ("time_gate_bias", &mut self.gate_bias)];
-        for (name, parameter) in parameters {
-            if let Some(parameter) = parameter {
-                visitor.parameter(name, parameter);
-            }
-        }
-        visitor.child("condition", &mut self.condition);
-    }
+    module_fields!(E;
+        child net, parameter shift as "time_shift", parameter gate as "time_gate", parameter gate_bias as "time_gate_bias",
+        child condition
+    );
 }
 
 /// A field made ready for one call.

@@ -9,9 +9,8 @@ use crate::ode::{Adaptive, Grid, OdeError, Solver, Steps, Work, finite};
 use crate::spec::{EndTime, Ffjord, Gradient};
 use crate::trace::{Directions, Integrals, Trace};
 use flow_api::log_det::{LogDetKind, SolveReport};
-use flow_api::module::{Visitor, VisitorMut};
 use flow_api::rows::{BLOCK_LANES, Lanes, Pull, RowKernel, RowTape, RowView};
-use flow_api::{Context, Facts, FlowError, InverseKind, Mode, Module, Parameter, Result, RowFlow, Scalar};
+use flow_api::{Context, Facts, FlowError, InverseKind, Mode, Module, Parameter, Result, RowFlow, Scalar, module_fields};
 use flow_kernels::noise::Stream;
 use flow_kernels::workspace::Buffer;
 use flow_nets::smooth::ConditionInput;
@@ -254,18 +253,7 @@ pub(crate) fn setting(field: &'static str, expected: &str, got: impl std::fmt::D
 }
 
 impl<E: Scalar> Module<E> for ContinuousFlow<E> {
-    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
-        visitor.child("field", &self.field);
-        if let Some(s) = &self.sqrt_end_time {
-            visitor.parameter("sqrt_end_time", s);
-        }
-    }
-    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
-        visitor.child("field", &mut self.field);
-        if let Some(s) = &mut self.sqrt_end_time {
-            visitor.parameter("sqrt_end_time", s);
-        }
-    }
+    module_fields!(E; child field, parameter sqrt_end_time);
 }
 
 impl<E: Scalar> ContinuousFlow<E> {

@@ -6,9 +6,8 @@ use crate::kernel::ResidualKernel;
 use crate::network::{LipschitzConfig, LipschitzMlp};
 use crate::series::Series;
 use crate::spec::Residual;
-use flow_api::module::{Visitor, VisitorMut};
 use flow_api::rows::RowKernel;
-use flow_api::{Context, Facts, FlowError, InverseKind, Mode, Module, Result, RowFlow, Scalar};
+use flow_api::{Context, Facts, FlowError, InverseKind, Mode, Module, Result, RowFlow, Scalar, module_fields};
 
 /// A residual flow on R^d: y = x + g(x) with g a network whose Lipschitz constant is below 1 (Behrmann et al. 2019,
 /// "Invertible Residual Networks", arXiv:1811.00995; Chen et al. 2019, "Residual Flows for Invertible Generative
@@ -125,15 +124,7 @@ impl FixedPoint {
 }
 
 impl<E: Scalar> Module<E> for ResidualFlow<E> {
-    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
-        self.g.visit(visitor);
-    }
-    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
-        self.g.visit_mut(visitor);
-    }
-    fn refresh(&mut self) -> Result<()> {
-        self.g.refresh()
-    }
+    module_fields!(E; delegate g);
 }
 
 impl<E: Scalar> ResidualFlow<E> {

@@ -2,11 +2,10 @@
 
 use dfdx::prelude::{Dim, HasShape, Shape};
 use flow_api::bijector::{Cotangent, Mapped, Point, Pulled};
-use flow_api::module::{Visitor, VisitorMut};
 use flow_api::rows::RowView;
 use flow_api::samples::Grid;
 use flow_api::spec::{EventShape, SpecError};
-use flow_api::{Bijector, Context, Facts, Gradients, Module, Result, Scalar, Tensor, shape_error, to_host};
+use flow_api::{Bijector, Context, Facts, Gradients, Module, Result, Scalar, Tensor, module_fields, shape_error, to_host};
 
 /// Shape of an image, channels first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -177,8 +176,7 @@ impl Patchify {
 }
 
 impl<E: Scalar> Module<E> for Patchify {
-    fn visit<'m>(&'m self, _: &mut Visitor<'_, 'm, E>) {}
-    fn visit_mut<'m>(&'m mut self, _: &mut VisitorMut<'_, 'm, E>) {}
+    module_fields!(E;);
 }
 
 impl<C: Dim, H: Dim, W: Dim, E: Scalar> Bijector<(usize, C, H, W), E> for Patchify {

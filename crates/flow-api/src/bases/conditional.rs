@@ -97,7 +97,7 @@ impl<E: Scalar, P: BaseDensity<E>> Conditional<P, E> {
 }
 
 impl<E: Scalar, P: Module<E>> Module<E> for Conditional<P, E> {
-    module_fields!(E; child base, parameter weight, parameter bias; refresh base);
+    module_fields!(E; child base, parameter weight, parameter bias);
 }
 
 impl<E: Scalar, P: BaseDensity<E>> BaseDensity<E> for Conditional<P, E> {

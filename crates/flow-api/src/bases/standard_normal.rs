@@ -1,8 +1,7 @@
 //! The standard normal density.
 
 use super::{BaseDensity, by_number, check_sizes, half_log_two_pi, standard_noise, sum_of_squares};
-use crate::module::{Visitor, VisitorMut};
-use crate::{Context, Module, Result, Scalar};
+use crate::{Context, Module, Result, Scalar, module_fields};
 
 /// N(0, I): log p(z) = −½‖z‖² − (d/2) ln 2π.
 #[derive(Debug, Clone, Copy)]
@@ -18,8 +17,7 @@ impl StandardNormal {
 }
 
 impl<E: Scalar> Module<E> for StandardNormal {
-    fn visit<'m>(&'m self, _: &mut Visitor<'_, 'm, E>) {}
-    fn visit_mut<'m>(&'m mut self, _: &mut VisitorMut<'_, 'm, E>) {}
+    module_fields!(E;);
 }
 
 impl<E: Scalar> BaseDensity<E> for StandardNormal {

@@ -1,8 +1,7 @@
 //! The uniform density on a box.
 
 use super::{BaseDensity, by_number, check_sizes};
-use crate::module::{Visitor, VisitorMut};
-use crate::{Context, FlowError, Module, Result, Scalar};
+use crate::{Context, FlowError, Module, Result, Scalar, module_fields};
 use num_traits::Float;
 use rand::Rng;
 
@@ -50,8 +49,7 @@ impl<E: Scalar> Uniform<E> {
 }
 
 impl<E: Scalar> Module<E> for Uniform<E> {
-    fn visit<'m>(&'m self, _: &mut Visitor<'_, 'm, E>) {}
-    fn visit_mut<'m>(&'m mut self, _: &mut VisitorMut<'_, 'm, E>) {}
+    module_fields!(E;);
 }
 
 impl<E: Scalar> BaseDensity<E> for Uniform<E> {

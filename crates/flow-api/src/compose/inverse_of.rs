@@ -45,7 +45,7 @@ impl<B> InverseOf<B> {
 }
 
 impl<E: Scalar, B: Module<E>> Module<E> for InverseOf<B> {
-    module_fields!(E; child inner; refresh inner);
+    module_fields!(E; child inner);
 }
 
 impl<X: Shape, E: Scalar, B: Bijector<X, E, Out = X>> Bijector<X, E> for InverseOf<B> {

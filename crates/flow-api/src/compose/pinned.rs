@@ -41,7 +41,7 @@ impl<X, B> Pinned<X, B> {
 }
 
 impl<X: Shape, E: Scalar, B: Module<E>> Module<E> for Pinned<X, B> {
-    module_fields!(E; child inner; refresh inner);
+    module_fields!(E; child inner);
 }
 
 impl<X: Shape, E: Scalar, B: Bijector<X, E>> Bijector<X, E> for Pinned<X, B> {

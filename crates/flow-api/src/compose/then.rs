@@ -82,7 +82,7 @@ fn forward_part<X: Shape, E: Scalar, B: Bijector<X, E>>(
 }
 
 impl<E: Scalar, A: Module<E>, B: Module<E>> Module<E> for Then<A, B> {
-    module_fields!(E; child first, child second; refresh first, second);
+    module_fields!(E; child first, child second);
 }
 
 impl<X: Shape, E: Scalar, A: Bijector<X, E>, B: Bijector<A::Out, E>> Bijector<X, E> for Then<A, B> {

@@ -48,13 +48,11 @@ impl<E: Scalar> ActNorm<E> {
 }
 
 impl<E: Scalar> Module<E> for ActNorm<E> {
-    module_fields!(E; parameter log_scale, parameter shift, reals middle, flag initialised);
-
-    /// Parameters that are not at zero any more were set by someone, which no data may overwrite.
-    fn refresh(&mut self) -> Result<()> {
-        self.initialised |= [&self.log_scale, &self.shift].iter().any(|p| p.values().iter().any(|&v| v != E::zero()));
+    module_fields!(E; parameter log_scale, parameter shift, reals middle, flag initialised; refresh |own| {
+        // Parameters that are not at zero any more were set by someone, which no data may overwrite.
+        own.initialised |= [&own.log_scale, &own.shift].iter().any(|p| p.values().iter().any(|&v| v != E::zero()));
         Ok(())
-    }
+    });
 }
 
 /// The map of one call.

@@ -1,9 +1,8 @@
 //! A fixed permutation of the features.
 
 use crate::device::RowForm;
-use crate::module::{Visitor, VisitorMut};
 use crate::rows::{AffineKernel, AffineMap, AffinePart, MappedRows, Matrix, RowFlow, RowKernel, Taped, TapedMap, TapedRows};
-use crate::{Context, Facts, FlowError, Module, Result, Scalar, Tensor};
+use crate::{Context, Facts, FlowError, Module, Result, Scalar, Tensor, module_fields};
 use dfdx::prelude::*;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -75,15 +74,7 @@ pub(crate) fn check(indices: &[usize]) -> Result<()> {
 }
 
 impl<E: Scalar> Module<E> for Permutation {
-    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
-        visitor.indices("indices", &self.indices);
-    }
-    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
-        visitor.indices("indices", &mut self.indices);
-    }
-    fn refresh(&mut self) -> Result<()> {
-        check(&self.indices)
-    }
+    module_fields!(E; indices indices; refresh |own| check(&own.indices));
 }
 
 /// The map of one call.

@@ -8,8 +8,8 @@ use crate::bijector::{LayerInfo, leads_to, one_condition, shape_error};
 use crate::context::Kernels;
 use crate::device::RowForm;
 use crate::log_det::SolveReport;
-use crate::module::{Visitor, VisitorMut, parameter_count};
-use crate::{Context, Facts, FlowError, Module, Result, Scalar};
+use crate::module::parameter_count;
+use crate::{Context, Facts, FlowError, Module, Result, Scalar, module_fields};
 use flow_kernels::workspace::Buffer;
 
 /// Row flows of one dimension, composed; their paths are `0.…`, `1.…`, ….
@@ -47,15 +47,7 @@ impl<E: Scalar> RowChain<E> {
 }
 
 impl<E: Scalar> Module<E> for RowChain<E> {
-    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
-        self.flows.visit(visitor);
-    }
-    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
-        self.flows.visit_mut(visitor);
-    }
-    fn refresh(&mut self) -> Result<()> {
-        self.flows.refresh()
-    }
+    module_fields!(E; delegate flows);
 }
 
 struct Link<'a, E: Scalar> {

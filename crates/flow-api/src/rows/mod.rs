@@ -2,13 +2,15 @@
 //!
 //! [`RowFlow`] is what a family implements; [`RowKernel`] is its form for one call, on blocks of rows in host memory;
 //! [`RowView`] says which numbers of a sample are its rows; [`RowChain`] composes row flows; [`Rows`] makes a
-//! [`Bijector`](crate::Bijector) of one.
+//! [`Bijector`](crate::Bijector) of one. [`ElementMap`] and [`TapedFlow`] are two short ways to write one.
 
 mod affine;
 mod blocks;
 mod chain;
+mod element_wise;
 mod kernel;
 mod matrix;
+mod number;
 mod taped;
 mod tensor;
 mod view;
@@ -21,8 +23,10 @@ pub(crate) use affine::{AffineKernel, AffinePart};
 pub(crate) use blocks::finite;
 pub use blocks::{BLOCK_LANES, HostCondition, block_condition};
 pub use chain::RowChain;
+pub use element_wise::{ElementMap, ElementWise, Inverted};
 pub use kernel::{Direction, Lanes, Pull, RowFlow, RowKernel, RowTape};
 pub use matrix::Matrix;
-pub use taped::{MappedRows, Taped, TapedMap, TapedRows};
+pub use number::Number;
+pub use taped::{MappedRows, Taped, TapedFlow, TapedMap, TapedRows};
 pub use tensor::Rows;
 pub use view::RowView;

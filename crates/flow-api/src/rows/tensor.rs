@@ -4,10 +4,9 @@ use super::kernel::RowFlow;
 use super::view::RowView;
 use crate::bijector::{Cotangent, Kept, LayerInfo, Mapped, Point, Pulled, leads_to, shape_error};
 use crate::device::SideForm;
-use crate::module::{Visitor, VisitorMut};
 use crate::rows::Direction;
 use crate::samples::{Driver, Layers, Ready, SideKernel};
-use crate::{Bijector, Context, Facts, Gradients, InverseKind, Module, Result, Scalar, Tensor, to_host};
+use crate::{Bijector, Context, Facts, Gradients, InverseKind, Module, Result, Scalar, Tensor, module_fields, to_host};
 use dfdx::prelude::{Dim, HasShape};
 use std::borrow::Cow;
 
@@ -18,15 +17,7 @@ use std::borrow::Cow;
 pub struct Rows<F>(pub F);
 
 impl<E: Scalar, F: Module<E>> Module<E> for Rows<F> {
-    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
-        self.0.visit(visitor);
-    }
-    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
-        self.0.visit_mut(visitor);
-    }
-    fn refresh(&mut self) -> Result<()> {
-        self.0.refresh()
-    }
+    module_fields!(E; delegate 0);
 }
 
 impl<E: Scalar, F: RowFlow<E>> Layers<E> for Rows<F> {

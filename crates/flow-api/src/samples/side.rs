@@ -3,9 +3,8 @@
 use super::{SampleFlow, SampleKernel, SideKernel};
 use crate::bijector::{LayerInfo, leads_to};
 use crate::device::SideForm;
-use crate::module::{Visitor, VisitorMut};
 use crate::rows::RowView;
-use crate::{Context, Facts, FlowError, Module, Result, RowFlow, Scalar};
+use crate::{Context, Facts, FlowError, Module, Result, RowFlow, Scalar, module_fields};
 use std::borrow::Cow;
 
 /// A flow on R^d that is shared by all rows of a view of the sample. [`Skeleton`](crate::samples::Skeleton) has an
@@ -38,15 +37,7 @@ impl<F> Side<F> {
 }
 
 impl<E: Scalar, F: Module<E>> Module<E> for Side<F> {
-    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
-        self.flow.visit(visitor);
-    }
-    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
-        self.flow.visit_mut(visitor);
-    }
-    fn refresh(&mut self) -> Result<()> {
-        self.flow.refresh()
-    }
+    module_fields!(E; delegate flow);
 }
 
 impl<E: Scalar, F: RowFlow<E>> SampleFlow<E> for Side<F> {

@@ -1,8 +1,7 @@
 //! The classifier of a hybrid model.
 
 use super::Mlp;
-use crate::module::{Visitor, VisitorMut};
-use crate::{Module, Result, Scalar};
+use crate::{Module, Scalar, module_fields};
 
 /// A classifier on the latents of a model, or on the activations behind one of its layers, with its weight in the loss.
 ///
@@ -42,13 +41,5 @@ impl<E: Scalar> Head<E> {
 }
 
 impl<E: Scalar> Module<E> for Head<E> {
-    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
-        self.network.visit(visitor);
-    }
-    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
-        self.network.visit_mut(visitor);
-    }
-    fn refresh(&mut self) -> Result<()> {
-        self.network.refresh()
-    }
+    module_fields!(E; delegate network);
 }

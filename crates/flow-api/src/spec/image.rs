@@ -122,7 +122,7 @@ mod tests {
             "Squeeze(factor: 4), PixelWise(flows: [LuLinear()])",
             "Repeat(times: 2, flows: [PixelWise(flows: [LuLinear(permutation: Random)]), Squeeze(), ChannelWise(flows: [LuLinear()])])",
         ] {
-            check_model(&Subject::new(flows, IMAGE.len()), spec(flows).0.as_ref(), IMAGE).unwrap();
+            check_model(&Subject::new(flows, IMAGE.len()), &spec(flows), IMAGE).unwrap();
         }
     }
 

@@ -15,6 +15,7 @@ mod cost;
 mod dense;
 #[cfg(feature = "ron")]
 mod edit;
+mod element_maps;
 mod error;
 mod flows;
 mod head;
@@ -31,6 +32,7 @@ mod ron_text;
 mod sample_flows;
 mod samples;
 mod standardiser;
+mod table;
 mod vector;
 
 pub use bases::{BaseDensitySpec, BuildBase, Conditional, DiagonalNormal, Logistic, Mixture, StandardNormal, StudentT, Uniform};
@@ -45,6 +47,7 @@ pub use cost::{Cost, MAX_FLOWS, MAX_NUMBERS, MAX_PREPARATION};
 pub use dense::{LastLayer, Mlp, MlpPass};
 #[cfg(feature = "ron")]
 pub use edit::set_field;
+pub use element_maps::{LeakyRelu, Logit, SinhArcsinh, Softsign};
 pub use error::SpecError;
 pub use flows::{ActNorm, Order, Permutation, build_flows};
 pub use head::Head;
@@ -61,4 +64,5 @@ pub use ron_text::{from_ron, to_ron};
 pub use sample_flows::{ChannelWise, PixelWise, Repeat, Squeeze};
 pub use samples::{BuildSampleFlow, SampleFlowSpec, below, build_sample_flows, grid_behind, one_flow, turns_of};
 pub use standardiser::{Moments, Standardiser};
+pub use table::{LayerTable, Table};
 pub use vector::VectorFlow;

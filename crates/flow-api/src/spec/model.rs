@@ -6,12 +6,12 @@ use super::head::Head;
 use super::latents::LatentLevel;
 use super::preprocessing::Preprocessing;
 use super::standardiser::Standardiser;
+use super::table::LayerTable;
 use crate::bases::BaseDensity;
 use crate::bijector::{BoxBijector, LayerInfo, Pulled, one_condition};
 use crate::device::{Engine, OnDevice, SideForm};
 use crate::flow::{LogProb, Loss};
-use crate::module::{Visitor, VisitorMut};
-use crate::{Bijector, Context, Flow, FlowError, Gradients, Module, Result, Tensor};
+use crate::{Bijector, Context, Flow, FlowError, Gradients, Module, Result, Tensor, module_fields};
 use dfdx::prelude::HasShape;
 
 /// Shape of one event: what a density is over.
@@ -462,31 +462,7 @@ fn samples_of<E: SpecScalar>(batch: &Tensor<(usize, usize), E>) -> usize {
 
 /// The flow's own paths, and `preprocessing.…`.
 impl<E: SpecScalar> Module<E> for Model<E> {
-    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
-        self.flow.visit(visitor);
-        if let Some(head) = &self.head {
-            visitor.child("head", head);
-        }
-        visitor.child("condition", &self.conditioner);
-        if let Some(standardiser) = &self.standardiser {
-            visitor.child("preprocessing", standardiser);
-        }
-    }
-    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
-        self.flow.visit_mut(visitor);
-        if let Some(head) = &mut self.head {
-            visitor.child("head", head);
-        }
-        visitor.child("condition", &mut self.conditioner);
-        if let Some(standardiser) = &mut self.standardiser {
-            visitor.child("preprocessing", standardiser);
-        }
-    }
-    fn refresh(&mut self) -> Result<()> {
-        self.flow.refresh()?;
-        self.head.refresh()?;
-        self.standardiser.as_mut().map_or(Ok(()), Module::<E>::refresh)
-    }
+    module_fields!(E; delegate flow, child head, child conditioner as "condition", child standardiser as "preprocessing");
 }
 
 impl<E: SpecScalar> std::fmt::Debug for Model<E> {
@@ -498,5 +474,26 @@ impl<E: SpecScalar> std::fmt::Debug for Model<E> {
             .field("head", &self.head.is_some())
             .field("condition", &self.conditioner.as_ref().map(Conditioner::width))
             .finish_non_exhaustive()
+    }
+}
+
+/// Its table of layers ([`Model::describe`]).
+///
+/// ```
+/// use flow_api::spec::{EventShape, Model, ModelSpec, Spec};
+/// let spec: Spec<dyn ModelSpec> = "VectorFlow(flows: [ActNorm(), Permutation(order: Reverse)])".parse()?;
+/// let model: Model<f32> = spec.build(EventShape::Vector(3), 7)?;
+/// let table = model.to_string();
+/// assert!(table.lines().next().is_some_and(|heads| heads.starts_with("layer       kind         in → out")));
+/// assert!(table.contains("bijector.1  Permutation  3 → 3     exact    closed form"), "{table}");
+/// # Ok::<(), flow_api::spec::SpecError>(())
+/// ```
+impl<E: SpecScalar> std::fmt::Display for Model<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.describe() {
+            Ok(layers) => LayerTable(&layers).fmt(f),
+            // Of shapes that do not meet; no model is built of those.
+            Err(error) => error.fmt(f),
+        }
     }
 }

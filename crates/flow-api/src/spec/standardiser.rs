@@ -215,9 +215,11 @@ impl Standardiser {
 }
 
 impl<E: Scalar> Module<E> for Standardiser {
-    module_fields!(E; doubles mean, doubles scale, doubles tail);
+    module_fields!(E; doubles mean, doubles scale, doubles tail; refresh Self::check);
+}
 
-    fn refresh(&mut self) -> Result<()> {
+impl Standardiser {
+    fn check(&mut self) -> Result<()> {
         let check = |field, expected: &str, bad: Option<&f64>| match bad {
             None => Ok(()),
             Some(got) => {

@@ -1,8 +1,7 @@
 //! Bijections of tensors of any shape, on flattened samples.
 
 use crate::bijector::{Cotangent, Kept, Mapped, Point, Pulled};
-use crate::module::{Visitor, VisitorMut};
-use crate::{Bijector, Context, Facts, Gradients, Module, Result, Scalar, Tensor, shape_error, to_host};
+use crate::{Bijector, Context, Facts, Gradients, Module, Result, Scalar, Tensor, module_fields, shape_error, to_host};
 use dfdx::prelude::{HasShape, Shape};
 
 /// A bijection of tensors of shape `X` as one of samples flattened to (batch, d), so that the suite takes it.
@@ -60,15 +59,7 @@ impl<X: Shape, B> Flattened<X, B> {
 }
 
 impl<X: Shape, E: Scalar, B: Module<E>> Module<E> for Flattened<X, B> {
-    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
-        self.inner.visit(visitor);
-    }
-    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
-        self.inner.visit_mut(visitor);
-    }
-    fn refresh(&mut self) -> Result<()> {
-        self.inner.refresh()
-    }
+    module_fields!(E; delegate inner);
 }
 
 /// The same numbers in another shape.

@@ -2,8 +2,7 @@
 
 use crate::bijector::{Cotangent, Mapped, Point, Pulled};
 use crate::log_det::LogDet;
-use crate::module::{Visitor, VisitorMut};
-use crate::{Bijector, Context, Facts, FlowError, Gradients, Module, Result, Tensor};
+use crate::{Bijector, Context, Facts, Gradients, Module, Result, Tensor, module_fields};
 
 /// How a log-det is falsified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +30,7 @@ impl<B> Mutant<B> {
 }
 
 impl<B: Module<f64>> Module<f64> for Mutant<B> {
-    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, f64>) {
-        self.inner.visit(visitor);
-    }
-    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, f64>) {
-        self.inner.visit_mut(visitor);
-    }
-    fn refresh(&mut self) -> Result<(), FlowError> {
-        self.inner.refresh()
-    }
+    module_fields!(f64; delegate inner);
 }
 
 impl<B: super::Flat> Mutant<B> {

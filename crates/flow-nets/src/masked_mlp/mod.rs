@@ -8,9 +8,8 @@ pub use steps::MaskedSteps;
 
 use crate::residual_mlp::{Affine, Linear};
 use crate::{Activation, ConditionerKernel, ConditionerNet, ResidualMlp, ResidualMlpConfig, TapedNet};
-use flow_api::module::{Visitor, VisitorMut};
 use flow_api::rows::Taped;
-use flow_api::{Module, Result, Scalar};
+use flow_api::{Module, Result, Scalar, module_fields};
 
 /// Sizes of a [`MaskedMlp`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -138,12 +137,7 @@ impl<E: Scalar> MaskedMlp<E> {
 }
 
 impl<E: Scalar> Module<E> for MaskedMlp<E> {
-    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
-        self.net.visit(visitor);
-    }
-    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
-        self.net.visit_mut(visitor);
-    }
+    module_fields!(E; delegate net);
 }
 
 impl<E: Scalar> ConditionerNet<E> for MaskedMlp<E> {

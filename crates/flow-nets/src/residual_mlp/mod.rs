@@ -14,7 +14,6 @@ pub use kernel::ResidualMlpKernel;
 
 use crate::{ConditionerKernel, ConditionerNet, TapedNet};
 use flow_api::device::{LinearForm, NetForm};
-use flow_api::module::{Visitor, VisitorMut};
 use flow_api::spec::{MAX_SIZE, MAX_WEIGHTS, size_range};
 use flow_api::{FlowError, Module, Parameter, Result, Scalar, module_fields};
 pub(crate) use linear::{Affine, Weight, add_rows, rows};
@@ -246,22 +245,7 @@ impl<E: Scalar> Module<E> for Linear<E> {
 }
 
 impl<E: Scalar> Module<E> for ResidualMlp<E> {
-    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
-        visitor.child("initial", &self.initial);
-        for (k, [first, second]) in self.blocks.iter().enumerate() {
-            visitor.child(format_args!("blocks.{k}.0"), first);
-            visitor.child(format_args!("blocks.{k}.1"), second);
-        }
-        visitor.child("final", &self.last);
-    }
-    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
-        visitor.child("initial", &mut self.initial);
-        for (k, [first, second]) in self.blocks.iter_mut().enumerate() {
-            visitor.child(format_args!("blocks.{k}.0"), first);
-            visitor.child(format_args!("blocks.{k}.1"), second);
-        }
-        visitor.child("final", &mut self.last);
-    }
+    module_fields!(E; child initial, child blocks, child last as "final");
 }
 
 #[cfg(test)]

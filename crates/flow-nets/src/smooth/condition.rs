@@ -1,9 +1,8 @@
 //! A condition's way into a network: as an offset of the first layer.
 
-use flow_api::module::{Visitor, VisitorMut};
 use flow_api::rows::block_condition;
 use flow_api::spec::{MAX_SIZE, MAX_WEIGHTS, size_range};
-use flow_api::{FlowError, Module, Parameter, Result, Scalar};
+use flow_api::{FlowError, Module, Parameter, Result, Scalar, module_fields};
 use flow_kernels::matmul::{Accumulate, Operand, matmul};
 use flow_kernels::workspace::Buffer;
 use rand::{Rng, SeedableRng};
@@ -127,14 +126,5 @@ impl<E: Scalar> ConditionInput<E> {
 }
 
 impl<E: Scalar> Module<E> for ConditionInput<E> {
-    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
-        if let Some(weight) = &self.weight {
-            visitor.parameter("weight", weight);
-        }
-    }
-    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
-        if let Some(weight) = &mut self.weight {
-            visitor.parameter("weight", weight);
-        }
-    }
+    module_fields!(E; parameter weight);
 }

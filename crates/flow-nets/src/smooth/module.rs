@@ -2,9 +2,8 @@
 
 use std::borrow::Cow;
 
-use flow_api::module::{Visitor, VisitorMut};
 use flow_api::spec::{MAX_SIZE, MAX_WEIGHTS, size_range};
-use flow_api::{FlowError, Module, Parameter, Result, Scalar};
+use flow_api::{FlowError, Module, Parameter, Result, Scalar, module_fields};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -68,20 +67,7 @@ impl<E: Scalar> MlpLayer<E> {
 }
 
 impl<E: Scalar> Module<E> for MlpLayer<E> {
-    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
-        visitor.parameter("weight", &self.weight);
-        visitor.parameter("bias", &self.bias);
-        if let Some(beta) = &self.beta {
-            visitor.parameter("beta", beta);
-        }
-    }
-    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
-        visitor.parameter("weight", &mut self.weight);
-        visitor.parameter("bias", &mut self.bias);
-        if let Some(beta) = &mut self.beta {
-            visitor.parameter("beta", beta);
-        }
-    }
+    module_fields!(E; parameter weight, parameter bias, parameter beta);
 }
 
 /// A smooth multilayer perceptron with its parameters; [`MlpKernel`] computes.

@@ -156,11 +156,10 @@ struct Fragile<E: Scalar> {
     shift: Parameter<E>,
 }
 impl<E: Scalar> Module<E> for Fragile<E> {
-    module_fields!(E; parameter shift);
-    fn refresh(&mut self) -> Result<(), FlowError> {
-        let bad = self.shift.values().iter().any(|w| w.as_f64().abs() > 2.5);
+    module_fields!(E; parameter shift; refresh |own| {
+        let bad = own.shift.values().iter().any(|w| w.as_f64().abs() > 2.5);
         if bad { Err(FlowError::NotFinite { layer: "Fragile".to_owned(), what: "the weight", row: 0 }) } else { Ok(()) }
-    }
+    });
 }
 impl<E: Scalar> TapedRows<E> for Fragile<E> {
     fn forward_taped(&self, x: Taped<(usize, usize), E>, _: &Context<E>) -> Result<TapedMap<E>, FlowError> {

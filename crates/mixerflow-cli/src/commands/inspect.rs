@@ -1,6 +1,5 @@
 //! `mixerflow inspect`.
 
-use super::folded::fold;
 use super::sources::{default_settings, model as opened, settings, spec};
 use super::step_memory::{Bench, StepMemory};
 use super::unmoved::{never_moved, warning};
@@ -9,8 +8,7 @@ use crate::{MEMORY, Result, output};
 use flow_api::Memory;
 use flow_api::bijector::LayerInfo;
 use flow_api::module::parameter_count;
-use flow_api::spec::{BuildScope, EventShape, Given, Model, ModelSpec, Preprocessing, Spec, SpecScalar};
-use flow_train::text::Table;
+use flow_api::spec::{BuildScope, EventShape, Given, LayerTable, Model, ModelSpec, Preprocessing, Spec, SpecScalar, Table};
 use flow_train::{DataRecord, EventKind, Events, Report, RunFolder, Trainer};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -71,9 +69,7 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
         });
         return Ok(output::line(serde_json::to_string_pretty(&all)?)?);
     }
-    let heads = ["layer", "kind", "in → out", "log-det", "inverse", "parameters", "multiply-adds"].map(str::to_owned);
-    let rows = fold(table.iter().map(layer_cells).collect());
-    output::line(Table { heads: &heads, rows: &rows, words: 5 })?;
+    output::line(LayerTable(&table))?;
     output::line(format_args!("events of shape {event}: {parameters} parameters, {multiply_adds} multiply-adds an event forward\n"))?;
     let heads = ["training step", "MiB an image", "MiB besides", &format!("MiB at batch {}", arguments.batch)].map(str::to_owned);
     let mib = |bytes: Option<f64>| bytes.map_or("–".to_owned(), |bytes| format!("{:.3}", bytes / MIB));
@@ -158,23 +154,7 @@ fn preprocessing(preprocessing: &Preprocessing, shape: EventShape) -> Result<()>
 }
 
 fn build(spec: &Spec<dyn ModelSpec>, event: EventShape, given: Given) -> Result<Model<f32>> {
-    Ok(f32::model(&spec, event, &BuildScope::new(0).with_given(given))?)
-}
-
-fn shape(sizes: &[usize]) -> String {
-    sizes.iter().map(usize::to_string).collect::<Vec<_>>().join("×")
-}
-
-fn layer_cells(layer: &LayerInfo) -> Vec<String> {
-    vec![
-        layer.path.clone(),
-        layer.kind.clone(),
-        format!("{} → {}", shape(&layer.input), shape(&layer.output)),
-        layer.log_det.to_string(),
-        layer.inverse.to_string(),
-        layer.parameters.to_string(),
-        layer.multiply_adds.to_string(),
-    ]
+    Ok(f32::model(spec, event, &BuildScope::new(0).with_given(given))?)
 }
 
 fn layer_json(layer: &LayerInfo) -> serde_json::Value {

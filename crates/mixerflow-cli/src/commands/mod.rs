@@ -13,7 +13,6 @@ mod ended;
 pub(crate) mod eval;
 pub(crate) mod exchange;
 pub(crate) mod experiment;
-mod folded;
 mod followed;
 mod given;
 pub(crate) mod inspect;

@@ -27,7 +27,7 @@ const ROUNDING: f64 = 1e-10;
 /// With noise on all weights, second differences z(x + u) + z(x − u) − 2 z(x) vanish, up to rounding, for these numbers
 /// alone.
 pub(super) fn never_moved(spec: &Spec<dyn ModelSpec>, event: EventShape, given: Given) -> Result<Vec<usize>> {
-    let mut model = f64::model(&spec, event, &BuildScope::new(0).with_given(given))?;
+    let mut model = f64::model(spec, event, &BuildScope::new(0).with_given(given))?;
     let dim = event.len();
     let noise = |len, name: &str| {
         let mut noise = vec![0.0; len];

@@ -9,9 +9,9 @@ use self::factored::{FACTORED_FROM, FactoredKernel, PANEL};
 use self::packed::{Triangle, places, unpack};
 use super::permutation::{check, inverse_indices, permute_columns, random_indices};
 use crate::device::RowForm;
-use crate::module::{Visitor, VisitorMut, parameter_count};
+use crate::module::parameter_count;
 use crate::rows::{AffineKernel, AffineMap, AffinePart, MappedRows, RowFlow, RowKernel, Taped, TapedMap, TapedRows};
-use crate::{Context, Facts, FlowError, Module, Parameter, Result, Scalar, Tensor};
+use crate::{Context, Facts, FlowError, Module, Parameter, Result, Scalar, Tensor, module_fields};
 use dfdx::prelude::*;
 use num_traits::Float;
 
@@ -104,27 +104,9 @@ impl<E: Scalar> LuLinear<E> {
 }
 
 impl<E: Scalar> Module<E> for LuLinear<E> {
-    fn visit<'m>(&'m self, visitor: &mut Visitor<'_, 'm, E>) {
-        visitor.parameter("lower", &self.lower);
-        visitor.parameter("upper", &self.upper);
-        visitor.parameter("log_diagonal", &self.log_diagonal);
-        visitor.parameter("bias", &self.bias);
-        if let Some(indices) = &self.permutation {
-            visitor.indices("permutation", indices);
-        }
-    }
-    fn visit_mut<'m>(&'m mut self, visitor: &mut VisitorMut<'_, 'm, E>) {
-        visitor.parameter("lower", &mut self.lower);
-        visitor.parameter("upper", &mut self.upper);
-        visitor.parameter("log_diagonal", &mut self.log_diagonal);
-        visitor.parameter("bias", &mut self.bias);
-        if let Some(indices) = &mut self.permutation {
-            visitor.indices("permutation", indices);
-        }
-    }
-    fn refresh(&mut self) -> Result<()> {
-        self.permutation.as_deref().map_or(Ok(()), check)
-    }
+    module_fields!(E; parameter lower, parameter upper, parameter log_diagonal, parameter bias, indices permutation; refresh |own| {
+        own.permutation.as_deref().map_or(Ok(()), check)
+    });
 }
 
 impl<E: Scalar> LuLinear<E> {

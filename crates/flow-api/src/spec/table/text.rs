@@ -31,7 +31,7 @@ pub struct Table<'a> {
 /// ```
 /// let heads = ["layer", "parameters"].map(str::to_owned);
 /// let rows = [vec!["ActNorm".to_owned(), "8".to_owned()]];
-/// let table = flow_train::text::Table { heads: &heads, rows: &rows, words: 1 };
+/// let table = flow_api::spec::Table { heads: &heads, rows: &rows, words: 1 };
 /// assert_eq!(table.to_string(), "layer    parameters\n───────────────────\nActNorm           8\n");
 /// ```
 impl fmt::Display for Table<'_> {
