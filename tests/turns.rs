@@ -15,7 +15,7 @@ register_row_flow!(Foreign);
 impl BuildRowFlow for Foreign {
     fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError> {
         let affine: FlowSpec = from_ron("AffineCoupling(hidden: 4)")?;
-        E::row_flow(affine.0.as_ref(), dim, scope)
+        E::row_flow(&affine, dim, scope)
     }
 
     fn takes_turns(&self) -> bool {

@@ -70,7 +70,7 @@ fn couplings_of_steps_take_a_condition_of_their_own() {
         let (spec, event): (Spec<dyn ModelSpec>, _) = (from_ron(&text).unwrap(), image(1, 2, 2));
         let model = spec.build::<f64>(event, 1).unwrap();
         assert_eq!(model.flow().bijector().facts().condition, Some(2), "{text}");
-        check_model(&Subject { shake: 0.1, ..Subject::new(text, event.len()) }, spec.0.as_ref(), event).unwrap();
+        check_model(&Subject { shake: 0.1, ..Subject::new(text, event.len()) }, &spec, event).unwrap();
     }
 }
 

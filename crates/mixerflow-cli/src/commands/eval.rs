@@ -65,7 +65,7 @@ pub(crate) fn run(arguments: &Eval) -> Result<()> {
 /// than the data.
 fn baselines(opened: &Opened<f32>, chosen: &Chosen) -> Result<Vec<Baseline>> {
     let train = &*chosen.split.train;
-    if !chosen.seen || train.is_empty() || opened.spec.0.preprocessing().bits.is_some() {
+    if !chosen.seen || train.is_empty() || opened.spec.preprocessing().bits.is_some() {
         return Ok(Vec::new());
     }
     Ok(Look::at(train, &chosen.items)?.baselines)
