@@ -52,7 +52,7 @@ fn conditional_models_of_images_conform() {
     ] {
         let parsed: Spec<dyn ModelSpec> = from_ron(spec).unwrap();
         let subject = Subject { shake: 0.1, ..Subject::new(spec, image.len()) };
-        check_model(&subject, parsed.0.as_ref(), image).unwrap();
+        check_model(&subject, &parsed, image).unwrap();
     }
 }
 
@@ -87,8 +87,8 @@ fn impossible_conditions_are_refused() {
         from_ron(&format!("VectorFlow(flows: [AffineCoupling()], base: {base}, condition: Classes(into: {into}))")).unwrap()
     };
     let scope = BuildScope::new(1).with_given(given);
-    assert!(f32::model(on_box("All").0.as_ref(), EventShape::Vector(2), &scope).is_ok());
-    let error = f32::model(on_box("Only([Base])").0.as_ref(), EventShape::Vector(2), &scope).unwrap_err().to_string();
+    assert!(f32::model(&on_box("All"), EventShape::Vector(2), &scope).is_ok());
+    let error = f32::model(&on_box("Only([Base])"), EventShape::Vector(2), &scope).unwrap_err().to_string();
     assert!(error.starts_with("base: base: expected a density on all of R^d, got Uniform"), "{error}");
 }
 

@@ -32,7 +32,7 @@ pub fn checkpoint(bytes: &[u8]) {
     let settings = Settings::default();
     let events = Events::of_kind(kind, &spec.0.preprocessing(), 0).expect("events");
     let scope = BuildScope::new(0);
-    let model: Model<f32> = f32::model(spec.0.as_ref(), kind.shape, &scope).expect("a model");
+    let model: Model<f32> = f32::model(&spec, kind.shape, &scope).expect("a model");
     checkpoint::write_model(&path, &spec, &settings, &events, &mixerflow_toolkit::api::module::save(&model)).expect("a checkpoint");
     // What stands behind the checksums is searched.
     let unsealed = || fs::remove_file(path.join("checksums.txt")).expect("checksums");

@@ -1,7 +1,7 @@
 //! Log-determinants that know whether they are exact, and reports of what a solve cost.
 
-use crate::rows::Real;
 use crate::{Scalar, Tensor};
+use flow_kernels::Real;
 use flow_kernels::noise::RowNoise;
 
 /// Whether a layer's log-det is computed, solved for or estimated, from the best to the worst.

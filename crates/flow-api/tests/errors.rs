@@ -124,7 +124,7 @@ fn specs_say_where_and_what() {
     }
     // Editors of some systems begin a text with a byte-order mark.
     let empty: Spec<dyn ModelSpec> = from_ron("\u{feff}VectorFlow(flows: [])").unwrap();
-    let error = f32::model(empty.0.as_ref(), EventShape::Vector(2), &BuildScope::new(1)).unwrap_err();
+    let error = f32::model(&empty, EventShape::Vector(2), &BuildScope::new(1)).unwrap_err();
     assert_eq!(error.to_string(), "bijector: flows: expected 1 to 16384, got 0");
 }
 

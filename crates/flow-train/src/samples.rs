@@ -252,7 +252,7 @@ mod tests {
         assert!(!try_draw_samples(&path, &model, &events, &Drawing::default(), None).unwrap() && !path.exists());
         let nowhere = folder.path().join("no/folder.png");
         let linear: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [LuLinear()])").unwrap();
-        let linear = f32::model(linear.0.as_ref(), kind.shape, &BuildScope::new(0)).unwrap();
+        let linear = f32::model(&linear, kind.shape, &BuildScope::new(0)).unwrap();
         assert!(matches!(try_draw_samples(&nowhere, &linear, &events, &Drawing::default(), None), Err(TrainError::Io { .. })));
         assert!(try_draw_samples(&path, &linear, &events, &Drawing::default(), None).unwrap() && path.exists());
     }

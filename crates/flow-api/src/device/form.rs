@@ -1,9 +1,9 @@
 //! What flows are on a device: numbers and sizes, without a type of any engine.
 
+use super::MissingForm;
 use crate::rows::{AffineMap, RowView};
 use crate::{Context, Scalar};
 use std::borrow::Cow;
-use std::fmt;
 
 /// A flow on rows of R^d, as one part of a list that is run in order.
 #[non_exhaustive]
@@ -107,25 +107,6 @@ pub enum TransformerForm {
         /// c.
         bound: f64,
     },
-}
-
-/// A part of a model that has no form on a device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MissingForm {
-    /// Its dotted path.
-    pub path: String,
-    /// Its kind, as in specs.
-    pub kind: String,
-    /// Why, if there is more to say than that it has none.
-    pub reason: String,
-}
-
-impl fmt::Display for MissingForm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, kind, reason } = self;
-        let between = if reason.is_empty() { "" } else { ", " };
-        write!(f, "{path} ({kind}{between}{reason})")
-    }
 }
 
 /// Row flows on the rows of a view of the sample, which they change in place.

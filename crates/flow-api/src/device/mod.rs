@@ -10,9 +10,11 @@
 //! latents and noise are the same bit for bit on every device.
 
 mod engine;
+mod error;
 mod form;
 mod on_device;
 
-pub use engine::{DeviceError, DeviceInfo, Engine, Session};
-pub use form::{ActivationForm, CouplingForm, LinearForm, MissingForm, NetForm, RowForm, SideForm, TransformerForm, missing_forms};
+pub use engine::{DeviceInfo, Engine, Session};
+pub use error::{DeviceError, MissingForm};
+pub use form::{ActivationForm, CouplingForm, LinearForm, NetForm, RowForm, SideForm, TransformerForm, missing_forms};
 pub use on_device::OnDevice;

@@ -1,7 +1,8 @@
 //! Row flows one after the other, run block by block in one pass.
 
 use super::blocks::{BLOCK_LANES, HostCondition, finite};
-use super::kernel::{Direction, Lanes, Pull, RowFlow, RowKernel, RowTape};
+use super::flow::RowFlow;
+use super::kernel::{Direction, Lanes, Pull, RowKernel, RowTape};
 use super::taped::TapedKernel;
 use super::{AffineKernel, AffinePart};
 use crate::bijector::{LayerInfo, leads_to, one_condition, shape_error};

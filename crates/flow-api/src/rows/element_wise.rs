@@ -1,6 +1,7 @@
 //! Maps of every number of a row by itself.
 
-use super::kernel::{Lanes, Pull, RowFlow, RowKernel, RowTape};
+use super::flow::RowFlow;
+use super::kernel::{Lanes, Pull, RowKernel, RowTape};
 use super::number::{Dual, Number, Plain};
 use crate::module::{Visitor, VisitorMut};
 use crate::{Context, Facts, FlowError, InverseKind, Module, Parameter, Result, Scalar};

@@ -1,6 +1,6 @@
 //! Row flows as bijectors of tensors of shape (batch, d).
 
-use super::kernel::RowFlow;
+use super::flow::RowFlow;
 use super::view::RowView;
 use crate::bijector::{Cotangent, Kept, LayerInfo, Mapped, Point, Pulled, leads_to, shape_error};
 use crate::device::SideForm;
