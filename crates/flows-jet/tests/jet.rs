@@ -28,7 +28,7 @@ fn models_conform() {
     ] {
         let text = format!("ImageFlow(flows: [{text}])");
         let spec: Spec<dyn ModelSpec> = from_ron(&text).unwrap();
-        let report = check_model(&Subject { shake: 0.3, ..Subject::new(&text, event.len()) }, spec.0.as_ref(), event).unwrap();
+        let report = check_model(&Subject { shake: 0.3, ..Subject::new(&text, event.len()) }, &spec, event).unwrap();
         assert!(report.items.contains(&"log-det") && report.items.contains(&"threads"), "{report}");
         let written = to_ron(&spec).unwrap();
         assert_eq!(to_ron(&from_ron::<Spec<dyn ModelSpec>>(&written).unwrap()).unwrap(), written);
