@@ -193,7 +193,8 @@ impl BuildSampleFlow for Tide {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    check_base("Laplace", |_| Ok(LaplaceDensity(Parameter::new(&[2], vec![0.3, -0.2]))))?;
+    // In one dimension, where the quadrature of the check is fine enough for the density's kink.
+    check_base("Laplace", |_| Ok(LaplaceDensity(Parameter::new(&[1], vec![0.3]))))?;
     let spec: Spec<dyn ModelSpec> = "ImageFlow(
         flows: [
             ActNorm(),

@@ -103,7 +103,8 @@ fn specs_say_where_and_what() {
     let cases = [
         (
             "VectorFlow(flows: [ActNorm(), LuLinaer()])",
-            "1:31-1:39: unknown variant `LuLinaer`, expected one of `ActNorm`, `LuLinear`, `Permutation`",
+            "1:31-1:39: unknown variant `LuLinaer`, expected one of `ActNorm`, `LeakyRelu`, `Logit`, `LuLinear`, `Permutation`, \
+             `SinhArcsinh`, `Softsign`",
         ),
         (
             "VectorFlow(\n  flows: [LuLinear(permutatoin: Reverse)])",
