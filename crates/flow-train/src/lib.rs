@@ -43,10 +43,7 @@ mod sharpness;
 mod state_file;
 pub mod study;
 mod tensorboard;
-/// Tables as aligned text.
-pub mod text {
-    pub use flow_api::spec::Table;
-}
+pub mod text;
 mod threads;
 mod training;
 
