@@ -168,14 +168,14 @@ impl BuildModel for Glow {
                 let path = format!("levels.{level}.steps.{step}");
                 let part = |name: &str| (format!("{path}.{name}"), scope.child(format_args!("{path}.{name}")).at(step));
                 let ((pixel, in_pixel), (coupling, in_coupling)) = (part("pixel"), part("coupling"));
-                let pixel = below(pixel, E::sample_flow(&Self::pixel(), &grid, &in_pixel)?);
-                let coupling = below(coupling, E::sample_flow(&self.coupling.spec(), &grid, &in_coupling)?);
+                let pixel = below(pixel, E::sample_flow(&Spec(Box::new(Self::pixel())), &grid, &in_pixel)?);
+                let coupling = below(coupling, E::sample_flow(&Spec(Box::new(self.coupling.spec())), &grid, &in_coupling)?);
                 layers.push(pixel.into_iter().chain(coupling).flatten().collect());
             }
             if level + 1 < self.levels {
                 let path = format!("levels.{level}.prior");
                 let (factor_out, own) = (self.factor_out(), scope.child(&path));
-                layers.extend(below(path, E::sample_flow(&factor_out, &grid, &own)?));
+                layers.extend(below(path, E::sample_flow(&Spec(Box::new(factor_out)), &grid, &own)?));
                 let behind = factor_out.output(&grid, &own)?;
                 latents.extend(LatentLevel::left(format!("levels.{level}"), &grid, &behind)?);
                 grid = behind;
