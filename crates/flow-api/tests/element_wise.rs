@@ -42,7 +42,7 @@ fn mapped<E: Scalar>(map: impl ElementMap, x: E) -> Result<[f64; 4], FlowError> 
     let back = flow.inverse(y.value.clone(), &Context::new(0))?;
     let [y, log_det, x, back] =
         [to_host(&y.value)[0], to_host(&y.log_det.value)[0], to_host(&back.value)[0], to_host(&back.log_det.value)[0]];
-    Ok([y, log_det, x, back].map(|number| number.as_f64()))
+    Ok([y, log_det, x, back].map(flow_api::rows::Real::as_f64))
 }
 
 /// Values of the formulas in the documentation, to the digits that the number type has.
