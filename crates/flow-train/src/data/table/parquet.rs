@@ -22,6 +22,19 @@ const INDEX: &str = "__index_level_";
 /// [`DataError::Header`] for a file that is none, is broken, or has nested columns; [`DataError::TooLarge`]; as
 /// [`super::read`].
 pub fn read(path: &Path, file: File, options: &TableOptions) -> Result<Table> {
+    // The reader asserts what the metadata of a broken file say, where it should return an error.
+    let whole = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| as_text(path, file)));
+    let text = whole.unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|said| (*said).to_owned()));
+        let (expected, got) = ("a whole file".to_owned(), said.unwrap_or_default());
+        Err(DataError::Header { path: path.to_owned(), field: "Parquet", expected, got })
+    })?;
+    let options = TableOptions { separator: Some(Separator::Byte(b',')), header: Some(true), ..options.clone() };
+    from_text(path, &text, &options, Some("of a Parquet file"))
+}
+
+/// The table as separated values with a header.
+fn as_text(path: &Path, file: File) -> Result<String> {
     let broken = |got: String| DataError::Header { path: path.to_owned(), field: "Parquet", expected: "a whole file".to_owned(), got };
     let io = |error: std::io::Error| DataError::Io { path: path.to_owned(), source: error };
     let reader = SerializedFileReader::new(file).map_err(|e| broken(e.to_string()))?;
@@ -54,9 +67,7 @@ pub fn read(path: &Path, file: File, options: &TableOptions) -> Result<Table> {
         }
     }
     let bytes = out.into_inner().map_err(|e| io(e.into_error()))?;
-    let all = String::from_utf8(bytes).map_err(|e| broken(e.to_string()))?;
-    let options = TableOptions { separator: Some(Separator::Byte(b',')), header: Some(true), ..options.clone() };
-    from_text(path, &all, &options, Some("of a Parquet file"))
+    String::from_utf8(bytes).map_err(|e| broken(e.to_string()))
 }
 
 /// A value as text that reads back as it; nothing where there is none.
