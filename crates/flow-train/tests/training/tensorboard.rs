@@ -157,6 +157,10 @@ fn tensorboard_reads_the_reports() {
     let mut both: Vec<Box<dyn flow_train::Observer<f32> + Send>> = vec![Box::new(TensorBoard::new(&folder)), Box::new(StopAfter(8, &STOP))];
     trainer.run(&mut both, &STOP).unwrap();
     assert_eq!(scalars(&only_file(&folder)), expected(trainer.history()));
+    // As if the process had been killed behind reports that no checkpoint has.
+    let file = only_file(&folder);
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, bytes.repeat(2)).unwrap();
     trainer.run(&mut TensorBoard::new(&folder), &stop).unwrap();
     let all = expected(trainer.history());
     assert!(all["loss/validation"].len() == 3 && all["loss/train"].last().unwrap().0 == 12, "{all:?}");
