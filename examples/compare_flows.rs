@@ -32,8 +32,11 @@ struct Arguments {
     #[arg(long, default_value = "digits")]
     data: String,
     /// Optimiser steps of each spec
-    #[arg(long, default_value_t = 1200)]
+    #[arg(long, default_value_t = 300)]
     steps: u64,
+    /// Learning rate of Adam, the same for all
+    #[arg(long, default_value_t = 0.003)]
+    learning_rate: f64,
     /// Items in a batch
     #[arg(long, default_value_t = 128)]
     batch: usize,
@@ -92,7 +95,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         eprintln!("\nstopping after this step; what is done so far will be written");
     })?;
     let report_every = (arguments.steps / 20).max(1);
-    let settings = Settings { batch: arguments.batch, report_every, ..Settings::default() };
+    let settings = Settings { batch: arguments.batch, learning_rate: arguments.learning_rate, report_every, ..Settings::default() };
     let name = source.to_string();
     let variant = |(name, spec)| Variant { name, spec: Some(spec), ..Variant::default() };
     let study = Study {
