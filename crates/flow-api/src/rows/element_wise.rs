@@ -146,8 +146,10 @@ fn solve(map: impl Fn(f64) -> (f64, f64), y: f64, (low, high): (f64, f64)) -> In
         let cut = if below.is_finite() && above.is_finite() {
             0.5 * below + 0.5 * above
         } else {
-            step *= 2.0;
-            if above.is_finite() { above - step } else { below + step }
+            // The first step from a large number is one that it can take.
+            let end = if above.is_finite() { above } else { below };
+            step = (2.0 * step).max(4.0 * f64::EPSILON * end.abs());
+            if above.is_finite() { end - step } else { end + step }
         };
         let next = if newton > below && newton < above && gains { newton } else { cut };
         if !(next > below && next < above) {
