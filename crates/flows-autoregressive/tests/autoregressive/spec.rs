@@ -38,7 +38,7 @@ fn refused_settings() {
         ),
         (
             "Autoregressive(transformer: Cubic)",
-            "1:29-1:34: Unexpected enum variant named `Cubic`, expected one of `Additive`, `Affine`, or `Spline` instead",
+            "1:29-1:34: Unexpected enum variant named `Cubic`, expected one of `Additive`, `Affine`, `SigmoidAffine`, or `Spline` instead",
         ),
     ] {
         let error = from_ron::<FlowSpec>(ron).unwrap_err().to_string();
