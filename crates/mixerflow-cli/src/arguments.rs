@@ -586,9 +586,8 @@ fn has_ending(path: &Path, known: &[&str]) -> bool {
 
 /// Plots are written as PNG or SVG.
 fn png_or_svg(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    let fits = path.extension().is_some_and(|e| ["png", "svg"].iter().any(|ending| e.eq_ignore_ascii_case(ending)));
-    if fits { Ok(path) } else { Err("use .png or .svg".to_owned()) }
+    let expected = || Err("use .png or .svg".to_owned());
+    file(text).and_then(|path| if has_ending(&path, &["png", "svg"]) { Ok(path) } else { expected() })
 }
 
 fn pair(text: &str) -> Result<(usize, usize), String> {

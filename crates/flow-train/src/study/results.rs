@@ -146,9 +146,11 @@ impl Results {
     /// Those of a study that begins, or goes on in a folder.
     pub(super) fn begun(study: &Study, folder: &Path) -> Self {
         let before = fs::read(folder.join(FILE)).ok().and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
+        let here = Versions::here();
+        let date = before.as_ref().map(|before| before.versions.date.clone()).filter(|date| !date.is_empty());
         Self {
             study: study.clone(),
-            versions: Versions::here(),
+            versions: Versions { date: date.unwrap_or(here.date), ..here },
             data: Vec::new(),
             runs: Vec::new(),
             failed: Vec::new(),

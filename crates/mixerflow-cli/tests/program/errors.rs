@@ -22,7 +22,7 @@ fn wrong_usage_is_2_and_what_cannot_be_done_is_1() {
         ("eval run --data digits --part some", 2, "possible values: train, validation, test, all"),
         ("interpolate run --data digits --pair 3 --out x.png", 2, "two numbers with a comma"),
         ("interpolate run --data digits --pair 3,4 --out x.gif", 2, "use .png"),
-        ("plot run --out x.svg", 2, "use .png"),
+        ("plot run --out x.jpg", 2, "use .png or .svg"),
         ("sample run --columns 0 --out x.png", 2, "expected at least 1"),
         ("embed run --data digits --batch 0 --out x.npy", 2, "expected at least 1"),
         ("inspect tiny.ron --shape 1,8,8 --threads 0", 2, "0 is not in 1..=1024"),
