@@ -19,12 +19,12 @@ use crate::{Facts, Module, Scalar, module_fields};
 /// impl<E: Scalar> TapedRows<E> for Shift<E> {
 ///     fn forward_taped(&self, x: Taped<(usize, usize), E>, _: &Context<E>) -> flow_api::Result<TapedMap<E>> {
 ///         let shape = *x.shape();
-///         let shift = self.0.tensor().retaped::<OwnedTape<E, E::Device>>().broadcast_like(&shape);
+///         let shift = self.0.tensor().retaped::<OwnedTape<E, E::Device>>().broadcast_like::<_, Axis<0>>(&shape);
 ///         Ok((x + shift, E::zeros((shape.0,)).retaped()))
 ///     }
 ///     fn inverse_taped(&self, y: Tensor<(usize, usize), E>, _: &Context<E>) -> flow_api::Result<MappedRows<E>> {
 ///         let shape = *y.shape();
-///         Ok((y - self.0.tensor().clone().broadcast_like(&shape), E::zeros((shape.0,))))
+///         Ok((y - self.0.tensor().clone().broadcast_like::<_, Axis<0>>(&shape), E::zeros((shape.0,))))
 ///     }
 /// }
 /// let flow = || TapedFlow::new(Facts::new("Shift"), 3, Shift(Parameter::<f64>::new(&[3], vec![0.5, 0.0, -0.25])));
