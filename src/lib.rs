@@ -1,8 +1,8 @@
 //! `MixerFlow` and a toolkit for normalizing flows.
 //!
 //! One `use` for a library user: the contract ([`api`]), the families ([`coupling`], [`autoregressive`], [`lipschitz`],
-//! [`ffjord`], [`glow`], [`jet`]), the mixing skeleton ([`mixerflow`]) and training ([`train`]), with every family registered,
-//! so that specs can name it.
+//! [`ffjord`], [`glow`], [`jet`]), the mixing skeleton ([`mixerflow`]) and training ([`train`]), with every family
+//! registered, so that specs can name it.
 //!
 //! ```
 //! use mixerflow_toolkit::prelude::*;

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Asks the layers of a call which share of their scales' bounds they use, with
 /// [`Context::asking_for`](crate::Context::asking_for). What the layers tell of several calls is put together.
 ///
-/// A coupling whose scale is bounded can stretch a value only so far, and n of them n times: where most of the bounds is
-/// used up, more couplings or a larger bound let a model fit better. Layers without bounded scales tell nothing, and so
+/// A coupling whose scale is bounded can stretch a value only so far, and n of them n times: where most of the bounds
+/// is used up, more couplings or a larger bound let a model fit better. Layers without bounded scales tell nothing, and so
 /// do all on a device.
 ///
 /// ```

@@ -222,8 +222,8 @@ pub fn sum_here<E: Real>(x: &[E]) -> E {
 /// the result is one and the same everywhere. Two AVX-512 registers of f32.
 pub const WIDTH: usize = 32;
 
-/// `Σ f(x, y)` with [`WIDTH`] running sums, which are then added up as a binary tree; to be inlined where the caller was
-/// dispatched already.
+/// `Σ f(x, y)` with [`WIDTH`] running sums, which are then added up as a binary tree; to be inlined where the caller
+/// was dispatched already.
 #[inline(always)]
 pub fn lanewise<E: Real>(x: &[E], y: &[E], f: impl Fn(E, E) -> E) -> E {
     let mut sums = [E::zero(); WIDTH];

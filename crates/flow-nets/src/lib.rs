@@ -2,8 +2,9 @@
 //! condition.
 //!
 //! [`Transformer`] is an element-wise bijection whose parameters a [`ConditionerNet`] gives; a [`Split`] says which
-//! features of a row pass. [`ResidualMlp`] and [`Kan`] condition couplings of rows, [`ConvNet`] and [`TokenNet`] those of whole
-//! images, [`SampleCoupling`]s; the kernel of all is [`CouplingKernel`]. [`MaskedMlp`] conditions autoregressive flows;
+//! features of a row pass. [`ResidualMlp`] and [`Kan`] condition couplings of rows, [`ConvNet`] and [`TokenNet`] those
+//! of whole images, [`SampleCoupling`]s; the kernel of all is [`CouplingKernel`]. [`MaskedMlp`] conditions autoregressive
+//! flows;
 //! [`smooth`] holds the network of residual and continuous flows, with derivatives of second order. All are fused
 //! kernels on feature-major blocks.
 

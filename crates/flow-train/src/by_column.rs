@@ -14,8 +14,8 @@ use flow_api::{Gradients, to_host};
 pub struct ByColumn {
     /// The columns in the order in which each is given those before it.
     pub order: Vec<usize>,
-    /// −log p(xⱼ | columns before j, condition) in nats, (rows, columns): those of a row add up to its −log p. NaN for a
-    /// row that has no density.
+    /// −log p(xⱼ | columns before j, condition) in nats, (rows, columns): those of a row add up to its −log p. NaN for
+    /// a row that has no density.
     pub nats: Vec<f64>,
 }
 

@@ -230,8 +230,8 @@ const DASHES: [Option<(u32, u32)>; 3] = [None, Some((14, 7)), Some((4, 5))];
 
 /// Draws learning curves of one or several runs over optimiser steps: training loss, and thick, where there is one,
 /// validation loss. `unit` is that of the losses, which have none where they have named terms. Each of these has a
-/// panel of its own below, that of the likelihood with the runs whose loss it is. A file that ends in `.svg` follows the
-/// reader's light or dark, whatever the theme.
+/// panel of its own below, that of the likelihood with the runs whose loss it is. A file that ends in `.svg` follows
+/// the reader's light or dark, whatever the theme.
 ///
 /// # Errors
 /// [`TrainError::Picture`] where there is nothing to draw, and [`TrainError::Io`] where the file cannot be written.

@@ -22,8 +22,8 @@ pub struct Settings {
     pub steps: u64,
     /// Items in a batch. Default 128.
     pub batch: usize,
-    /// Seed of data order, dequantisation and estimators; [`RunFolder`](crate::RunFolder), studies ([`mod@crate::study`])
-    /// and the command line also seed parameters with it. Default 0.
+    /// Seed of data order, dequantisation and estimators; [`RunFolder`](crate::RunFolder), studies
+    /// ([`mod@crate::study`]) and the command line also seed parameters with it. Default 0.
     pub seed: u64,
     /// The largest learning rate. Default 0.001.
     pub learning_rate: f64,

@@ -50,8 +50,8 @@ struct Value {
 }
 
 /// Writes every report as scalars to an event file that `TensorBoard` shows: `loss/train` and `loss/validation` in the
-/// unit of reports, the same of every named term of a loss, and below `step/` the learning rate, the gradient's norm and
-/// the seconds that a step takes.
+/// unit of reports, the same of every named term of a loss, and below `step/` the learning rate, the gradient's norm
+/// and the seconds that a step takes.
 ///
 /// The file is a sequence of records (`TFRecord`): length, its checksum, an `Event` in Protocol Buffers, its checksum.
 #[derive(Debug)]

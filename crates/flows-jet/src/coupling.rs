@@ -51,8 +51,8 @@ impl TokenConditioner {
 /// ```
 ///
 /// # Errors
-/// [`FlowError::Setting`](flow_api::FlowError::Setting) for networks that cannot be, and for grids that the split leaves
-/// whole.
+/// [`FlowError::Setting`](flow_api::FlowError::Setting) for networks that cannot be, and for grids that the split
+/// leaves whole.
 pub fn token_coupling<E: Scalar>(
     grid: &Grid,
     split: TokenSplit,

@@ -2,8 +2,9 @@
 //! flow", arXiv:2412.15129).
 //!
 //! The places of a grid are tokens, such as the patches of an image behind a squeeze or those of a mixing layer. A
-//! [`token_coupling`] lets some channels of all places pass, or all channels of some places, and moves the others by what
-//! a vision transformer or an MLP-Mixer makes of all that passes. It is a map of whole samples that any list can name,
+//! [`token_coupling`] lets some channels of all places pass, or all channels of some places, and moves the others by
+//! what a vision transformer or an MLP-Mixer makes of all that passes. It is a map of whole samples that any list can
+//! name,
 //! `TokenCoupling(…)`: in `ImageFlow(flows: […])` it makes a Jet, in the slot `whole` of a `MixerFlow` a mixing layer
 //! that sees the whole matrix.
 

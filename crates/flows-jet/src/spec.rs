@@ -32,8 +32,8 @@ use serde::{Deserialize, Serialize};
 pub struct TokenCoupling {
     /// What passes. Default `Channels(Halves)`.
     pub split: TokenSplit,
-    /// Whether what the split names is moved, and the rest passes. Default: couplings of a list take turns, if the split
-    /// is one that has two forms.
+    /// Whether what the split names is moved, and the rest passes. Default: couplings of a list take turns, if the
+    /// split is one that has two forms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flipped: Option<bool>,
     /// The network. Default `VisionTransformer()`.

@@ -80,14 +80,14 @@ pub(crate) enum Command {
     Data(LookAt),
     /// Train a model, or resume a run
     Train(Train),
-    /// Evaluate a model: bits/dim (nats for real-valued data) with standard error, the error of the inverse, of a hybrid
-    /// model accuracy, cross-entropy and calibration, of a table how its rows compare with samples
+    /// Evaluate a model: bits/dim (nats for real-valued data) with standard error, the error of the inverse, of a
+    /// hybrid model accuracy, cross-entropy and calibration, of a table how its rows compare with samples
     Eval(Eval),
     /// Score items one by one, to find unusual ones
     #[command(long_about = SCORES)]
     Score(Score),
-    /// Write the class probabilities of items, by the classifier of a hybrid model, or by Bayes' rule with the densities
-    /// of a model that is conditioned on classes
+    /// Write the class probabilities of items, by the classifier of a hybrid model, or by Bayes' rule with the
+    /// densities of a model that is conditioned on classes
     Predict(Predict),
     /// Fit a linear classifier to frozen latents or activations, and tell how good it is
     Probe(Probe),

@@ -14,8 +14,8 @@ const REALS: (f64, f64) = (f64::NEG_INFINITY, f64::INFINITY);
 /// An increasing bijection of an interval to another, which every number of a row goes through by itself.
 ///
 /// The map is written once, over [`Number`]: its gradients, those of its log-slope and those of its parameters come by
-/// themselves. [`ElementWise`] is the flow. A map that has serde's derives is a spec as it stands: it is registered with
-/// [`register_row_flow!`](crate::register_row_flow), and every spec file can name it.
+/// themselves. [`ElementWise`] is the flow. A map that has serde's derives is a spec as it stands: it is registered
+/// with [`register_row_flow!`](crate::register_row_flow), and every spec file can name it.
 ///
 /// y = x + s tanh x with a weight s > −1 that is learned for every feature; its inverse is solved for:
 ///
@@ -107,8 +107,8 @@ impl Inverted {
     }
 }
 
-/// Most evaluations of an inverse: a bracket doubles its way through all exponents of f64, and is then cut in half until
-/// no number is left in it.
+/// Most evaluations of an inverse: a bracket doubles its way through all exponents of f64, and is then cut in half
+/// until no number is left in it.
 const MOST: usize = 1200;
 
 /// The x with f(x) = y of an increasing f, from its values and log-slopes.

@@ -4,8 +4,8 @@ use super::flow::RowFlow;
 use super::taped::TapedRows;
 use crate::{Facts, Module, Scalar, module_fields};
 
-/// The row flow of a form in dfdx operations, with what the form does not say of itself. The paths of parameters are the
-/// form's own.
+/// The row flow of a form in dfdx operations, with what the form does not say of itself. The paths of parameters are
+/// the form's own.
 ///
 /// ```
 /// use flow_api::dfdx::prelude::*;

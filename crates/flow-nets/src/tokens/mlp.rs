@@ -60,8 +60,8 @@ impl<E: Scalar> Part<E> for FeatureMlp<'_, E> {
     }
 }
 
-/// The same over the tokens, for every feature of every sample: the rows of a token lie together, so that all of a block
-/// are one product from the left.
+/// The same over the tokens, for every feature of every sample: the rows of a token lie together, so that all of a
+/// block are one product from the left.
 #[derive(Debug)]
 pub(super) struct TokenMlp<'a, E: Scalar>(pub(super) [Affine<'a, E>; 2]);
 

@@ -156,8 +156,8 @@ impl Reals {
         Ok(Self { seed, purpose: Purpose::Dequantise, shape, columns: maps, standardiser: None })
     }
 
-    /// The same for a data set whose values may stand for whole numbers, all of them ([`Dataset::are_whole`]): those are
-    /// dequantised.
+    /// The same for a data set whose values may stand for whole numbers, all of them ([`Dataset::are_whole`]): those
+    /// are dequantised.
     #[must_use]
     pub fn of_whole(self, are_whole: bool) -> Self {
         if are_whole { Self { columns: vec![ColumnMap { bounds: None, discrete: true }], ..self } } else { self }

@@ -132,8 +132,8 @@ impl Diagnostics {
         order
     }
 
-    /// A corner plot of the rows and of a sample for each, as an SVG file that follows the reader's light or dark: every
-    /// column by itself and every pair of columns, of the eight that are least uniform where there are more.
+    /// A corner plot of the rows and of a sample for each, as an SVG file that follows the reader's light or dark:
+    /// every column by itself and every pair of columns, of the eight that are least uniform where there are more.
     ///
     /// # Errors
     /// What the plotting library cannot draw.

@@ -83,8 +83,8 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
-    /// The same with the rows ranked by the column that one is best in, baselines among them; rows without a number come
-    /// last.
+    /// The same with the rows ranked by the column that one is best in, baselines among them; rows without a number
+    /// come last.
     pub(crate) fn ranked(mut self) -> Self {
         let Some((best, column)) = self.best else { return self };
         let number = |row: &[String]| row.get(column).and_then(|cell| cell.split(' ').next()?.parse().ok()).unwrap_or(f64::INFINITY);

@@ -147,8 +147,8 @@ for tag in events.Tags()['scalars']:
     Some(found)
 }
 
-/// Every report is there once, by an own reader of the format and by `TensorBoard`'s; a run that goes on begins the file
-/// anew with what was made before.
+/// Every report is there once, by an own reader of the format and by `TensorBoard`'s; a run that goes on begins the
+/// file anew with what was made before.
 #[test]
 fn tensorboard_reads_the_reports() {
     let folder = tempfile::tempdir().unwrap();

@@ -56,8 +56,8 @@ fn sixteen_bits_go_through_a_run() {
     assert!(code == 1 && text.contains("levels"), "{text}");
 }
 
-/// A folder with broken pictures: those are named once with what is wrong, a few of many, and all in JSON; what is wrong
-/// with a file is told without characters that would steer a terminal.
+/// A folder with broken pictures: those are named once with what is wrong, a few of many, and all in JSON; what is
+/// wrong with a file is told without characters that would steer a terminal.
 #[test]
 fn broken_pictures_are_named() {
     let place = Place::new();
