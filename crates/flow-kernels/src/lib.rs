@@ -14,17 +14,20 @@
 //!
 //! # The parts
 //!
-//! - [`scalar`]: the trait [`Real`] (f32, f64) and elementary functions that LLVM can vectorise;
+//! - [`Real`]: the number type of all kernels, f32 or f64;
+//! - [`scalar`]: elementary functions that LLVM can vectorise;
 //! - [`mod@simd`]: run-time dispatch to the widest instruction set, and loops over slices;
 //! - [`mod@matmul`]: matrix products over row-major slices, with an epilogue;
 //! - [`noise`]: random numbers that are a pure function of seed, step, layer and row;
 //! - [`workspace`]: scratch memory that is reused.
 
+mod instruction_set;
 pub mod matmul;
 pub mod noise;
+mod real;
 pub mod scalar;
 pub mod simd;
 mod vector;
 pub mod workspace;
 
-pub use scalar::Real;
+pub use real::Real;

@@ -8,7 +8,7 @@ use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-use crate::scalar::Real;
+use crate::real::Real;
 
 /// The noise of one layer at one step.
 ///

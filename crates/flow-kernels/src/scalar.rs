@@ -1,4 +1,4 @@
-//! The scalar type of all kernels, and elementary functions over it that vectorise.
+//! Elementary functions that vectorise.
 //!
 //! `f32::exp`, `f64::tanh` and their like are calls into the C library, one number at a time, and a loop over them is
 //! several times slower than the matrix products around it. The functions here are written once for both precisions,
@@ -15,45 +15,13 @@
 
 #![allow(clippy::excessive_precision, reason = "the minimax coefficients stand as they were computed or published")]
 
-use std::fmt::{Debug, Display};
-use std::iter::Sum;
+use num_traits::{Float, FloatConst, NumAssign};
 
-use num_traits::{Float, FloatConst, FromPrimitive, NumAssign};
-
-use crate::vector::Vectors;
-use crate::workspace::Pooled;
-
-/// A floating-point type that kernels compute in: `f32` or `f64`.
-///
-/// It adds to the numeric traits what the elementary functions of this module and the matrix products of
-/// [`mod@crate::matmul`] need, and is sealed.
-pub trait Real:
-    Float + FloatConst + NumAssign + FromPrimitive + Field + Default + Debug + Display + Sum + Send + Sync + Pooled + Vectors + Parts + 'static
-{
+/// A floating-point type that the elementary functions are of: `f32` or `f64`. It gives access to the binary
+/// representation, and has the constants of the approximations.
+pub trait Elementary: Float + FloatConst + NumAssign + 'static {
     /// The number nearest to `x`.
-    fn of(x: f64) -> Self;
-
-    /// The same value as `f64`: exact.
-    fn as_f64(self) -> f64;
-}
-
-/// What dense linear algebra asks of a number type, with the feature `linalg`; without, nothing.
-///
-/// The public can see this trait as a bound of [`Real`] but cannot name it.
-#[cfg(feature = "linalg")]
-#[doc(hidden)]
-pub trait Field: faer::traits::RealField {}
-
-/// What dense linear algebra asks of a number type, with the feature `linalg`; without, nothing.
-#[cfg(not(feature = "linalg"))]
-#[doc(hidden)]
-pub trait Field {}
-
-/// Access to the binary representation, and the constants of the approximations.
-///
-/// The public can see this trait as a bound of [`Real`] but cannot name it.
-#[doc(hidden)]
-pub trait Parts: Sized + 'static {
+    fn nearest(x: f64) -> Self;
     /// `q` in `exp(r) = 1 + r + r² q(r)` for `|r| ≤ ln(2)/2`, lowest degree first; minimax, relative error below a
     /// tenth of an ulp.
     const EXP: &'static [Self];
@@ -62,7 +30,7 @@ pub trait Parts: Sized + 'static {
     const LN: &'static [Self];
     /// `ln 2 = LN2_HI + LN2_LO`, where `LN2_HI` times any binary exponent is exact.
     const LN2_HI: Self;
-    /// See [`Parts::LN2_HI`].
+    /// See [`Elementary::LN2_HI`].
     const LN2_LO: Self;
     /// Below this argument `exp` is exactly zero.
     const EXP_MIN: Self;
@@ -77,10 +45,10 @@ pub trait Parts: Sized + 'static {
     const LIFT: (Self, Self);
 }
 
-macro_rules! impl_real {
+macro_rules! impl_elementary {
     ($float:ident, $uint:ident, round: $round:expr, sqrt_half: $sqrt_half:expr, lift: $lift:expr,
      ln2: ($hi:expr, $lo:expr), exp: [$min:expr, $max:expr] $exp:expr, ln: $ln:expr) => {
-        impl Parts for $float {
+        impl Elementary for $float {
             const EXP: &'static [Self] = &$exp;
             const LN: &'static [Self] = &$ln;
             const LN2_HI: Self = $hi;
@@ -88,6 +56,12 @@ macro_rules! impl_real {
             const EXP_MIN: Self = $min;
             const EXP_MAX: Self = $max;
             const LIFT: (Self, Self) = $lift;
+
+            #[inline(always)]
+            #[allow(clippy::cast_possible_truncation, reason = "rounding to the nearest is the purpose")]
+            fn nearest(x: f64) -> Self {
+                x as $float
+            }
 
             #[inline(always)]
             fn round_and_exp2(x: Self) -> (Self, Self, Self) {
@@ -114,25 +88,10 @@ macro_rules! impl_real {
                 ($float::from_bits(mantissa), exponent)
             }
         }
-
-        impl Field for $float {}
-
-        impl Real for $float {
-            #[inline(always)]
-            #[allow(clippy::cast_possible_truncation, reason = "rounding to the nearest is the purpose")]
-            fn of(x: f64) -> Self {
-                x as $float
-            }
-
-            #[inline(always)]
-            fn as_f64(self) -> f64 {
-                f64::from(self)
-            }
-        }
     };
 }
 
-impl_real!(f32, u32,
+impl_elementary!(f32, u32,
     round: 12_582_912.0,
     sqrt_half: 0x3f35_04f3,
     lift: (33_554_432.0, 25.0),
@@ -141,7 +100,7 @@ impl_real!(f32, u32,
     ln: [0.666_666_626_93, 0.400_009_721_52, 0.284_987_866_88, 0.242_790_788_41]
 );
 
-impl_real!(f64, u64,
+impl_elementary!(f64, u64,
     round: 6_755_399_441_055_744.0,
     sqrt_half: 0x3fe6_a09e_667f_3bcd,
     lift: (18_014_398_509_481_984.0, 54.0),
@@ -159,7 +118,7 @@ impl_real!(f64, u64,
 
 /// `c[0] + c[1] x + c[2] x² + …`; unrolled, because the length of a constant is known.
 #[inline(always)]
-fn polynomial<E: Real>(x: E, c: &'static [E]) -> E {
+fn polynomial<E: Elementary>(x: E, c: &'static [E]) -> E {
     let mut sum = E::zero();
     for (i, &c) in c.iter().rev().enumerate() {
         sum = if i == 0 { c } else { sum * x + c };
@@ -169,7 +128,7 @@ fn polynomial<E: Real>(x: E, c: &'static [E]) -> E {
 
 /// `exp(x) = (1 + p) a b`, as `(p, a, b)`: `p` carries the relative precision near zero, `a b` is a power of two.
 #[inline(always)]
-fn exp_parts<E: Real>(x: E) -> (E, E, E) {
+fn exp_parts<E: Elementary>(x: E) -> (E, E, E) {
     let x = bounded(x);
     let (n, a, b) = E::round_and_exp2(x * E::LOG2_E());
     let r = x - n * E::LN2_HI - n * E::LN2_LO;
@@ -178,37 +137,37 @@ fn exp_parts<E: Real>(x: E) -> (E, E, E) {
 
 /// `ln(1 + f)` for `1 + f` in `[√½, √2]`, with full relative precision near zero.
 #[inline(always)]
-fn ln_1p_reduced<E: Real>(f: E) -> E {
-    let s = f / (f + E::of(2.0));
+fn ln_1p_reduced<E: Elementary>(f: E) -> E {
+    let s = f / (f + E::nearest(2.0));
     let z = s * s;
     f - s * (f - z * polynomial(z, E::LN))
 }
 
 /// `ln(1 + u)` for `u` in `[0, 1]`.
 #[inline(always)]
-fn ln_1p_unit<E: Real>(u: E) -> E {
-    let upper = u > E::of(0.414);
-    let f = if upper { (u - E::one()) * E::of(0.5) } else { u };
+fn ln_1p_unit<E: Elementary>(u: E) -> E {
+    let upper = u > E::nearest(0.414);
+    let f = if upper { (u - E::one()) * E::nearest(0.5) } else { u };
     let base = if upper { E::LN_2() } else { E::zero() };
     base + ln_1p_reduced(f)
 }
 
 /// `exp(-|x|)`, in `[0, 1]`: what all logistic functions are made of without overflow.
 #[inline(always)]
-fn exp_neg_abs<E: Real>(x: E) -> E {
+fn exp_neg_abs<E: Elementary>(x: E) -> E {
     exp(-x.abs())
 }
 
 /// `x` limited to where [`exp`] neither vanishes nor overflows; NaN stays NaN.
 #[inline(always)]
-fn bounded<E: Real>(x: E) -> E {
+fn bounded<E: Elementary>(x: E) -> E {
     let x = if x > E::EXP_MAX { E::EXP_MAX } else { x };
     if x < E::EXP_MIN { E::EXP_MIN } else { x }
 }
 
 /// `x · gate` where the gate underflows to zero long before `x` overflows, so that `-∞` gives `-0` and not NaN.
 #[inline(always)]
-fn gated<E: Real>(x: E, gate: E) -> E {
+fn gated<E: Elementary>(x: E, gate: E) -> E {
     (if x < E::EXP_MIN { E::EXP_MIN } else { x }) * gate
 }
 
@@ -220,14 +179,14 @@ fn gated<E: Real>(x: E, gate: E) -> E {
 /// assert_eq!(exp(f64::NEG_INFINITY), 0.0);
 /// ```
 #[inline(always)]
-pub fn exp<E: Real>(x: E) -> E {
+pub fn exp<E: Elementary>(x: E) -> E {
     let (p, a, b) = exp_parts(x);
     (E::one() + p) * a * b
 }
 
 /// `eˣ - 1`, with full relative precision near zero.
 #[inline(always)]
-pub fn exp_m1<E: Real>(x: E) -> E {
+pub fn exp_m1<E: Elementary>(x: E) -> E {
     let (p, a, b) = exp_parts(x);
     // Above 1 nothing cancels, and there the order of `exp` does not overflow early.
     let large = (E::one() + p) * a * b - E::one();
@@ -236,7 +195,7 @@ pub fn exp_m1<E: Real>(x: E) -> E {
 
 /// Natural logarithm: `-∞` at zero, NaN below.
 #[inline(always)]
-pub fn ln<E: Real>(x: E) -> E {
+pub fn ln<E: Elementary>(x: E) -> E {
     let subnormal = x < E::min_positive_value();
     let (lift, lifted) = E::LIFT;
     let (m, k) = E::mantissa_and_exponent(if subnormal { x * lift } else { x });
@@ -249,21 +208,21 @@ pub fn ln<E: Real>(x: E) -> E {
 
 /// Hyperbolic tangent, with full relative precision near zero. Its derivative is `1 - tanh²`.
 #[inline(always)]
-pub fn tanh<E: Real>(x: E) -> E {
-    let e = exp_m1(E::of(-2.0) * x.abs());
-    (-e / (e + E::of(2.0))).copysign(x)
+pub fn tanh<E: Elementary>(x: E) -> E {
+    let e = exp_m1(E::nearest(-2.0) * x.abs());
+    (-e / (e + E::nearest(2.0))).copysign(x)
 }
 
 /// Logistic function `σ(x) = 1 / (1 + e⁻ˣ)`. Its derivative is `σ(x) σ(-x)`, see [`sigmoid_with_derivative`].
 #[inline(always)]
-pub fn sigmoid<E: Real>(x: E) -> E {
+pub fn sigmoid<E: Elementary>(x: E) -> E {
     let e = exp_neg_abs(x);
     (if x < E::zero() { e } else { E::one() }) / (E::one() + e)
 }
 
 /// `(σ(x), σ'(x))`; the derivative keeps its relative precision where `σ` saturates.
 #[inline(always)]
-pub fn sigmoid_with_derivative<E: Real>(x: E) -> (E, E) {
+pub fn sigmoid_with_derivative<E: Elementary>(x: E) -> (E, E) {
     let e = exp_neg_abs(x);
     let larger = E::one() / (E::one() + e);
     let smaller = e * larger;
@@ -272,36 +231,36 @@ pub fn sigmoid_with_derivative<E: Real>(x: E) -> (E, E) {
 
 /// `ln(1 + eˣ)`, with full relative precision at both ends. Its derivative is [`sigmoid`].
 #[inline(always)]
-pub fn softplus<E: Real>(x: E) -> E {
+pub fn softplus<E: Elementary>(x: E) -> E {
     (if x > E::zero() { x } else { E::zero() }) + ln_1p_unit(exp_neg_abs(x))
 }
 
 /// `ln σ(x) = -softplus(-x)`. Its derivative is `σ(-x)`.
 #[inline(always)]
-pub fn log_sigmoid<E: Real>(x: E) -> E {
+pub fn log_sigmoid<E: Elementary>(x: E) -> E {
     -softplus(-x)
 }
 
 /// Swish with unit slope, `x σ(x)`.
 #[inline(always)]
-pub fn silu<E: Real>(x: E) -> E {
+pub fn silu<E: Elementary>(x: E) -> E {
     gated(x, sigmoid(x))
 }
 
 /// `(silu(x), silu'(x))`, where `silu'(x) = σ(x) + x σ'(x)`.
 #[inline(always)]
-pub fn silu_with_derivative<E: Real>(x: E) -> (E, E) {
+pub fn silu_with_derivative<E: Elementary>(x: E) -> (E, E) {
     let (gate, slope) = sigmoid_with_derivative(x);
     (gated(x, gate), gate + bounded(x) * slope)
 }
 
 /// The two constants of the tanh form of GELU: the argument of σ is `c x (1 + k x²)`.
 #[inline(always)]
-fn gelu_argument<E: Real>(x: E) -> (E, E) {
+fn gelu_argument<E: Elementary>(x: E) -> (E, E) {
     // 2 √(2/π), twice the factor inside tanh: (1 + tanh a) / 2 = σ(2 a).
-    let (c, k) = (E::of(1.595_769_121_605_730_7), E::of(0.044_715));
+    let (c, k) = (E::nearest(1.595_769_121_605_730_7), E::nearest(0.044_715));
     let square = x * x;
-    (c * x * (E::one() + k * square), c * (E::one() + E::of(3.0) * k * square))
+    (c * x * (E::one() + k * square), c * (E::one() + E::nearest(3.0) * k * square))
 }
 
 /// Gaussian error linear unit in its tanh form, `x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))`, which is dfdx's
@@ -309,13 +268,13 @@ fn gelu_argument<E: Real>(x: E) -> (E, E) {
 ///
 /// It is computed as `x σ(2 …)`, which is the same and does not cancel for negative `x`.
 #[inline(always)]
-pub fn gelu<E: Real>(x: E) -> E {
+pub fn gelu<E: Elementary>(x: E) -> E {
     gated(x, sigmoid(gelu_argument(x).0))
 }
 
 /// `(gelu(x), gelu'(x))` of the tanh form, see [`gelu`].
 #[inline(always)]
-pub fn gelu_with_derivative<E: Real>(x: E) -> (E, E) {
+pub fn gelu_with_derivative<E: Elementary>(x: E) -> (E, E) {
     let near = bounded(x);
     let (a, da) = gelu_argument(near);
     let (gate, slope) = sigmoid_with_derivative(a);

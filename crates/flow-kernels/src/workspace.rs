@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use crate::scalar::Real;
+use num_traits::Zero;
 
 /// Cache line, and the widest vector register there is.
 const ALIGNMENT: usize = 64;
@@ -25,11 +25,11 @@ const OWN: usize = 32;
 /// Memory by length.
 type Pool<E> = LazyLock<Mutex<HashMap<usize, Vec<Vec<E>>>>>;
 
-/// The pool of a number type: what [`Real`] needs to have one for each.
+/// The pool of a number type: what [`Real`](crate::Real) needs to have one for each.
 ///
-/// The public can see this trait as a bound of [`Real`] but cannot name it.
+/// The public can see this trait as a bound of [`Real`](crate::Real) but cannot name it.
 #[doc(hidden)]
-pub trait Pooled: Sized + 'static {
+pub trait Pooled: Zero + Copy + 'static {
     /// Runs `f` on the pool.
     fn with_pool<R>(f: impl FnOnce(&mut HashMap<usize, Vec<Vec<Self>>>) -> R) -> R;
 
@@ -59,7 +59,7 @@ impl_pooled!(f32, f64);
 
 /// Gives all memory that is in the pool, not in use, back to the system; of what threads keep for themselves that of
 /// the calling one.
-pub fn release<E: Real>() {
+pub fn release<E: Pooled>() {
     E::with_own(|own| {
         own.clear();
         Some(())
@@ -69,13 +69,13 @@ pub fn release<E: Real>() {
 
 /// Scratch memory: a slice that goes back to the pool when dropped.
 #[derive(Debug)]
-pub struct Buffer<E: Real> {
+pub struct Buffer<E: Pooled> {
     memory: Vec<E>,
     start: usize,
     len: usize,
 }
 
-impl<E: Real> Buffer<E> {
+impl<E: Pooled> Buffer<E> {
     /// Takes a buffer of `len` numbers with unspecified contents: whatever the last user left there.
     ///
     /// ```
@@ -114,12 +114,12 @@ impl<E: Real> Buffer<E> {
 
 /// Brings numbers into the cache of this core: one of each cache line is read, one after the other without waiting,
 /// where a kernel that reads several rows at once would wait for line after line.
-pub fn fetch<E: Real>(x: &[E]) {
+pub fn fetch<E: Pooled>(x: &[E]) {
     let lines = x.iter().step_by(ALIGNMENT / size_of::<E>());
     std::hint::black_box(lines.fold(E::zero(), |sum, &x| sum + x));
 }
 
-impl<E: Real> Deref for Buffer<E> {
+impl<E: Pooled> Deref for Buffer<E> {
     type Target = [E];
 
     #[inline]
@@ -128,14 +128,14 @@ impl<E: Real> Deref for Buffer<E> {
     }
 }
 
-impl<E: Real> DerefMut for Buffer<E> {
+impl<E: Pooled> DerefMut for Buffer<E> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [E] {
         &mut self.memory[self.start..self.start + self.len]
     }
 }
 
-impl<E: Real> Drop for Buffer<E> {
+impl<E: Pooled> Drop for Buffer<E> {
     fn drop(&mut self) {
         let mut memory = std::mem::take(&mut self.memory);
         if memory.is_empty() {

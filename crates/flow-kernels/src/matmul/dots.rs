@@ -5,8 +5,8 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::Accumulate;
-use crate::scalar::Real;
+use super::operand::Accumulate;
+use crate::vector::Vectors;
 
 /// Dot products of the rows of two matrices.
 pub struct Dots<'a, E> {
@@ -34,7 +34,7 @@ impl<'a, E> Rows<'a, E> {
 }
 
 /// Adds up the lanes of each of some registers.
-pub(crate) trait Fold<S: Simd, E: Real, const SUMS: usize>: Copy {
+pub(super) trait Fold<S: Simd, E: Vectors, const SUMS: usize>: Copy {
     /// Has to be `#[inline(always)]`, so that the registers stay where they are.
     fn fold(self, simd: S, sums: [E::Vector<S>; SUMS]) -> [E; SUMS];
 }
@@ -43,7 +43,7 @@ pub(crate) trait Fold<S: Simd, E: Real, const SUMS: usize>: Copy {
 #[derive(Clone, Copy)]
 struct OneByOne;
 
-impl<S: Simd, E: Real, const SUMS: usize> Fold<S, E, SUMS> for OneByOne {
+impl<S: Simd, E: Vectors, const SUMS: usize> Fold<S, E, SUMS> for OneByOne {
     #[inline(always)]
     fn fold(self, simd: S, sums: [E::Vector<S>; SUMS]) -> [E; SUMS] {
         let mut out = [E::zero(); SUMS];
@@ -54,7 +54,7 @@ impl<S: Simd, E: Real, const SUMS: usize> Fold<S, E, SUMS> for OneByOne {
     }
 }
 
-impl<E: Real> WithSimd for Dots<'_, E> {
+impl<E: Vectors> WithSimd for Dots<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -75,10 +75,10 @@ pub(super) fn shape(a: usize, b: usize, sums: usize) -> (usize, usize) {
     [4, 2, 8, 1, 16].into_iter().filter(|m| *m <= sums).map(tiles).min_by_key(|(_, tiles)| *tiles).unwrap_or((1, 0))
 }
 
-impl<E: Real> Dots<'_, E> {
+impl<E: Vectors> Dots<'_, E> {
     /// By a way to add up the lanes of the registers: 8 or 16 of them.
     #[inline(always)]
-    pub(crate) fn by<S: Simd, const SUMS: usize>(mut self, simd: S, fold: impl Fold<S, E, SUMS>) {
+    pub(super) fn by<S: Simd, const SUMS: usize>(mut self, simd: S, fold: impl Fold<S, E, SUMS>) {
         if self.a.count == 0 || self.b.count == 0 {
             return;
         }

@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::{Accumulate, Operand};
-use crate::scalar::Real;
+use super::operand::{Accumulate, Operand};
+use crate::vector::Vectors;
 
 /// Most registers of columns in a tile: with eight rows 24 sums, three numbers of `b` and one of `a` are in 28 of the
 /// 32 registers of AVX-512 and NEON.
@@ -64,7 +64,7 @@ struct Side<'a, E> {
     stride: usize,
 }
 
-impl<E: Real> WithSimd for Strip<'_, E> {
+impl<E: Vectors> WithSimd for Strip<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -81,7 +81,7 @@ impl<E: Real> WithSimd for Strip<'_, E> {
     }
 }
 
-impl<E: Real> Strip<'_, E> {
+impl<E: Vectors> Strip<'_, E> {
     #[inline(always)]
     fn columns<S: Simd>(&mut self, simd: S, columns: &Columns, b: Side<'_, E>) {
         match columns.stride / E::lanes::<S>() {
@@ -167,7 +167,7 @@ impl<E: Real> Strip<'_, E> {
 
 /// The first numbers of some registers.
 #[inline(always)]
-fn store_part<S: Simd, E: Real, const N: usize>(simd: S, add: bool, sums: &[E::Vector<S>; N], to: &mut [E]) {
+fn store_part<S: Simd, E: Vectors, const N: usize>(simd: S, add: bool, sums: &[E::Vector<S>; N], to: &mut [E]) {
     for (to, &sum) in to.chunks_mut(E::lanes::<S>()).zip(sums) {
         let sum = if add { E::plus(simd, E::load_part(simd, to), sum) } else { sum };
         E::store_part(simd, to, sum);

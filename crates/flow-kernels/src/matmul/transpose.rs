@@ -2,13 +2,13 @@
 
 use pulp::{Simd, WithSimd};
 
-use crate::scalar::Real;
+use crate::vector::Vectors;
 
 /// Side of the squares that are turned at once.
-pub(crate) const SIDE: usize = 8;
+pub(super) const SIDE: usize = 8;
 
 /// Rows of a square, or its columns.
-pub(crate) type Square<E> = [[E; SIDE]; SIDE];
+pub(super) type Square<E> = [[E; SIDE]; SIDE];
 
 /// Numbers of every row that are moved before the next ones: what is written then stays in the first-level cache until
 /// its lines are whole.
@@ -26,7 +26,7 @@ pub struct Transpose<'a, E> {
 }
 
 /// As the compiler makes it.
-impl<E: Real> WithSimd for Transpose<'_, E> {
+impl<E: Vectors> WithSimd for Transpose<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -35,10 +35,10 @@ impl<E: Real> WithSimd for Transpose<'_, E> {
     }
 }
 
-impl<E: Real> Transpose<'_, E> {
+impl<E: Vectors> Transpose<'_, E> {
     /// By a function that turns a square.
     #[inline(always)]
-    pub(crate) fn by(self, square: impl Fn(Square<E>) -> Square<E> + Copy) {
+    pub(super) fn by(self, square: impl Fn(Square<E>) -> Square<E> + Copy) {
         let Self { x, len, first, count, to, stride } = self;
         if len == 0 || count == 0 {
             return to.fill(E::zero());
@@ -64,7 +64,7 @@ impl<E: Real> Transpose<'_, E> {
 
 /// Rows of one length as columns, square by square.
 #[inline(always)]
-fn turn_rows<E: Real>(rows: [&[E]; SIDE], to: &mut [E], stride: usize, column: usize, square: impl Fn(Square<E>) -> Square<E>) {
+fn turn_rows<E: Vectors>(rows: [&[E]; SIDE], to: &mut [E], stride: usize, column: usize, square: impl Fn(Square<E>) -> Square<E>) {
     let [a, b, c, d, e, f, g, h] = rows.map(|row| row.as_chunks::<SIDE>().0);
     let squares = to.chunks_exact_mut(SIDE * stride);
     for ((((((((a, b), c), d), e), f), g), h), to) in a.iter().zip(b).zip(c).zip(d).zip(e).zip(f).zip(g).zip(h).zip(squares) {

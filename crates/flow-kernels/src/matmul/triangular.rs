@@ -1,8 +1,8 @@
 //! Products of square matrices of which only triangles matter.
 
 use super::{Accumulate, Operand, matmul};
-use crate::scalar::Real;
-use crate::simd::is_restricted;
+use crate::instruction_set::is_restricted;
+use crate::real::Real;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut, MatRef, Par};
 
