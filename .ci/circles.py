@@ -11,8 +11,12 @@ import re
 import sys
 from pathlib import Path
 
-# Files that may import each other, with the reason. A circle may stand if all its files are in one of these sets.
+# Files that may import each other, each set with its reason: a circle may stand if one set holds all its files.
 NATURAL = [
+    # A kind builds what it names in any number type, and a number type builds whatever kind is named.
+    {f"flow-api/src/spec/kinds/{name}.rs" for name in ("base", "model", "row_flow", "sample_flow", "scalar")},
+    # A device holds its kernels, and a kernel is launched on the device.
+    {f"flow-cuda/src/{name}.rs" for name in ("driver", "kernels")},
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -227,7 +231,7 @@ def main():
                     print("  ", "::".join(module) or "lib", "→", "::".join(other) or "lib", "by", shown)
         for circle in real_circles(needs):
             names = {str(crate.files[module].path.relative_to(ROOT / "crates")) for module in circle}
-            if any(names <= natural for natural, _ in NATURAL):
+            if any(names <= natural for natural in NATURAL):
                 continue
             failed = True
             print(f"{source.parent.name}: {len(circle)} files import each other in a circle")

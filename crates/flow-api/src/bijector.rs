@@ -1,8 +1,9 @@
 //! The contract of a bijection of typed tensors.
 
 use crate::device::SideForm;
+pub use crate::error::foreign_point;
 use crate::log_det::{LogDet, LogDetKind, SolveReport};
-use crate::{Context, Facts, FlowError, Gradients, InverseKind, Module, Result, Scalar, Tensor};
+use crate::{Context, Facts, FlowError, Gradients, InverseKind, Module, Result, Scalar, Tensor, shape_error};
 use dfdx::prelude::{HasShape, Shape};
 use std::any::Any;
 
@@ -84,15 +85,6 @@ impl<X: Shape, Y: Shape, E: Scalar> Point<X, Y, E> {
     }
 }
 
-/// The error for a [`Point::Kept`] that another layer made.
-pub fn foreign_point(path: &str) -> FlowError {
-    FlowError::Unsupported {
-        layer: path.to_owned(),
-        operation: "pullback",
-        reason: "the kept forward pass is not this layer's own".to_owned(),
-    }
-}
-
 /// The result of a pullback.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -133,13 +125,6 @@ pub(crate) fn sum_conditions<E: Scalar>(
 /// Whether `layer` is the part with the path `part`, or within it.
 pub fn leads_to(part: &str, layer: &str) -> bool {
     layer.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-}
-
-/// The error for a size that a layer was not built for. Shapes are shown as by `Debug`, words in them without quotes:
-/// `("batch", 5)` as (batch, 5).
-pub fn shape_error(layer: &str, operation: &'static str, expected: impl std::fmt::Debug, got: impl std::fmt::Debug) -> FlowError {
-    let words = |shape: String| shape.replace('"', "");
-    FlowError::Shape { layer: layer.to_owned(), operation, expected: words(format!("{expected:?}")), got: words(format!("{got:?}")) }
 }
 
 /// Checks that all conditional parts of a composition, given with their names, take conditions of one width.

@@ -296,3 +296,19 @@ impl FlowError {
         }
     }
 }
+
+/// The error for a size that a layer was not built for. Shapes are shown as by `Debug`, words in them without quotes:
+/// `("batch", 5)` as (batch, 5).
+pub fn shape_error(layer: &str, operation: &'static str, expected: impl std::fmt::Debug, got: impl std::fmt::Debug) -> FlowError {
+    let words = |shape: String| shape.replace('"', "");
+    FlowError::Shape { layer: layer.to_owned(), operation, expected: words(format!("{expected:?}")), got: words(format!("{got:?}")) }
+}
+
+/// The error for a [`Point::Kept`](crate::bijector::Point::Kept) that another layer made.
+pub fn foreign_point(path: &str) -> FlowError {
+    FlowError::Unsupported {
+        layer: path.to_owned(),
+        operation: "pullback",
+        reason: "the kept forward pass is not this layer's own".to_owned(),
+    }
+}

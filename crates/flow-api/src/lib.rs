@@ -42,10 +42,10 @@ pub use dfdx;
 /// [`BaseDensity::sample`](bases::BaseDensity::sample) speak of them.
 pub use flow_kernels::noise;
 
-pub use bijector::{Bijector, shape_error};
+pub use bijector::Bijector;
 pub use conditions::Conditions;
 pub use context::{Context, Memory, Mode};
-pub use error::{FlowError, Result};
+pub use error::{FlowError, Result, shape_error};
 pub use facts::{Facts, InverseKind};
 pub use flow::Flow;
 pub use gradients::Gradients;

@@ -13,9 +13,7 @@ use crate::workspace::Pooled;
 ///
 /// It adds to the numeric traits what the elementary functions of [`mod@crate::scalar`], the matrix products of
 /// [`mod@crate::matmul`] and the pools of [`crate::workspace`] need, and is sealed.
-pub trait Real:
-    Elementary + FromPrimitive + Field + Default + Debug + Display + Sum + Send + Sync + Pooled + Products
-{
+pub trait Real: Elementary + FromPrimitive + Field + Default + Debug + Display + Sum + Send + Sync + Pooled + Products {
     /// The number nearest to `x`.
     #[inline(always)]
     fn of(x: f64) -> Self {

@@ -16,7 +16,7 @@ impl BoundWatch {
     }
 
     /// Sees the parameters of all values of so many lanes.
-    pub fn see<E: Scalar>(&self, transformer: &impl Transformer<E>, parameters: &[E], lanes: usize) {
+    pub fn see<E: Scalar>(&self, transformer: &(impl Transformer<E> + ?Sized), parameters: &[E], lanes: usize) {
         if let Some(asked) = &self.0
             && let Some(used) = transformer.bound_used(parameters, lanes)
         {

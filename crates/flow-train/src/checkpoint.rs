@@ -19,13 +19,16 @@
 
 use crate::checksums::{CHECKSUMS, Checksum, Checksums, Files, to_text};
 use crate::data::{ColumnMap, Dataset};
-use crate::events::{EventKind, Events};
+use crate::error::broken;
+use crate::event_kind::EventKind;
+use crate::events::Events;
 use crate::file::replace_file;
 use crate::history::History;
+use crate::layout::{DATA, LATEST, MODEL, PROGRESS, SETTINGS, SPEC, is_checkpoint};
 use crate::optimiser::{AdamState, set_flat_weights};
 use crate::progress::{Best, Progress, Run};
 use crate::replace::{Content, present, replace};
-use crate::state_file::{self, Notes, broken};
+use crate::state_file::{self, Notes};
 use crate::training::Trainer;
 use crate::{DataRecord, Result, Settings, TrainError};
 use flow_api::module::{Saved, State, load, parameter_count, save};
@@ -37,19 +40,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The folder of a run's last checkpoint.
-pub(crate) const LATEST: &str = "latest";
-/// The folder of a run's best model.
-pub(crate) const BEST_MODEL: &str = "best";
-
-pub(crate) const SPEC: &str = "spec.ron";
-pub(crate) const SETTINGS: &str = "settings.ron";
-const DATA: &str = "data.ron";
-const MODEL: &str = "model.safetensors";
 const OPTIMISER: &str = "optimiser.safetensors";
 const BEST: &str = "best.safetensors";
 const REPORTS: &str = "reports.ron";
-pub(crate) const PROGRESS: &str = "progress.ron";
 
 /// The value of an export's metadata that says what it is.
 const FORMAT: &str = "mixerflow-toolkit 1";
@@ -237,10 +230,6 @@ pub fn import<E: SpecScalar>(file: &Path, folder: &Path) -> Result<()> {
     let mut opened = assemble::<E>(spec, settings, from_ron(text(DATA)?).map_err(parse)?, file)?;
     set_state(file, &mut opened, File::open(file).map_err(TrainError::io(file))?)?;
     write_model(folder, &opened.spec, &opened.settings, &opened.events, &save(&opened.model))
-}
-
-pub(crate) fn is_checkpoint(folder: &Path) -> bool {
-    folder.join(MODEL).is_file() && folder.join(SPEC).is_file()
 }
 
 /// The checkpoint at `folder`, or the latest one of the run there.

@@ -7,7 +7,7 @@
 //!
 //! Checkpoints of versions that took none have no such file, and are read with a note.
 
-use crate::state_file::broken;
+use crate::error::broken;
 use crate::{Result, TrainError};
 use crc32fast::Hasher;
 use std::collections::BTreeMap;

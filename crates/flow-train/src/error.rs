@@ -1,6 +1,7 @@
 //! What can go wrong in training, evaluation and checkpoints.
 
-use crate::data::{DataError, table::list};
+use crate::data::DataError;
+use crate::text::list;
 use flow_api::FlowError;
 use flow_api::module::StateMismatch;
 use flow_api::spec::SpecError;
@@ -251,4 +252,10 @@ impl TrainError {
         let path = path.to_owned();
         move |source| Self::Io { path, source }
     }
+}
+
+/// The error for a file of a run or a checkpoint that is not as it has to be.
+#[expect(clippy::needless_pass_by_value, reason = "it takes errors where they arise")]
+pub(crate) fn broken(path: &Path, reason: impl ToString) -> TrainError {
+    TrainError::Checkpoint { path: path.to_owned(), reason: reason.to_string() }
 }

@@ -7,7 +7,7 @@ use crate::event_batch::{EventBatch, Purpose, ScoredGiven};
 use crate::events::Events;
 use crate::given::conditions_of_items;
 use crate::mean::Mean;
-use crate::progress::number_or_null;
+use crate::text::number_or_null;
 use crate::{Result, TrainError};
 use flow_api::flow::LogProb;
 use flow_api::log_det::LogDetKind;

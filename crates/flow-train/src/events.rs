@@ -1,43 +1,13 @@
 //! From batches of a data set to events of a model.
 
-use crate::data::{Batch, ColumnMap, DataError, Dataset, Dequantiser, ItemShape, Reals, Values};
+use crate::data::{Batch, ColumnMap, DataError, Dataset, Dequantiser, Reals, Values};
 use crate::event_batch::EventBatch;
 use crate::event_batch::ScoredGiven;
+use crate::event_kind::EventKind;
 use crate::{DataRecord, Result, TrainError};
 use flow_api::Scalar;
 use flow_api::spec::{EventShape, Model, Preprocessing, SpecScalar, Standardiser};
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-
-/// What kind of items a model is for: all that is needed besides the model to score others of the kind, or to show
-/// samples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EventKind {
-    /// Shape of an item.
-    pub shape: EventShape,
-    /// Levels of a value in the data, if it is discrete.
-    pub levels: Option<u32>,
-}
-
-impl EventKind {
-    /// That of a data set.
-    pub fn of(data: &dyn Dataset) -> Self {
-        let shape = match data.shape() {
-            ItemShape::Image { channels, height, width } => EventShape::Image { channels, height, width },
-            ItemShape::Vector { dims } => EventShape::Vector(dims),
-        };
-        Self { shape, levels: data.levels() }
-    }
-
-    /// The shape as data sets have it.
-    pub fn item(self) -> ItemShape {
-        match self.shape {
-            EventShape::Image { channels, height, width } => ItemShape::Image { channels, height, width },
-            EventShape::Vector(dims) => ItemShape::Vector { dims },
-        }
-    }
-}
 
 /// Turns a data set's batches into flattened events, and events back: levels are dequantised, columns of real numbers
 /// standardised by what the model was fitted with.

@@ -1,8 +1,8 @@
 //! The reports of a run, and the file that they are added to: `reports.ron`, one a line.
 
 use crate::checksums::Checksum;
+use crate::error::broken;
 use crate::progress::Report;
-use crate::state_file::broken;
 use crate::{Result, TrainError};
 use crc32fast::Hasher;
 use flow_api::spec::{from_ron, to_ron};

@@ -38,6 +38,14 @@ fn all(data: &dyn Dataset, settings: &Settings) -> (Vec<usize>, Vec<usize>) {
     (items(held), items(kept))
 }
 
+impl Settings {
+    /// The steps in which each item of a data set is drawn `epochs` times, with the share for validation held out.
+    pub fn steps_of_epochs(&self, epochs: u64, data: &dyn Dataset) -> u64 {
+        let kept = hold_out(data, self).1.len() as u64;
+        epochs.saturating_mul(kept).div_ceil(self.batch.max(1) as u64)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

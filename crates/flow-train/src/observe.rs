@@ -1,125 +1,18 @@
 //! What sees a run while it goes on: a progress bar, a file of metrics, checkpoints.
 
 use crate::checkpoint;
-use crate::data::PICTURES;
 use crate::events::Events;
 use crate::file::replace_file;
+use crate::layout::{BEST_MODEL, LATEST};
 use crate::progress::{Ending, Report};
 use crate::samples::{Drawing, given_numbers, try_draw_samples};
-use crate::threads::alone;
-use crate::training::Trainer;
+use crate::training::{Observer, Trainer};
 use crate::{Result, TrainError};
 use flow_api::spec::{ModelSpec, Spec, SpecScalar};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
-
-/// Sees a run while it goes on. What it cannot do ends the run with its error.
-pub trait Observer<E: SpecScalar> {
-    /// Before the first step of a new run, or of one that goes on.
-    ///
-    /// # Errors
-    /// Whatever the observer cannot do.
-    fn begin(&mut self, trainer: &Trainer<E>) -> Result<()> {
-        let _ = trainer;
-        Ok(())
-    }
-
-    /// After every step, with the steps made and the step's loss in the unit of reports.
-    fn step(&mut self, step: u64, loss: f64) {
-        let _ = (step, loss);
-    }
-
-    /// After every report.
-    ///
-    /// # Errors
-    /// Whatever the observer cannot do.
-    fn report(&mut self, report: &Report, trainer: &Trainer<E>) -> Result<()> {
-        let _ = (report, trainer);
-        Ok(())
-    }
-
-    /// At the end of a run that did not fail.
-    ///
-    /// # Errors
-    /// Whatever the observer cannot do.
-    fn end(&mut self, ending: Ending, trainer: &Trainer<E>) -> Result<()> {
-        let _ = (ending, trainer);
-        Ok(())
-    }
-}
-
-/// Does what takes a while, such as opening or decoding pictures, and tells meanwhile what is done, for how long, and
-/// how many pictures were read: on a terminal from the beginning, else a line to standard error after one second, two,
-/// four and so on, and every half minute from then on.
-pub fn waiting<T>(what: &str, does: impl FnOnce() -> T) -> T {
-    // It takes a thread of its own.
-    if alone() {
-        return does();
-    }
-    PICTURES.begin();
-    let (ended, end) = channel();
-    std::thread::scope(|threads| {
-        // Where there is none, nothing is told.
-        let told = std::thread::Builder::new().spawn_scoped(threads, move || tell(what, &end));
-        let done = does();
-        drop(ended);
-        drop(told.map(std::thread::ScopedJoinHandle::join));
-        done
-    })
-}
-
-/// Tells how far it is until the other end is dropped.
-fn tell(what: &str, end: &Receiver<()>) {
-    /// Between two looks on a terminal, in milliseconds.
-    const TICK: u64 = 200;
-    /// Seconds between two lines at the most.
-    const REST: u64 = 30;
-    let shown = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
-        shown.set_style(style);
-    }
-    let began = Instant::now();
-    let mut next = 1;
-    let has_ended = || !matches!(end.recv_timeout(Duration::from_millis(TICK)), Err(RecvTimeoutError::Timeout));
-    while !has_ended() {
-        let text = format!("{what}{}", PICTURES.text());
-        let seconds = began.elapsed().as_secs();
-        if !shown.is_hidden() {
-            shown.set_message(text);
-            shown.tick();
-        } else if seconds >= next {
-            // Nobody is told where there is no standard error.
-            let _ = writeln!(std::io::stderr(), "{text}, {seconds} s");
-            next += next.min(REST);
-        }
-    }
-    shown.finish_and_clear();
-}
-
-/// Sees nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Silent;
-impl<E: SpecScalar> Observer<E> for Silent {}
-
-/// Several observers in turn.
-impl<E: SpecScalar> Observer<E> for Vec<Box<dyn Observer<E> + Send>> {
-    fn begin(&mut self, trainer: &Trainer<E>) -> Result<()> {
-        self.iter_mut().try_for_each(|observer| observer.begin(trainer))
-    }
-    fn step(&mut self, step: u64, loss: f64) {
-        self.iter_mut().for_each(|observer| observer.step(step, loss));
-    }
-    fn report(&mut self, report: &Report, trainer: &Trainer<E>) -> Result<()> {
-        self.iter_mut().try_for_each(|observer| observer.report(report, trainer))
-    }
-    fn end(&mut self, ending: Ending, trainer: &Trainer<E>) -> Result<()> {
-        self.iter_mut().try_for_each(|observer| observer.end(ending, trainer))
-    }
-}
 
 /// Shows a run on the terminal: steps, loss, seconds a step, time left. Nothing is shown where standard error is no
 /// terminal.
@@ -280,12 +173,12 @@ impl Checkpoints {
         if self.written == Some(step) {
             return Ok(());
         }
-        let place = self.folder.join(checkpoint::BEST_MODEL);
+        let place = self.folder.join(BEST_MODEL);
         if let Some(best) = trainer.best().filter(|best| best.step == step || !place.exists()) {
             let events: &Events = trainer.events();
             checkpoint::write_model(&place, &self.spec, trainer.settings(), events, &best.state)?;
         }
-        checkpoint::write(&self.folder.join(checkpoint::LATEST), &self.spec, trainer)?;
+        checkpoint::write(&self.folder.join(LATEST), &self.spec, trainer)?;
         self.written = Some(step);
         Ok(())
     }

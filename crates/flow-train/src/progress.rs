@@ -1,9 +1,10 @@
 //! The place of a run: its reports, its best model so far, and what a checkpoint of it holds.
 
-use crate::objective::{LIKELIHOOD, ReportedTerm, Term};
 use crate::optimiser::AdamState;
+use crate::terms::{LIKELIHOOD, ReportedTerm, Term};
+use crate::text::number_or_null;
 use flow_api::module::State;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 /// One line of a run's record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,11 +65,6 @@ impl Report {
         let mut losses = history.iter().filter_map(|report| report.validation).peekable();
         losses.peek().is_some() && !losses.any(f64::is_finite)
     }
-}
-
-/// JSON has no number for what is not finite: it is null there.
-pub(crate) fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 /// Why a run ended.

@@ -13,17 +13,18 @@
 //! | `tensorboard/` | the metrics as an event file, where that is asked for ([`TensorBoard`](crate::TensorBoard)) |
 //! | `lock` | is locked while a process trains here |
 
-use crate::checkpoint::{self, BEST_MODEL, LATEST, PROGRESS, SETTINGS, SPEC, is_checkpoint, read_ron, read_text};
+use crate::checkpoint::{self, read_ron, read_text};
 use crate::checksums::Files;
 use crate::data::{DataSource, Dataset};
+use crate::error::broken;
 use crate::file::{is_draft_of, remove_drafts, replace_file};
 use crate::history::lines;
-use crate::observe::{Checkpoints, Metrics, Observer, SampleGrids};
+use crate::layout::{BEST_MODEL, LATEST, PROGRESS, RUN_DATA, SETTINGS, SPEC, holds_run, is_checkpoint, missing_of_run};
+use crate::observe::{Checkpoints, Metrics, SampleGrids};
 use crate::progress::{Ending, Progress, Report};
 use crate::record::model_for;
 use crate::replace::{present, settle};
-use crate::state_file::broken;
-use crate::training::Trainer;
+use crate::training::{Observer, Trainer};
 use crate::{Result, Settings, TrainError};
 use flow_api::device::Engine;
 use flow_api::spec::{ModelSpec, Spec, SpecScalar, to_ron};
@@ -33,7 +34,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-const DATA: &str = "data.txt";
 const METRICS: &str = "metrics.jsonl";
 const SAMPLES: &str = "samples";
 const LOCK: &str = "lock";
@@ -48,7 +48,7 @@ const REPORT: &str = "report.html";
 const TENSORBOARD: &str = "tensorboard";
 /// All that a run writes.
 const FILES: [&str; 14] =
-    [SPEC, SETTINGS, DATA, FROM, ITEMS, METRICS, LOG, LATEST, BEST_MODEL, SAMPLES, LOCK, REFERENCE, REPORT, TENSORBOARD];
+    [SPEC, SETTINGS, RUN_DATA, FROM, ITEMS, METRICS, LOG, LATEST, BEST_MODEL, SAMPLES, LOCK, REFERENCE, REPORT, TENSORBOARD];
 
 /// What a run is begun with.
 #[derive(Clone, Debug)]
@@ -130,7 +130,7 @@ impl RunFolder {
     /// As [`RunFolder::create`]; [`TrainError::Checkpoint`] if there is no run.
     pub fn resume(path: &Path, change: impl FnOnce(Settings) -> Settings) -> Result<Self> {
         if !Self::exists(path) {
-            let missing = missing(path);
+            let missing = missing_of_run(path);
             let are = if missing.len() == 1 { "is" } else { "are" };
             return Err(broken(path, format!("not a run folder: `{}` {are} missing", missing.join("`, `"))));
         }
@@ -177,8 +177,7 @@ impl RunFolder {
 
     /// Whether a run was begun at `path`: its checkpoints are one too where a file beside them is lost.
     pub fn exists(path: &Path) -> bool {
-        let kept = |name| is_checkpoint(&present(&path.join(name), is_checkpoint));
-        missing(path).is_empty() || kept(LATEST) || kept(BEST_MODEL)
+        holds_run(path)
     }
 
     /// What the run at `path` was begun with.
@@ -187,7 +186,7 @@ impl RunFolder {
     /// [`TrainError::Io`], and [`TrainError::Checkpoint`] for files that are malformed or lost.
     pub fn read_plan(path: &Path) -> Result<RunPlan> {
         check_plan(path)?;
-        let data = read_text(&path.join(DATA))?.trim().parse()?;
+        let data = read_text(&path.join(RUN_DATA))?.trim().parse()?;
         let files = Files::plain(path);
         Ok(RunPlan { spec: read_ron(&files, SPEC)?, settings: read_ron(&files, SETTINGS)?, data })
     }
@@ -344,7 +343,7 @@ impl RunPlan {
     /// Its files.
     fn texts(&self) -> Result<[(&'static str, String); 3]> {
         let Self { spec, settings, data } = self;
-        let texts = [(SPEC, to_ron(spec)?), (SETTINGS, to_ron(settings)?), (DATA, data.to_string())];
+        let texts = [(SPEC, to_ron(spec)?), (SETTINGS, to_ron(settings)?), (RUN_DATA, data.to_string())];
         Ok(texts.map(|(name, text)| (name, text + "\n")))
     }
 }
@@ -380,7 +379,7 @@ fn made_no_step(path: &Path) -> bool {
         [LATEST, BEST_MODEL, METRICS, SAMPLES].iter().all(|name| !path.join(name).exists())
     };
     let is_own = |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| FILES.iter().any(|name| entry.file_name() == *name));
-    missing(path).is_empty() && before_first && fs::read_dir(path).is_ok_and(|mut entries| entries.all(is_own))
+    missing_of_run(path).is_empty() && before_first && fs::read_dir(path).is_ok_and(|mut entries| entries.all(is_own))
 }
 
 /// Settings that make the run what it is: with others, what is resumed would be another run.
@@ -404,14 +403,9 @@ fn fixed(begun: &Settings, now: &Settings) -> Result<()> {
     }
 }
 
-/// Files of the plan that are not at `path`.
-fn missing(path: &Path) -> Vec<&'static str> {
-    [SPEC, SETTINGS, DATA].into_iter().filter(|name| !path.join(name).is_file()).collect()
-}
-
 /// Refuses a run that has lost a file of its plan.
 fn check_plan(path: &Path) -> Result<()> {
-    let missing = missing(path);
+    let missing = missing_of_run(path);
     if missing.is_empty() {
         return Ok(());
     }

@@ -1,7 +1,6 @@
 //! How a model is trained: everything besides the architecture and the data.
 
-use crate::data::{Dataset, most_items};
-use crate::hold_out::hold_out;
+use crate::data::most_items;
 use crate::{AdamConfig, Result, TrainError};
 use flow_api::Memory;
 use flow_api::spec::EventShape;
@@ -137,13 +136,7 @@ impl Settings {
         require("batch", &expected, self.batch, self.batch <= most)
     }
 
-    /// The steps in which each item of a data set is drawn `epochs` times, with the share for validation held out.
-    pub fn steps_of_epochs(&self, epochs: u64, data: &dyn Dataset) -> u64 {
-        let kept = hold_out(data, self).1.len() as u64;
-        epochs.saturating_mul(kept).div_ceil(self.batch.max(1) as u64)
-    }
-
-    /// How many of as many independent sources ([`Dataset::source`]) are held out for validation.
+    /// How many of as many independent sources ([`Dataset::source`](crate::data::Dataset::source)) are held out for validation.
     pub fn held_out(&self, sources: usize) -> usize {
         let least = usize::from(self.validation > 0.0 && sources >= 2);
         num_traits::cast::<_, usize>(sources as f64 * self.validation).unwrap_or(0).clamp(least, sources)

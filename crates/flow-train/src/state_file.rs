@@ -4,6 +4,7 @@
 //! is read and compared with the module before any tensor is, so a file that does not fit costs no more memory than its
 //! header, which is bounded, and one that fits costs what the module itself does.
 
+use crate::error::broken;
 use crate::{Result, TrainError, checksums};
 use flow_api::Scalar;
 use flow_api::module::{Saved, State, StateMismatch};
@@ -310,11 +311,6 @@ fn decode<E: Scalar>(own: &Saved<E>, raw: &[u8]) -> std::result::Result<Saved<E>
         },
         _ => Err("of a kind that cannot be read".to_owned()),
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "it takes errors where they arise")]
-pub(crate) fn broken(path: &Path, reason: impl ToString) -> TrainError {
-    TrainError::Checkpoint { path: path.to_owned(), reason: reason.to_string() }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Metrics as `TensorBoard` reads them.
 
 use crate::file::replace_file;
-use crate::observe::Observer;
 use crate::progress::Report;
+use crate::training::Observer;
 use crate::training::Trainer;
 use crate::{Result, TrainError};
 use crc::{CRC_32_ISCSI, Crc};

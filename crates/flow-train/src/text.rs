@@ -1,6 +1,8 @@
-//! Tables as aligned text, and numbers of any size.
+//! Tables as aligned text, lists of names, and numbers of any size.
 
 pub use flow_api::spec::Table;
+
+use serde::{Deserialize, Deserializer};
 
 /// A number in as many digits as tell it from others, with an exponent where it is so large or so small that digits
 /// would be zeros alone.
@@ -12,4 +14,17 @@ pub use flow_api::spec::Table;
 pub fn number(x: f64) -> String {
     let plain = x == 0.0 || !x.is_finite() || (1e-5..1e16).contains(&x.abs());
     if plain { x.to_string() } else { format!("{x:e}") }
+}
+
+/// Names for a message: the first of many.
+pub(crate) fn list<T: AsRef<str>>(names: &[T]) -> String {
+    const SHOWN: usize = 12;
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    let more = if names.len() > SHOWN { format!(", … {} in all", names.len()) } else { String::new() };
+    format!("{}{more}", shown.join(", "))
+}
+
+/// JSON has no number for what is not finite: it is null there.
+pub(crate) fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }

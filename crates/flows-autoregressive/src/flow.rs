@@ -49,10 +49,10 @@ use flow_nets::{ConditionerNet, MaskedMlp, TapedNet, TapedTransformer, Transform
 /// ```
 #[derive(Debug)]
 pub struct AutoregressiveFlow<E: Scalar> {
-    pub(crate) net: MaskedMlp<E>,
-    pub(crate) transformer: Box<dyn Transformer<E>>,
+    net: MaskedMlp<E>,
+    transformer: Box<dyn Transformer<E>>,
     order: Permutation,
-    pub(crate) inverse: Inverse,
+    inverse: Inverse,
 }
 
 impl<E: Scalar> AutoregressiveFlow<E> {
@@ -101,7 +101,7 @@ impl<E: Scalar> RowFlow<E> for AutoregressiveFlow<E> {
     }
 
     fn prepare<'a>(&'a self, rows: usize, cx: &Context<E>) -> Result<Box<dyn RowKernel<E> + 'a>> {
-        Ok(Box::new(Kernel::new(self, rows, cx)))
+        Ok(Box::new(Kernel::new(self.net.kernel(rows), self.transformer.as_ref(), self.order(), self.inverse, cx)))
     }
 
     fn taped(&self) -> Option<&dyn TapedRows<E>> {

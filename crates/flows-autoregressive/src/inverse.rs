@@ -1,11 +1,6 @@
 //! How the inverse is found: feature by feature, or all features at once until nothing changes.
 
-use crate::kernel::Kernel;
-use flow_api::log_det::SolveReport;
-use flow_api::rows::{Lanes, RowTape};
-use flow_api::{FlowError, Result, Scalar};
-use flow_kernels::workspace::Buffer;
-use flow_nets::ConditionerKernel;
+use flow_api::{FlowError, Result};
 use serde::{Deserialize, Serialize};
 
 /// How the inverse of an autoregressive flow is found.
@@ -52,45 +47,4 @@ impl Inverse {
             _ => Ok(()),
         }
     }
-}
-
-impl Jacobi {
-    /// y → x in place, features in the order of the network; adds the log-dets and the report.
-    pub(crate) fn invert<E: Scalar>(self, kernel: &Kernel<'_, E>, values: &mut [E], lanes: &mut Lanes<'_, E>) -> Result<()> {
-        let count = lanes.lanes;
-        let dim = values.len() / count.max(1);
-        let tolerance = self.tolerance.unwrap_or(if size_of::<E>() == 4 { 1e-5 } else { 1e-10 });
-        let y = Buffer::copy_of(values);
-        let mut report = SolveReport::default();
-        let mut open = vec![true; count];
-        while open.contains(&true) {
-            let parameters = kernel.net.forward(values, lanes.condition, count, &mut RowTape::idle())?;
-            report.iterations += 1;
-            let (mut back, mut log_slopes) = (Buffer::copy_of(values), Buffer::zeroed(count));
-            kernel.flow.transformer.forward(&mut back, Buffer::copy_of(&parameters), &mut log_slopes, &mut RowTape::idle());
-            for (lane, open) in open.iter_mut().enumerate().filter(|(_, open)| **open) {
-                let residual = (0..dim).map(|j| (back[j * count + lane] - y[j * count + lane]).as_f64().abs()).fold(0.0, largest);
-                if residual <= tolerance || report.iterations > dim {
-                    *open = false;
-                    report.residual = largest(report.residual, residual);
-                    lanes.log_det[lane] -= log_slopes[lane];
-                }
-            }
-            if open.contains(&true) {
-                let mut next = Buffer::copy_of(&y);
-                kernel.flow.transformer.inverse(&mut next, parameters, &mut log_slopes, &mut RowTape::idle());
-                for (x, next) in values.chunks_exact_mut(count).zip(next.chunks_exact(count)) {
-                    x.iter_mut().zip(next).zip(&open).filter(|(_, open)| **open).for_each(|((x, &next), _)| *x = next);
-                }
-            }
-        }
-        report.evaluations = report.iterations;
-        *lanes.report = lanes.report.then(report);
-        Ok(())
-    }
-}
-
-/// The larger number; one that is none is the largest.
-fn largest(a: f64, b: f64) -> f64 {
-    if a.is_nan() || a > b { a } else { b }
 }

@@ -1,5 +1,7 @@
 //! The vector field f(z, t): the smooth MLP with the time in it.
 
+use crate::activation::Activation;
+use crate::moment::Moment;
 use crate::shallow::ShallowField;
 use flow_api::rows::HostCondition;
 use flow_api::{Context, FlowError, Module, Parameter, Result, Scalar, module_fields};
@@ -7,7 +9,7 @@ use flow_kernels::Real;
 use flow_kernels::scalar::sigmoid;
 use flow_kernels::simd::dot;
 use flow_kernels::workspace::Buffer;
-use flow_nets::smooth::{self, ConditionInput, Mlp, MlpConfig, MlpKernel, Modulated, Modulation, Trace};
+use flow_nets::smooth::{ConditionInput, Mlp, MlpConfig, MlpKernel, Modulated, Trace};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -23,60 +25,6 @@ pub enum TimeInput {
     /// 2019 (arXiv:1810.01367).
     #[default]
     ConcatSquash,
-}
-
-/// The nonlinearity of the field.
-///
-/// Only smooth ones: the trace of the Jacobian has to be differentiable, and a solver's error estimate takes for
-/// granted that its derivatives exist. A spec that names one with a kink is refused with this reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(try_from = "AnyActivation")]
-pub enum Activation {
-    /// tanh z.
-    #[default]
-    Tanh,
-    /// ln(1 + eᶻ).
-    Softplus,
-    /// z σ(z).
-    Silu,
-}
-
-/// Activations that a spec may name, to say why some will not do.
-#[derive(Debug, Deserialize)]
-#[serde(rename = "Activation")]
-enum AnyActivation {
-    Tanh,
-    Softplus,
-    Silu,
-    Relu,
-    LeakyRelu,
-    Elu,
-}
-
-impl TryFrom<AnyActivation> for Activation {
-    type Error = String;
-
-    fn try_from(any: AnyActivation) -> std::result::Result<Self, String> {
-        match any {
-            AnyActivation::Tanh => Ok(Self::Tanh),
-            AnyActivation::Softplus => Ok(Self::Softplus),
-            AnyActivation::Silu => Ok(Self::Silu),
-            AnyActivation::Relu | AnyActivation::LeakyRelu | AnyActivation::Elu => Err(format!(
-                "{any:?} is not smooth: the log-det of a continuous flow integrates the trace of the field's Jacobian, which would jump, and its gradient \
-                 needs the second derivative, which does not exist; use Tanh, Softplus or Silu"
-            )),
-        }
-    }
-}
-
-impl From<Activation> for smooth::Activation {
-    fn from(activation: Activation) -> Self {
-        match activation {
-            Activation::Tanh => Self::Tanh,
-            Activation::Softplus => Self::Softplus,
-            Activation::Silu => Self::Silu,
-        }
-    }
 }
 
 /// The sizes of a [`Field`].
@@ -220,43 +168,6 @@ pub(crate) struct FieldKernel<'a, E: Real> {
     gate_bias: &'a [E],
     /// Numbers in all parameters but the condition's.
     pub(crate) parameters: usize,
-}
-
-/// The scale and the shift of all layers at one time.
-#[derive(Debug)]
-pub(crate) struct Moment<E: Real> {
-    t: f64,
-    scale: Buffer<E>,
-    shift: Buffer<E>,
-}
-
-impl<E: Real> Moment<E> {
-    fn modulation<'m>(&'m self, offset: &'m [E]) -> Modulation<'m, E> {
-        Modulation { scale: &self.scale, shift: &self.shift, offset }
-    }
-
-    /// The same, layer by layer.
-    pub(crate) fn layers(&self) -> LayerModulations<'_, E> {
-        LayerModulations { scale: &self.scale, shift: &self.shift }
-    }
-}
-
-/// The modulation of the layers that have not been taken yet.
-pub(crate) struct LayerModulations<'m, E> {
-    scale: &'m [E],
-    shift: &'m [E],
-}
-
-impl<'m, E> LayerModulations<'m, E> {
-    /// Scale and shift of the next layer, which has so many outputs: empty where there is none.
-    pub(crate) fn next(&mut self, outputs: usize) -> (&'m [E], &'m [E]) {
-        let [scale, shift] = [&mut self.scale, &mut self.shift].map(|values| {
-            let (own, rest) = values.split_at(outputs.min(values.len()));
-            *values = rest;
-            own
-        });
-        (scale, shift)
-    }
 }
 
 /// One evaluation of the field on a block, from which its Jacobian products and gradients can be had.

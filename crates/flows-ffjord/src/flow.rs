@@ -6,11 +6,12 @@ use crate::field::{Field, FieldConfig, FieldKernel, solve_error};
 use crate::forward::FlowSystem;
 use crate::objective::{Objective, Regularisation};
 use crate::ode::{Adaptive, Grid, OdeError, Solver, Steps, Work, finite};
+use crate::setting::setting;
 use crate::spec::{EndTime, Ffjord, Gradient};
 use crate::trace::{Directions, Integrals, Trace};
 use flow_api::log_det::{LogDetKind, SolveReport};
 use flow_api::rows::{BLOCK_LANES, Lanes, Pull, RowKernel, RowTape, RowView};
-use flow_api::{Context, Facts, FlowError, InverseKind, Mode, Module, Parameter, Result, RowFlow, Scalar, module_fields};
+use flow_api::{Context, Facts, InverseKind, Mode, Module, Parameter, Result, RowFlow, Scalar, module_fields};
 use flow_kernels::noise::Stream;
 use flow_kernels::workspace::Buffer;
 use flow_nets::smooth::ConditionInput;
@@ -117,7 +118,7 @@ impl<E: Scalar> ContinuousFlow<E> {
     /// The flow on R^dim that a spec describes, with initial parameters drawn from the seed.
     ///
     /// # Errors
-    /// [`FlowError::Setting`] for settings that no flow can be built with.
+    /// [`FlowError::Setting`](flow_api::FlowError::Setting) for settings that no flow can be built with.
     pub fn new(spec: &Ffjord, dim: usize, seed: u64) -> Result<Self> {
         spec.check_in::<E>()?;
         if dim == 0 {
@@ -167,7 +168,7 @@ impl<E: Scalar> ContinuousFlow<E> {
     /// Changes how the trace is found in a mode; the parameters stay as they are.
     ///
     /// # Errors
-    /// [`FlowError::Setting`] for an estimate with no probes.
+    /// [`FlowError::Setting`](flow_api::FlowError::Setting) for an estimate with no probes.
     pub fn set_trace(&mut self, mode: Mode, trace: Trace) -> Result<()> {
         trace.check()?;
         match mode {
@@ -245,11 +246,6 @@ impl<E: Scalar> ContinuousFlow<E> {
             f(&view, first, lanes, &self.field.offset(conditions.as_ref(), first, lanes)?, &mut block)
         })
     }
-}
-
-/// The error for a setting.
-pub(crate) fn setting(field: &'static str, expected: &str, got: impl std::fmt::Display) -> FlowError {
-    FlowError::Setting { layer: "Ffjord".to_owned(), field, expected: expected.to_owned(), got: got.to_string() }
 }
 
 impl<E: Scalar> Module<E> for ContinuousFlow<E> {

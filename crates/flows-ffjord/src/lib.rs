@@ -27,19 +27,24 @@
 //! All three have good controllers and dense output, which a flow does not need. What is needed is
 //! [`Solver::solve`](ode::Solver::solve), a few hundred lines.
 
+mod activation;
 mod adjoint;
+mod build;
 mod discrete;
 mod field;
 mod flow;
 mod forward;
+mod moment;
 mod objective;
 pub mod ode;
+mod setting;
 mod shallow;
 mod spec;
 mod trace;
 
+pub use activation::Activation;
 pub use adjoint::Adjoint;
-pub use field::{Activation, Field, TimeInput};
+pub use field::{Field, TimeInput};
 pub use flow::{ContinuousFlow, Penalty};
 pub use flow_api::log_det::Probe;
 pub use objective::Regularisation;

@@ -8,8 +8,8 @@
 //! the network would take d products. The scales of a gate multiply the weights of their layer. Deeper networks have no
 //! such form.
 
-use crate::field::{Activation, Moment};
-use crate::trace::add_feature_products;
+use crate::activation::Activation;
+use crate::moment::Moment;
 use flow_kernels::matmul::{Accumulate, Operand, matmul};
 use flow_kernels::scalar::{sigmoid_with_derivative, silu_with_derivative, softplus, tanh};
 use flow_kernels::simd::add;
@@ -105,6 +105,15 @@ fn activate<E: Real>(activation: Activation, z: &mut [E], slope: &mut [E]) {
 }
 
 vectorized! {
+    /// `out[c] += Σ_j a[j, c] b[j, c]`, with `out.len()` columns.
+    pub(crate) fn add_feature_products<E: Real>(out: &mut [E], a: &[E], b: &[E]) {
+        for (a, b) in a.chunks_exact(out.len()).zip(b.chunks_exact(out.len())) {
+            for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                *out += a * b;
+            }
+        }
+    }
+
     /// z = s (z + b) + t for every row; without a scale or a shift, as if they were 1 and 0.
     fn affine<E: Real>(z: &mut [E], bias: &[E], scale: &[E], shift: &[E], lanes: usize) {
         for (j, row) in z.chunks_exact_mut(lanes).enumerate() {

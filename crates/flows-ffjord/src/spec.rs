@@ -9,14 +9,15 @@
 //! # Ok::<(), flow_api::spec::SpecError>(())
 //! ```
 
+use crate::activation::Activation;
 use crate::adjoint::Adjoint;
-use crate::field::{Activation, TimeInput};
-use crate::flow::{ContinuousFlow, setting};
+use crate::field::TimeInput;
 use crate::objective::Regularisation;
 use crate::ode::{OdeError, Solver, Steps};
+use crate::setting::setting;
 use crate::trace::{Hutchinson, Trace};
-use flow_api::spec::{BuildRowFlow, BuildScope, Cost, MAX_SIZE, Receiver, SpecError, SpecScalar, size_range};
-use flow_api::{FlowError, Result, RowFlow, Scalar, register_row_flow};
+use flow_api::spec::{MAX_SIZE, size_range};
+use flow_api::{FlowError, Result, Scalar};
 use serde::{Deserialize, Serialize};
 
 /// The time T at which a path ends.
@@ -38,7 +39,7 @@ pub enum Gradient {
     Discrete,
 }
 
-/// [`ContinuousFlow`]: a neural ODE.
+/// [`ContinuousFlow`](crate::ContinuousFlow): a neural ODE.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ffjord {
@@ -69,7 +70,6 @@ pub struct Ffjord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub condition: Option<usize>,
 }
-register_row_flow!(Ffjord);
 
 impl Default for Ffjord {
     fn default() -> Self {
@@ -162,20 +162,5 @@ impl Ffjord {
             return Err(setting("gradient", expected, "Discrete"));
         }
         Ok(())
-    }
-}
-
-impl BuildRowFlow for Ffjord {
-    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError> {
-        let condition = self.condition.or_else(|| scope.condition(Receiver::Continuous));
-        match ContinuousFlow::<E>::new(&Self { condition, ..self.clone() }, dim, scope.seed()) {
-            Ok(flow) => Ok(Box::new(flow)),
-            Err(FlowError::Setting { field, expected, got, .. }) => Err(scope.child("Ffjord").field_error(field, expected, got)),
-            Err(other) => Err(other.into()),
-        }
-    }
-
-    fn cost(&self, dim: usize) -> Cost {
-        Cost::of_numbers(Cost::weights(dim, self.hidden, self.layers, dim))
     }
 }

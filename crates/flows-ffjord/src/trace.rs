@@ -1,6 +1,7 @@
 //! The trace of the field's Jacobian, along unit vectors or random probes.
 
 use crate::field::{Evaluation, FieldKernel};
+use crate::shallow::add_feature_products;
 use flow_api::log_det::Probe;
 use flow_kernels::noise::Stream;
 use flow_kernels::workspace::Buffer;
@@ -220,15 +221,6 @@ impl Integrals {
 }
 
 vectorized! {
-    /// `out[c] += Σ_j a[j, c] b[j, c]`, with `out.len()` columns.
-    pub(crate) fn add_feature_products<E: Real>(out: &mut [E], a: &[E], b: &[E]) {
-        for (a, b) in a.chunks_exact(out.len()).zip(b.chunks_exact(out.len())) {
-            for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-                *out += a * b;
-            }
-        }
-    }
-
     /// `v = weight (g ⊙ u + norm_weight |g| ⊙ w)` for every direction: u, w and v are d × (size · lanes), g has the
     /// lanes; an empty w is 0.
     pub(crate) fn trace_cotangents<E: Real>(v: &mut [E], u: &[E], w: &[E], g: &[E], weight: E, norm_weight: E) {

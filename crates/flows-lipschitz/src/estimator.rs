@@ -1,6 +1,6 @@
 //! How log-dets are found: settings.
 
-use crate::flow::setting;
+use crate::setting::setting;
 use flow_api::Result;
 use flow_api::log_det::{LogDetKind, Probe};
 use flow_api::spec::{MAX_SIZE, size_range};

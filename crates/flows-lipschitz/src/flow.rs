@@ -5,9 +5,10 @@ use crate::inverse::{FixedPoint, MAX_DEPTH};
 use crate::kernel::ResidualKernel;
 use crate::network::{LipschitzConfig, LipschitzMlp};
 use crate::series::Series;
+use crate::setting::setting;
 use crate::spec::Residual;
 use flow_api::rows::RowKernel;
-use flow_api::{Context, Facts, FlowError, InverseKind, Mode, Module, Result, RowFlow, Scalar, module_fields};
+use flow_api::{Context, Facts, InverseKind, Mode, Module, Result, RowFlow, Scalar, module_fields};
 
 /// A residual flow on R^d: y = x + g(x) with g a network whose Lipschitz constant is below 1 (Behrmann et al. 2019,
 /// "Invertible Residual Networks", arXiv:1811.00995; Chen et al. 2019, "Residual Flows for Invertible Generative
@@ -61,7 +62,7 @@ impl<E: Scalar> ResidualFlow<E> {
     /// The flow on R^dim that a spec describes, with initial parameters drawn from the seed.
     ///
     /// # Errors
-    /// [`FlowError::Setting`] for settings that no flow can be built with.
+    /// [`FlowError::Setting`](flow_api::FlowError::Setting) for settings that no flow can be built with.
     pub fn new(spec: &Residual, dim: usize, seed: u64) -> Result<Self> {
         spec.check()?;
         if dim == 0 {
@@ -101,16 +102,11 @@ impl<E: Scalar> ResidualFlow<E> {
     }
 }
 
-/// The error for a setting.
-pub(crate) fn setting(field: &'static str, expected: &str, got: impl std::fmt::Display) -> FlowError {
-    FlowError::Setting { layer: "Residual".to_owned(), field, expected: expected.to_owned(), got: got.to_string() }
-}
-
 impl FixedPoint {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`FlowError::Setting`].
+    /// [`FlowError::Setting`](flow_api::FlowError::Setting).
     pub fn check(&self) -> Result<()> {
         match self.tolerance {
             Some(tolerance) if !(tolerance.is_finite() && tolerance > 0.0) => {

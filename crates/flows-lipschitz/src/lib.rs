@@ -8,6 +8,7 @@
 //!   series of its gradient;
 //! - [`FixedPoint`]: the inverse, to a true residual, with Anderson's acceleration.
 
+mod build;
 mod estimate;
 mod estimator;
 mod exact;
@@ -17,6 +18,7 @@ mod kernel;
 mod lanes;
 mod network;
 mod series;
+mod setting;
 mod spec;
 mod spectral;
 

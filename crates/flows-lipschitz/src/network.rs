@@ -1,6 +1,6 @@
 //! The network g with a Lipschitz constant below 1.
 
-use crate::flow::setting;
+use crate::setting::setting;
 use crate::spectral::{BadWeight, PowerIteration, SpectralNorm};
 use flow_api::module::{Visitor, VisitorMut};
 use flow_api::{FlowError, Module, Parameter, Result, Scalar};

@@ -9,15 +9,15 @@
 //! ```
 
 use crate::estimator::{Estimator, Roulette};
-use crate::flow::{ResidualFlow, setting};
 use crate::inverse::FixedPoint;
 use crate::network::Activation;
-use crate::spectral::{AT_CREATION, PowerIteration, VECTORS};
-use flow_api::spec::{BuildRowFlow, BuildScope, Cost, MAX_SIZE, Receiver, SpecError, SpecScalar, size_range};
-use flow_api::{FlowError, Result, RowFlow, register_row_flow};
+use crate::setting::setting;
+use crate::spectral::PowerIteration;
+use flow_api::Result;
+use flow_api::spec::{MAX_SIZE, size_range};
 use serde::{Deserialize, Serialize};
 
-/// [`ResidualFlow`]: y = x + g(x) with a network g of Lipschitz constant below 1.
+/// [`ResidualFlow`](crate::ResidualFlow): y = x + g(x) with a network g of Lipschitz constant below 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Residual {
@@ -47,7 +47,6 @@ pub struct Residual {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub condition: Option<usize>,
 }
-register_row_flow!(Residual);
 
 impl Default for Residual {
     fn default() -> Self {
@@ -71,7 +70,7 @@ impl Residual {
     /// Checks all settings.
     ///
     /// # Errors
-    /// [`FlowError::Setting`].
+    /// [`FlowError::Setting`](flow_api::FlowError::Setting).
     pub fn check(&self) -> Result<()> {
         for (field, size) in [("hidden", self.hidden), ("layers", self.layers), ("iterations", self.power_iteration.iterations)] {
             if !(1..=MAX_SIZE).contains(&size) {
@@ -91,24 +90,5 @@ impl Residual {
         self.log_det.check()?;
         self.evaluation.check()?;
         self.inverse.check()
-    }
-}
-
-impl BuildRowFlow for Residual {
-    fn build<E: SpecScalar>(&self, dim: usize, scope: &BuildScope) -> Result<Box<dyn RowFlow<E>>, SpecError> {
-        let condition = self.condition.or_else(|| scope.condition(Receiver::Residual));
-        match ResidualFlow::<E>::new(&Self { condition, ..self.clone() }, dim, scope.seed()) {
-            Ok(flow) => Ok(Box::new(flow)),
-            Err(FlowError::Setting { field, expected, got, .. }) => Err(scope.child("Residual").field_error(field, expected, got)),
-            Err(other) => Err(other.into()),
-        }
-    }
-
-    fn cost(&self, dim: usize) -> Cost {
-        let numbers = Cost::weights(dim, self.hidden, self.layers.saturating_sub(1), dim);
-        let iterations = self.power_iteration.iterations.clamp(AT_CREATION, MAX_SIZE);
-        // Every vector goes through the weights and back.
-        let preparation = numbers.saturating_mul(2 * VECTORS).saturating_mul(iterations);
-        Cost { preparation, ..Cost::of_numbers(numbers) }
     }
 }

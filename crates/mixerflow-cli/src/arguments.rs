@@ -1,6 +1,5 @@
 //! The command line.
 
-use crate::commands::experiment::named_source;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flow_train::data::DataSource;
 use std::path::{Path, PathBuf};
@@ -729,4 +728,10 @@ pub(crate) struct Import {
 pub(crate) struct Completions {
     /// The shell
     pub(crate) shell: clap_complete::Shell,
+}
+
+/// `NAME=SOURCE`.
+fn named_source(text: &str) -> Result<(String, DataSource), String> {
+    let (name, source) = text.split_once('=').ok_or("expected NAME=SOURCE")?;
+    Ok((name.to_owned(), source.parse().map_err(|e| format!("{e}"))?))
 }

@@ -9,10 +9,11 @@ mod commands;
 mod interrupt;
 mod logging;
 mod output;
+mod program;
 
 use arguments::{Arguments, Command};
 use clap::Parser;
-use peak_alloc::PeakAlloc;
+use program::{Error, INTERRUPTED, MEMORY, Result, UNUSUAL};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -24,19 +25,6 @@ use flows_glow as _;
 use flows_jet as _;
 use flows_lipschitz as _;
 use mixerflow as _;
-
-#[global_allocator]
-static MEMORY: PeakAlloc = PeakAlloc;
-
-/// Any error, to be told to the user.
-type Error = Box<dyn std::error::Error + Send + Sync>;
-type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// The exit code of `score --false-alarm` where items are unusual.
-const UNUSUAL: u8 = 3;
-
-/// The exit code of a program that was interrupted.
-const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let Arguments { command, threads, verbose } = Arguments::parse();

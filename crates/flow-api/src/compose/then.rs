@@ -1,8 +1,9 @@
 //! Static composition of two bijections whose shapes meet.
 
-use crate::bijector::{Cotangent, Kept, LayerInfo, Mapped, Point, Pulled, foreign_point, leads_to, one_condition, sum_conditions};
+use crate::bijector::{Cotangent, Kept, LayerInfo, Mapped, Point, Pulled, leads_to, one_condition, sum_conditions};
 use crate::context::Keep;
 use crate::device::SideForm;
+use crate::error::foreign_point;
 use crate::{Bijector, Context, Facts, FlowError, Gradients, Module, Result, Scalar, Tensor, module_fields, to_host};
 use dfdx::prelude::{HasShape, Shape};
 

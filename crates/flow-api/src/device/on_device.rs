@@ -1,7 +1,8 @@
 //! A bijector whose passes run on a device.
 
 use super::{DeviceError, Engine, RowForm, Session, SideForm};
-use crate::bijector::{Cotangent, Kept, LayerInfo, Mapped, Point, Pulled, foreign_point};
+use crate::bijector::{Cotangent, Kept, LayerInfo, Mapped, Point, Pulled};
+use crate::error::foreign_point;
 use crate::module::{Visitor, VisitorMut};
 use crate::rows::Direction;
 use crate::spec::EventBijector;

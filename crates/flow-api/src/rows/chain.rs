@@ -5,12 +5,12 @@ use super::flow::RowFlow;
 use super::kernel::{Direction, Lanes, Pull, RowKernel, RowTape};
 use super::taped::TapedKernel;
 use super::{AffineKernel, AffinePart};
-use crate::bijector::{LayerInfo, leads_to, one_condition, shape_error};
+use crate::bijector::{LayerInfo, leads_to, one_condition};
 use crate::context::Kernels;
 use crate::device::RowForm;
 use crate::log_det::SolveReport;
 use crate::module::parameter_count;
-use crate::{Context, Facts, FlowError, Module, Result, Scalar, module_fields};
+use crate::{Context, Facts, FlowError, Module, Result, Scalar, module_fields, shape_error};
 use flow_kernels::workspace::Buffer;
 
 /// Row flows of one dimension, composed; their paths are `0.…`, `1.…`, ….

@@ -119,7 +119,7 @@ impl<E: Scalar> RowTape<E> {
     /// # Errors
     /// An unsupported pullback if the forward pass left nothing: the tape was made by another kernel.
     pub fn pop(&mut self) -> Result<Buffer<E>> {
-        let buffer = self.buffers.pop().ok_or_else(|| crate::bijector::foreign_point(""))?;
+        let buffer = self.buffers.pop().ok_or_else(|| crate::error::foreign_point(""))?;
         fetch(&buffer);
         Ok(buffer)
     }

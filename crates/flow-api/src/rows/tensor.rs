@@ -2,11 +2,11 @@
 
 use super::flow::RowFlow;
 use super::view::RowView;
-use crate::bijector::{Cotangent, Kept, LayerInfo, Mapped, Point, Pulled, leads_to, shape_error};
+use crate::bijector::{Cotangent, Kept, LayerInfo, Mapped, Point, Pulled, leads_to};
 use crate::device::SideForm;
 use crate::rows::Direction;
 use crate::samples::{Driver, Layers, Ready, SideKernel};
-use crate::{Bijector, Context, Facts, Gradients, InverseKind, Module, Result, Scalar, Tensor, module_fields, to_host};
+use crate::{Bijector, Context, Facts, Gradients, InverseKind, Module, Result, Scalar, Tensor, module_fields, shape_error, to_host};
 use dfdx::prelude::{Dim, HasShape};
 use std::borrow::Cow;
 

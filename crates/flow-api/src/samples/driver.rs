@@ -1,13 +1,13 @@
 //! The one driver of kernels: a batch goes through layers of sample flows, forward, back, and back again with
 //! cotangents.
 
-use super::SampleKernel;
-use super::groups::{Batch, Group, GroupPull, GroupTrace, LayerPoint};
+use super::groups::{Batch, Group, GroupPull, GroupTrace, LayerPoint, Ready};
 use super::schedule::schedule;
-use crate::bijector::{Cotangent, Kept, Mapped, Point, Pulled, foreign_point, shape_error};
+use crate::bijector::{Cotangent, Kept, Mapped, Point, Pulled};
+use crate::error::foreign_point;
 use crate::log_det::{LogDet, LogDetKind, SolveReport};
 use crate::rows::{Direction, HostCondition};
-use crate::{Context, Facts, Gradients, InverseKind, Module, Result, Scalar, Tensor, to_host};
+use crate::{Context, Facts, Gradients, InverseKind, Module, Result, Scalar, Tensor, shape_error, to_host};
 use dfdx::prelude::{HasShape, Shape};
 use flow_kernels::simd::add;
 use flow_kernels::workspace::Buffer;
@@ -19,14 +19,6 @@ const FEW_GROUPS: usize = 4;
 
 /// Sums of groups that are added up at a time.
 const SUMS_AT_ONCE: usize = 1 << 11;
-
-/// A flow made ready for one call.
-pub(crate) struct Ready<'a, E: Scalar> {
-    /// Its path, for errors and gradients.
-    pub(crate) path: String,
-    /// Its kernel.
-    pub(crate) kernel: Box<dyn SampleKernel<E> + 'a>,
-}
 
 /// Layers of sample flows: what the driver runs.
 pub(crate) trait Layers<E: Scalar>: Module<E> {

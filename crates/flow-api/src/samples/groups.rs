@@ -1,13 +1,20 @@
 //! Groups of samples on their way through the layers, and what is kept of each for the way back.
 
-use super::Ready;
-use super::flow::{SamplePoint, SamplePull, SampleTape, Samples};
-use crate::bijector::foreign_point;
+use super::flow::{SampleKernel, SamplePoint, SamplePull, SampleTape, Samples};
 use crate::context::Keep;
+use crate::error::foreign_point;
 use crate::log_det::SolveReport;
 use crate::rows::HostCondition;
 use crate::{Result, Scalar};
 use flow_kernels::workspace::Buffer;
+
+/// A flow made ready for one call.
+pub(crate) struct Ready<'a, E: Scalar> {
+    /// Its path, for errors and gradients.
+    pub(crate) path: String,
+    /// Its kernel.
+    pub(crate) kernel: Box<dyn SampleKernel<E> + 'a>,
+}
 
 /// What every group of a batch has in common.
 #[derive(Clone, Copy)]

@@ -14,9 +14,10 @@ mod side;
 mod side_kernel;
 mod skeleton;
 
-pub(crate) use driver::{Driver, Layers, Ready};
+pub(crate) use driver::{Driver, Layers};
 pub use flow::{SampleFlow, SampleKernel, SamplePoint, SamplePull, SampleTape, Samples};
 pub use grid::Grid;
+pub(crate) use groups::Ready;
 pub use side::Side;
 pub use side_kernel::SideKernel;
 pub use skeleton::{SampleLayer, Skeleton};

@@ -4,10 +4,10 @@
 //! results are bit-equal at any number of threads.
 
 use super::{SampleKernel, SamplePoint, SamplePull, SampleTape, Samples};
-use crate::bijector::{foreign_point, shape_error};
+use crate::bijector::foreign_point;
 use crate::log_det::SolveReport;
 use crate::rows::{BLOCK_LANES, Direction, Lanes, Pull, RowKernel, RowTape, RowView, finite};
-use crate::{FlowError, Result, Scalar};
+use crate::{FlowError, Result, Scalar, shape_error};
 use flow_kernels::simd::add;
 use flow_kernels::workspace::Buffer;
 use rayon::prelude::*;

@@ -1,12 +1,13 @@
 //! The skeleton: sample flows one after the other, on one buffer.
 
 use super::SampleFlow;
-use super::driver::{Driver, Layers, Ready, forward_all};
-use crate::bijector::{Cotangent, Kept, LayerInfo, Mapped, Point, Pulled, leads_to, one_condition, shape_error};
+use super::driver::{Driver, Layers, forward_all};
+use super::groups::Ready;
+use crate::bijector::{Cotangent, Kept, LayerInfo, Mapped, Point, Pulled, leads_to, one_condition};
 use crate::device::SideForm;
 use crate::module::{Visitor, VisitorMut};
 use crate::rows::{Direction, HostCondition};
-use crate::{Bijector, Context, Facts, FlowError, Gradients, InverseKind, Module, Result, Scalar, Tensor, to_host};
+use crate::{Bijector, Context, Facts, FlowError, Gradients, InverseKind, Module, Result, Scalar, Tensor, shape_error, to_host};
 use dfdx::prelude::{HasShape, Shape};
 
 /// A layer of a [`Skeleton`]: sample flows, one after the other, each with its path.

@@ -1,7 +1,7 @@
 //! What a model is conditioned on, in specs.
 
-use super::{BuildScope, Conditioner, Cost, Given, MAX_SIZE, Mlp, SpecError, SpecScalar, size_range};
-use crate::FlowError;
+use super::{BuildScope, Conditioner, Cost, Given, MAX_SIZE, Mlp, Receivers, SpecError, size_range};
+use crate::{FlowError, Scalar};
 use serde::{Deserialize, Serialize};
 
 /// What a model is conditioned on: p(x | c) in place of p(x).
@@ -61,63 +61,6 @@ impl Default for Classes {
     }
 }
 
-/// Which parts of a model see the condition.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Receivers {
-    /// All that can.
-    #[default]
-    All,
-    /// These alone.
-    Only(Vec<Receiver>),
-}
-
-/// A part of a model that can see a condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Receiver {
-    /// Couplings: their conditioners.
-    Couplings,
-    /// Autoregressive flows: the masked network.
-    Autoregressive,
-    /// Residual flows: the network g.
-    Residual,
-    /// Continuous flows: the vector field.
-    Continuous,
-    /// The base density: its shift and its scale.
-    Base,
-}
-
-impl std::fmt::Display for Receiver {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Couplings => "couplings",
-            Self::Autoregressive => "autoregressive flows",
-            Self::Residual => "residual flows",
-            Self::Continuous => "continuous flows",
-            Self::Base => "the base density",
-        })
-    }
-}
-
-impl std::fmt::Display for Receivers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::All => f.write_str("all"),
-            Self::Only(parts) => f.write_str(&parts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
-        }
-    }
-}
-
-impl Receivers {
-    /// Whether a part sees it.
-    pub fn includes(&self, receiver: Receiver) -> bool {
-        match self {
-            Self::All => true,
-            Self::Only(parts) => parts.contains(&receiver),
-        }
-    }
-}
-
 impl ConditionSpec {
     /// Which parts of the model see it.
     pub fn receivers(&self) -> &Receivers {
@@ -136,7 +79,7 @@ impl ConditionSpec {
     ///
     /// # Errors
     /// [`SpecError::Field`] for data that have none, and for fields that nothing can be built with.
-    pub fn build<E: SpecScalar>(&self, given: Given, scope: &BuildScope) -> Result<Conditioner<E>, SpecError> {
+    pub fn build<E: Scalar>(&self, given: Given, scope: &BuildScope) -> Result<Conditioner<E>, SpecError> {
         let (field, has) = match self {
             Self::Classes(_) => ("Classes", given.classes),
             Self::Vector(_) => ("Vector", given.conditions),

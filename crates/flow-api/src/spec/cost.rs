@@ -1,7 +1,6 @@
 //! What specs cost, told and bounded before anything is built.
 
-use super::build::{BuildScope, MAX_WEIGHTS};
-use super::{FlowSpec, SpecError};
+use super::limits::MAX_WEIGHTS;
 
 /// The most flows that a model can have: each takes some hundred bytes, whatever it does.
 pub const MAX_FLOWS: usize = 1 << 14;
@@ -39,11 +38,6 @@ impl Cost {
         Self { flows: 1, numbers, preparation: 0 }
     }
 
-    /// That of flows on R^dim.
-    pub fn of_flows(flows: &[FlowSpec], dim: usize) -> Self {
-        flows.iter().map(|flow| flow.cost(dim)).fold(Self::default(), Self::and)
-    }
-
     /// Both together.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
@@ -74,25 +68,5 @@ impl Cost {
             hidden.saturating_mul(input.saturating_add(output).saturating_add(inner))
         };
         if weights > MAX_WEIGHTS { 0 } else { weights }
-    }
-}
-
-impl BuildScope {
-    /// Checks that a model may cost so much.
-    ///
-    /// # Errors
-    /// [`SpecError::Field`] for more than [`MAX_FLOWS`], [`MAX_NUMBERS`] or [`MAX_PREPARATION`].
-    pub fn affordable(&self, cost: Cost) -> Result<(), SpecError> {
-        let Cost { flows, numbers, preparation } = cost;
-        for (field, what, most, got) in [
-            ("flows", "in all, repeated ones counted", MAX_FLOWS, flows),
-            ("numbers", "in all, parameters and other state", MAX_NUMBERS, numbers),
-            ("iterations", "multiply-adds of power iterations in all", MAX_PREPARATION, preparation),
-        ] {
-            if got > most {
-                return Err(self.field_error(field, format!("at most {most} {what}"), got));
-            }
-        }
-        Ok(())
     }
 }

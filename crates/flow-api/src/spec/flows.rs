@@ -88,3 +88,10 @@ pub(super) fn build_flows_from<E: SpecScalar>(
     };
     Ok(RowChain::new(dim, flows.iter().enumerate().map(&mut build).collect::<Result<_, _>>()?)?)
 }
+
+impl Cost {
+    /// That of flows on R^dim.
+    pub fn of_flows(flows: &[FlowSpec], dim: usize) -> Self {
+        flows.iter().map(|flow| flow.cost(dim)).fold(Self::default(), Self::and)
+    }
+}

@@ -8,7 +8,7 @@
 
 mod bases;
 mod bounds;
-mod build;
+mod by_level;
 mod condition;
 mod conditioner;
 mod cost;
@@ -17,31 +17,31 @@ mod dense;
 mod edit;
 mod element_maps;
 mod error;
+mod event;
 mod flows;
 mod head;
 mod image;
 mod kinds;
 mod latents;
+mod limits;
 #[cfg(feature = "linalg")]
 mod lu_linear;
 mod model;
 mod objective;
 mod preprocessing;
+mod receivers;
 #[cfg(feature = "ron")]
 mod ron_text;
 mod sample_flows;
 mod samples;
+mod scope;
 mod standardiser;
 mod table;
 mod vector;
 
-pub use bases::{BaseDensitySpec, BuildBase, Conditional, DiagonalNormal, Logistic, Mixture, StandardNormal, StudentT, Uniform};
+pub use bases::{Conditional, DiagonalNormal, Logistic, Mixture, StandardNormal, StudentT, Uniform};
 pub use bounds::Bounds;
-pub use build::{
-    BuildModel, BuildRowFlow, BuildScope, Given, MAX_EVENT, MAX_LAYERS, MAX_SIZE, MAX_WEIGHTS, ModelSpec, RowFlowSpec, SpecScalar,
-    size_range,
-};
-pub use condition::{Classes, ConditionSpec, Receiver, Receivers, Vector};
+pub use condition::{Classes, ConditionSpec, Vector};
 pub use conditioner::{Conditioner, ConditionerPass};
 pub use cost::{Cost, MAX_FLOWS, MAX_NUMBERS, MAX_PREPARATION};
 pub use dense::{LastLayer, Mlp, MlpPass};
@@ -49,20 +49,27 @@ pub use dense::{LastLayer, Mlp, MlpPass};
 pub use edit::set_field;
 pub use element_maps::{LeakyRelu, Logit, SinhArcsinh, Softsign};
 pub use error::SpecError;
+pub use event::{EventBijector, EventFlow, EventShape};
 pub use flows::{ActNorm, Order, Permutation, build_flows};
 pub use head::Head;
 pub use image::{ImageFlow, image_grid};
-pub use kinds::{BaseSpec, FlowSpec, Kind, SampleSpec, Spec};
+pub use kinds::{
+    BaseDensitySpec, BaseSpec, BuildBase, BuildModel, BuildRowFlow, BuildSampleFlow, FlowSpec, Kind, ModelSpec, RowFlowSpec,
+    SampleFlowSpec, SampleSpec, Spec, SpecScalar,
+};
 pub use latents::LatentLevel;
+pub use limits::{MAX_EVENT, MAX_LAYERS, MAX_SIZE, MAX_WEIGHTS, size_range};
 #[cfg(feature = "linalg")]
 pub use lu_linear::LuLinear;
-pub use model::{Conditioned, EventBijector, EventFlow, EventShape, Model};
+pub use model::{Conditioned, Model};
 pub use objective::{HeadSpec, ObjectiveSpec};
 pub use preprocessing::Preprocessing;
+pub use receivers::{Receiver, Receivers};
 #[cfg(feature = "ron")]
 pub use ron_text::{from_ron, to_ron};
 pub use sample_flows::{ChannelWise, PixelWise, Repeat, Squeeze};
-pub use samples::{BuildSampleFlow, SampleFlowSpec, below, build_sample_flows, grid_behind, one_flow, turns_of};
+pub use samples::{below, build_sample_flows, grid_behind, one_flow, turns_of};
+pub use scope::{BuildScope, Given};
 pub use standardiser::{Moments, Standardiser};
 pub use table::{LayerTable, Table};
 pub use vector::VectorFlow;

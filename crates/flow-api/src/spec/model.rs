@@ -1,58 +1,18 @@
 //! What a spec builds: a flow on events of a known shape.
 
-use super::build::SpecScalar;
 use super::conditioner::{Conditioner, ConditionerPass};
+use super::event::{EventBijector, EventFlow, EventShape};
 use super::head::Head;
 use super::latents::LatentLevel;
 use super::preprocessing::Preprocessing;
 use super::standardiser::Standardiser;
 use super::table::LayerTable;
 use crate::bases::BaseDensity;
-use crate::bijector::{BoxBijector, LayerInfo, Pulled, one_condition};
+use crate::bijector::{LayerInfo, Pulled, one_condition};
 use crate::device::{Engine, OnDevice, SideForm};
 use crate::flow::{LogProb, Loss};
-use crate::{Bijector, Context, Flow, FlowError, Gradients, Module, Result, Tensor, module_fields};
+use crate::{Bijector, Context, Flow, FlowError, Gradients, Module, Result, Scalar, Tensor, module_fields};
 use dfdx::prelude::HasShape;
-
-/// Shape of one event: what a density is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub enum EventShape {
-    /// A vector of d numbers.
-    Vector(usize),
-    /// An image.
-    Image {
-        /// Channels.
-        channels: usize,
-        /// Rows of pixels.
-        height: usize,
-        /// Columns of pixels.
-        width: usize,
-    },
-}
-
-impl EventShape {
-    /// Numbers in one event.
-    pub fn len(&self) -> usize {
-        match *self {
-            Self::Vector(dim) => dim,
-            Self::Image { channels, height, width } => channels.saturating_mul(height).saturating_mul(width),
-        }
-    }
-
-    /// No numbers at all.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl std::fmt::Display for EventShape {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Vector(dim) => write!(f, "({dim})"),
-            Self::Image { channels, height, width } => write!(f, "({channels}, {height}, {width})"),
-        }
-    }
-}
 
 fn no_layer(layer: &str) -> FlowError {
     FlowError::Unsupported {
@@ -61,12 +21,6 @@ fn no_layer(layer: &str) -> FlowError {
         reason: "the model's table has no layer with this path".to_owned(),
     }
 }
-
-/// A bijector of flattened events, (batch, d) to (batch, d).
-pub type EventBijector<E> = BoxBijector<(usize, usize), (usize, usize), E>;
-
-/// A flow on flattened events: what specs build and what training, scoring and sampling work on.
-pub type EventFlow<E> = Flow<EventBijector<E>, Box<dyn BaseDensity<E>>>;
 
 /// A built model: the flow with the shape of its events.
 ///
@@ -95,7 +49,7 @@ pub type EventFlow<E> = Flow<EventBijector<E>, Box<dyn BaseDensity<E>>>;
 /// assert_ne!(model.sample(3, 1.0, &cx)?, model.sample(3, 1.0, &cx.clone().at_step(1))?);
 /// # Ok::<(), flow_api::FlowError>(())
 /// ```
-pub struct Model<E: SpecScalar> {
+pub struct Model<E: Scalar> {
     flow: EventFlow<E>,
     event: EventShape,
     preprocessing: Preprocessing,
@@ -108,19 +62,19 @@ pub struct Model<E: SpecScalar> {
 /// The context of a call of a model's parts, with the vectors that they see in place of what samples are conditioned
 /// on.
 #[derive(Clone, Debug)]
-pub struct Conditioned<E: SpecScalar> {
+pub struct Conditioned<E: Scalar> {
     cx: Context<E>,
     pass: Option<ConditionerPass<E>>,
 }
 
-impl<E: SpecScalar> Conditioned<E> {
+impl<E: Scalar> Conditioned<E> {
     /// The context for the model's flow.
     pub fn cx(&self) -> &Context<E> {
         &self.cx
     }
 }
 
-impl<E: SpecScalar> Model<E> {
+impl<E: Scalar> Model<E> {
     /// A model on events of this shape, composed in Rust. Levels are mapped to (−½, ½) as a spec's are by default; real
     /// numbers stay as they are, where a spec's models standardise them ([`Model::with_preprocessing`] says otherwise).
     ///
@@ -432,7 +386,7 @@ impl<E: SpecScalar> Model<E> {
     }
 }
 
-impl<E: SpecScalar> Model<E> {
+impl<E: Scalar> Model<E> {
     /// What the bijector is on a device.
     ///
     /// # Errors
@@ -456,16 +410,16 @@ impl Model<f32> {
 }
 
 /// Samples of a batch.
-fn samples_of<E: SpecScalar>(batch: &Tensor<(usize, usize), E>) -> usize {
+fn samples_of<E: Scalar>(batch: &Tensor<(usize, usize), E>) -> usize {
     batch.shape().0
 }
 
 /// The flow's own paths, and `preprocessing.…`.
-impl<E: SpecScalar> Module<E> for Model<E> {
+impl<E: Scalar> Module<E> for Model<E> {
     module_fields!(E; delegate flow, child head, child conditioner as "condition", child standardiser as "preprocessing");
 }
 
-impl<E: SpecScalar> std::fmt::Debug for Model<E> {
+impl<E: Scalar> std::fmt::Debug for Model<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Model")
             .field("bijector", &self.flow.bijector().facts().kind)
@@ -488,7 +442,7 @@ impl<E: SpecScalar> std::fmt::Debug for Model<E> {
 /// assert!(table.contains("bijector.1  Permutation  3 → 3     exact    closed form"), "{table}");
 /// # Ok::<(), flow_api::spec::SpecError>(())
 /// ```
-impl<E: SpecScalar> std::fmt::Display for Model<E> {
+impl<E: Scalar> std::fmt::Display for Model<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.describe() {
             Ok(layers) => LayerTable(&layers).fmt(f),

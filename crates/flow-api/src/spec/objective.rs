@@ -1,6 +1,7 @@
 //! What a model is trained for, in specs.
 
-use super::{BuildScope, Head, LastLayer, Mlp, Model, SpecError, SpecScalar};
+use super::{BuildScope, Head, LastLayer, Mlp, Model, SpecError};
+use crate::Scalar;
 use crate::bijector::leads_to;
 use serde::{Deserialize, Serialize};
 
@@ -93,7 +94,7 @@ impl ObjectiveSpec {
     }
 
     /// The model with what it is trained for.
-    pub(super) fn add_to<E: SpecScalar>(self, model: Model<E>, scope: &BuildScope) -> Result<Model<E>, SpecError> {
+    pub(super) fn add_to<E: Scalar>(self, model: Model<E>, scope: &BuildScope) -> Result<Model<E>, SpecError> {
         let Self::Hybrid { weight, head, layer } = self else { return Ok(model) };
         let own = scope.child("objective");
         own.positive("weight", weight)?;

@@ -4,7 +4,7 @@ use super::Known;
 use crate::Result;
 use crate::mean::Mean;
 use crate::plots::{Place, diagonal_svg};
-use crate::progress::number_or_null;
+use crate::text::number_or_null;
 use serde::{Deserialize, Serialize};
 
 /// Bins of confidence, of equal width.

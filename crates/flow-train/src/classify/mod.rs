@@ -7,7 +7,7 @@ pub use calibration::{BINS, Bin, Calibration};
 pub use probe::{Probe, ProbeOptions, Tried, probe, probe_parts};
 
 use crate::mean::Mean;
-use crate::progress::number_or_null;
+use crate::text::number_or_null;
 use serde::{Deserialize, Serialize};
 
 /// Log-probabilities of the classes of items, in nats.

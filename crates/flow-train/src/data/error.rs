@@ -1,6 +1,6 @@
 //! What can be wrong with data.
 
-use crate::text::number;
+use crate::text::{list, number};
 use std::io;
 use std::path::PathBuf;
 
@@ -371,7 +371,7 @@ fn differences(new: &[String], gone: &[String]) -> String {
     let say = |keys: &[String], what: &str, remedy: &str| {
         let (noun, verb) = if keys.len() == 1 { ("item", "is") } else { ("items", "are") };
         let of = if what == "gone" { " of the run" } else { "" };
-        (!keys.is_empty()).then(|| format!("{} {noun}{of} {verb} {what} ({}){remedy}", keys.len(), super::table::list(keys)))
+        (!keys.is_empty()).then(|| format!("{} {noun}{of} {verb} {what} ({}){remedy}", keys.len(), list(keys)))
     };
     let both = [say(gone, "gone", ": --skip-bad goes on without"), say(new, "new", ": the run goes on where they are taken away")];
     both.into_iter().flatten().collect::<Vec<_>>().join("; ")

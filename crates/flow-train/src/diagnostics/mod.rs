@@ -138,7 +138,7 @@ impl Diagnostics {
     /// # Errors
     /// What the plotting library cannot draw.
     pub fn corner_plot(&self) -> Result<String> {
-        Ok(plots::standalone(&self.corner_svg()?))
+        Ok(crate::picture::standalone(&self.corner_svg()?))
     }
 
     /// The same for a page.

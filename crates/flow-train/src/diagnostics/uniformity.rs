@@ -1,6 +1,6 @@
 //! Whether numbers between 0 and 1 are uniform.
 
-use crate::progress::number_or_null;
+use crate::text::number_or_null;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::Uniform;
 use statrs::stats_tests::NaNPolicy;

@@ -1,8 +1,8 @@
 //! A corner plot: every column of two sets by itself, and every pair of columns.
 
-use super::{GRID, failed, pixels};
+use super::{failed, pixels};
 use crate::Result;
-use crate::picture::{COLORS, ink, svg as draw_svg, with_font};
+use crate::picture::{COLORS, GRID, ink, svg as draw_svg, with_font};
 use plotters::prelude::*;
 use std::fmt::Write as _;
 

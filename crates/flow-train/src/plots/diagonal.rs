@@ -1,8 +1,8 @@
 //! What was found over what is said: on the diagonal both are equal.
 
-use super::{GRID, failed};
+use super::failed;
 use crate::Result;
-use crate::picture::{COLORS, ink, svg as draw_svg, with_font};
+use crate::picture::{COLORS, GRID, ink, svg as draw_svg, with_font};
 use plotters::prelude::*;
 
 /// A point of the plot, both shares between 0 and 1.

@@ -1,8 +1,8 @@
 //! Histograms of numbers that should be uniform, side by side.
 
-use super::{GRID, failed, pixels};
+use super::{failed, pixels};
 use crate::Result;
-use crate::picture::{COLORS, ink, svg as draw_svg, with_font};
+use crate::picture::{COLORS, GRID, ink, svg as draw_svg, with_font};
 use plotters::prelude::*;
 
 /// Histograms in a row.

@@ -13,6 +13,7 @@
 //! | `*.svg`, `*.png` | its figures: loss over steps, seconds, multiply-adds and parameters; samples, and items of the data |
 //! | `runs/DATA/VARIANT/seed-N/` | the runs, with `outcome.json`, an [`Outcome`] |
 
+mod line;
 mod measures;
 mod outcome;
 mod results;
@@ -26,7 +27,7 @@ pub use outcome::{Asked, Outcome, Unmade};
 pub use results::{DataFacts, Results, Versions};
 pub use run::{Audience, run};
 
-pub(crate) use results::{FILE as RESULTS, Figure, STUDY};
+pub(crate) use results::Figure;
 pub(crate) use table::Shown;
 
 use crate::data::DataSource;
@@ -247,6 +248,13 @@ pub(crate) fn slug(name: &str) -> String {
 }
 
 impl Study {
+    /// Name of a run, as short as it tells runs of the study from each other.
+    fn run_name(&self, data: &str, variant: &str, seed: u64) -> String {
+        let data = if self.data.len() > 1 { format!("{data}: ") } else { String::new() };
+        let seed = if self.seeds.len() > 1 { format!(", seed {seed}") } else { String::new() };
+        format!("{data}{variant}{seed}")
+    }
+
     /// These variants on these data with seed 0, and all else as it is where a file says nothing; trained for as many
     /// steps as default settings say.
     pub fn new(data: Vec<StudyData>, variants: Vec<Variant>) -> Self {

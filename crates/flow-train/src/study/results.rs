@@ -1,11 +1,11 @@
 //! What a study found: its file, its tables and its figures.
 
+use super::line::Line;
 use super::outcome::{Outcome, Unmade, write_json};
-use super::run::run_name;
-use super::table::Line;
 use super::{Study, StudyData, slug};
 use crate::data::Split;
 use crate::file::replace_file;
+use crate::layout::RESULTS;
 use crate::picture::{Over, Point, curves_over_svg, scatter_svg};
 use crate::progress::Report;
 use crate::{Baseline, Result, TrainError, baselines, page};
@@ -15,10 +15,6 @@ use std::fs;
 use std::path::Path;
 use sysinfo::{CpuRefreshKind, RefreshKind, System};
 
-/// The file of the results.
-pub(crate) const FILE: &str = "results.json";
-/// The file of the study.
-pub(crate) const STUDY: &str = "study.ron";
 const PAGE: &str = "index.html";
 
 /// What the figures were made with.
@@ -145,7 +141,7 @@ fn of_data(study: &Study, data: &str, behind: &str) -> String {
 impl Results {
     /// Those of a study that begins, or goes on in a folder.
     pub(super) fn begun(study: &Study, folder: &Path) -> Self {
-        let before = fs::read(folder.join(FILE)).ok().and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
+        let before = fs::read(folder.join(RESULTS)).ok().and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
         let here = Versions::here();
         let date = before.as_ref().map(|before| before.versions.date.clone()).filter(|date| !date.is_empty());
         Self {
@@ -175,7 +171,7 @@ impl Results {
 
     /// What the figures do not tell, a line each.
     pub fn notes(&self) -> Vec<String> {
-        let name = |data: &str, variant: &str, seed| run_name(&self.study, data, variant, seed);
+        let name = |data: &str, variant: &str, seed| self.study.run_name(data, variant, seed);
         let mut notes: Vec<String> = self.runs.iter().flat_map(|run| run.notes(&name(&run.data, &run.variant, run.seed))).collect();
         let unmade = |unmade: &Unmade| name(&unmade.data, &unmade.variant, unmade.seed);
         notes.extend(self.failed.iter().map(|failed| format!("{}: failed: {}", unmade(failed), failed.reason)));
@@ -193,7 +189,7 @@ impl Results {
     pub(crate) fn figures(&self) -> Result<Vec<Figure>> {
         let mut figures = Vec::new();
         for data in &self.data {
-            let lines: Vec<Line<'_>> = self.lines().into_iter().filter(|line| line.data == data.name).collect();
+            let lines: Vec<Line<'_>> = Line::of(&self.runs).into_iter().filter(|line| line.data == data.name).collect();
             let mut curves: Vec<(&str, Vec<Report>, f64)> = lines
                 .iter()
                 .map(|line| {
@@ -253,7 +249,7 @@ impl Results {
 
     /// Writes the JSON, the figures and the page.
     pub(super) fn write(&self, folder: &Path) -> Result<()> {
-        write_json(&folder.join(FILE), self)?;
+        write_json(&folder.join(RESULTS), self)?;
         let figures = self.figures()?;
         for figure in &figures {
             replace_file(&folder.join(&figure.file), figure.svg.as_bytes())?;

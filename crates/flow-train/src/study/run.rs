@@ -2,18 +2,19 @@
 
 use super::measures::{self, Borders};
 use super::outcome::{Asked, Outcome, Unmade, flow_kinds};
-use super::results::{DataFacts, Results, STUDY, items_file, samples_file};
+use super::results::{DataFacts, Results, items_file, samples_file};
 use super::{Study, StudyData, Variant, of_variant, slug, steps, width, wrong};
 use crate::checkpoint::{self, Opened};
 use crate::data::{DataSource, Split};
+use crate::error::broken;
 use crate::evaluate::evaluate_until;
 use crate::file::replace_file;
-use crate::observe::{Observer, Silent};
+use crate::layout::STUDY;
 use crate::progress::{Ending, Report};
 use crate::record::model_for;
 use crate::run_folder::{RunFolder, RunPlan};
 use crate::samples::{Drawing, given_numbers, half_side, picture_items, try_draw_samples};
-use crate::state_file::broken;
+use crate::training::{Observer, Silent};
 use crate::{EvaluateOptions, Events, Result, Settings, TrainError};
 use flow_api::module::parameter_count;
 use flow_api::spec::{Model, ModelSpec, Spec, SpecError, SpecScalar, to_ron};
@@ -141,7 +142,7 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn name(&self) -> String {
-        run_name(self.study, &self.data.name, &self.variant.name, self.seed)
+        self.study.run_name(&self.data.name, &self.variant.name, self.seed)
     }
 
     fn unmade(&self, reason: String, history: Vec<Report>) -> Unmade {
@@ -293,13 +294,6 @@ impl Job<'_> {
         let given = given_numbers(model, test, events)?;
         try_draw_samples(&self.folder.join(file), model, events, &drawing, given.as_ref())
     }
-}
-
-/// Name of a run, as short as it tells runs of the study from each other.
-pub(super) fn run_name(study: &Study, data: &str, variant: &str, seed: u64) -> String {
-    let data = if study.data.len() > 1 { format!("{data}: ") } else { String::new() };
-    let seed = if study.seeds.len() > 1 { format!(", seed {seed}") } else { String::new() };
-    format!("{data}{variant}{seed}")
 }
 
 /// What of settings makes a run what it is.

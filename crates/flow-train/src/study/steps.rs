@@ -2,7 +2,7 @@
 
 use super::Budget;
 use crate::data::Dataset;
-use crate::observe::Silent;
+use crate::training::Silent;
 use crate::training::Trainer;
 use crate::{Result, Settings};
 use flow_api::bijector::LayerInfo;

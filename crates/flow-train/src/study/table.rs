@@ -1,68 +1,12 @@
-//! The tables of a study, and the runs of a variant together.
+//! The tables of a study.
 
-use super::outcome::Outcome;
+use super::line::Line;
 use super::{Published, Results};
 use crate::classify::{Classification, Probe};
-use crate::evaluate::{DASH, Inverse};
-use crate::progress::Report;
+use crate::evaluate::DASH;
 use crate::{Baseline, text};
 
 const MIB: f64 = 1024.0 * 1024.0;
-
-/// The runs of a variant on data.
-pub(super) struct Line<'a> {
-    pub(super) data: &'a str,
-    pub(super) variant: &'a str,
-    runs: Vec<&'a Outcome>,
-}
-
-impl Line<'_> {
-    /// Mean over seeds; none where a run has none.
-    pub(super) fn mean(&self, of: impl Fn(&Outcome) -> Option<f64>) -> Option<f64> {
-        let values: Vec<f64> = self.runs.iter().map(|run| of(run)).collect::<Option<_>>()?;
-        Some(values.iter().sum::<f64>() / values.len() as f64)
-    }
-
-    /// Standard deviation over seeds; none of fewer than two.
-    pub(super) fn spread(&self, of: impl Fn(&Outcome) -> f64) -> Option<f64> {
-        let n = self.runs.len() as f64;
-        let mean = self.mean(|run| Some(of(run)))?;
-        let squares = self.runs.iter().map(|run| (of(run) - mean).powi(2)).sum::<f64>();
-        (self.runs.len() > 1).then(|| (squares / (n - 1.0)).sqrt())
-    }
-
-    /// `mean ± error` with this many decimals, and `–` for an error that is unknown.
-    fn with_error(&self, decimals: usize, of: impl Fn(&Outcome) -> Option<(f64, f64)>) -> Option<String> {
-        let (value, error) = (self.mean(|run| of(run).map(|(value, _)| value))?, self.mean(|run| of(run).map(|(_, error)| error))?);
-        let error = if error.is_nan() { DASH.to_owned() } else { format!("{error:.decimals$}") };
-        Some(format!("{value:.decimals$} ± {error}"))
-    }
-
-    /// A figure of the inverse; none where one is unknown.
-    fn inverse(&self, of: fn(&Inverse) -> f64) -> Option<f64> {
-        self.mean(|run| run.test.inverse.as_ref().map(of)).filter(|mean| !mean.is_nan())
-    }
-
-    pub(super) fn loss(&self) -> Option<f64> {
-        self.mean(|run| Some(run.test.loss))
-    }
-
-    /// The mean learning curve, where all seeds have the same steps; else that of the first.
-    pub(super) fn history(&self) -> Vec<Report> {
-        let Some((first, others)) = self.runs.split_first() else { return Vec::new() };
-        let steps = |run: &Outcome| run.history.iter().map(|report| report.step).collect::<Vec<_>>();
-        if others.iter().any(|run| steps(run) != steps(first)) {
-            return first.history.clone();
-        }
-        let n = self.runs.len() as f64;
-        let at = |(number, report): (usize, &Report)| {
-            let mean = |of: fn(&Report) -> f64| self.runs.iter().map(|run| of(&run.history[number])).sum::<f64>() / n;
-            let validation = self.runs.iter().map(|run| run.history[number].validation).sum::<Option<f64>>().map(|sum| sum / n);
-            Report { train: mean(|r| r.train), seconds: mean(|r| r.seconds), validation, ..report.clone() }
-        };
-        first.history.iter().enumerate().map(at).collect()
-    }
-}
 
 /// A column of the table: its head, and its cell of a line if that has one.
 struct Column {
@@ -97,17 +41,6 @@ impl Shown {
 }
 
 impl Results {
-    pub(super) fn lines(&self) -> Vec<Line<'_>> {
-        let mut lines: Vec<Line<'_>> = Vec::new();
-        for run in &self.runs {
-            match lines.iter_mut().find(|line| line.data == run.data && line.variant == run.variant) {
-                Some(line) => line.runs.push(run),
-                None => lines.push(Line { data: &run.data, variant: &run.variant, runs: vec![run] }),
-            }
-        }
-        lines
-    }
-
     fn columns(&self) -> Vec<Column> {
         let words =
             |head: &str, cell: fn(&Line<'_>) -> Option<String>| Column { head: head.to_owned(), is_words: true, cell: Box::new(cell) };
@@ -151,7 +84,7 @@ impl Results {
 
     /// The table: a line a variant on data and, below, one a baseline. A column that no line has a cell of is left out.
     pub(crate) fn table(&self) -> Shown {
-        let lines = self.lines();
+        let lines = Line::of(&self.runs);
         let columns: Vec<Column> =
             self.columns().into_iter().filter(|column| lines.iter().any(|line| (column.cell)(line).is_some())).collect();
         let cell = |column: &Column, line: &Line<'_>| (column.cell)(line).unwrap_or_else(|| DASH.to_owned());
@@ -180,7 +113,7 @@ impl Results {
     pub(crate) fn probes(&self) -> Shown {
         let heads = ["data", "spec", "layer", "features", "accuracy", "cross-entropy, bits", "calibration error"].map(str::to_owned);
         let mut rows = Vec::new();
-        for line in self.lines() {
+        for line in Line::of(&self.runs) {
             let count = line.runs.iter().map(|run| run.probes.len()).min().unwrap_or(0);
             for at in 0..count {
                 let figure = |of: fn(&Classification) -> (f64, f64)| {

@@ -1,6 +1,6 @@
 //! What a model that is conditioned on classes makes of items whose class it is not told.
 
-use super::eval::tell_classes;
+use super::classified::tell_classes;
 use crate::{Result, output};
 use flow_train::classify::Classification;
 use flow_train::data::Dataset;

@@ -2,6 +2,7 @@
 
 use super::against::{self, Scored};
 use super::by_class::ByClass;
+use super::classified::tell_classes;
 use super::diagnostics;
 use super::on::model_on;
 use super::reference::{background, reference};
@@ -9,10 +10,8 @@ use super::sources::{Chosen, choose, skipping, test_part};
 use crate::arguments::Eval;
 use crate::{Result, output};
 use flow_train::checkpoint::Opened;
-use flow_train::classify::Classification;
 use flow_train::data::{Dataset, Items};
 use flow_train::diagnostics::is_table;
-use flow_train::text::Table;
 use flow_train::{Baseline, EvaluateOptions, Evaluation, Look, evaluate, score_every_class};
 use serde_json::{Value, json};
 
@@ -129,29 +128,4 @@ fn tell(found: &Evaluation) -> Result<()> {
         output::line(format_args!("  {name:<18} {value}"))?;
     }
     found.classification.as_ref().map_or(Ok(()), tell_classes)
-}
-
-/// How good class probabilities are, with the bins of their calibration.
-pub(super) fn tell_classes(found: &Classification) -> Result<()> {
-    let Classification { items, left_out, accuracy, accuracy_error, chance, calibration, .. } = found;
-    let (bits, bits_error) = (found.cross_entropy_bits, found.cross_entropy_bits_error);
-    let (nats, nats_error) = (found.cross_entropy_nats, found.cross_entropy_nats_error);
-    let out = if *left_out > 0 { format!(", {left_out} without probabilities left out") } else { String::new() };
-    let lines = [
-        ("accuracy", format!("{accuracy:.4} ± {accuracy_error:.4} of {items} labelled items{out}; the commonest class has {chance:.4}")),
-        ("cross-entropy", format!("{bits:.4} ± {bits_error:.4} bits, {nats:.4} ± {nats_error:.4} nats")),
-        ("calibration error", format!("{:.4} ± {:.4} in {} bins", calibration.error, calibration.standard_error, calibration.bins.len())),
-    ];
-    for (name, value) in lines {
-        output::line(format_args!("  {name:<18} {value}"))?;
-    }
-    let heads = ["confidence", "items", "mean confidence", "accuracy"].map(str::to_owned);
-    let filled = calibration.bins.iter().filter(|bin| bin.items > 0);
-    let rows: Vec<Vec<String>> = filled
-        .map(|bin| {
-            let interval = format!("{:.3}–{:.3}", bin.low, bin.high);
-            vec![interval, bin.items.to_string(), format!("{:.4}", bin.confidence), format!("{:.4}", bin.accuracy)]
-        })
-        .collect();
-    Ok(output::print(format_args!("{}", Table { heads: &heads, rows: &rows, words: 1 }))?)
 }

@@ -5,7 +5,6 @@ use super::sources::{read_text, spec};
 use crate::Result;
 use crate::arguments::Experiment;
 use flow_api::spec::from_ron;
-use flow_train::data::DataSource;
 use flow_train::study::{Study, StudyData};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,10 +34,4 @@ pub(crate) fn run(arguments: &Experiment, threads: Option<usize>) -> Result<Exit
     let name = || Path::new("experiments").join(format!("{}{short}", path.file_stem().unwrap_or_default().to_string_lossy()));
     let folder: PathBuf = arguments.out.clone().unwrap_or_else(name);
     follow(&study, &folder, arguments.json, "runs")
-}
-
-/// `NAME=SOURCE`.
-pub(crate) fn named_source(text: &str) -> Result<(String, DataSource), String> {
-    let (name, source) = text.split_once('=').ok_or("expected NAME=SOURCE")?;
-    Ok((name.to_owned(), source.parse().map_err(|e| format!("{e}"))?))
 }

@@ -2,6 +2,7 @@
 
 mod against;
 mod by_class;
+mod classified;
 pub(crate) mod compare;
 pub(crate) mod completions;
 pub(crate) mod data;

@@ -1,6 +1,6 @@
 //! `mixerflow probe`.
 
-use super::eval::tell_classes;
+use super::classified::tell_classes;
 use super::sources::model;
 use crate::arguments::Probe;
 use crate::{Result, output};

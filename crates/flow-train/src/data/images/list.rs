@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::data::{DataError, Found, Result, Skipped};
-use crate::study;
+use crate::layout;
 
 /// Endings of files that are taken for pictures; what they are is told by their content.
 const ENDINGS: [&str; 16] =
@@ -62,15 +62,12 @@ fn walk(dir: &Path, above: &mut Vec<PathBuf>, files: &mut Vec<PathBuf>, found: &
     Ok(())
 }
 
-/// What comparisons of earlier versions wrote.
-const COMPARISON: &str = "comparison.json";
-
 /// What a folder is that holds pictures of results, which are no data: a run's folder may lie below that of its own
 /// data.
 fn results(folder: &Path) -> Option<&'static str> {
-    if crate::RunFolder::exists(folder) {
+    if layout::holds_run(folder) {
         Some("the folder of a run: its pictures are no data")
-    } else if [study::RESULTS, study::STUDY].iter().all(|name| folder.join(name).is_file()) || folder.join(COMPARISON).is_file() {
+    } else if layout::holds_results(folder) {
         Some("the folder of a comparison or study: its pictures are no data")
     } else {
         None

@@ -16,6 +16,7 @@ use dialect::{Dialect, Said, is_missing, number, short};
 
 use super::memory::sort_classes;
 use super::{Column, DataError, Found, InMemory, ItemShape, Labels, Result, Values, read_limit};
+use crate::text::list;
 
 /// Which column of a table holds the class.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -505,14 +506,6 @@ impl<'a> Body<'a> {
 
 fn pick(all: Vec<Box<str>>, rows: &[usize]) -> Vec<Box<str>> {
     if rows.len() == all.len() { all } else { rows.iter().filter_map(|&row| all.get(row).cloned()).collect() }
-}
-
-/// Names for a message: the first of many.
-pub(crate) fn list<T: AsRef<str>>(names: &[T]) -> String {
-    const SHOWN: usize = 12;
-    let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
-    let more = if names.len() > SHOWN { format!(", … {} in all", names.len()) } else { String::new() };
-    format!("{}{more}", shown.join(", "))
 }
 
 fn number_classes(names: &[Box<str>]) -> Labels {

@@ -3,7 +3,18 @@
 //! typetag reads a trait object from a map with one entry, whose key is the kind. RON's own form for that is an enum
 //! variant. So a spec is read as a variant whose name is whatever stands there, and handed on as such a map.
 
-use super::{BaseDensitySpec, ModelSpec, RowFlowSpec, SampleFlowSpec};
+mod base;
+mod model;
+mod row_flow;
+mod sample_flow;
+mod scalar;
+
+pub use base::{BaseDensitySpec, BuildBase};
+pub use model::{BuildModel, ModelSpec};
+pub use row_flow::{BuildRowFlow, RowFlowSpec};
+pub use sample_flow::{BuildSampleFlow, SampleFlowSpec};
+pub use scalar::SpecScalar;
+
 use serde::de::value::{MapAccessDeserializer, StringDeserializer};
 use serde::de::{DeserializeSeed, EnumAccess, Error, IntoDeserializer as _, MapAccess, VariantAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -1,5 +1,9 @@
 //! The training loop.
 
+mod observer;
+
+pub use observer::{Observer, Silent};
+
 use crate::data::{Batch, Dataset, Draw, Loader, Mutated, Shuffle, Subset, TrainOrder, each_once, most_items};
 use crate::error::Item;
 use crate::evaluate::{EvaluateOptions, evaluate_until};
@@ -7,11 +11,11 @@ use crate::event_batch::{EventBatch, Purpose};
 use crate::events::Events;
 use crate::history::History;
 use crate::hold_out::hold_out;
-use crate::objective::{Objective, ReportedTerm, Term, Validated, differentiate, objective_of};
-use crate::observe::Observer;
+use crate::objective::{Objective, Validated, differentiate, objective_of};
 use crate::optimiser::{Adam, set_flat_weights};
 use crate::progress::{Best, Ending, Progress, Report, Run, Since};
 use crate::record::DataRecord;
+use crate::terms::{ReportedTerm, Term};
 use crate::threads::on_threads;
 use crate::{Result, Settings, TrainError};
 use flow_api::bounds_used::BoundsUsed;
