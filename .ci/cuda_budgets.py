@@ -52,16 +52,24 @@ def main():
         print(f"SKIPPED: registers of the CUDA kernels are not looked at, since {WHEEL} cannot be had: {reason}")
         return
     faults = []
-    for name in ["map.cu", "pull.cu"]:
-        source = (KERNELS / "side.cu").read_text() + (KERNELS / name).read_text()
+    # A program, its texts, and the definitions besides none that it is compiled with.
+    for name, texts, definition in [
+        ("map.cu", ["side.cu", "map.cu"], ""),
+        ("map.cu in TF32", ["side.cu", "map.cu"], "-DTF32"),
+        ("pull.cu", ["side.cu", "pull.cu"], ""),
+        ("pull.cu in TF32", ["side.cu", "pull.cu"], "-DTF32"),
+        ("step.cu", ["step.cu"], ""),
+    ]:
+        source = "".join((KERNELS / text).read_text() for text in texts)
+        options = ["--std=c++17"] + ([definition] if definition else [])
         budgets = dict(re.findall(r"^// Budget: (\w+) (\d+) registers", source, re.M))
         kernels = set(re.findall(r"^KERNEL\((\w+),", source, re.M))
         if kernels != set(budgets):
             faults.append(f"{name}: kernels {sorted(kernels)} have budgets {sorted(budgets)}")
-        ptx = compiled(nvrtc, source, ["-arch=compute_80", "--std=c++17"], True)
+        ptx = compiled(nvrtc, source, ["-arch=compute_80", *options], True)
         faults += [f"{name}: {found}" for found in re.findall(r"^\s*(?:atom|red)\.[^;]*\.f(?:16|32|64)[^;]*;", ptx, re.M)]
         for architecture in ARCHITECTURES:
-            log = compiled(nvrtc, source, [f"-arch={architecture}", "--std=c++17", "--ptxas-options=-v"], False)
+            log = compiled(nvrtc, source, [f"-arch={architecture}", *options, "--ptxas-options=-v"], False)
             found = re.findall(r"entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers", log, re.S)
             if {kernel for kernel, *_ in found} != kernels:
                 faults.append(f"{name}, {architecture}: the compiler tells of {[kernel for kernel, *_ in found]}")

@@ -30,10 +30,15 @@ int nvrtcCreateProgram(void** program, const char* source, const char*, int, con
     *program = new Program{source, "", ""};
     return OK;
 }
-int nvrtcCompileProgram(void* p, int, const char* const*) {
+// Of the options, definitions are heeded. A program is called by its first kernel.
+int nvrtcCompileProgram(void* p, int count, const char* const* options) {
     Program* program = static_cast<Program*>(p);
-    std::string text = "#line 1 \"kernels\"\n" + program->source + "\n";
     static const std::regex kernel("\nKERNEL\\((\\w+),");
+    std::smatch first;
+    std::string text = "#define EMULATED_PROGRAM \"" + (std::regex_search(program->source, first, kernel) ? first[1].str() : "") + "\"\n";
+    for (int i = 0; i < count; i++)
+        if (std::string(options[i]).rfind("-D", 0) == 0) text += "#define " + std::string(options[i] + 2) + "\n";
+    text += "#line 1 \"kernels\"\n" + program->source + "\n";
     for (std::sregex_iterator found(program->source.begin(), program->source.end(), kernel), end; found != end; ++found)
         text += "EMULATED_KERNEL(" + (*found)[1].str() + ")\n";
     const size_t hash = std::hash<std::string>()(text + read(EMULATION "/device.cuh"));

@@ -3,7 +3,8 @@
 // Every thread of a block is a fibre; barriers and instructions of whole warps switch between them, and blocks run one
 // after another. Shared memory starts as NaN. What the environment says:
 // EMULATE_SEED draws the order of the warps, each of which then runs as far as it can before the next: what a missing
-// barrier lets happen; EMULATE_WITHOUT_BARRIER takes the barrier in that line away, which a test has to notice.
+// barrier lets happen; EMULATE_WITHOUT_BARRIER takes the barrier in that line away, which a test has to notice, of all
+// programs or of the one whose first kernel has the name that EMULATE_WITHOUT_BARRIER_OF says.
 // A barrier that not all threads reach is reported.
 #pragma once
 #include <algorithm>
@@ -67,9 +68,10 @@ template <class F> void meet(Meeting& meeting, unsigned all, F work) {
     while (meeting.generation == mine) yield();
     progress = true;
 }
-inline void barrier(unsigned line) {
+inline void barrier(unsigned line, const char* program) {
     static const unsigned without = number("EMULATE_WITHOUT_BARRIER");
-    if (line != without) meet(block_meeting, threads(), [] {});
+    static const char* of = std::getenv("EMULATE_WITHOUT_BARRIER_OF");
+    if (line != without || (of && std::strcmp(of, program))) meet(block_meeting, threads(), [] {});
 }
 
 inline void run_block(unsigned seed) {
@@ -129,6 +131,11 @@ inline void launch(Dim grid, Dim block, size_t shared_bytes, std::function<void(
 template <class... A, size_t... I>
 void call(void (*kernel)(A...), void** p, std::index_sequence<I...>) { kernel(*static_cast<std::remove_reference_t<A>*>(p[I])...); }
 template <class... A> void call(void (*kernel)(A...), void** p) { call(kernel, p, std::index_sequence_for<A...>()); }
+// Bytes of a kernel's arguments: a launch within a capture keeps them.
+template <class... A> const std::vector<size_t>* arguments(void (*)(A...)) {
+    static const std::vector<size_t> sizes{sizeof(std::remove_reference_t<A>)...};
+    return &sizes;
+}
 } // namespace emulated
 
 #define threadIdx (emulated::current->thread)
@@ -136,7 +143,7 @@ template <class... A> void call(void (*kernel)(A...), void** p) { call(kernel, p
 #define blockDim (emulated::block_dim)
 #define gridDim (emulated::grid_dim)
 #define SHARED(name) float* name = emulated::shared.data()
-#define __syncthreads() emulated::barrier(__LINE__)
+#define __syncthreads() emulated::barrier(__LINE__, EMULATED_PROGRAM)
 inline int min(int a, int b) { return a < b ? a : b; }
 inline float __uint_as_float(unsigned x) { float y; std::memcpy(&y, &x, 4); return y; }
 inline unsigned __float_as_uint(float x) { unsigned y; std::memcpy(&y, &x, 4); return y; }
@@ -158,4 +165,5 @@ inline void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
 #define EMULATED_KERNEL(kernel)                                                                                            \
     extern "C" void emulated_##kernel(unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, size_t shared, void** p) { \
         emulated::launch({gx, gy, gz}, {bx, by, bz}, shared, [=] { emulated::call(kernel, p); });                          \
-    }
+    }                                                                                                                      \
+    extern "C" const std::vector<size_t>* emulated_arguments_of_##kernel() { return emulated::arguments(kernel); }

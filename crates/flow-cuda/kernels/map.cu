@@ -4,13 +4,13 @@
 // Budget: side_of_16 128 registers
 // Budget: sum_log_dets 64 registers
 
-KERNEL(side_of_32, const int* description, const float* weights, float* values, float* log_dets, int rows) {
-    side<2, false>(description, weights, values, log_dets, rows, nullptr, nullptr);
+KERNEL(side_of_32, const int* description, const float* weights, const float* values, float* to, float* log_dets, int rows) {
+    side<2, false>(description, weights, values, to, log_dets, rows, nullptr, nullptr);
 }
 
 // For rows and networks so wide that 32 rows do not fit a block's shared memory.
-KERNEL(side_of_16, const int* description, const float* weights, float* values, float* log_dets, int rows) {
-    side<1, false>(description, weights, values, log_dets, rows, nullptr, nullptr);
+KERNEL(side_of_16, const int* description, const float* weights, const float* values, float* to, float* log_dets, int rows) {
+    side<1, false>(description, weights, values, to, log_dets, rows, nullptr, nullptr);
 }
 
 // The log-dets of whole samples, a block each: `sides` has for every side where its rows' log-dets begin, in samples of

@@ -5,12 +5,12 @@
 // Budget: outer 64 registers
 // Budget: add_chunks 48 registers
 
-KERNEL(pull_of_32, const int* description, const float* weights, float* values, float* log_dets, int rows, float* cotangent, float* notes) {
-    side<2, true>(description, weights, values, log_dets, rows, cotangent, notes);
+KERNEL(pull_of_32, const int* description, const float* weights, const float* values, float* log_dets, int rows, float* cotangent, float* notes) {
+    side<2, true>(description, weights, values, nullptr, log_dets, rows, cotangent, notes);
 }
 
-KERNEL(pull_of_16, const int* description, const float* weights, float* values, float* log_dets, int rows, float* cotangent, float* notes) {
-    side<1, true>(description, weights, values, log_dets, rows, cotangent, notes);
+KERNEL(pull_of_16, const int* description, const float* weights, const float* values, float* log_dets, int rows, float* cotangent, float* notes) {
+    side<1, true>(description, weights, values, nullptr, log_dets, rows, cotangent, notes);
 }
 
 // Gradients of linear layers: Σ g xᵀ and Σ g over the rows of a batch, of what a pullback noted.
@@ -23,11 +23,28 @@ KERNEL(pull_of_16, const int* description, const float* weights, float* values, 
 enum { G, X, OUTPUTS, INPUTS, PHI, SUMS, TILE, LAYER };
 constexpr int SIDE = 32, LDO = SIDE + 8;
 
+// Adds the sums of all chunks, in order, to those of the batch so far.
+__device__ __forceinline__ void add(const float* partial, int chunks, int size, float* sums, int block) {
+    const int at = block * THREADS + threadIdx.x;
+    if (at >= size) return;
+    float sum = sums[at];
+    for (int c = 0; c < chunks; c++) sum += partial[(size_t)c * size + at];
+    sums[at] = sum;
+}
+
+KERNEL(add_chunks, const float* partial, int chunks, int size, float* sums) { add(partial, chunks, size, sums, blockIdx.x); }
+
 // A block has 32 outputs × 32 inputs of a layer, and a chunk of the rows. The column behind the last input is all ones:
-// its sums are the bias's. A warp has 16 × 8 of the tile.
-KERNEL(outer, const int* layers, int count, const float* notes, int width, float* partial, int size, int rows, int chunk) {
+// its sums are the bias's. A warp has 16 × 8 of the tile. Blocks behind the last tile add up the chunks of the side that
+// was pulled back before, which spares a launch.
+KERNEL(outer, const int* layers, int count, const float* notes, int width, float* partial, int size, int rows, int chunk, int tiles,
+       const float* earlier, int earlier_chunks, int earlier_size, float* earlier_sums) {
     SHARED(tile_memory);
     float *gs = tile_memory, *xs = gs + SIDE * LDO;
+    if (static_cast<int>(blockIdx.x) >= tiles) {
+        if (blockIdx.y == 0) add(earlier, earlier_chunks, earlier_size, earlier_sums, blockIdx.x - tiles);
+        return;
+    }
     const int tid = threadIdx.x, lane = tid % 32, warp = tid / 32, g = lane / 4, t = lane % 4;
     const int* layer = layers;
     for (int i = 1; i < count && layers[i * LAYER + TILE] <= static_cast<int>(blockIdx.x); i++) layer = layers + i * LAYER;
@@ -56,9 +73,7 @@ KERNEL(outer, const int* layers, int count, const float* notes, int width, float
             split(from[4 * LDO + 8], a[3], a_small[3]);
             split(x[0], b[0], b_small[0]);
             split(x[4 * LDO], b[1], b_small[1]);
-            mma(d, a_small, b);
-            mma(d, a, b_small);
-            mma(d, a, b);
+            multiply(d, a, a_small, b, b_small);
         }
         __syncthreads();
     }
@@ -67,13 +82,4 @@ KERNEL(outer, const int* layers, int count, const float* notes, int width, float
         const int o = o0 + o_own + g + (i / 2) * 8, in = i0 + i_own + 2 * t + i % 2;
         if (o < outputs && in <= inputs) to[o * (inputs + 1) + in] = d[i];
     }
-}
-
-// Adds the sums of all chunks, in order, to those of the batch so far.
-KERNEL(add_chunks, const float* partial, int chunks, int size, float* sums) {
-    const int at = blockIdx.x * THREADS + threadIdx.x;
-    if (at >= size) return;
-    float sum = sums[at];
-    for (int c = 0; c < chunks; c++) sum += partial[(size_t)c * size + at];
-    sums[at] = sum;
 }

@@ -2,8 +2,8 @@
 // and the pullback of all of it.
 //
 // One kernel runs every model: sizes and the list of flows are data (src/plan.rs writes them). Products run on tensor
-// cores. A factor of f32 is split into two of TF32, and three products of these halves are f32's to 2^-21 or so; plain
-// TF32 is good for none of what is computed here.
+// cores. A factor of f32 is split into two of TF32, and three products of these halves are f32's to 2^-21 or so; with
+// the definition TF32 the product of the greater halves is taken for the whole.
 #include "device.cuh"
 
 constexpr int THREADS = 256, WARPS = THREADS / 32;
@@ -22,6 +22,15 @@ __device__ __forceinline__ int stride(int n) { return padded(n) + 4; }
 __device__ __forceinline__ void split(float x, unsigned& big, unsigned& small) {
     big = tf32(x);
     small = tf32(x - __uint_as_float(big));
+}
+
+// d += a b for factors of two halves each.
+__device__ __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4], const unsigned (&a_small)[4], const unsigned (&b)[2], const unsigned (&b_small)[2]) {
+#ifndef TF32
+    mma(d, a_small, b);
+    mma(d, a, b_small);
+#endif
+    mma(d, a, b);
 }
 
 __device__ __forceinline__ float logistic(float x) {
@@ -85,9 +94,7 @@ __device__ __forceinline__ void product(const float* x, int ldx, const float* __
                 split(from[8 * ldx], a[1], a_small[1]);
                 split(from[4], a[2], a_small[2]);
                 split(from[8 * ldx + 4], a[3], a_small[3]);
-                mma(d[m], a_small, b);
-                mma(d[m], a, b_small);
-                mma(d[m], a, b);
+                multiply(d[m], a, a_small, b, b_small);
             }
         }
 #pragma unroll
@@ -118,12 +125,12 @@ struct Notes {
     }
 };
 
-// Works on the rows M · 16 · blockIdx.x and following. Without PULL, in place: x → y and log-dets of the rows. With PULL
-// the values stay as they are; what the pullback needs is noted, ∂L/∂y becomes ∂L/∂x in place, and what the parameters'
-// gradients need is noted too; `log_dets` is ∂L/∂log-det of the samples.
+// Works on the rows M · 16 · blockIdx.x and following. Without PULL: x → y, which go to `to`, the same place or another,
+// and log-dets of the rows. With PULL the values stay as they are; what the pullback needs is noted, ∂L/∂y becomes ∂L/∂x
+// in place, and what the parameters' gradients need is noted too; `log_dets` is ∂L/∂log-det of the samples.
 template <int M, bool PULL>
-__device__ __forceinline__ void side(const int* __restrict__ side, const float* __restrict__ weights, float* values, float* log_dets, int rows,
-                                     float* cotangent, float* notes) {
+__device__ __forceinline__ void side(const int* __restrict__ side, const float* __restrict__ weights, const float* values, float* to, float* log_dets,
+                                     int rows, float* cotangent, float* notes) {
     constexpr int R = M * 16;
     SHARED(memory);
     const int each = side[ROWS], d = side[FEATURES], ldx = stride(d), ldh = side[HIDDEN_STRIDE], tid = threadIdx.x, first = blockIdx.x * R;
@@ -223,7 +230,7 @@ __device__ __forceinline__ void side(const int* __restrict__ side, const float* 
             for (int k = 0; k < moved; k++) log_det[tid] += u[tid * ldh + k];
     }
     if (!PULL) {
-        scatter(values);
+        scatter(to);
         if (tid < R && first + tid < rows) log_dets[first + tid] = log_det[tid];
         return;
     }

@@ -1,9 +1,10 @@
 //! The driver and the compiler behind safe calls: libraries, the device, memory.
 
-use crate::kernels::{Kernels, PullKernels};
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, DriverError, ValidAsZeroBits, result, sys};
+use crate::kernels::{Kernels, PullKernels, Target};
+use crate::step_kernels::StepKernels;
+use cudarc::driver::{CudaContext, CudaGraph, CudaSlice, CudaStream, DeviceRepr, DriverError, ValidAsZeroBits, result, sys};
 use cudarc::nvrtc;
-use flow_api::device::{DeviceError, DeviceInfo};
+use flow_api::device::{DeviceError, DeviceInfo, Precision};
 use std::sync::{Arc, OnceLock};
 use sys::{CUdevice_attribute_enum as Attribute, CUresult};
 
@@ -99,11 +100,21 @@ pub(crate) struct Device {
     capability: (i32, i32),
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    kernels: Kernels,
-    /// From the first pullback on.
-    pull_kernels: OnceLock<PullKernels>,
+    /// Of every precision, from their first use on.
+    kernels: [OnceLock<Kernels>; 2],
+    pull_kernels: [OnceLock<PullKernels>; 2],
+    step_kernels: OnceLock<StepKernels>,
     /// The most that a block can have, in bytes.
     shared_memory: usize,
+}
+
+/// What `make` gives, made when it is first asked for.
+fn once<T>(cell: &OnceLock<T>, make: impl FnOnce() -> Result<T, DeviceError>) -> Result<&T, DeviceError> {
+    if let Some(made) = cell.get() {
+        return Ok(made);
+    }
+    let made = make()?;
+    Ok(cell.get_or_init(|| made))
 }
 
 /// Numbers on the device.
@@ -134,8 +145,10 @@ impl Device {
         let stream = context.new_stream().map_err(&error)?;
         let shared = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN).map_err(&error)?;
         let shared_memory = usize::try_from(shared).unwrap_or(0);
-        let kernels = Kernels::new(&info.device, capability, &context, shared_memory)?;
-        Ok(Self { info, capability, context, stream, kernels, pull_kernels: OnceLock::new(), shared_memory })
+        let (kernels, pull_kernels, step_kernels) = Default::default();
+        let device = Self { info, capability, context, stream, kernels, pull_kernels, step_kernels, shared_memory };
+        device.kernels(Precision::F32)?;
+        Ok(device)
     }
 
     pub(crate) fn info(&self) -> &DeviceInfo {
@@ -150,17 +163,25 @@ impl Device {
         &self.stream
     }
 
-    pub(crate) fn kernels(&self) -> &Kernels {
-        &self.kernels
+    /// What is compiled for.
+    fn target(&self, precision: Precision) -> Target<'_> {
+        let Self { info, capability, context, shared_memory, .. } = self;
+        Target { device: &info.device, capability: *capability, context, shared_memory: *shared_memory, precision }
     }
 
-    /// Those of pullbacks, compiled when they are first asked for.
-    pub(crate) fn pull_kernels(&self) -> Result<&PullKernels, DeviceError> {
-        if let Some(kernels) = self.pull_kernels.get() {
-            return Ok(kernels);
-        }
-        let kernels = PullKernels::new(&self.info.device, self.capability, &self.context, self.shared_memory)?;
-        Ok(self.pull_kernels.get_or_init(|| kernels))
+    /// The kernels of passes.
+    pub(crate) fn kernels(&self, precision: Precision) -> Result<&Kernels, DeviceError> {
+        once(&self.kernels[usize::from(precision != Precision::F32)], || Kernels::new(&self.target(precision)))
+    }
+
+    /// Those of pullbacks.
+    pub(crate) fn pull_kernels(&self, precision: Precision) -> Result<&PullKernels, DeviceError> {
+        once(&self.pull_kernels[usize::from(precision != Precision::F32)], || PullKernels::new(&self.target(precision)))
+    }
+
+    /// Those of training steps, besides their sides.
+    pub(crate) fn step_kernels(&self) -> Result<&StepKernels, DeviceError> {
+        once(&self.step_kernels, || StepKernels::new(&self.target(Precision::F32)))
     }
 
     /// An error of a call that is named in words.
@@ -171,6 +192,11 @@ impl Device {
     /// The error for a buffer of another size.
     pub(crate) fn check_size(&self, expected: usize, got: usize) -> Result<(), DeviceError> {
         if expected == got { Ok(()) } else { Err(DeviceError::Size { device: self.info.device.clone(), expected, got }) }
+    }
+
+    /// The error for what no training step here can do.
+    pub(crate) fn no_step(&self, reason: &str) -> DeviceError {
+        DeviceError::NoStep { device: self.info.device.clone(), reason: reason.to_owned() }
     }
 
     /// The error for what does not fit.
@@ -189,6 +215,16 @@ impl Device {
     /// Back to zeros.
     pub(crate) fn clear(&self, numbers: &mut Numbers<f32>) -> Result<(), DeviceError> {
         self.stream.memset_zeros(numbers).map_err(self.error("to clear numbers"))
+    }
+
+    /// Copies numbers within a buffer, from `from` on to the `len` behind.
+    pub(crate) fn copy_behind(&self, numbers: &mut Numbers<f32>, from: usize, len: usize) -> Result<(), DeviceError> {
+        let all = numbers.len();
+        let Some((mut before, mut behind)) = numbers.try_split_at_mut(from + len) else { return self.check_size(from + 2 * len, all) };
+        let (Some(from), Some(mut to)) = (before.try_slice_mut(from..), behind.try_slice_mut(..len)) else {
+            return self.check_size(from + 2 * len, all);
+        };
+        self.stream.memcpy_dtod(&from, &mut to).map_err(self.error("a copy"))
     }
 
     /// Copies the beginning of a buffer to the numbers from `at` on of another.
@@ -216,5 +252,68 @@ impl Device {
             got: to.len(),
         })?;
         self.stream.memcpy_dtoh(&part, to).and_then(|()| self.stream.synchronize()).map_err(self.error("a download"))
+    }
+
+    /// Records what `work` sends to the device, which is not done then, as a graph.
+    ///
+    /// # Errors
+    /// Where the driver has no graphs; those of `work`, and of the driver for what no graph can have: an allocation, a
+    /// copy from the host or to it.
+    pub(crate) fn capture(&self, work: impl FnOnce() -> Result<(), DeviceError>) -> Result<Graph, DeviceError> {
+        const WHAT: &str = "the capture of a graph";
+        let failed = |message: &str| DeviceError::Failed { device: self.info.device.clone(), what: WHAT, message: message.to_owned() };
+        for name in GRAPH_FUNCTIONS {
+            // SAFETY: the library is there since the device was opened. The symbol is looked for and not called.
+            if unsafe { sys::culib().get::<unsafe extern "C" fn()>(name.as_bytes()) }.is_err() {
+                return Err(failed(&format!("the driver has no {name}")));
+            }
+        }
+        let error = self.error(WHAT);
+        self.stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).map_err(&error)?;
+        let worked = work();
+        // The stream is left as it was also where something failed.
+        let ended = self.stream.end_capture(sys::CUgraphInstantiate_flags(0));
+        worked?;
+        let graph = ended.map_err(&error)?.ok_or_else(|| failed("the driver gives none"))?;
+        let mut nodes = 0;
+        // SAFETY: the graph is one; without a place for the nodes their number alone is asked for.
+        unsafe { sys::cuGraphGetNodes(graph.cu_graph(), std::ptr::null_mut(), &raw mut nodes) }.result().map_err(&error)?;
+        Ok(Graph { graph, nodes })
+    }
+}
+
+/// What [`Device::capture`] needs of the driver; a function that is missing would be a panic.
+const GRAPH_FUNCTIONS: [&str; 7] = [
+    "cuStreamBeginCapture_v2",
+    "cuStreamEndCapture",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphGetNodes",
+    "cuGraphLaunch",
+    "cuGraphExecDestroy",
+    "cuGraphDestroy",
+];
+
+/// Recorded work of a device.
+pub(crate) struct Graph {
+    graph: CudaGraph,
+    nodes: usize,
+}
+
+// SAFETY: the driver demands that calls with one graph follow each other. A graph is owned by one session, has no call
+// but `launch`, which takes it mutably, and is dropped once.
+unsafe impl Send for Graph {}
+
+impl Graph {
+    /// Kernels, copies and the like.
+    pub(crate) fn nodes(&self) -> usize {
+        self.nodes
+    }
+
+    /// Does all of the work again.
+    ///
+    /// # Safety
+    /// Every buffer and kernel of the work has to be alive, and no buffer borrowed.
+    pub(crate) unsafe fn launch(&mut self) -> Result<(), DriverError> {
+        self.graph.launch()
     }
 }

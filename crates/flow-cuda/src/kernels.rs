@@ -2,9 +2,9 @@
 
 use crate::driver::{Device, Numbers};
 use crate::plan::{LAYER, SidePlan, Tile};
-use cudarc::driver::{CudaContext, CudaFunction, LaunchConfig, PushKernelArg, sys};
+use cudarc::driver::{CudaContext, CudaFunction, DevicePtrMut, LaunchConfig, PushKernelArg, sys};
 use cudarc::nvrtc::sys as nvrtc;
-use flow_api::device::DeviceError;
+use flow_api::device::{DeviceError, Precision};
 use std::ffi::{CString, c_char};
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ const MAP: &str = concat!(include_str!("../kernels/side.cu"), include_str!("../k
 const PULL: &str = concat!(include_str!("../kernels/side.cu"), include_str!("../kernels/pull.cu"));
 
 /// Threads of a block, as in the kernels.
-const THREADS: u32 = 256;
+pub(crate) const THREADS: u32 = 256;
 /// Rows whose sums are one chunk: a function of nothing, so that sums depend on the batch alone.
 pub(crate) const CHUNK: usize = 512;
 /// Shared memory of a block of `outer`: two tiles of 32 × 40.
@@ -29,12 +29,25 @@ impl Drop for Program {
     }
 }
 
-/// Machine code for devices of this compute capability.
-fn compile(device: &str, source: &str, (major, minor): (i32, i32)) -> Result<Vec<u8>, DeviceError> {
+/// What kernels are compiled for.
+pub(crate) struct Target<'a> {
+    pub(crate) device: &'a str,
+    pub(crate) capability: (i32, i32),
+    pub(crate) context: &'a Arc<CudaContext>,
+    pub(crate) shared_memory: usize,
+    pub(crate) precision: Precision,
+}
+
+/// Machine code of a text.
+fn compile(target: &Target<'_>, source: &str) -> Result<Vec<u8>, DeviceError> {
+    let Target { device, capability: (major, minor), .. } = *target;
     let wrong = |log: String| DeviceError::Compiler { device: device.to_owned(), log };
     let text = |text: &str| CString::new(text).map_err(|error| wrong(error.to_string()));
     let (source, header) = (text(source)?, text(HEADER)?);
-    let options = [text(&format!("--gpu-architecture=sm_{major}{minor}"))?, text("--std=c++17")?];
+    let mut options = vec![text(&format!("--gpu-architecture=sm_{major}{minor}"))?, text("--std=c++17")?];
+    if target.precision == Precision::Tf32 {
+        options.push(text("-DTF32")?);
+    }
     let options: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
     let (headers, names) = ([header.as_ptr()], [c"device.cuh".as_ptr()]);
     let mut made = std::ptr::null_mut();
@@ -71,23 +84,21 @@ fn read(
     Ok(bytes)
 }
 
-/// Compiles a text and finds its kernels by name; those that `wide` says may have all of a block's shared memory.
-fn load<const N: usize>(
-    device: &str,
+/// Compiles a text and finds its kernels by name; the first `wide` of them may have all of a block's shared memory.
+pub(crate) fn load<const N: usize>(
+    target: &Target<'_>,
     source: &str,
-    capability: (i32, i32),
-    context: &Arc<CudaContext>,
     names: [&str; N],
-    wide: (usize, usize),
+    wide: usize,
 ) -> Result<[CudaFunction; N], DeviceError> {
     use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as SHARED_MEMORY;
+    let Target { device, context, shared_memory, .. } = *target;
     let failed = |error| crate::driver::driver_error(device, "to load the kernels")(error);
-    let (count, shared_memory) = wide;
-    let module = context.load_module(cudarc::nvrtc::Ptx::from_binary(compile(device, source, capability)?)).map_err(failed)?;
+    let module = context.load_module(cudarc::nvrtc::Ptx::from_binary(compile(target, source)?)).map_err(failed)?;
     let mut kernels = Vec::with_capacity(N);
     for (i, name) in names.into_iter().enumerate() {
         let kernel = module.load_function(name).map_err(failed)?;
-        if i < count {
+        if i < wide {
             kernel.set_attribute(SHARED_MEMORY, i32::try_from(shared_memory).unwrap_or(i32::MAX)).map_err(failed)?;
         }
         kernels.push(kernel);
@@ -108,9 +119,9 @@ pub(crate) struct Kernels {
 }
 
 impl Kernels {
-    pub(crate) fn new(device: &str, capability: (i32, i32), context: &Arc<CudaContext>, shared_memory: usize) -> Result<Self, DeviceError> {
+    pub(crate) fn new(target: &Target<'_>) -> Result<Self, DeviceError> {
         let names = ["side_of_32", "side_of_16", "sum_log_dets"];
-        let [side_of_32, side_of_16, sum_log_dets] = load(device, MAP, capability, context, names, (2, shared_memory))?;
+        let [side_of_32, side_of_16, sum_log_dets] = load(target, MAP, names, 2)?;
         Ok(Self { side_of_32, side_of_16, sum_log_dets })
     }
 }
@@ -125,19 +136,19 @@ pub(crate) struct PullKernels {
 }
 
 impl PullKernels {
-    pub(crate) fn new(device: &str, capability: (i32, i32), context: &Arc<CudaContext>, shared_memory: usize) -> Result<Self, DeviceError> {
+    pub(crate) fn new(target: &Target<'_>) -> Result<Self, DeviceError> {
         let names = ["pull_of_32", "pull_of_16", "outer", "add_chunks"];
-        let [pull_of_32, pull_of_16, outer, add_chunks] = load(device, PULL, capability, context, names, (2, shared_memory))?;
+        let [pull_of_32, pull_of_16, outer, add_chunks] = load(target, PULL, names, 2)?;
         Ok(Self { pull_of_32, pull_of_16, outer, add_chunks })
     }
 }
 
 /// A number as the kernels have it.
-fn int(n: usize) -> i32 {
+pub(crate) fn int(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
 }
 
-fn config(blocks: [usize; 2], shared_mem_bytes: usize) -> LaunchConfig {
+pub(crate) fn config(blocks: [usize; 2], shared_mem_bytes: usize) -> LaunchConfig {
     let [x, y] = blocks.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
     LaunchConfig { grid_dim: (x, y, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: u32::try_from(shared_mem_bytes).unwrap_or(u32::MAX) }
 }
@@ -155,43 +166,60 @@ pub(crate) struct Pulling {
     pub(crate) cotangent: Numbers<f32>,
     pub(crate) for_log_det: Numbers<f32>,
     pub(crate) notes: Numbers<f32>,
-    pub(crate) partial: Numbers<f32>,
+    /// Sums of chunks, of the side at hand and of the one before it by turns.
+    pub(crate) partial: [Numbers<f32>; 2],
     /// Those of all sides, one side after the other.
     pub(crate) sums: Numbers<f32>,
 }
 
+/// Sums of chunks that are not added up yet.
+pub(crate) struct Pending {
+    /// Which of the two buffers has them.
+    which: usize,
+    chunks: usize,
+    /// Where they go among the sums, and how many they are.
+    at: usize,
+    size: usize,
+}
+
 impl Device {
     /// A buffer has so many numbers at the least.
-    fn holds<T>(&self, buffer: &Numbers<T>, least: usize) -> Result<(), DeviceError> {
+    pub(crate) fn holds<T>(&self, buffer: &Numbers<T>, least: usize) -> Result<(), DeviceError> {
         if buffer.len() >= least { Ok(()) } else { self.check_size(least, buffer.len()) }
     }
 
-    /// Runs a side over `rows` rows of whole samples in `values`; the log-dets of its rows go to `log_dets` from `at`
-    /// on.
+    /// Runs a side over `rows` rows of whole samples, which begin at `from` among the values, and go to where `to` says;
+    /// the log-dets of its rows go to `log_dets` from `at` on.
     pub(crate) fn run_side(
         &self,
         side: &SidePlan,
-        weights: &Weights,
+        (weights, precision): (&Weights, Precision),
         values: &mut Numbers<f32>,
+        (from, to): (usize, usize),
         log_dets: &mut Numbers<f32>,
         (at, rows): (usize, usize),
     ) -> Result<(), DeviceError> {
+        let kernels = self.kernels(precision)?;
         let kernel = match side.tile {
-            Tile::Rows32 => &self.kernels().side_of_32,
-            Tile::Rows16 => &self.kernels().side_of_16,
+            Tile::Rows32 => &kernels.side_of_32,
+            Tile::Rows16 => &kernels.side_of_16,
         };
-        self.holds(values, rows / side.rows.max(1) * side.event)?;
+        self.holds(values, from.max(to) + rows / side.rows.max(1) * side.event)?;
         self.holds(log_dets, at + rows)?;
         self.holds(&weights.ints, side.ints_at)?;
         self.holds(&weights.floats, side.floats_at)?;
         let (description, floats) = (weights.ints.slice(side.ints_at..), weights.floats.slice(side.floats_at..));
         let mut log_dets = log_dets.slice_mut(at..at + rows);
         let count = int(rows);
+        // Both places may be one, which no two borrows can be.
+        let (begin, _kept) = values.device_ptr_mut(self.stream());
+        let [from, to] = [from, to].map(|at| begin + (at * size_of::<f32>()) as u64);
         let mut launch = self.stream().launch_builder(kernel);
-        launch.arg(&description).arg(&floats).arg(values).arg(&mut log_dets).arg(&count);
+        launch.arg(&description).arg(&floats).arg(&from).arg(&to).arg(&mut log_dets).arg(&count);
         // SAFETY: the arguments are those of the kernel in number, order and type. The description is a plan's, whose
-        // lists lie in `ints` and whose weights in `floats`; `values` has all samples of the rows and `log_dets` a
-        // place a row, which was looked at above.
+        // lists lie in `ints` and whose weights in `floats`; `values`, which is borrowed for as long as the launch
+        // takes, has all samples of the rows behind either place, and `log_dets` a place a row, which was looked at
+        // above. A block reads its rows before it writes them, and no other rows.
         unsafe { launch.launch(config([rows.div_ceil(side.tile.rows()), 1], side.shared_memory)) }.map(drop).map_err(self.error("a side"))
     }
 
@@ -207,7 +235,7 @@ impl Device {
         self.holds(sides, 2 * count)?;
         self.holds(log_dets, batch)?;
         let (count, capacity) = (int(count), int(capacity));
-        let mut launch = self.stream().launch_builder(&self.kernels().sum_log_dets);
+        let mut launch = self.stream().launch_builder(&self.kernels(Precision::F32)?.sum_log_dets);
         launch.arg(sides).arg(&count).arg(rows).arg(&capacity).arg(&constant).arg(log_dets);
         // SAFETY: the arguments are those of the kernel in number, order and type. `sides` has two numbers a side and
         // `log_dets` one a sample, which was looked at above; a session makes `rows` with `capacity` places for every
@@ -215,28 +243,33 @@ impl Device {
         unsafe { launch.launch(config([batch, 1], THREADS as usize * 8)) }.map(drop).map_err(self.error("the sum of log-dets"))
     }
 
-    /// Pulls a cotangent back through a side whose input begins at `input` among the inputs, and adds the sums for its
-    /// parameters to those from `sums` on.
+    /// Pulls a cotangent back through a side whose input begins at `input` among the inputs. The sums for its
+    /// parameters, which go to those from `sums` on, are left pending, and the ones that were are added up.
     pub(crate) fn pull_side(
         &self,
         side: &SidePlan,
-        weights: &Weights,
+        (weights, precision): (&Weights, Precision),
         pulling: &mut Pulling,
         (input, sums, rows): (usize, usize, usize),
-    ) -> Result<(), DeviceError> {
-        let kernels = self.pull_kernels()?;
+        pending: Option<Pending>,
+    ) -> Result<Option<Pending>, DeviceError> {
+        let kernels = self.pull_kernels(precision)?;
         let kernel = match side.tile {
             Tile::Rows32 => &kernels.pull_of_32,
             Tile::Rows16 => &kernels.pull_of_16,
         };
-        let Pulling { inputs, cotangent, for_log_det, notes, partial, sums: all_sums } = pulling;
+        let Pulling { inputs, cotangent, for_log_det, notes, partial: [first, second], sums: all_sums } = pulling;
+        let which = usize::from(pending.as_ref().is_some_and(|pending| pending.which == 0));
+        let (partial, earlier) = if which == 0 { (first, &*second) } else { (second, &*first) };
+        let before = pending.unwrap_or(Pending { which: 0, chunks: 0, at: 0, size: 0 });
         let (samples, plan, chunks) = (rows / side.rows.max(1), &side.pull, rows.div_ceil(CHUNK));
         self.holds(inputs, input + samples * side.event)?;
         self.holds(cotangent, samples * side.event)?;
         self.holds(for_log_det, samples)?;
         self.holds(notes, rows.next_multiple_of(side.tile.rows()) * plan.notes)?;
         self.holds(partial, chunks * plan.sums)?;
-        self.holds(all_sums, sums + plan.sums)?;
+        self.holds(earlier, before.chunks * before.size)?;
+        self.holds(all_sums, (sums + plan.sums).max(before.at + before.size))?;
         self.holds(&weights.ints, plan.layers_at + plan.layers * LAYER)?;
         self.holds(&weights.floats, side.floats_at)?;
         let (description, floats) = (weights.ints.slice(side.ints_at..), weights.floats.slice(side.floats_at..));
@@ -249,24 +282,37 @@ impl Device {
         // and notes for all rows of all tiles: this was looked at above.
         unsafe { launch.launch(config([rows.div_ceil(side.tile.rows()), 1], side.shared_memory)) }.map_err(self.error("a pullback"))?;
         if plan.sums == 0 || rows == 0 {
-            return Ok(());
+            return Ok((before.size > 0).then_some(before));
         }
         let layers = weights.ints.slice(plan.layers_at..);
-        let [layer_count, width, size, chunk, chunk_count] = [plan.layers, plan.notes, plan.sums, CHUNK, chunks].map(int);
+        let [layer_count, width, size, chunk, tiles] = [plan.layers, plan.notes, plan.sums, CHUNK, plan.tiles].map(int);
+        let [earlier_chunks, earlier_size] = [before.chunks, before.size].map(int);
+        let mut earlier_sums = all_sums.slice_mut(before.at..);
         let mut launch = self.stream().launch_builder(&kernels.outer);
-        launch.arg(&layers).arg(&layer_count).arg(&*notes).arg(&width).arg(&mut *partial).arg(&size).arg(&count).arg(&chunk);
+        launch.arg(&layers).arg(&layer_count).arg(&*notes).arg(&width).arg(partial).arg(&size).arg(&count).arg(&chunk);
+        launch.arg(&tiles).arg(earlier).arg(&earlier_chunks).arg(&earlier_size).arg(&mut earlier_sums);
+        let blocks = plan.tiles + before.size.div_ceil(THREADS as usize);
         // SAFETY: the arguments are those of the kernel in number, order and type. The layers are the plan's, whose
         // places lie within a row's notes and within `size` sums; there are notes of all rows, and as many sums for
-        // every chunk.
-        unsafe { launch.launch(config([plan.tiles, chunks], OUTER_SHARED_MEMORY as usize)) }
-            .map_err(self.error("the sums of a pullback"))?;
-        let mut to = all_sums.slice_mut(sums..sums + plan.sums);
+        // every chunk. Of the side before, both buffers have the sums, `earlier` for every chunk.
+        unsafe { launch.launch(config([blocks, chunks], OUTER_SHARED_MEMORY as usize)) }.map_err(self.error("the sums of a pullback"))?;
+        Ok(Some(Pending { which, chunks, at: sums, size: plan.sums }))
+    }
+
+    /// Adds up the sums that are pending.
+    pub(crate) fn add_pending(&self, pulling: &mut Pulling, pending: Option<Pending>, precision: Precision) -> Result<(), DeviceError> {
+        let Some(Pending { which, chunks, at, size }) = pending else { return Ok(()) };
+        let kernels = self.pull_kernels(precision)?;
+        let Pulling { partial, sums, .. } = pulling;
+        let partial = &partial[which];
+        self.holds(partial, chunks * size)?;
+        self.holds(sums, at + size)?;
+        let (chunks, count) = (int(chunks), int(size));
+        let mut to = sums.slice_mut(at..at + size);
         let mut launch = self.stream().launch_builder(&kernels.add_chunks);
-        launch.arg(&*partial).arg(&chunk_count).arg(&size).arg(&mut to);
+        launch.arg(partial).arg(&chunks).arg(&count).arg(&mut to);
         // SAFETY: the arguments are those of the kernel in number, order and type, and both buffers have `size` sums,
         // `partial` for every chunk.
-        unsafe { launch.launch(config([plan.sums.div_ceil(THREADS as usize), 1], 0)) }
-            .map(drop)
-            .map_err(self.error("the sums of a pullback"))
+        unsafe { launch.launch(config([size.div_ceil(THREADS as usize), 1], 0)) }.map(drop).map_err(self.error("the sums of a pullback"))
     }
 }

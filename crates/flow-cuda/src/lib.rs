@@ -28,9 +28,12 @@ mod driver;
 mod kernels;
 mod plan;
 mod session;
+mod step;
+mod step_kernels;
+mod step_plan;
 
 use driver::Device;
-use flow_api::device::{DeviceError, DeviceInfo, Engine, Session, SideForm};
+use flow_api::device::{DeviceError, DeviceInfo, Engine, Session, SideForm, StepForm, TrainingSession};
 use std::sync::Arc;
 
 /// A GPU, with the kernels compiled for it.
@@ -71,5 +74,9 @@ impl Engine for Cuda {
 
     fn load(&self, event: usize, sides: &[SideForm<'_, f32>]) -> Result<Box<dyn Session>, DeviceError> {
         Ok(Box::new(session::CudaSession::load(self.0.clone(), event, sides)?))
+    }
+
+    fn train(&self, event: usize, sides: &[SideForm<'_, f32>], form: &StepForm) -> Result<Box<dyn TrainingSession>, DeviceError> {
+        Ok(Box::new(step::CudaTraining::load(self.0.clone(), event, sides, form)?))
     }
 }

@@ -50,6 +50,8 @@ pub(crate) struct SidePlan {
     pub(crate) tile: Tile,
     /// Bytes a block.
     pub(crate) shared_memory: usize,
+    /// Where the tiles of every linear layer begin among the side's weights, in the order of the layers' sums.
+    pub(crate) linears: Vec<usize>,
     pub(crate) pull: PullPlan,
 }
 
@@ -111,14 +113,14 @@ impl Plan {
         }
         let mut plan = Self::default();
         for (writer, (side, tile, needed)) in parallel(fitting.len(), |i| Writer::new(fitting[i].0, direction)).into_iter().zip(&fitting) {
-            let Writer { ints, floats, mut pull, log_det, .. } = writer?;
+            let Writer { ints, floats, mut pull, log_det, linears, .. } = writer?;
             let (ints_at, floats_at) = (plan.ints.len(), plan.floats.len());
             pull.layers_at += ints_at;
             plan.ints.extend(ints);
             plan.floats.extend(floats);
             plan.log_det += log_det;
             let (event, rows) = (side.view.sample_len(), side.view.rows());
-            plan.sides.push(SidePlan { ints_at, floats_at, event, rows, tile: *tile, shared_memory: *needed, pull });
+            plan.sides.push(SidePlan { ints_at, floats_at, event, rows, tile: *tile, shared_memory: *needed, linears, pull });
         }
         Ok(plan)
     }
@@ -134,6 +136,7 @@ struct Writer {
     lists: Vec<i32>,
     lists_at: usize,
     layers: Vec<i32>,
+    linears: Vec<usize>,
     pull: PullPlan,
     log_det: f64,
 }
@@ -251,6 +254,7 @@ impl Writer {
     /// Lane l of a warp has of a tile the numbers (l / 4, l mod 4) and (l / 4, l mod 4 + 4), which lie beside each
     /// other.
     fn linear(&mut self, weight: &[f32], bias: &[f32]) {
+        self.linears.push(self.floats.len());
         let outputs = bias.len();
         let inputs = weight.len() / outputs.max(1);
         for n in (0..padded(outputs)).step_by(8) {

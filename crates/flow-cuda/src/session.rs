@@ -3,7 +3,7 @@
 use crate::driver::{Device, Numbers};
 use crate::kernels::{CHUNK, Pulling, Weights};
 use crate::plan::{Plan, Refusal};
-use flow_api::device::{DeviceError, Session, SideForm};
+use flow_api::device::{DeviceError, Precision, Session, SideForm};
 use flow_api::rows::Direction;
 use std::sync::Arc;
 
@@ -24,12 +24,12 @@ pub(crate) struct CudaSession {
 }
 
 /// A model for passes in one direction.
-struct Loaded {
+pub(crate) struct Loaded {
     /// Without its numbers, which are on the device.
-    plan: Plan,
-    weights: Weights,
+    pub(crate) plan: Plan,
+    pub(crate) weights: Weights,
     /// Where every side's log-dets begin, in samples of one row, and its rows a sample.
-    rows: Numbers<i32>,
+    pub(crate) rows: Numbers<i32>,
 }
 
 /// Room for the samples of a call.
@@ -49,7 +49,7 @@ struct Training {
 }
 
 impl Loaded {
-    fn new(device: &Device, mut plan: Plan) -> Result<Self, DeviceError> {
+    pub(crate) fn new(device: &Device, mut plan: Plan) -> Result<Self, DeviceError> {
         let mut ints = device.zeros("the model's description", plan.ints.len())?;
         device.upload(&plan.ints, &mut ints)?;
         let mut floats = device.zeros("the model's parameters", plan.floats.len())?;
@@ -77,7 +77,7 @@ impl Loaded {
     }
 
     /// Rows of a sample in all sides together.
-    fn rows_of_a_sample(&self) -> usize {
+    pub(crate) fn rows_of_a_sample(&self) -> usize {
         self.plan.sides.iter().map(|side| side.rows).sum()
     }
 
@@ -89,11 +89,32 @@ impl Loaded {
                 device.copy(&room.values, samples * side.event, &mut buffers.inputs, number * *capacity * side.event)?;
             }
             let place = (before * room.capacity, samples * side.rows);
-            device.run_side(side, &self.weights, &mut room.values, &mut room.row_log_dets, place)?;
+            device.run_side(side, (&self.weights, Precision::F32), &mut room.values, (0, 0), &mut room.row_log_dets, place)?;
             before += side.rows;
         }
         let sizes = (self.plan.sides.len(), room.capacity, samples);
         device.sum_log_dets(&self.rows, &room.row_log_dets, self.plan.log_det, &mut room.log_dets, sizes)
+    }
+}
+
+impl Loaded {
+    /// Pulls the cotangents of `samples` samples back through all sides, whose inputs are there, and adds the sums.
+    pub(crate) fn pull(
+        &self,
+        device: &Device,
+        buffers: &mut Pulling,
+        (capacity, samples): (usize, usize),
+        precision: Precision,
+    ) -> Result<(), DeviceError> {
+        let sides = &self.plan.sides;
+        let mut sums_at: usize = sides.iter().map(|side| side.pull.sums).sum();
+        let mut pending = None;
+        for (number, side) in sides.iter().enumerate().rev() {
+            sums_at -= side.pull.sums;
+            let place = (number * capacity * side.event, sums_at, samples * side.rows);
+            pending = device.pull_side(side, (&self.weights, precision), buffers, place, pending)?;
+        }
+        device.add_pending(buffers, pending, precision)
     }
 }
 
@@ -121,24 +142,11 @@ impl CudaSession {
     /// Room for the pullback of `samples` samples, or of as many as there may be at a time.
     fn training(&mut self, samples: usize) -> Result<Training, DeviceError> {
         let sides = &self.forward.plan.sides;
-        // A tile's last rows are noted though they are none of the batch.
-        let notes = sides.iter().map(|side| side.rows * side.pull.notes).max().unwrap_or(0);
-        let rest = sides.iter().map(|side| 32 * side.pull.notes).max().unwrap_or(0);
-        let capacity = samples.min(MOST_NUMBERS / (self.event * (sides.len() + 1) + notes + 1)).max(1);
+        let capacity = samples.min(MOST_NUMBERS / (self.event * (sides.len() + 1) + most_notes(&self.forward.plan) + 1)).max(1);
         if let Some(training) = self.training.take().filter(|training| training.capacity >= capacity) {
             return Ok(training);
         }
-        let partial = sides.iter().map(|side| (capacity * side.rows).div_ceil(CHUNK) * side.pull.sums).max().unwrap_or(0);
-        let sums = sides.iter().map(|side| side.pull.sums).sum();
-        let zeros = |len| self.device.zeros("a training step", len);
-        let buffers = Pulling {
-            inputs: zeros(capacity * self.event * sides.len())?,
-            cotangent: zeros(capacity * self.event)?,
-            for_log_det: zeros(capacity)?,
-            notes: zeros(capacity * notes + rest)?,
-            partial: zeros(partial)?,
-            sums: zeros(sums)?,
-        };
+        let buffers = pulling(&self.device, &self.forward.plan, self.event, capacity, sides.len())?;
         Ok(Training { capacity, buffers, pass: None })
     }
 
@@ -162,7 +170,29 @@ impl CudaSession {
     }
 }
 
-fn plan(device: &Device, event: usize, sides: &[SideForm<'_, f32>], direction: Direction) -> Result<Plan, DeviceError> {
+/// The most numbers that the pullback of a side notes of a sample.
+fn most_notes(plan: &Plan) -> usize {
+    plan.sides.iter().map(|side| side.rows * side.pull.notes).max().unwrap_or(0)
+}
+
+/// Room for the pullback of `capacity` samples with the inputs of so many sides.
+pub(crate) fn pulling(device: &Device, plan: &Plan, event: usize, capacity: usize, inputs: usize) -> Result<Pulling, DeviceError> {
+    let sides = &plan.sides;
+    // A tile's last rows are noted though they are none of the batch.
+    let rest = sides.iter().map(|side| 32 * side.pull.notes).max().unwrap_or(0);
+    let partial = sides.iter().map(|side| (capacity * side.rows).div_ceil(CHUNK) * side.pull.sums).max().unwrap_or(0);
+    let zeros = |len| device.zeros("a training step", len);
+    Ok(Pulling {
+        inputs: zeros(capacity * event * inputs)?,
+        cotangent: zeros(capacity * event)?,
+        for_log_det: zeros(capacity)?,
+        notes: zeros(capacity * most_notes(plan) + rest)?,
+        partial: [zeros(partial)?, zeros(partial)?],
+        sums: zeros(sides.iter().map(|side| side.pull.sums).sum())?,
+    })
+}
+
+pub(crate) fn plan(device: &Device, event: usize, sides: &[SideForm<'_, f32>], direction: Direction) -> Result<Plan, DeviceError> {
     let plan = Plan::new(sides, direction, device.shared_memory()).map_err(|refusal| match refusal {
         Refusal::Missing(parts) => DeviceError::Missing { device: device.info().device.clone(), parts },
         Refusal::TooMany(numbers) => device.no_memory("the model", numbers.saturating_mul(4)),
@@ -233,12 +263,7 @@ impl Session for CudaSession {
             let Training { capacity, buffers, .. } = &mut training;
             device.upload(cotangent, &mut buffers.cotangent)?;
             device.upload(log_det, &mut buffers.for_log_det)?;
-            let mut sums_at: usize = sides.iter().map(|side| side.pull.sums).sum();
-            for (number, side) in sides.iter().enumerate().rev() {
-                sums_at -= side.pull.sums;
-                let place = (number * *capacity * self.event, sums_at, samples * side.rows);
-                device.pull_side(side, &self.forward.weights, buffers, place)?;
-            }
+            self.forward.pull(device, buffers, (*capacity, samples), Precision::F32)?;
             device.download(&buffers.cotangent, cotangent)?;
         }
         let mut sums = vec![0.0; sides.iter().map(|side| side.pull.sums).sum()];

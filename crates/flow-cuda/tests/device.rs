@@ -16,7 +16,6 @@ use flow_train::{Settings, Silent, Trainer, checkpoint};
 use flows_coupling as _;
 use flows_ffjord as _;
 use mixerflow as _;
-use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 /// What the device may be off by, of the greatest value.
@@ -298,20 +297,8 @@ fn what_cannot_run_is_named() {
     assert_eq!(device.info().device, "cuda:0");
 }
 
-/// This test program in a process of its own, which finds the emulated device; whether all went well, and what it
-/// printed.
 fn emulated(arguments: &[&str], variables: &[(&str, &str)]) -> Option<(bool, String)> {
-    let (path, folder) = match flow_cuda_emulated::environment() {
-        Ok(found) => found,
-        Err(reason) => {
-            println!("skipped: there is no emulated device: {reason}");
-            return None;
-        }
-    };
-    let mut program = Command::new(std::env::current_exe().unwrap());
-    let output = program.arg("--ignored").args(arguments).env(path, folder).envs(variables.iter().copied()).output().unwrap();
-    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-    Some((output.status.success(), text))
+    flow_cuda_emulated::ignored_tests(arguments, variables).unwrap()
 }
 
 /// Warps side by side, and in two drawn orders.

@@ -11,6 +11,7 @@ pub mod checkpoint;
 mod checksums;
 pub mod classify;
 pub mod data;
+mod device_steps;
 pub mod diagnostics;
 mod embed;
 mod error;

@@ -88,6 +88,11 @@ pub trait Objective<E: SpecScalar>: std::fmt::Debug + Send + Sync {
     /// Latents or labels that there is no loss of.
     fn loss(&self, seen: &Seen<'_, E>, gradients: &mut Gradients<E>) -> Result<Lost<E>, FlowError>;
 
+    /// Whether the loss is that of [`Likelihood`], which a device may have a form of; by default it is not.
+    fn is_likelihood(&self) -> bool {
+        false
+    }
+
     /// The loss that an evaluation stands for; by default that of the likelihood alone.
     fn validation(&self, found: &Evaluation, events: &Events) -> Validated {
         Validated { loss: found.loss, terms: vec![Term::new(LIKELIHOOD, events.unit(), found.loss, found.items)] }
@@ -122,6 +127,10 @@ pub fn objective_of<E: SpecScalar>(model: &Model<E>) -> Box<dyn Objective<E>> {
 impl<E: SpecScalar> Objective<E> for Likelihood {
     fn loss(&self, seen: &Seen<'_, E>, gradients: &mut Gradients<E>) -> Result<Lost<E>, FlowError> {
         seen.likelihood(gradients)
+    }
+
+    fn is_likelihood(&self) -> bool {
+        true
     }
 }
 

@@ -1,6 +1,7 @@
 //! Adam on flat buffers.
 
 use crate::{Result, TrainError};
+use flow_api::device::AdamForm;
 use flow_api::module::{Entry, EntryMut, StateMismatch, parameter_count, update, update_parameters, visit};
 use flow_api::{FlowError, Gradients, Module, Scalar};
 use flow_kernels::vectorized;
@@ -192,6 +193,17 @@ impl<E: Scalar> Adam<E> {
         })
         .map_err(|source| TrainError::Update { step: self.step, source: Box::new(source) })?;
         Ok(norm)
+    }
+
+    /// Counts a step that was made elsewhere, with moments that [`Adam::restore`] brings.
+    pub(crate) fn count(&mut self) {
+        self.step += 1;
+    }
+
+    /// The settings, for a step that is made on a device.
+    pub(crate) fn device_form(&self) -> AdamForm {
+        let AdamConfig { gradient_scale, beta1, beta2, epsilon, weight_decay, clip, ema } = self.config;
+        AdamForm { gradient_scale, betas: (beta1, beta2), epsilon, weight_decay, clip, ema }
     }
 
     /// As many numbers as this optimiser has moments.

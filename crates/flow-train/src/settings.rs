@@ -3,6 +3,7 @@
 use crate::data::most_items;
 use crate::{AdamConfig, Result, TrainError};
 use flow_api::Memory;
+use flow_api::device::Precision;
 use flow_api::spec::EventShape;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,10 @@ pub struct Settings {
     pub weight_decay: f64,
     /// What a step keeps between forward and backward pass. Default [`Memory::Store`].
     pub memory: Memory,
+    /// What products of matrices are computed in where steps stay on a device ([`Trainer::on`](crate::Trainer::on)):
+    /// everything else is computed in the numbers of the model. Default [`Precision::F32`].
+    #[serde(skip_serializing_if = "is_default")]
+    pub precision: Precision,
     /// Threads, or none for all of the machine's. Results do not depend on it. Default none.
     pub threads: Option<usize>,
     /// Items that data-dependent initialisation sees. Default 256.
@@ -56,14 +61,13 @@ pub struct Settings {
     pub validation: f64,
     /// Share of the values that are replaced by random levels, in training and in validation: what makes a background
     /// model ([`Mutated`](crate::data::Mutated)). Default 0.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_default")]
     pub mutate: f64,
 }
 
-/// Settings without mutations are written as they were before there were any.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_none(mutate: &f64) -> bool {
-    *mutate == 0.0
+/// Settings that came later are written where they are used: the others' files are as they were before.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Default for Settings {
@@ -80,6 +84,7 @@ impl Default for Settings {
             ema: None,
             weight_decay: 0.0,
             memory: Memory::Store,
+            precision: Precision::F32,
             threads: None,
             initial_batch: 256,
             report_every: 200,

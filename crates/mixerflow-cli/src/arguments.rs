@@ -266,6 +266,10 @@ pub(crate) struct Training {
     /// What a step keeps between forward and backward pass [default: store]
     #[arg(long, value_enum)]
     pub(crate) memory: Option<Memory>,
+    /// What training steps that stay on a GPU compute products in: `f32`, or `tf32`, whose factors have 10 bits;
+    /// validation and everything else remain in f32 [default: f32]
+    #[arg(long, value_name = "PRECISION")]
+    pub(crate) precision: Option<flow_api::device::Precision>,
     /// Share of the training items to hold out for validation [default: 0.05]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub(crate) validation: Option<f64>,

@@ -16,6 +16,7 @@ pub use standard_normal::StandardNormal;
 pub use student_t::StudentT;
 pub use uniform::Uniform;
 
+use crate::device::BaseForm;
 use crate::module::parameter_count;
 use crate::{Context, FlowError, Module, Result, Scalar, shape_error};
 use flow_kernels::Real;
@@ -98,6 +99,11 @@ pub trait BaseDensity<E: Scalar>: Module<E> {
     /// # Errors
     /// Those of the trait.
     fn pullback(&self, z: &[E], weights: &[E], dz: &mut [E], gradients: &mut [E], cx: &Context<E>) -> Result<Option<Vec<E>>>;
+
+    /// What the density is in a training step on a device; none, the default, where the host computes it.
+    fn device_form(&self) -> Option<BaseForm> {
+        None
+    }
 }
 
 impl<E: Scalar, P: BaseDensity<E> + ?Sized> BaseDensity<E> for Box<P> {
@@ -124,6 +130,9 @@ impl<E: Scalar, P: BaseDensity<E> + ?Sized> BaseDensity<E> for Box<P> {
     }
     fn pullback(&self, z: &[E], weights: &[E], dz: &mut [E], gradients: &mut [E], cx: &Context<E>) -> Result<Option<Vec<E>>> {
         (**self).pullback(z, weights, dz, gradients, cx)
+    }
+    fn device_form(&self) -> Option<BaseForm> {
+        (**self).device_form()
     }
 }
 

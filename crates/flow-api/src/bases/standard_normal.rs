@@ -1,6 +1,7 @@
 //! The standard normal density.
 
 use super::{BaseDensity, by_number, check_sizes, half_log_two_pi, standard_noise, sum_of_squares};
+use crate::device::BaseForm;
 use crate::{Context, Module, Result, Scalar, module_fields};
 
 /// N(0, I): log p(z) = −½‖z‖² − (d/2) ln 2π.
@@ -56,5 +57,8 @@ impl<E: Scalar> BaseDensity<E> for StandardNormal {
             dz.iter_mut().zip(z).for_each(|(dz, &z)| *dz = -weight * z);
         }
         Ok(None)
+    }
+    fn device_form(&self) -> Option<BaseForm> {
+        Some(BaseForm::StandardNormal)
     }
 }

@@ -1,6 +1,6 @@
 //! The contract of an engine.
 
-use super::{DeviceError, SideForm};
+use super::{DeviceError, SideForm, StepForm, TrainingSession};
 use crate::rows::Direction;
 use std::fmt;
 
@@ -43,6 +43,18 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// [`DeviceError::Missing`] with all parts that have no form, or none on this device; [`DeviceError::Memory`];
     /// failures of the device.
     fn load(&self, event: usize, sides: &[SideForm<'_, f32>]) -> Result<Box<dyn Session>, DeviceError>;
+
+    /// Prepares training steps that stay on the device, for a model of events of `event` numbers whose parameters are
+    /// those of its sides alone, and zeros for what lives there ([`TrainingSession::write`] brings it). An engine
+    /// without such steps, the default, says so.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoStep`] for a model, or a step, that the device has no form of; [`DeviceError::Memory`];
+    /// failures of the device.
+    fn train(&self, event: usize, sides: &[SideForm<'_, f32>], form: &StepForm) -> Result<Box<dyn TrainingSession>, DeviceError> {
+        let _ = (event, sides, form);
+        Err(DeviceError::NoStep { device: self.info().device.clone(), reason: "its engine has none".to_owned() })
+    }
 }
 
 /// A model on a device.

@@ -63,6 +63,14 @@ pub enum DeviceError {
         /// All such parts.
         parts: Vec<MissingForm>,
     },
+    /// Training steps cannot stay on the device.
+    #[error("{device}: no whole training step there: {reason}")]
+    NoStep {
+        /// The device.
+        device: String,
+        /// What it has no form of.
+        reason: String,
+    },
     /// The device's memory does not suffice.
     #[error("{device}: no memory for {what} of {bytes} bytes")]
     Memory {

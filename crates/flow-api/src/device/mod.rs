@@ -6,15 +6,21 @@
 //! no form is said by path, and no engine loads a model with such a part: nothing is moved to the host in silence.
 //!
 //! [`Model::on`](crate::spec::Model::on) puts a model's bijector on a device. It stays a model: scoring, sampling and
-//! embedding know nothing of it. The base density, dequantisation and preprocessing remain on the host, so that
-//! latents and noise are the same bit for bit on every device.
+//! embedding know nothing of it. The base density, dequantisation and preprocessing remain on the host there, so that
+//! latents and noise are the same bit for bit on every device. A whole training step, with the base density, the loss,
+//! the optimiser and the host's own noise, is the [`TrainingSession`] that an engine may have
+//! ([`Engine::train`](Engine::train)).
 
 mod engine;
 mod error;
 mod form;
 mod on_device;
+mod training;
 
 pub use engine::{DeviceInfo, Engine, Session};
 pub use error::{DeviceError, MissingForm};
 pub use form::{ActivationForm, CouplingForm, LinearForm, NetForm, RowForm, SideForm, TransformerForm, missing_forms};
 pub use on_device::OnDevice;
+pub use training::{
+    AdamForm, AffinePiece, BaseForm, LevelsForm, Precision, StepForm, StepReport, StepSamples, TrainingSession, TrainingState,
+};

@@ -1,6 +1,6 @@
 //! `ActNorm`: a scale and a shift per feature that start by normalising the data.
 
-use crate::device::RowForm;
+use crate::device::{AffinePiece, RowForm};
 use crate::module::parameter_count;
 use crate::rows::{AffineKernel, AffineMap, AffinePart, MappedRows, Matrix, RowFlow, RowKernel, Taped, TapedMap, TapedRows};
 use crate::{Context, Facts, FlowError, Module, Parameter, Result, Scalar, Tensor, module_fields};
@@ -88,6 +88,10 @@ impl<E: Scalar> AffineMap<E> for Map<'_, E> {
             *gradient += (sum - middle * for_offset) * scale + log_det;
         }
         for_shift.iter_mut().zip(for_offset).for_each(|(gradient, &sum)| *gradient += sum);
+    }
+
+    fn pieces(&self) -> Option<Vec<AffinePiece<'_, E>>> {
+        Some(vec![AffinePiece::Scale { middle: self.middle }])
     }
 }
 

@@ -1,6 +1,6 @@
 //! A fixed permutation of the features.
 
-use crate::device::RowForm;
+use crate::device::{AffinePiece, RowForm};
 use crate::rows::{AffineKernel, AffineMap, AffinePart, MappedRows, Matrix, RowFlow, RowKernel, Taped, TapedMap, TapedRows};
 use crate::{Context, Facts, FlowError, Module, Result, Scalar, Tensor, module_fields};
 use dfdx::prelude::*;
@@ -98,6 +98,10 @@ impl<E: Scalar> AffineMap<E> for Map<'_> {
     }
 
     fn finish(&self, _: &Matrix<E>, _: &[E], _: E, _: &mut [E]) {}
+
+    fn pieces(&self) -> Option<Vec<AffinePiece<'_, E>>> {
+        Some(vec![AffinePiece::Permutation { indices: self.0 }])
+    }
 }
 
 impl<E: Scalar> RowFlow<E> for Permutation {

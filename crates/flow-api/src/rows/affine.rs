@@ -2,6 +2,7 @@
 
 use super::kernel::{Direction, Lanes, Pull, RowKernel, RowTape};
 use super::matrix::Matrix;
+use crate::device::AffinePiece;
 use crate::{Result, Scalar};
 use flow_kernels::matmul::Bias;
 use flow_kernels::simd::add_lanes;
@@ -28,6 +29,12 @@ pub trait AffineMap<E: Scalar>: Send + Sync {
 
     /// Adds the parameters' gradients, given ∂L/∂W, ∂L/∂b and Σ ∂L/∂log|det W| over all rows.
     fn finish(&self, for_matrix: &Matrix<E>, for_offset: &[E], log_det: E, gradients: &mut [E]);
+
+    /// The map in pieces of known form, in the order in which they are run, which is that of their parameters: with
+    /// them a device makes W and b of the parameters by itself, step after step. None, the default, of other maps.
+    fn pieces(&self) -> Option<Vec<AffinePiece<'_, E>>> {
+        None
+    }
 }
 
 /// One map of a product, with its number of parameters.
@@ -167,6 +174,11 @@ impl<E: Scalar> AffineMap<E> for AffineKernel<'_, E> {
 
     fn log_det(&self) -> E {
         self.log_det
+    }
+
+    fn pieces(&self) -> Option<Vec<AffinePiece<'_, E>>> {
+        let pieces = self.parts.iter().map(|part| part.map.pieces()).collect::<Option<Vec<_>>>()?;
+        Some(pieces.into_iter().flatten().collect())
     }
 
     /// With W = W₂ W₁ and b = W₂ b₁ + b₂: ∂L/∂W₂ = ∂L/∂W W₁ᵀ + ∂L/∂b b₁ᵀ, ∂L/∂W₁ = W₂ᵀ ∂L/∂W and ∂L/∂b₁ = W₂ᵀ ∂L/∂b.

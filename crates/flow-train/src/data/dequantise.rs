@@ -17,6 +17,7 @@
 
 use std::f64::consts::LN_2;
 
+use flow_api::device::LevelsForm;
 use flow_api::spec::Preprocessing;
 use num_traits::Float;
 use rand::RngCore;
@@ -143,13 +144,27 @@ impl Dequantiser {
         check_size("values", draws.len().checked_mul(dims), values.len())?;
         check_size("y", Some(values.len()), y.len())?;
         check_size("log_det", Some(draws.len()), log_det.len())?;
-        if let Some(value) = values.iter().find(|&&x| u32::from(x >> self.dropped) >= self.levels) {
-            let got = format!("{value}, of {} levels", self.levels);
-            return Err(DataError::Setting { what: "value", expected: "less than the number of levels", got });
-        }
+        self.check(values)?;
         let items = values.par_chunks_exact(dims).zip(draws).zip(y.par_chunks_exact_mut(dims)).zip(log_det);
         items.for_each(|(((x, &draw), y), log_det)| *log_det = cast(self.item(x, draw, y)));
         Ok(())
+    }
+
+    /// Refuses values that are no levels.
+    ///
+    /// # Errors
+    /// [`DataError::Setting`] for a value that is not below the number of levels.
+    pub(crate) fn check(&self, values: &[u8]) -> Result<()> {
+        let Some(value) = values.iter().find(|&&x| u32::from(x >> self.dropped) >= self.levels) else { return Ok(()) };
+        let got = format!("{value}, of {} levels", self.levels);
+        Err(DataError::Setting { what: "value", expected: "less than the number of levels", got })
+    }
+
+    /// The same for a device, which gives the same numbers bit for bit; none with a logit, whose logarithms it rounds
+    /// by itself.
+    pub fn device_form(&self) -> Option<LevelsForm> {
+        let Self { seed, purpose, row, levels, dropped, flip, .. } = *self;
+        self.logit.is_none().then_some(LevelsForm { seed, purpose: purpose as u64, levels, dropped, row, mirror: flip })
     }
 
     /// One item: fills `y`, returns the log-det.

@@ -5,6 +5,7 @@ mod observer;
 pub use observer::{Observer, Silent};
 
 use crate::data::{Batch, Dataset, Draw, Loader, Mutated, Shuffle, Subset, TrainOrder, each_once, most_items};
+use crate::device_steps::{DeviceSteps, Done, Elsewhere};
 use crate::error::Item;
 use crate::evaluate::{EvaluateOptions, evaluate_until};
 use crate::event_batch::{EventBatch, Purpose};
@@ -19,7 +20,7 @@ use crate::terms::{ReportedTerm, Term};
 use crate::threads::on_threads;
 use crate::{Result, Settings, TrainError};
 use flow_api::bounds_used::BoundsUsed;
-use flow_api::device::Engine;
+use flow_api::device::{Engine, Precision};
 use flow_api::module::{load, save};
 use flow_api::spec::{Head, Model, Moments, SpecScalar};
 use flow_api::{Context, FlowError, Gradients};
@@ -73,6 +74,10 @@ pub struct Trainer<E: SpecScalar> {
     stale: u32,
     seconds: f64,
     since: Since,
+    /// Where steps are made, if that is not here.
+    elsewhere: Option<Box<dyn Elsewhere<E>>>,
+    /// Steps were made there that the model and the optimiser have not seen.
+    ahead: bool,
 }
 
 impl<E: SpecScalar> Trainer<E> {
@@ -124,7 +129,8 @@ impl<E: SpecScalar> Trainer<E> {
     /// The same run for another objective than the model's own: the likelihood, or that of its classifier.
     #[must_use]
     pub fn with_objective(self, objective: Box<dyn Objective<E>>) -> Self {
-        Self { objective, ..self }
+        let elsewhere = self.elsewhere.filter(|_| objective.is_likelihood());
+        Self { objective, elsewhere, ..self }
     }
 
     /// Checks that a model can be trained from a data set.
@@ -172,6 +178,8 @@ impl<E: SpecScalar> Trainer<E> {
             stale,
             seconds,
             since,
+            elsewhere: None,
+            ahead: false,
         };
         trainer.check_labels()?;
         Ok(trainer)
@@ -273,8 +281,18 @@ impl<E: SpecScalar> Trainer<E> {
     /// run goes on from its last checkpoint, and this trainer is of no more use.
     pub fn run(&mut self, observer: &mut (dyn Observer<E> + Send), stop: &AtomicBool) -> Result<Ending> {
         self.in_pool(|trainer| {
+            if trainer.settings.precision != Precision::F32 && trainer.elsewhere.is_none() {
+                let own = std::any::type_name::<E>();
+                tracing::warn!(
+                    "precision {}: it is that of steps that stay on a device, and these are made in {own}",
+                    trainer.settings.precision
+                );
+            }
             observer.begin(trainer)?;
-            let ending = trainer.steps(observer, stop)?;
+            let ended = trainer.steps(observer, stop);
+            let back = trainer.bring_back();
+            let ending = ended?;
+            back?;
             observer.end(ending, trainer)?;
             Ok(ending)
         })?
@@ -349,7 +367,8 @@ impl<E: SpecScalar> Trainer<E> {
 
     /// Refuses weights with which the batch that they come from has no finite likelihood: a checkpoint of them would
     /// replace the last one that a run can go on from. What couplings use of their scales' bounds is seen on the way.
-    fn check_weights(&self, batch: &Batch) -> Result<BoundsUsed> {
+    fn check_weights(&mut self, batch: &Batch) -> Result<BoundsUsed> {
+        self.bring_back()?;
         let update = |source| TrainError::Update { step: self.optimiser.steps(), source: Box::new(source) };
         let events = self.events.of::<E>(batch)?;
         let bounds = BoundsUsed::default();
@@ -361,10 +380,28 @@ impl<E: SpecScalar> Trainer<E> {
         }
     }
 
+    /// The model and the optimiser as the last step left them, wherever it was made.
+    fn bring_back(&mut self) -> Result<()> {
+        let Some(elsewhere) = self.elsewhere.as_mut().filter(|_| self.ahead) else { return Ok(()) };
+        elsewhere.read(&mut self.model, &mut self.optimiser)?;
+        self.ahead = false;
+        Ok(())
+    }
+
     /// One step; its loss in the unit of reports.
     fn step(&mut self, batch: &Batch, gradients: &mut Gradients<E>) -> Result<f64> {
         let began = Instant::now();
         let made = self.optimiser.steps();
+        if let Some(elsewhere) = &mut self.elsewhere {
+            let rate = self.settings.learning_rate_at(made);
+            if let Some(done) = elsewhere.step(batch, &self.events, rate, made + 1)? {
+                self.optimiser.count();
+                self.ahead = true;
+                return Ok(self.record(began, done));
+            }
+            // Here is said what is not finite; if nothing is, as may be at the edge, this step is made here.
+            self.bring_back()?;
+        }
         let events = self.events.of::<E>(batch)?;
         gradients.clear();
         let cx = self.context(&events)?;
@@ -374,12 +411,20 @@ impl<E: SpecScalar> Trainer<E> {
         if !norm.is_finite() {
             return Err(self.bad_gradient(gradients, &events));
         }
+        if let Some(elsewhere) = &mut self.elsewhere {
+            elsewhere.write(&self.model, &self.optimiser)?;
+        }
+        Ok(self.record(began, Done { loss, terms, norm }))
+    }
+
+    /// Adds a step to those since the last report; its loss.
+    fn record(&mut self, began: Instant, Done { loss, terms, norm }: Done) -> f64 {
         let seconds = began.elapsed().as_secs_f64();
         let since = &mut self.since;
         (since.loss, since.steps, since.seconds, since.norm) = (since.loss + loss, since.steps + 1, since.seconds + seconds, norm);
         Term::add_up(&mut since.terms, terms);
         self.seconds += seconds;
-        Ok(loss)
+        loss
     }
 
     /// The loss of events and its terms, its gradients added to `gradients`.
@@ -489,6 +534,11 @@ impl<E: SpecScalar> Trainer<E> {
         &self.model
     }
 
+    /// Whether steps stay on a device ([`Trainer::on`]).
+    pub fn steps_stay_there(&self) -> bool {
+        self.elsewhere.is_some()
+    }
+
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -556,13 +606,29 @@ impl<E: SpecScalar> Trainer<E> {
 }
 
 impl Trainer<f32> {
-    /// The same run with its model on a device: passes and pullbacks run there, the base density, the loss, the
-    /// optimiser and what reads items on the host. Checkpoints are the same, so that a run may go on with another
-    /// device than it was begun with; results are then equal to rounding, not to the bit.
+    /// The same run on a device. Where it has a form of the whole step, a step stays there, with the base density, the
+    /// loss, the optimiser and, of levels without a logit, the dequantisation: parameters, moments and average are
+    /// brought back before anything looks at them. Else passes and pullbacks run there, and the rest on the host. Which
+    /// of the two it is, and why, is told to the log.
+    ///
+    /// Checkpoints are the same, so that a run may go on with another device than it was begun with; results are then
+    /// equal to rounding, not to the bit. Parameters that only a layer would refuse
+    /// ([`Module::refresh`](flow_api::Module::refresh)) are refused when they are brought back.
     ///
     /// # Errors
-    /// Those of [`Model::on`].
+    /// Those of [`Model::on`] and [`Engine::train`], but for what has no form there.
     pub fn on(self, engine: &dyn Engine) -> Result<Self> {
-        Ok(Self { model: self.model.on(engine)?, ..self })
+        let trainer = Self { model: self.model.on(engine)?, elsewhere: None, ..self };
+        let Self { model, objective, events, settings, optimiser, .. } = &trainer;
+        let device = &engine.info().device;
+        let steps = match DeviceSteps::new(engine, model, objective.as_ref(), events, settings, optimiser)? {
+            Ok(steps) => steps,
+            Err(reason) => {
+                tracing::info!("{device}: the loss and the optimiser are the host's: {reason}");
+                return Ok(trainer);
+            }
+        };
+        tracing::info!("{device}: a training step is {}", steps.describe());
+        Ok(Self { elsewhere: Some(Box::new(steps)), ..trainer })
     }
 }

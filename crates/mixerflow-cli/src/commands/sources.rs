@@ -65,6 +65,7 @@ impl Training {
         settings.learning_rate = self.learning_rate.unwrap_or(settings.learning_rate);
         settings.seed = self.seed.unwrap_or(settings.seed);
         settings.memory = self.memory.map_or(settings.memory, Into::into);
+        settings.precision = self.precision.unwrap_or(settings.precision);
         settings.validation = self.validation.unwrap_or(settings.validation);
         settings.mutate = self.mutate.unwrap_or(settings.mutate);
         settings.threads = threads.or(settings.threads);

@@ -7,7 +7,7 @@ use super::report;
 use super::sources::{Begun, Looked, model, open, parts_line, skipping, spec};
 use crate::arguments::{Device, Train};
 use crate::{INTERRUPTED, Result, interrupt, logging, output};
-use flow_api::device::Engine;
+use flow_api::device::{Engine, Precision};
 use flow_api::spec::{EventShape, to_ron};
 use flow_train::data::{DataError, Items, Mutated, SourceKind, Split, column_name, list_items, split_as_listed};
 use flow_train::{
@@ -22,6 +22,11 @@ use std::sync::{Arc, Mutex};
 
 pub(crate) fn run(arguments: &Train, threads: Option<usize>) -> Result<ExitCode> {
     let path = arguments.out.clone().unwrap_or_else(|| new_folder(arguments.spec.as_deref().or(arguments.from.as_deref())));
+    if arguments.on.device == Device::Cpu
+        && let Some(precision) = arguments.training.precision.filter(|precision| *precision != Precision::F32)
+    {
+        return Err(format!("--precision {precision}: the processor computes in f32; it is for training with --device cuda").into());
+    }
     let resumed = arguments.resume && RunFolder::exists(&path);
     let begun = if resumed { resume(arguments, &path, threads)? } else { begin(arguments, &path, threads)? };
     let (run, split, Looked { told, look }, engine) = begun;

@@ -2,6 +2,7 @@
 
 use super::packed::{Triangle, places};
 use crate::Scalar;
+use crate::device::AffinePiece;
 use crate::layers::permutation::inverse_indices;
 use crate::rows::{AffineMap, Matrix};
 use faer::linalg::triangular_solve::{solve_unit_lower_triangular_in_place, solve_upper_triangular_in_place};
@@ -89,5 +90,8 @@ impl<E: Scalar> AffineMap<E> for Map<'_, E> {
             .chain((0..dim).map(|j| for_upper[j * (dim + 1)] * self.factors.upper[j * (dim + 1)] + log_det))
             .chain(for_offset.iter().copied());
         gradients.iter_mut().zip(own).for_each(|(gradient, own)| *gradient += own);
+    }
+    fn pieces(&self) -> Option<Vec<AffinePiece<'_, E>>> {
+        Some(vec![AffinePiece::Lu { dim: self.factors.dim, permutation: self.permutation }])
     }
 }
