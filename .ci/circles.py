@@ -16,7 +16,7 @@ NATURAL = [
     # A kind builds what it names in any number type, and a number type builds whatever kind is named.
     {f"flow-api/src/spec/kinds/{name}.rs" for name in ("base", "model", "row_flow", "sample_flow", "scalar")},
     # A device holds its kernels, and a kernel is launched on the device.
-    {f"flow-cuda/src/{name}.rs" for name in ("driver", "kernels")},
+    {f"flow-cuda/src/{name}.rs" for name in ("driver", "kernels", "step_kernels")},
 ]
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -91,7 +91,7 @@ fn main() -> Result<(), Any> {
         }
         for precision in [Precision::F32, Precision::Tf32] {
             let time = graph(&device, &host, batch, precision)?;
-            println!("{batch:>6} {precision:>8} {:>12} {:>12} {:>9.2} ms a whole step", "", "", 1e3 * time.as_secs_f64());
+            println!("{batch:>6} {:>8} {:>12} {:>12} {:>9.2} ms a whole step", precision.to_string(), "", "", 1e3 * time.as_secs_f64());
         }
     }
     Ok(())

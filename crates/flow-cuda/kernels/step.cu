@@ -100,10 +100,12 @@ template <class W, class B> __device__ __forceinline__ void pack(float* to, int 
     }
 }
 
-// Weights of all parameters, and the log-dets of affine maps. Of a map every prefix [W | b] of its elementary maps is
-// kept, d × (d + 1) numbers each: the way back needs them. A block has some of their columns.
-KERNEL(prepare, const int* items, const int* lists, const float* constants, const float* parameters, float* weights, float* scratch, double* log_dets) {
+// Weights of all parameters, the log-dets of affine maps, and zeros for all sums. Of a map every prefix [W | b] of its
+// elementary maps is kept, d × (d + 1) numbers each: the way back needs them. A block has some of their columns.
+KERNEL(prepare, const int* items, const int* lists, const float* constants, const float* parameters, float* weights, float* scratch, double* log_dets,
+       float* sums) {
     const int *item = items + blockIdx.x * ITEM, tid = threadIdx.x, d = item[OUTPUTS], inputs = item[INPUTS];
+    for (int i = blockIdx.y * THREADS + tid; i < d * (inputs + 1); i += gridDim.y * THREADS) sums[item[SUMS] + i] = 0;
     float* to = weights + item[WEIGHTS];
     const float* own = parameters + item[PARAMETERS];
     if (item[KIND] == LAYER) {

@@ -217,12 +217,12 @@ impl Device {
         self.stream.memset_zeros(numbers).map_err(self.error("to clear numbers"))
     }
 
-    /// Copies numbers within a buffer, from `from` on to the `len` behind.
-    pub(crate) fn copy_behind(&self, numbers: &mut Numbers<f32>, from: usize, len: usize) -> Result<(), DeviceError> {
+    /// Copies `len` numbers within a buffer, from the first place to the second, which lies behind them.
+    pub(crate) fn copy_within(&self, numbers: &mut Numbers<f32>, (from, to): (usize, usize), len: usize) -> Result<(), DeviceError> {
         let all = numbers.len();
-        let Some((mut before, mut behind)) = numbers.try_split_at_mut(from + len) else { return self.check_size(from + 2 * len, all) };
-        let (Some(from), Some(mut to)) = (before.try_slice_mut(from..), behind.try_slice_mut(..len)) else {
-            return self.check_size(from + 2 * len, all);
+        let Some((before, mut behind)) = numbers.try_split_at_mut(to) else { return self.check_size(to + len, all) };
+        let (Some(from), Some(mut to)) = (before.try_slice(from..from + len), behind.try_slice_mut(..len)) else {
+            return self.check_size(to + len, all);
         };
         self.stream.memcpy_dtod(&from, &mut to).map_err(self.error("a copy"))
     }

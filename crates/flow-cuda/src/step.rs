@@ -24,8 +24,8 @@ struct Work {
     event: usize,
     form: StepForm,
     loaded: Loaded,
-    /// Whether every number of a sample is in a row of a side, so that the side need not copy the others.
-    covers: Vec<bool>,
+    /// Where the numbers that are in no row of a side are taken from, for the input of the next: of which side's input.
+    rest: Vec<Option<usize>>,
     plan: StepPlan,
     arenas: Arenas,
     /// The inputs of all sides, and the latents behind them.
@@ -41,12 +41,12 @@ impl CudaTraining {
         }
         let loaded = Loaded::new(&device, plan(&device, event, sides, Direction::Forward)?)?;
         let plan = StepPlan::new(&loaded.plan, sides).map_err(refuse)?;
-        let covers = sides.iter().map(|side| side.view.rows() * side.view.dim() == event).collect();
+        let rest = rest(event, sides);
         let upload = HEADER + if form.levels.is_some() { form.samples * (KEY + event) } else { 0 };
         let arenas = Arenas::new(&device, &plan, form.samples, upload, form.adam.ema.is_some())?;
         let pulling = pulling(&device, &loaded.plan, event, form.samples, sides.len() + 1)?;
         let row_log_dets = device.zeros("the log-dets of a training step", form.samples * loaded.rows_of_a_sample())?;
-        let work = Work { event, form: *form, loaded, covers, plan, arenas, pulling, row_log_dets };
+        let work = Work { event, form: *form, loaded, rest, plan, arenas, pulling, row_log_dets };
         let mut session = Self { device, graphs: Vec::new(), work, upload: vec![0; upload] };
         // What is amiss with graphs is known before the first step.
         session.graph(form.samples)?;
@@ -69,25 +69,46 @@ impl CudaTraining {
     }
 }
 
+/// For every side, whose input the numbers that it leaves alone are copied from; none where there are no such numbers,
+/// or the next side leaves the same ones alone: then that one has them from here.
+fn rest(event: usize, sides: &[SideForm<'_, f32>]) -> Vec<Option<usize>> {
+    let places = |side: &SideForm<'_, f32>| {
+        let mut places: Vec<usize> = side.view.places().collect();
+        places.sort_unstable();
+        places
+    };
+    let places: Vec<_> = sides.iter().map(places).collect();
+    let mut first = 0;
+    let of_side = |side: usize| {
+        if side > 0 && places[side] != places[side - 1] {
+            first = side;
+        }
+        let goes_on = places.get(side + 1) == Some(&places[side]);
+        (places[side].len() < event && !goes_on).then_some(first)
+    };
+    (0..sides.len()).map(of_side).collect()
+}
+
 impl Work {
     /// Sends all of a step to the device.
     fn enqueue(&mut self, device: &Device, samples: usize) -> Result<(), DeviceError> {
-        let Self { event, form, loaded, covers, plan, arenas, pulling, row_log_dets } = self;
+        let Self { event, form, loaded, rest, plan, arenas, pulling, row_log_dets } = self;
         let (event, precision) = (*event, form.precision);
         let capacity = form.samples;
         if let Some(levels) = form.levels {
             device.dequantise(arenas, levels, &mut pulling.inputs, (samples, event))?;
         }
         if plan.len() > 0 {
-            device.prepare(plan, arenas, &mut loaded.weights.floats)?;
+            device.prepare(plan, arenas, &mut loaded.weights.floats, &mut pulling.sums)?;
         }
         let mut before = 0;
-        for ((number, side), covers) in loaded.plan.sides.iter().enumerate().zip(covers) {
-            let from = number * capacity * event;
-            if !*covers {
-                device.copy_behind(&mut pulling.inputs, from, capacity * event)?;
+        let input = |side: usize| side * capacity * event;
+        for ((number, side), rest) in loaded.plan.sides.iter().enumerate().zip(rest) {
+            let places = (input(number), input(number + 1));
+            if let Some(first) = *rest {
+                device.copy_within(&mut pulling.inputs, (input(first), places.1), samples * event)?;
             }
-            let (places, rows) = ((from, from + capacity * event), (before * capacity, samples * side.rows));
+            let rows = (before * capacity, samples * side.rows);
             device.run_side(side, (&loaded.weights, precision), &mut pulling.inputs, places, row_log_dets, rows)?;
             before += side.rows;
         }
@@ -96,7 +117,6 @@ impl Work {
         let Pulling { inputs, cotangent, for_log_det, .. } = pulling;
         let latents = (&*inputs, count * capacity * event);
         device.likelihood(plan, arenas, &rows, latents, (cotangent, for_log_det), (samples, event))?;
-        device.clear(&mut pulling.sums)?;
         loaded.pull(device, pulling, (capacity, samples), precision)?;
         if plan.len() > 0 {
             device.finish(plan, arenas, &pulling.sums)?;

@@ -125,13 +125,20 @@ impl Device {
         unsafe { launch.launch(config([samples, blocks], 0)) }.map(drop).map_err(self.error(WHAT))
     }
 
-    /// The weights of all parameters, and the log-dets of their maps.
-    pub(crate) fn prepare(&self, plan: &StepPlan, arenas: &mut Arenas, weights: &mut Numbers<f32>) -> Result<(), DeviceError> {
+    /// The weights of all parameters, the log-dets of their maps, and zeros for their sums.
+    pub(crate) fn prepare(
+        &self,
+        plan: &StepPlan,
+        arenas: &mut Arenas,
+        weights: &mut Numbers<f32>,
+        sums: &mut Numbers<f32>,
+    ) -> Result<(), DeviceError> {
+        self.holds(sums, plan.sums())?;
         let Arenas { items, lists, constants, parameters, scratch, map_log_dets, .. } = arenas;
         let mut launch = self.stream().launch_builder(&self.step_kernels()?.prepare);
-        launch.arg(&*items).arg(&*lists).arg(&*constants).arg(&*parameters).arg(weights).arg(scratch).arg(map_log_dets);
+        launch.arg(&*items).arg(&*lists).arg(&*constants).arg(&*parameters).arg(weights).arg(scratch).arg(map_log_dets).arg(sums);
         // SAFETY: the arguments are those of the kernel in number, order and type. A plan's items have their places
-        // among as many lists, constants, parameters, weights and numbers of scratch as the buffers were made for.
+        // among as many lists, constants, parameters, weights, sums and numbers of scratch as the buffers were made for.
         unsafe { launch.launch(config([plan.len(), plan.chunks[0]], 0)) }.map(drop).map_err(self.error(WHAT))
     }
 

@@ -441,6 +441,8 @@ pub(crate) struct Report {
     /// The run folder
     pub(crate) run: PathBuf,
     #[command(flatten)]
+    pub(crate) on: On,
+    #[command(flatten)]
     pub(crate) data: Data,
     /// Other data, all of whose items count as unusual: how well each score tells them from the test items
     #[arg(long, value_name = "DATA")]
@@ -455,6 +457,8 @@ pub(crate) struct Predict {
     /// The run folder of a hybrid model (`objective: Hybrid(…)` in its spec) or of one that is conditioned on classes
     /// (`condition: Classes(…)`), or one of its checkpoints
     pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) on: On,
     #[command(flatten)]
     pub(crate) data: Data,
     /// Part of the data to use
@@ -472,6 +476,8 @@ pub(crate) struct Predict {
 pub(crate) struct Probe {
     /// The run folder, or one of its checkpoints
     pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) on: On,
     #[command(flatten)]
     pub(crate) data: Data,
     /// The layer whose activations to classify, as listed by `mixerflow inspect`, such as `bijector.layers.3.channel`

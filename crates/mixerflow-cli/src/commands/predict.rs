@@ -1,7 +1,7 @@
 //! `mixerflow predict`.
 
+use super::on::model_on;
 use super::rows::{HEADS, rows};
-use super::sources::model;
 use super::write::write_table;
 use crate::arguments::Predict;
 use crate::{Result, output};
@@ -12,7 +12,7 @@ use flow_train::data::{Dataset, Items};
 use flow_train::{EvaluateOptions, score, score_every_class};
 
 pub(crate) fn run(arguments: &Predict) -> Result<()> {
-    let opened = model(&arguments.run)?;
+    let opened = model_on(&arguments.run, arguments.on.device)?;
     let is_conditioned = opened.model.conditioner().and_then(Conditioner::classes).is_some();
     if opened.model.head().is_none() && !is_conditioned {
         let run = arguments.run.display();

@@ -1,7 +1,7 @@
 //! `mixerflow probe`.
 
 use super::classified::tell_classes;
-use super::sources::model;
+use super::on::model_on;
 use crate::arguments::Probe;
 use crate::{Result, output};
 use flow_api::FlowError;
@@ -10,7 +10,7 @@ use flow_train::classify::{ProbeOptions, probe_parts};
 use flow_train::text::Table;
 
 pub(crate) fn run(arguments: &Probe) -> Result<()> {
-    let opened = model(&arguments.run)?;
+    let opened = model_on(&arguments.run, arguments.on.device)?;
     let chosen = arguments.data.choose(&arguments.run, &opened, |_| None)?;
     let source = &chosen.source;
     if chosen.split.train.classes().is_empty() {

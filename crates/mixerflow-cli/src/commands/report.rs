@@ -3,8 +3,9 @@
 use super::against::{self, Scored};
 use super::by_class::ByClass;
 use super::diagnostics;
+use super::on::model_on;
 use super::reference::reference;
-use super::sources::{Begun, choose, model, skipping};
+use super::sources::{Begun, choose, skipping};
 use crate::arguments::Report as Arguments;
 use crate::{Result, output};
 use flow_api::module::parameter_count;
@@ -24,7 +25,7 @@ const MOST: usize = 2048;
 const TOP: usize = 32;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let opened = model(&arguments.run)?;
+    let opened = model_on(&arguments.run, arguments.on.device)?;
     let Some((folder, begun)) = Begun::near(&arguments.run) else {
         return Err(format!("{}: expected the folder of a run, or a checkpoint in one", arguments.run.display()).into());
     };

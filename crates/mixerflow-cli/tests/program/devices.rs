@@ -72,8 +72,22 @@ fn a_gpu_gives_what_the_processor_gives() {
     let begins = "train tiny.ron --data digits --batch 4 --steps 2 --report-every 2 --out there --device cuda";
     let [_, errors] = told(emulated(&place, begins).unwrap());
     assert!(errors.contains("device: cuda:0 (emulated, "), "{errors}");
+    let log = place.read("there/log");
+    assert!(log.contains("cuda:0: a training step is one graph of") && log.contains("nodes in f32, levels up, 24 bytes back"), "{log}");
     place.run("train --resume --out there --steps 4");
     assert_eq!(place.read("there/metrics.jsonl").lines().count(), 2);
+
+    // TF32 is for training there alone; a run that has it goes on in f32 where it is not to be had, and says so.
+    let coarse = format!("{} --precision tf32", begins.replace("there", "coarse"));
+    told(emulated(&place, &coarse).unwrap());
+    assert!(place.read("coarse/log").contains("nodes in tf32, ") && place.read("coarse/settings.ron").contains("precision: Tf32"));
+    place.run("train --resume --out coarse --steps 4");
+    assert!(place.read("coarse/log").contains("precision tf32: it is that of steps that stay on a device, and these are made in f32"));
+    let (code, errors) = place.fail("train tiny.ron --data digits --out none --precision tf32");
+    assert!(code == 1 && errors.starts_with("mixerflow: --precision tf32: the processor computes in f32"), "{errors}");
+    for refused in ["eval there --precision tf32", "score there --precision tf32", "train tiny.ron --data digits --precision bf16"] {
+        assert_eq!(place.fail(refused).0, 2, "{refused}");
+    }
 
     let [devices, _] = told(emulated(&place, "devices").unwrap());
     assert!(devices.contains("\ncuda:0   emulated, compute capability 9.0, 16.0 GiB\n         compiler NVRTC 13.0\n"), "{devices}");
