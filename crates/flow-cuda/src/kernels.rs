@@ -173,6 +173,7 @@ pub(crate) struct Pulling {
 }
 
 /// Sums of chunks that are not added up yet.
+#[derive(Clone, Copy)]
 pub(crate) struct Pending {
     /// Which of the two buffers has them.
     which: usize,

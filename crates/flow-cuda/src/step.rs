@@ -167,7 +167,7 @@ impl TrainingSession for CudaTraining {
         let mut found = [0.0; 3];
         self.device.download(report, &mut found)?;
         let [nll, norm, finite] = found;
-        Ok(StepReport { nll, norm, finite: finite == 1.0 })
+        Ok(StepReport { nll, norm, finite: finite > 0.0 })
     }
 
     fn write(&mut self, state: &TrainingState) -> Result<(), DeviceError> {
