@@ -332,26 +332,38 @@ fn all_of_it_on_the_emulated_device() {
     }
 }
 
+/// The calls that the ignored test of this name makes, with a number each; none without an emulated device.
+fn calls(test: &str) -> Option<Vec<(String, usize)>> {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace");
+    let (passed, text) = emulated(&[test, "--exact"], &[("EMULATE_TRACE", &trace.to_string_lossy())])?;
+    assert!(passed, "{text}");
+    let text = std::fs::read_to_string(trace).unwrap();
+    let calls = text.lines().filter_map(|line| line.split_once(' '));
+    Some(calls.map(|(call, number)| (call.to_owned(), number.parse().unwrap())).collect())
+}
+
 /// The goals of a step: at most 200 nodes for 30 layers of two sides, and in a step one upload, one graph and one read of
 /// at most 64 bytes, and nothing else, no allocation above all.
 #[test]
 fn a_step_is_few_calls() {
-    let folder = tempfile::tempdir().unwrap();
-    let trace = folder.path().join("trace");
-    let Some((passed, text)) = emulated(&["thirty_layers", "--exact"], &[("EMULATE_TRACE", &trace.to_string_lossy())]) else { return };
-    assert!(passed, "{text}");
-    let text = std::fs::read_to_string(trace).unwrap();
-    let calls: Vec<(&str, usize)> =
-        text.lines().filter_map(|line| line.split_once(' ')).map(|(call, number)| (call, number.parse().unwrap())).collect();
-    let graphs: Vec<usize> = calls.iter().filter(|(call, _)| *call == "instantiation").map(|(_, nodes)| *nodes).collect();
+    let Some(all) = calls("thirty_layers") else { return };
+    let all: Vec<(&str, usize)> = all.iter().map(|(call, number)| (call.as_str(), *number)).collect();
+    let graphs: Vec<usize> = all.iter().filter(|(call, _)| *call == "instantiation").map(|(_, nodes)| *nodes).collect();
     assert!(matches!(graphs[..], [100..=200]), "{graphs:?}");
     // The last upload before a step is its own.
-    let begin = calls.iter().position(|(call, _)| *call == "graph").unwrap() - 1;
-    let steps = &calls[begin..];
+    let begin = all.iter().position(|(call, _)| *call == "graph").unwrap() - 1;
+    let steps = &all[begin..];
     assert_eq!(steps.len(), 2 * 3, "{steps:?}");
     for step in steps.chunks(3) {
         assert!(matches!(step, [("upload", 96), ("graph", _), ("read", 1..=64)]), "{step:?}");
     }
+    // No step of the trainer's is made with the host's loss, whose sides would be launched one by one: as many are for
+    // what it looks at twice in a run.
+    let Some(all) = calls("training_is_the_hosts") else { return };
+    let count = |name: &str| all.iter().filter(|(call, _)| call == name).count();
+    assert_eq!([count("graph"), count("instantiation")], [10 * MODELS.len(), MODELS.len()]);
+    assert!(count("launch") <= 40, "{}", count("launch"));
 }
 
 /// With any barrier of the step's kernels taken away, some order of the warps gives something else.
@@ -364,7 +376,9 @@ fn every_barrier_is_missed() {
         let mut noticed = false;
         for seed in ["1", "2", "3", "4"] {
             let variables = [("EMULATE_SEED", seed), ("EMULATE_WITHOUT_BARRIER", &line), ("EMULATE_WITHOUT_BARRIER_OF", "dequantise")];
-            let Some((passed, _)) = emulated(&["training_is_the_hosts", "--exact"], &variables) else { return };
+            // A step that is not finite is made by the host in the one, and an error in the other.
+            let tests = ["training_is_the_hosts", "batches_of_any_size", "--exact"];
+            let Some((passed, _)) = emulated(&tests, &variables) else { return };
             noticed |= !passed;
             if noticed {
                 break;

@@ -412,6 +412,7 @@ impl<E: SpecScalar> Trainer<E> {
             return Err(self.bad_gradient(gradients, &events));
         }
         if let Some(elsewhere) = &mut self.elsewhere {
+            tracing::warn!("step {}: the device finds it not finite, and the host does not: it was made with the host's loss", made + 1);
             elsewhere.write(&self.model, &self.optimiser)?;
         }
         Ok(self.record(began, Done { loss, terms, norm }))
