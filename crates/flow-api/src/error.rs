@@ -83,6 +83,15 @@ pub enum FlowError {
         feature: usize,
     },
 
+    /// A feature that varies by less than what f64 holds the square of.
+    #[error("{layer}: feature {feature} varies by so little that its variance is lost in f64: it has to be rescaled")]
+    NarrowFeature {
+        /// Dotted path of the layer.
+        layer: String,
+        /// Index of the feature.
+        feature: usize,
+    },
+
     // === numbers ===
     /// NaN or infinity where a number has to be.
     #[error("{layer}: {what} is not finite in row {row}")]
@@ -273,8 +282,8 @@ impl FlowError {
 
     fn layer_mut(&mut self) -> Option<&mut String> {
         use FlowError::{
-            BatchTooSmall, Condition, ConstantFeature, Device, Domain, NoInverse, NotConverged, NotFinite, NotInitialised, Setting, Shape,
-            Singular, StepUnderflow, TooManyEvaluations, Unsupported,
+            BatchTooSmall, Condition, ConstantFeature, Device, Domain, NarrowFeature, NoInverse, NotConverged, NotFinite, NotInitialised,
+            Setting, Shape, Singular, StepUnderflow, TooManyEvaluations, Unsupported,
         };
         match self {
             Shape { layer, .. }
@@ -284,6 +293,7 @@ impl FlowError {
             | NoInverse { layer }
             | BatchTooSmall { layer, .. }
             | ConstantFeature { layer, .. }
+            | NarrowFeature { layer, .. }
             | NotFinite { layer, .. }
             | Domain { layer, .. }
             | Singular { layer, .. }

@@ -2,7 +2,7 @@
 
 use crate::data::{Dataset, Values, column_key, each_once};
 use crate::diagnostics::is_table;
-use crate::evaluate::{EvaluateOptions, is_of_an_item};
+use crate::evaluate::{EvaluateOptions, is_of_an_item, is_outside};
 use crate::event_batch::{EventBatch, Purpose};
 use crate::events::Events;
 use crate::{Result, TrainError};
@@ -84,11 +84,13 @@ pub fn score_by_column<E: SpecScalar>(
             };
             match log_probs(model, &whole, options.seed, &mut pattern) {
                 Ok(found) => add(0, &found),
-                Err(TrainError::Flow(error)) if is_of_an_item(&error) => {
+                Err(TrainError::Flow(error)) if is_of_an_item(&error) || is_outside(&error) => {
                     for row in 0..whole.len() {
                         match log_probs(model, &whole.only(row), options.seed, &mut pattern) {
                             Ok(found) => add(row, &found),
                             Err(TrainError::Flow(error)) if is_of_an_item(&error) => add(row, &vec![f64::NAN; dims]),
+                            // Which column leaves the density is not known where a flow refuses the row.
+                            Err(TrainError::Flow(error)) if is_outside(&error) => add(row, &vec![f64::NEG_INFINITY; dims]),
                             Err(other) => return Err(other),
                         }
                     }

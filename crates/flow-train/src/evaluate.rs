@@ -9,6 +9,7 @@ use crate::given::conditions_of_items;
 use crate::mean::Mean;
 use crate::text::number_or_null;
 use crate::{Result, TrainError};
+use flow_api::bijector::leads_to;
 use flow_api::flow::LogProb;
 use flow_api::log_det::LogDetKind;
 use flow_api::spec::{Model, SpecScalar};
@@ -181,7 +182,7 @@ pub struct Scores {
     pub class_log_probs: Option<ClassLogProbs>,
     /// Draws that gave no finite number.
     pub non_finite: u64,
-    /// The first item that a layer failed on, with the layer's own words.
+    /// The first item that a layer failed on, or that lies where there is no density, with the layer's own words.
     pub failure: Option<String>,
     /// Largest |z|.
     pub largest_latent: f64,
@@ -252,8 +253,16 @@ pub(crate) fn is_of_an_item(error: &FlowError) -> bool {
     matches!(error, NotFinite { .. } | NotConverged { .. } | StepUnderflow { .. } | TooManyEvaluations { .. })
 }
 
+/// Whether an error says that an item lies where the model has no density: outside the box of a base density, or of
+/// what a flow is defined on.
+pub(crate) fn is_outside(error: &FlowError) -> bool {
+    let FlowError::Domain { layer, .. } = error else { return false };
+    ["base", "bijector"].iter().any(|part| leads_to(part, layer))
+}
+
 /// Scores every item of a data set: its log-likelihood in nats, preprocessing included. One whose numbers are not
-/// finite, or for which a solve fails, is counted and has no likelihood.
+/// finite, or for which a solve fails, is counted and has no likelihood: NaN. One that lies where the model has no
+/// density, such as outside the box of a uniform base, is counted and has the log-likelihood −∞.
 ///
 /// ```
 /// use flow_api::spec::{EventShape, ModelSpec, Spec, from_ron};
@@ -331,7 +340,7 @@ pub(crate) fn score_with<E: SpecScalar>(
                     classify(&items, logits);
                 }
                 // One item that cannot be scored must not hide the others: each is scored alone, with noise of its own.
-                Err(error) if is_of_an_item(&error) => {
+                Err(error) if is_of_an_item(&error) || is_outside(&error) => {
                     for i in 0..whole.len() {
                         check()?;
                         let event = whole.only(i);
@@ -341,8 +350,12 @@ pub(crate) fn score_with<E: SpecScalar>(
                                 scores.add(&mut sums, &items[i..=i], &event.log_det, &part);
                                 classify(&items[i..=i], logits);
                             }
-                            Err(error) if is_of_an_item(&error) => {
+                            Err(error) if is_of_an_item(&error) || is_outside(&error) => {
                                 scores.non_finite += 1;
+                                if is_outside(&error) {
+                                    sums[items[i]].total = f64::NEG_INFINITY;
+                                    sums[items[i]].count += 1.0;
+                                }
                                 let item = Item { index: data.row(items[i]), name: data.item_name(items[i]) };
                                 scores.failure.get_or_insert_with(|| format!("{item}: {error}"));
                             }

@@ -55,6 +55,10 @@ pub fn score_every_class<E: SpecScalar>(
     let joint = |item: usize| scores.iter().zip(&log_prior).map(move |(scores, prior)| scores.log_likelihood[item] + prior);
     let log_sum = |item: usize| {
         let largest = joint(item).fold(f64::NEG_INFINITY, f64::max);
+        // No class has a density there.
+        if joint(item).all(|l| l == f64::NEG_INFINITY) {
+            return f64::NEG_INFINITY;
+        }
         largest + joint(item).map(|l| (l - largest).exp()).sum::<f64>().ln()
     };
     let log_mixture = (0..data.len()).map(log_sum).collect();

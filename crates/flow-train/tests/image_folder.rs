@@ -318,11 +318,7 @@ fn sixteen_bits_are_kept_when_asked() -> Test {
     save(dir.path(), "a.png", image::ImageBuffer::<Rgba<u16>, _>::from_pixel(16, 16, Rgba([0, 0, 0, 32_768])))?;
     save(dir.path(), "b.png", coordinates(16, 16, 9))?;
     let split = ImageFolder { depth: Depth::Sixteen, test: Some("[0-9].png".into()), ..ImageFolder::new(dir.path()) }.open(0)?;
-    assert!(
-        split.found.warnings[0].ends_with("1 of 12 pictures have 8 bits a value, scaled to 16: every 257th level"),
-        "{:?}",
-        split.found
-    );
+    assert!(split.found.warnings[0].ends_with("1 of 12 pictures has 8 bits a value, scaled to 16: every 257th level"), "{:?}", split.found);
     let Values::Real(values) = split.train.batch(&all(&*split.train, 0))?.values else { panic!("real numbers") };
     assert!(values[..768].iter().all(|x| (x - 32_767.0).abs() < 1e-9), "{}", values[0]);
     assert_eq!(values[768 + 512..768 + 515], [9.0 * 257.0; 3]);

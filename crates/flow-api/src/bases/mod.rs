@@ -73,7 +73,7 @@ pub trait BaseDensity<E: Scalar>: Module<E> {
     fn log_prob(&self, z: &[E], out: &mut [E], cx: &Context<E>) -> Result<()>;
 
     /// log p of every number of every row given the condition, (rows, d), in nats, of a density whose numbers are
-    /// independent: they add up to [`BaseDensity::log_prob`]. None of others.
+    /// independent: they add up to [`BaseDensity::log_prob`], and are −∞ where a number has no density. None of others.
     ///
     /// # Errors
     /// Those of the trait.

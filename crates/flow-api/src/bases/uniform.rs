@@ -73,9 +73,10 @@ impl<E: Scalar> BaseDensity<E> for Uniform<E> {
     }
 
     fn log_prob_by_number(&self, z: &[E], cx: &Context<E>) -> Result<Option<Vec<f64>>> {
-        self.check_inside(z, cx)?;
-        let log_prob = -(self.high - self.low).as_f64().ln();
-        by_number(self, z, std::iter::repeat_n(|_| log_prob, self.dim), cx)
+        let Self { dim, low, high } = *self;
+        let inside = -(high - low).as_f64().ln();
+        let log_prob = |z| if (low..=high).contains(&z) { inside } else { f64::NEG_INFINITY };
+        by_number(self, z, std::iter::repeat_n(log_prob, dim), cx)
     }
 
     fn sample(&self, rows: usize, temperature: E, cx: &Context<E>) -> Result<Vec<E>> {

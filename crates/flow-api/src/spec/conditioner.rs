@@ -152,7 +152,8 @@ impl<E: Scalar> Conditioner<E> {
     ///
     /// # Errors
     /// [`FlowError::Shape`] for other than whole items; [`FlowError::ConstantFeature`] for a number that is the same in
-    /// all of them, [`FlowError::NotFinite`] for one that is none.
+    /// all of them, [`FlowError::NarrowFeature`] for one that varies too little, [`FlowError::NotFinite`] for one that is
+    /// none.
     pub fn fit(&mut self, items: &[f64]) -> Result<()> {
         let Input::Numbers { standard, fitted } = &mut self.input else { return Ok(()) };
         let width = standard.dim();
@@ -167,6 +168,7 @@ impl<E: Scalar> Conditioner<E> {
         items.iter().enumerate().for_each(|(at, &c)| moments[at % width].add(c));
         *standard = Standardiser::fit(&moments).map_err(|error| match error {
             FlowError::ConstantFeature { feature, .. } => FlowError::ConstantFeature { layer: LAYER.to_owned(), feature },
+            FlowError::NarrowFeature { feature, .. } => FlowError::NarrowFeature { layer: LAYER.to_owned(), feature },
             FlowError::NotFinite { what, row, .. } => FlowError::NotFinite { layer: LAYER.to_owned(), what, row },
             other => other,
         })?;

@@ -20,12 +20,15 @@ pub struct Moments {
     mean: f64,
     /// Σ (x − mean)^k for k = 2, 3, 4.
     sums: [f64; 3],
+    /// The least and the largest value.
+    range: (f64, f64),
 }
 
 impl Moments {
     /// Adds a value.
     pub fn add(&mut self, x: f64) {
         let before = self.count;
+        self.range = if before == 0.0 { (x, x) } else { (self.range.0.min(x), self.range.1.max(x)) };
         self.count += 1.0;
         let n = self.count;
         let delta = x - self.mean;
@@ -59,9 +62,29 @@ impl Moments {
         self.count * self.sums[2] / (self.sums[0] * self.sums[0])
     }
 
+    /// The least and the largest value.
+    pub fn range(&self) -> (f64, f64) {
+        self.range
+    }
+
     /// Whether all values are one, but for rounding.
     pub fn is_constant(&self) -> bool {
-        self.variance().sqrt() <= 4.0 * f64::EPSILON * self.mean.abs()
+        self.variance().sqrt() <= 4.0 * f64::EPSILON * self.mean.abs() && !self.is_narrow()
+    }
+
+    /// Whether values differ by more than rounding, and by so little that f64 does not hold the square of that: their
+    /// variance is lost.
+    ///
+    /// ```
+    /// use flow_api::spec::Moments;
+    /// let mut moments = Moments::default();
+    /// [1e-310, 3e-310, 2e-310].iter().for_each(|&x| moments.add(x));
+    /// assert!(moments.is_narrow() && !moments.is_constant());
+    /// ```
+    pub fn is_narrow(&self) -> bool {
+        let (low, high) = self.range;
+        let width = high - low;
+        width > 4.0 * f64::EPSILON * self.mean.abs() && width * width < f64::MIN_POSITIVE
     }
 }
 
@@ -132,8 +155,8 @@ impl Standardiser {
     /// That of events whose numbers have these moments.
     ///
     /// # Errors
-    /// [`FlowError::ConstantFeature`] for one that does not vary, [`FlowError::NotFinite`] for one whose spread f64
-    /// does not hold.
+    /// [`FlowError::ConstantFeature`] for one that does not vary, [`FlowError::NarrowFeature`] for one that varies too
+    /// little, [`FlowError::NotFinite`] for one whose spread f64 does not hold.
     pub fn fit(columns: &[Moments]) -> Result<Self> {
         let layer = || "preprocessing".to_owned();
         let scale = |(feature, column): (usize, &Moments)| {
@@ -141,8 +164,10 @@ impl Standardiser {
             if !(scale.is_finite() && column.mean.is_finite()) {
                 return Err(FlowError::NotFinite { layer: layer(), what: "the standard deviation", row: feature });
             }
-            // The reciprocal of the smallest numbers overflows.
-            if column.is_constant() || !scale.recip().is_finite() {
+            if column.is_narrow() {
+                return Err(FlowError::NarrowFeature { layer: layer(), feature });
+            }
+            if column.is_constant() {
                 return Err(FlowError::ConstantFeature { layer: layer(), feature });
             }
             Ok(scale)

@@ -1,5 +1,6 @@
 //! How far the reading of pictures is, for who waits for it.
 
+use crate::text::count;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The pictures of this process.
@@ -39,8 +40,8 @@ impl Count {
         let (done, of) = (self.done.load(Ordering::Relaxed), self.of.load(Ordering::Relaxed));
         match (done, of) {
             (0, 0) => String::new(),
-            (done, of) if done <= of => format!(": {done} of {of} pictures"),
-            (done, _) => format!(": {done} pictures"),
+            (done, of) if done <= of => format!(": {done} of {}", count(of, "picture")),
+            (done, _) => format!(": {}", count(done, "picture")),
         }
     }
 }
@@ -60,6 +61,6 @@ mod tests {
         // Of a look at crops nobody knows from how many pictures they are.
         count.begin();
         count.add();
-        assert_eq!(count.text(), ": 1 pictures");
+        assert_eq!(count.text(), ": 1 picture");
     }
 }

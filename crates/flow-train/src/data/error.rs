@@ -1,6 +1,6 @@
 //! What can be wrong with data.
 
-use crate::text::{list, number};
+use crate::text::{count, list, number};
 use std::io;
 use std::path::PathBuf;
 
@@ -237,10 +237,26 @@ pub enum DataError {
         /// The names that there are.
         known: Vec<String>,
     },
+    /// The values of a column differ by less than what f64 holds the square of.
+    #[error(
+        "{column} lies from {} to {} in {}, so close together that their variance is lost in f64: multiply the column by a power of ten",
+        number(range.0),
+        number(range.1),
+        count(*items, "training item"),
+    )]
+    NarrowColumn {
+        /// The column as messages call it, or the channel.
+        column: String,
+        /// Items.
+        items: usize,
+        /// The least and the largest value.
+        range: (f64, f64),
+    },
     /// A column holds one value alone.
     #[error(
-        "{column} is {} in all {items} training items, which has no density{}",
+        "{column} is {} in {}, which has no density{}",
         number(*value),
+        if *items == 1 { "the only training item".to_owned() } else { format!("all {items} training items") },
         key.as_ref().map_or_else(String::new, |key| format!(": drop={key} leaves it out")),
     )]
     ConstantColumn {

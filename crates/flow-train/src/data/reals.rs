@@ -329,7 +329,7 @@ impl Reals {
     /// pass.
     ///
     /// # Errors
-    /// As [`Reals::check`], and [`DataError::ConstantColumn`].
+    /// As [`Reals::check`], [`DataError::ConstantColumn`] and [`DataError::NarrowColumn`].
     pub fn moments(&self, data: &dyn Dataset) -> Result<Vec<Moments>> {
         let (groups, each) = match self.shape {
             ItemShape::Image { channels, height, width } => (channels, height * width),
@@ -337,10 +337,14 @@ impl Reals {
         };
         let mut moments = vec![Moments::default(); groups];
         self.visit(data, |at, y| moments[at / each].add(y))?;
+        let column = |at: usize| if each == 1 { column_name(data.columns(), at) } else { format!("channel {}", at + 1) };
+        if let Some(at) = moments.iter().position(Moments::is_narrow) {
+            return Err(DataError::NarrowColumn { column: column(at), items: data.len(), range: moments[at].range() });
+        }
         match moments.iter().position(Moments::is_constant) {
             None => Ok(moments),
             Some(at) => Err(DataError::ConstantColumn {
-                column: if each == 1 { column_name(data.columns(), at) } else { format!("channel {}", at + 1) },
+                column: column(at),
                 key: (each == 1).then(|| column_key(data.columns(), at)),
                 items: data.len(),
                 value: moments[at].mean(),
@@ -529,6 +533,10 @@ mod tests {
         let constant = vector(vec![1.0, 5.0, 2.0, 5.0], 2);
         let message = "column 2 is 5 in all 2 training items, which has no density: drop=2 leaves it out";
         assert_eq!(reals("()", &[], 2).unwrap().moments(&constant).unwrap_err().to_string(), message);
+        let narrow = vector(vec![1.0, 1e-310, 2.0, 3e-310, 4.0, 2e-310], 2);
+        let message = "column 2 lies from 1e-310 to 3e-310 in 3 training items, so close together that their variance is lost in f64: \
+                       multiply the column by a power of ten";
+        assert_eq!(reals("()", &[], 2).unwrap().moments(&narrow).unwrap_err().to_string(), message);
         // Dequantised it is a density, if a poor one.
         assert!(reals(r#"(discrete: ["2"])"#, &[], 2).unwrap().moments(&constant).is_ok());
         let images = Reals::new(&from_ron(r#"(discrete: ["1"])"#).unwrap(), &[], ItemShape::Image { channels: 1, height: 2, width: 2 }, 0);

@@ -20,7 +20,7 @@ pub use two_sample::TwoSample;
 pub use uniformity::{BINS, Shape, Uniformity};
 
 use crate::data::{Dataset, Draw, Values, column_key};
-use crate::evaluate::is_of_an_item;
+use crate::evaluate::{is_of_an_item, is_outside};
 use crate::event_batch::{EventBatch, Purpose, ScoredGiven};
 use crate::events::Events;
 use crate::{Result, TrainError, plots};
@@ -210,11 +210,11 @@ pub fn diagnose<E: SpecScalar>(model: &Model<E>, data: &dyn Dataset, events: &Ev
         let whole = events.of::<E>(&batch)?;
         match looked.add(&whole, values, number as u64) {
             // One row that cannot be scored must not hide the others.
-            Err(TrainError::Flow(error)) if is_of_an_item(&error) => {
+            Err(TrainError::Flow(error)) if is_of_an_item(&error) || is_outside(&error) => {
                 let width = model.event().len().max(1);
                 for (i, values) in values.chunks_exact(width).enumerate() {
                     match looked.add(&whole.only(i), values, (1 << 32) + rows[i] as u64) {
-                        Err(TrainError::Flow(error)) if is_of_an_item(&error) => looked.leave_out(error),
+                        Err(TrainError::Flow(error)) if is_of_an_item(&error) || is_outside(&error) => looked.leave_out(error),
                         other => other?,
                     }
                 }

@@ -81,6 +81,15 @@ fn look_at(values: &[f64], column: Column, index: usize, of: &Of<'_>, said: &mut
         said.push(Finding::error(format!("{name} is constant ({}), which has no density: drop={key} leaves it out", number(low))));
         return look;
     }
+    let width = high - low;
+    if !map.discrete && low < high && width * width < f64::MIN_POSITIVE {
+        said.push(Finding::error(format!(
+            "{name} lies from {} to {}, so close together that its variance is lost in f64: multiply the column by a power of ten",
+            number(low),
+            number(high)
+        )));
+        return look;
+    }
     let too_large = |x: &f64| x.abs() > f64::from(f32::MAX);
     if let Some(at) = values.iter().position(too_large) {
         let others = values.iter().filter(|x| too_large(x)).count() - 1;

@@ -2,6 +2,7 @@
 
 use super::Finding;
 use crate::data::{Column, column_key, column_name};
+use crate::text::count;
 
 /// The most columns that are looked at together.
 const MAX_COLUMNS: usize = 512;
@@ -51,7 +52,8 @@ pub(super) fn look(values: &[f64], columns: &[Column], dims: usize, findings: &m
     let (varying, matrix) = correlations(values, dims);
     let d = varying.len();
     if n <= d {
-        let text = format!("{n} rows of {d} columns: with fewer rows than columns every column depends on the others");
+        let text =
+            format!("{} of {}: with fewer rows than columns every column depends on the others", count(n, "row"), count(d, "column"));
         findings.push(Finding::warning(text));
         return;
     }

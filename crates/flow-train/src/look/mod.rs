@@ -7,6 +7,7 @@ mod values;
 
 use crate::Result;
 use crate::data::{Batch, DataError, Dataset, Draw, ItemShape, Reals, Values, each_once};
+use crate::text::{agreeing, count};
 use flow_api::spec::Preprocessing;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -187,8 +188,10 @@ impl Look {
         let unread: Vec<&DataError> = sample.unread.iter().chain(&tested.unread).collect();
         if let Some(first) = unread.first() {
             let text = format!(
-                "{} items cannot be read ({first}) and will end the run when they are drawn: --skip-bad leaves them out",
-                unread.len()
+                "{} cannot be read ({first}) and will end the run when {} drawn: --skip-bad leaves {} out",
+                count(unread.len(), "item"),
+                agreeing(unread.len(), "it is", "they are"),
+                agreeing(unread.len(), "it", "them")
             );
             findings.push(Finding::warning(text));
         }

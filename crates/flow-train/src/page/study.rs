@@ -4,11 +4,12 @@ use super::{Page, Table, png_address};
 use crate::Result;
 use crate::study::{Budget, Results};
 use crate::study::{Figure, Shown};
+use crate::text::count;
 
 fn budget(budget: Budget) -> String {
     match budget {
-        Budget::Steps(steps) => format!("{steps} steps"),
-        Budget::Epochs(epochs) => format!("{epochs} epochs"),
+        Budget::Steps(steps) => count(steps, "step"),
+        Budget::Epochs(epochs) => count(epochs, "epoch"),
         Budget::Seconds(seconds) => format!("{seconds} seconds of training steps"),
         Budget::MultiplyAdds(all) => format!("{all:e} multiply-adds of training steps"),
     }
@@ -17,14 +18,14 @@ fn budget(budget: Budget) -> String {
 /// The whole page; pictures have captions.
 pub(crate) fn html(results: &Results, figures: &[Figure], pictures: &[(String, Vec<u8>)]) -> Result<String> {
     let study = &results.study;
-    let items: Vec<String> = results.data.iter().map(|data| format!("{} test items of {}", data.test, data.name)).collect();
+    let items: Vec<String> = results.data.iter().map(|data| format!("{} of {}", count(data.test, "test item"), data.name)).collect();
     let seeds: Vec<String> = study.seeds.iter().map(u64::to_string).collect();
     let lead = format!(
-        "{}{}Each trained for {} of {} items with seed{} {}. A lower test loss is better; ± beside it is its standard error over items: {}.",
+        "{}{}Each trained for {} of {} with seed{} {}. A lower test loss is better; ± beside it is its standard error over items: {}.",
         study.question,
         if study.question.is_empty() { "" } else { " " },
         budget(study.budget),
-        study.settings.batch,
+        count(study.settings.batch, "item"),
         if seeds.len() > 1 { "s" } else { "" },
         seeds.join(", "),
         items.join(", "),
@@ -65,10 +66,10 @@ pub(crate) fn html(results: &Results, figures: &[Figure], pictures: &[(String, V
     let versions = &results.versions;
     let hashes: Vec<String> = results.data.iter().map(|data| format!("{} {}", data.name, data.hash)).collect();
     page.legend(&format!(
-        "{}Toolkit {}, {} threads, {}, {}. CRC-32 of the data: {}.",
+        "{}Toolkit {}, {}, {}, {}. CRC-32 of the data: {}.",
         if versions.date.is_empty() { String::new() } else { format!("Begun on {}. ", versions.date) },
         versions.toolkit,
-        versions.threads,
+        count(versions.threads, "thread"),
         versions.instruction_set,
         versions.system,
         hashes.join(", ")

@@ -5,6 +5,7 @@ use super::{Probing, Testing};
 use crate::classify::Probe;
 use crate::file::replace_file;
 use crate::progress::{Ending, Report};
+use crate::text::count;
 use crate::{Evaluation, Result, Settings, TrainError};
 use flow_api::bijector::LayerInfo;
 use serde::{Deserialize, Serialize};
@@ -99,7 +100,7 @@ impl Outcome {
     pub(super) fn notes(&self, name: &str) -> Vec<String> {
         let (mut notes, test) = (Vec::new(), &self.test);
         if self.ending != Ending::Finished {
-            notes.push(format!("{name}: validation no longer improved after {} of {} steps", self.steps, self.settings.steps));
+            notes.push(format!("{name}: validation no longer improved after {} of {}", self.steps, count(self.settings.steps, "step")));
         }
         if Report::none_is_valid(&self.history) {
             notes.push(format!("{name}: no validation was finite: tested with the last weights"));

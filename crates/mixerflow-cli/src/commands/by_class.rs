@@ -4,6 +4,7 @@ use super::classified::tell_classes;
 use crate::{Result, output};
 use flow_train::classify::Classification;
 use flow_train::data::Dataset;
+use flow_train::text::count;
 use flow_train::{Events, EveryClass};
 use serde_json::json;
 
@@ -52,7 +53,7 @@ impl ByClass {
         let line = |name: &str, value: String| -> Result<()> { Ok(output::line(format_args!("  {name:<18} {value}"))?) };
         line("by the mixture", format!("{:.4} {unit}", self.mixture_loss))?;
         if self.not_finite > 0 {
-            line("left out of it", format!("{} items without a finite likelihood", self.not_finite))?;
+            line("left out of it", format!("{} without a finite likelihood", count(self.not_finite, "item")))?;
         }
         match &self.classification {
             Some(found) => {

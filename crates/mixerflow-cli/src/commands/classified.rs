@@ -3,6 +3,7 @@
 use crate::{Result, output};
 use flow_train::classify::Classification;
 use flow_train::text::Table;
+use flow_train::text::count;
 
 /// How good class probabilities are, with the bins of their calibration.
 pub(super) fn tell_classes(found: &Classification) -> Result<()> {
@@ -11,9 +12,15 @@ pub(super) fn tell_classes(found: &Classification) -> Result<()> {
     let (nats, nats_error) = (found.cross_entropy_nats, found.cross_entropy_nats_error);
     let out = if *left_out > 0 { format!(", {left_out} without probabilities left out") } else { String::new() };
     let lines = [
-        ("accuracy", format!("{accuracy:.4} ± {accuracy_error:.4} of {items} labelled items{out}; the commonest class has {chance:.4}")),
+        (
+            "accuracy",
+            format!("{accuracy:.4} ± {accuracy_error:.4} of {}{out}; the commonest class has {chance:.4}", count(*items, "labelled item")),
+        ),
         ("cross-entropy", format!("{bits:.4} ± {bits_error:.4} bits, {nats:.4} ± {nats_error:.4} nats")),
-        ("calibration error", format!("{:.4} ± {:.4} in {} bins", calibration.error, calibration.standard_error, calibration.bins.len())),
+        (
+            "calibration error",
+            format!("{:.4} ± {:.4} in {}", calibration.error, calibration.standard_error, count(calibration.bins.len(), "bin")),
+        ),
     ];
     for (name, value) in lines {
         output::line(format_args!("  {name:<18} {value}"))?;

@@ -1,10 +1,11 @@
 //! `mixerflow devices`: what a model can run on.
 
 use crate::{Result, output};
+use flow_train::text::count;
 
 pub(crate) fn run(threads: usize) -> Result<()> {
     let set = flow_kernels::simd::instruction_set()?;
-    output::line(format_args!("cpu      {threads} threads, instruction set {set}"))?;
+    output::line(format_args!("cpu      {}, instruction set {set}", count(threads, "thread")))?;
     cuda()
 }
 

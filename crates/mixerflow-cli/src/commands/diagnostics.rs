@@ -6,6 +6,7 @@ use flow_train::checkpoint::Opened;
 use flow_train::data::Dataset;
 use flow_train::diagnostics::{BINS, Coverage, DiagnosticOptions, Diagnostics, Shape, TwoSample, diagnose};
 use flow_train::text::Table;
+use flow_train::text::{agreeing, count};
 use flow_train::waiting;
 
 /// Columns that are told: those that are least uniform.
@@ -45,10 +46,14 @@ pub(super) fn lines(found: &Found) -> Vec<(&'static str, String)> {
     };
     let Diagnostics { rows, samples, left_out, failure, .. } = found;
     let why = failure.as_ref().map_or(String::new(), |failure| format!(": {failure}"));
-    let out = if *left_out > 0 { format!("; {left_out} rows are left out{why}") } else { String::new() };
+    let out = if *left_out > 0 {
+        format!("; {} {} left out{why}", count(*left_out, "row"), agreeing(*left_out, "is", "are"))
+    } else {
+        String::new()
+    };
     let two_sample = found.two_sample.as_ref().map_or_else(|| "too few rows".to_owned(), two_sample_text);
     let mut lines = vec![
-        ("against samples", format!("{rows} rows, each beside {samples} samples of the model{out}")),
+        ("against samples", format!("{}, each beside {} of the model{out}", count(*rows, "row"), count(*samples, "sample"))),
         ("two-sample test", two_sample),
         ("coverage", coverage_text(&found.coverage)),
     ];

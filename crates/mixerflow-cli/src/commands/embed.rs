@@ -2,10 +2,10 @@
 
 use super::on::model_on;
 use super::rows::{HEADS, Row, labels, rows};
+use super::sources::check_layer;
 use super::write::{write_table, wrote};
 use crate::arguments::Embed;
 use crate::{Result, output};
-use flow_api::FlowError;
 use flow_train::checkpoint::Opened;
 use flow_train::data::{Dataset, Items, npy, npz};
 use flow_train::{TrainError, embed, write_whole};
@@ -14,6 +14,7 @@ use std::path::Path;
 pub(crate) fn run(arguments: &Embed) -> Result<()> {
     let opened = model_on(&arguments.run, arguments.on.device)?;
     let items = arguments.data.choose(&arguments.run, &opened, |_| arguments.part.into())?.items;
+    check_layer(&opened, &items, arguments.layer.as_deref())?;
     let out = arguments.out.as_path();
     let is = |ending: &str| out.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending));
     let known = rows(&items, &labels(&items, arguments.batch)?);
@@ -41,12 +42,7 @@ pub(crate) fn run(arguments: &Embed) -> Result<()> {
 /// The activations of all items, batch by batch.
 fn each(arguments: &Embed, opened: &Opened<f32>, items: &Items, to: impl FnMut(&[f32]) -> Result<(), TrainError>) -> Result<()> {
     let layer = arguments.layer.as_deref().unwrap_or("bijector");
-    embed(&opened.model, items, &opened.events, layer, arguments.batch, to).map_err(|error| match error {
-        TrainError::Flow(FlowError::Unsupported { layer: path, operation: "activations", .. }) if path == layer => {
-            format!("--layer {layer}: the model has no such layer; `mixerflow inspect` shows them").into()
-        }
-        other => crate::Error::from(other),
-    })
+    Ok(embed(&opened.model, items, &opened.events, layer, arguments.batch, to)?)
 }
 
 fn write_archive(out: &Path, arguments: &Embed, opened: &Opened<f32>, items: &Items, known: &[Row]) -> Result<()> {

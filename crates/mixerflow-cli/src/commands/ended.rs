@@ -3,6 +3,7 @@
 use super::sources::model;
 use crate::{Result, output};
 use flow_train::data::{Split, Subset};
+use flow_train::text;
 use flow_train::{Ending, EvaluateOptions, Look, Report, evaluate};
 use std::path::Path;
 
@@ -31,11 +32,18 @@ impl Ended {
         let run = path.display();
         match ending {
             Ending::Stopped => {
-                output::say(format_args!("stopped after {made} of {steps} steps: `mixerflow train --resume --out {run}` goes on"));
+                output::say(format_args!(
+                    "stopped after {made} of {}: `mixerflow train --resume --out {run}` goes on",
+                    text::count(*steps, "step")
+                ));
                 return Ok(());
             }
             Ending::Finished if begun == made => {
-                output::say(format_args!("nothing was done: all {steps} steps are made; --steps with a larger number goes on"));
+                output::say(format_args!(
+                    "nothing was done: all {} {} made; --steps with a larger number goes on",
+                    text::count(*steps, "step"),
+                    text::agreeing(*steps, "is", "are")
+                ));
                 return Ok(());
             }
             Ending::Early if begun == made => {
@@ -53,7 +61,11 @@ impl Ended {
         let ((test, accuracy), scale) = (test(path, split)?, self.scale);
         // Where the loss is the likelihood, all figures have one unit.
         let unit = if self.unit == scale { String::new() } else { format!(" {}", self.unit) };
-        output::say(format_args!("{made} of {steps} steps{early} in {}{train}{best}{unit}{test} {scale}{accuracy}", duration(seconds)));
+        output::say(format_args!(
+            "{made} of {}{early} in {}{train}{best}{unit}{test} {scale}{accuracy}",
+            text::count(*steps, "step"),
+            duration(seconds)
+        ));
         if !look.baselines.is_empty() {
             let shown: Vec<String> = look.baselines.iter().map(|b| format!("{} {:.4}", b.name, b.loss)).collect();
             output::say(format_args!("for scale: {} {scale}", shown.join(", ")));
@@ -96,7 +108,11 @@ fn test(path: &Path, split: &Split) -> Result<(String, String)> {
     let items = Subset::new(split.test.clone(), (0..count).collect())?;
     let options = EvaluateOptions { likelihood_alone: true, ..EvaluateOptions::default() };
     let found = evaluate(&opened.model, &items, &opened.events, &options)?;
-    let of = if count < split.test.len() { format!(" of {count} of {} items", split.test.len()) } else { format!(" of {count} items") };
+    let of = if count < split.test.len() {
+        format!(" of {count} of {}", text::count(split.test.len(), "item"))
+    } else {
+        format!(" of {}", text::count(count, "item"))
+    };
     let accuracy =
         found.classification.as_ref().map_or(String::new(), |c| format!(", accuracy {:.4} ± {:.4}", c.accuracy, c.accuracy_error));
     Ok((format!(", test {}{of}", found.loss_text(4)), accuracy))

@@ -6,17 +6,19 @@ use super::classified::tell_classes;
 use super::diagnostics;
 use super::on::model_on;
 use super::reference::{background, reference};
-use super::sources::{Chosen, choose, skipping, test_part};
+use super::sources::{Chosen, choose, has_classes, skipping, test_part};
 use crate::arguments::Eval;
 use crate::{Result, output};
 use flow_train::checkpoint::Opened;
 use flow_train::data::{Dataset, Items};
 use flow_train::diagnostics::is_table;
+use flow_train::text::count;
 use flow_train::{Baseline, EvaluateOptions, Evaluation, Look, evaluate, score_every_class};
 use serde_json::{Value, json};
 
 pub(crate) fn run(arguments: &Eval) -> Result<()> {
     let opened = model_on(&arguments.run, arguments.on.device)?;
+    has_classes(&opened, arguments.every_class)?;
     let options = arguments.scoring.options();
     let mut found = serde_json::Map::new();
     let chosen = arguments.data.choose(&arguments.run, &opened, test_part(arguments.part))?;
@@ -87,7 +89,7 @@ fn compare_sets(
         let unusual = scored(&other.items)?;
         let lines = against::lines(&usual, &unusual, opened.settings.seed);
         if !arguments.json {
-            output::line(format_args!("\n{} items against {} of {source}", usual.len(), unusual.len()))?;
+            output::line(format_args!("\n{} against {} of {source}", count(usual.len(), "item"), unusual.len()))?;
             against::tell(&lines, &source.to_string())?;
         }
         let name = source.to_string();

@@ -4,6 +4,7 @@ use super::sources::{Told, parts_line};
 use crate::{INTERRUPTED, MEMORY, Result, interrupt, output};
 use flow_train::data::{DataSource, Items, Split};
 use flow_train::study::{self, Audience, Outcome, Results, Study};
+use flow_train::text::count;
 use flow_train::{Bar, Observer, Settings, hold_out};
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,7 +24,7 @@ impl Audience<f32> for Followed {
 
     fn done(&mut self, run: &str, outcome: &Outcome) {
         let Outcome { test, steps, seconds, .. } = outcome;
-        output::say(format_args!("{run}: test {} {}, {steps} steps in {seconds:.1} s", test.loss_text(4), test.unit));
+        output::say(format_args!("{run}: test {} {}, {} in {seconds:.1} s", test.loss_text(4), test.unit, count(*steps, "step")));
     }
 
     fn held_bytes(&mut self) -> Option<u64> {

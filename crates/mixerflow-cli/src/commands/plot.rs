@@ -6,6 +6,7 @@ use crate::arguments::{Data, Plot};
 use crate::{Result, output};
 use flow_train::diagnostics::is_table;
 use flow_train::picture::{Theme, save_curves};
+use flow_train::text::count;
 use flow_train::{RunFolder, write_whole};
 use std::io::Write as _;
 
@@ -46,6 +47,6 @@ fn corner(arguments: &Plot) -> Result<()> {
     let found = diagnostics::of(&opened, &chosen.items)?.map_err(|failure| format!("there are no samples to draw: {failure}"))?;
     let plot = found.corner_plot()?;
     write_whole(out, |file| -> Result<()> { Ok(file.write_all(plot.as_bytes())?) })?;
-    output::say(format_args!("{}: {} rows, and a sample for each", out.display(), found.rows));
+    output::say(format_args!("{}: {}, and a sample for each", out.display(), count(found.rows, "row")));
     Ok(())
 }

@@ -9,6 +9,7 @@ use flow_api::spec::Conditioner;
 use flow_train::checkpoint::Opened;
 use flow_train::classify::ClassLogProbs;
 use flow_train::data::{Dataset, Items};
+use flow_train::text::count;
 use flow_train::{EvaluateOptions, score, score_every_class};
 
 pub(crate) fn run(arguments: &Predict) -> Result<()> {
@@ -36,7 +37,7 @@ pub(crate) fn run(arguments: &Predict) -> Result<()> {
     });
     if let Some(path) = &arguments.out {
         write_table(path, &heads, lines)?;
-        output::say(format_args!("{}: {} items, {} classes", path.display(), items.len(), classes.len()));
+        output::say(format_args!("{}: {}, {}", path.display(), count(items.len(), "item"), count(classes.len(), "class")));
     } else {
         let mut table = csv::Writer::from_writer(Vec::new());
         table.write_record(&heads)?;

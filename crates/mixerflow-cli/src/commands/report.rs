@@ -15,6 +15,7 @@ use flow_train::data::{Dataset, Items, Part, Subset};
 use flow_train::diagnostics::is_table;
 use flow_train::report::{Report, Set};
 use flow_train::scores::Reference;
+use flow_train::text::count;
 use flow_train::{Baseline, EvaluateOptions, Evaluation, Look, RunFolder, evaluate, score_every_class};
 use std::path::Path;
 use std::sync::Arc;
@@ -72,7 +73,7 @@ pub(super) fn write(folder: &Path, opened: &Opened<f32>, shown: &Shown, out: &Pa
     let steps = history.last().map_or(0, |last| last.step);
     let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M");
     let mut report =
-        Report::new(&name, &format!("Trained on {} for {steps} of {} steps. Written on {now}.", plan.data, plan.settings.steps));
+        Report::new(&name, &format!("Trained on {} for {steps} of {}. Written on {now}.", plan.data, count(plan.settings.steps, "step")));
     report.model(&facts(opened)?, &[("spec.ron", to_ron(&opened.spec)?), ("settings.ron", to_ron(&opened.settings)?)]);
     report.curves(&name, &history, opened.events.unit())?;
 
@@ -148,7 +149,7 @@ fn scores(report: &mut Report, opened: &Opened<f32>, shown: &Shown, usual: Optio
     report.histograms(&sets, &opened.events)?;
     report.note(&shown.reference.as_ref().map_or_else(
         || "There are no reference items to compare with: the run holds nothing out for validation.".to_owned(),
-        |kept| format!("Compared with {} validation items of the run; `unusual` comes from ranks among them.", kept.len()),
+        |kept| format!("Compared with {} of the run; `unusual` comes from ranks among them.", count(kept.len(), "validation item")),
     ));
     let first = usual.map(|(part, _)| (part, &all[0].1.1));
     for (name, (_, unusual)) in all.iter().skip(all.len() - shown.against.len()) {

@@ -3,13 +3,15 @@
 use super::on::model_on;
 use super::reference::{background, measured, reference};
 use super::rows::{self, Row, rows};
-use super::write::write_table;
+use super::sources::{first, has_classes};
+use super::write::{makes_pictures, write_table};
 use crate::arguments::Score;
 use crate::{Result, UNUSUAL, output};
 use flow_train::checkpoint::Opened;
 use flow_train::data::{Dataset, Draw, Items, Values, column_key};
-use flow_train::scores::{Aggregate, Block, Groups, Judged, Measure, Reference, save_sheet};
-use flow_train::{EvaluateOptions, Events, EveryClass, Scores, score_by_column, score_every_class, shades};
+use flow_train::scores::{Aggregate, Block, Groups, Judged, Kind, Measure, Measures, Reference, save_sheet};
+use flow_train::text::{agreeing, count};
+use flow_train::{ByColumn, EvaluateOptions, Events, EveryClass, Scores, score_by_column, score_every_class, shades};
 use std::process::ExitCode;
 
 /// A column of numbers.
@@ -20,36 +22,101 @@ struct Column {
     high: bool,
 }
 
+/// What is computed of items.
+struct Found {
+    scores: Scores,
+    measures: Measures,
+    every: Option<EveryClass>,
+    by_column: Option<ByColumn>,
+}
+
+/// How items are scored, and put together.
+struct Scorer<'a> {
+    arguments: &'a Score,
+    opened: &'a Opened<f32>,
+    background: Option<&'a Opened<f32>>,
+    aggregate: Aggregate,
+}
+
+impl Scorer<'_> {
+    fn find(&self, items: &dyn Dataset) -> Result<Found> {
+        let Self { arguments, opened, background, .. } = *self;
+        let options = EvaluateOptions { estimates: arguments.estimates, ..arguments.scoring.options() };
+        let (scores, measures) = measured(opened, background, items, &options)?;
+        let every = arguments.every_class.then(|| score_every_class(&opened.model, items, &opened.events, &options)).transpose()?;
+        let by_column = arguments.by_column.then(|| score_by_column(&opened.model, items, &opened.events, &options)).transpose();
+        Ok(Found { scores, measures, every, by_column: by_column.map_err(|error| format!("--by-column: {error}"))? })
+    }
+
+    fn groups(&self, items: &dyn Dataset) -> Groups {
+        if self.aggregate == Aggregate::None { Groups::single(items.len()) } else { Groups::of(items) }
+    }
+
+    /// The items with what they are compared with, and whether each is unusual where that is asked for.
+    fn judge(&self, found: &Found, groups: &Groups, reference: Option<&Reference>) -> Result<(Judged, Option<Vec<bool>>)> {
+        let rate = self.arguments.false_alarm;
+        let judged = match reference {
+            Some(reference) => reference.judge(&found.measures, groups, self.aggregate),
+            None if self.aggregate == Aggregate::None && rate.is_none() => Judged::alone(found.measures.clone()),
+            None => return Err("--aggregate and --false-alarm compare with reference items, of which there are none".into()),
+        };
+        let flagged = rate.map(|rate| flagged(&judged, rate)).transpose()?;
+        Ok((judged, flagged))
+    }
+
+    fn columns(&self, found: &Found, groups: &Groups, judged: &Judged, items: &dyn Dataset, is_compared: bool) -> Vec<Column> {
+        let events = &self.opened.events;
+        let errors = standard_errors(&found.scores, groups, judged, self.aggregate);
+        let mut columns = columns(events, judged, errors.as_deref(), is_compared);
+        columns.extend(found.every.iter().flat_map(|every| of_classes(every, events, judged)));
+        columns.extend(found.by_column.iter().flat_map(|by_column| of_columns(by_column, items)));
+        columns
+    }
+
+    /// Tries on the first item what cannot be done for any, before all of them are scored. Gives the reference items,
+    /// which may have to be scored too.
+    fn rehearse(&self, items: &Items) -> Result<Option<Reference>> {
+        let Self { arguments, opened, background, .. } = *self;
+        for (option, given) in [("--every-class", arguments.every_class), ("--by-column", arguments.by_column)] {
+            if given && self.aggregate != Aggregate::None {
+                return Err(format!("{option}: expected a row an item, without --aggregate").into());
+            }
+        }
+        if let Some(path) = &arguments.sheet {
+            makes_pictures(path, opened)?;
+        }
+        let first = first(items)?;
+        let (found, groups) = (self.find(&first)?, self.groups(&first));
+        let sort = |judged: &Judged, is_compared| {
+            // Of an item that cannot be scored not all columns are known.
+            if found.scores.non_finite > 0 {
+                return Ok(());
+            }
+            order(&self.columns(&found, &groups, judged, &first, is_compared), arguments.sort.as_deref()).map(drop)
+        };
+        let stand_in = Reference::new(Kind::of(&first), found.measures.clone(), vec![0], String::new());
+        sort(&stand_in.judge(&found.measures, &groups, self.aggregate), true)?;
+        let reference = reference(&arguments.run, opened, background)?;
+        sort(&self.judge(&found, &groups, reference.as_ref())?.0, reference.is_some())?;
+        Ok(reference)
+    }
+}
+
 pub(crate) fn run(arguments: &Score) -> Result<ExitCode> {
     let opened = model_on(&arguments.run, arguments.on.device)?;
-    let options = EvaluateOptions { estimates: arguments.estimates, ..arguments.scoring.options() };
-    if arguments.every_class && Aggregate::from(arguments.aggregate) != Aggregate::None {
-        return Err("--every-class: expected a row an item, without --aggregate".into());
-    }
-    if arguments.by_column && Aggregate::from(arguments.aggregate) != Aggregate::None {
-        return Err("--by-column: expected a row an item, without --aggregate".into());
-    }
+    has_classes(&opened, arguments.every_class)?;
     let background = background(arguments.minus.as_deref(), &opened, arguments.on.device)?;
     let chosen = arguments.data.choose(&arguments.run, &opened, |_| arguments.part.into())?;
     let items = &chosen.items;
-    let (scores, measures) = measured(&opened, background.as_ref(), items, &options)?;
-    let reference = reference(&arguments.run, &opened, background.as_ref())?;
     let aggregate = Aggregate::from(arguments.aggregate);
-    let groups = if aggregate == Aggregate::None { Groups::single(items.len()) } else { Groups::of(items) };
-    let judged = match &reference {
-        Some(reference) => reference.judge(&measures, &groups, aggregate),
-        None if aggregate == Aggregate::None && arguments.false_alarm.is_none() => Judged::alone(measures),
-        None => return Err("--aggregate and --false-alarm compare with reference items, of which there are none".into()),
-    };
-    let flagged = arguments.false_alarm.map(|rate| flagged(&judged, rate)).transpose()?;
-
-    let errors = standard_errors(&scores, &groups, &judged, aggregate);
-    let every = arguments.every_class.then(|| score_every_class(&opened.model, items, &opened.events, &options)).transpose()?;
-    let mut columns = columns(&opened.events, &judged, errors.as_deref(), reference.is_some());
-    columns.extend(every.iter().flat_map(|every| of_classes(every, &opened.events, &judged)));
-    if arguments.by_column {
-        columns.extend(by_column(&opened, items, &options)?);
-    }
+    let scorer = Scorer { arguments, opened: &opened, background: background.as_ref(), aggregate };
+    let reference = scorer.rehearse(items)?;
+    let (found, groups) = (scorer.find(items)?, scorer.groups(items));
+    let (judged, flagged) = scorer.judge(&found, &groups, reference.as_ref())?;
+    let columns = scorer.columns(&found, &groups, &judged, items, reference.is_some());
+    let Found { scores, by_column, .. } = &found;
+    by_column.iter().for_each(|by_column| tell_order(by_column, items));
+    tell_without_likelihood(scores);
     let order = order(&columns, arguments.sort.as_deref())?;
     let known = rows(items, &scores.labels);
     let corners = if aggregate == Aggregate::Mean { Vec::new() } else { corners(items, &judged.items)? };
@@ -66,7 +133,7 @@ pub(crate) fn run(arguments: &Score) -> Result<ExitCode> {
     };
     if let Some(path) = &arguments.out {
         write_table(path, &heads, order.iter().map(line))?;
-        output::say(format_args!("{}: {} items", path.display(), order.len()));
+        output::say(format_args!("{}: {}", path.display(), count(order.len(), "item")));
     } else {
         let mut table = csv::Writer::from_writer(Vec::new());
         table.write_record(&heads)?;
@@ -82,13 +149,14 @@ pub(crate) fn run(arguments: &Score) -> Result<ExitCode> {
         output::say(format_args!("{}: the {} most and the least unusual", path.display(), blocks[0].pictures.len()));
     }
     let (Some(flagged), Some(rate)) = (flagged, arguments.false_alarm) else { return Ok(ExitCode::SUCCESS) };
-    let count = flagged.iter().filter(|flagged| **flagged).count();
+    let unusual = flagged.iter().filter(|flagged| **flagged).count();
     let expected = rate * flagged.len() as f64;
     output::say(format_args!(
-        "{count} of {} are unusual at a rate of false alarms of {rate}; of as many usual ones it would be about {expected:.1}",
-        flagged.len()
+        "{unusual} of {} {} unusual at a rate of false alarms of {rate}; of as many usual ones it would be about {expected:.1}",
+        flagged.len(),
+        agreeing(unusual, "is", "are")
     ));
-    Ok(if count > 0 { ExitCode::from(UNUSUAL) } else { ExitCode::SUCCESS })
+    Ok(if unusual > 0 { ExitCode::from(UNUSUAL) } else { ExitCode::SUCCESS })
 }
 
 /// Corners of windows that are cut at random out of pictures, of data that are such.
@@ -102,7 +170,8 @@ fn flagged(judged: &Judged, rate: f64) -> Result<Vec<bool>> {
     let takes = Judged::takes(rate);
     if judged.references < takes {
         return Err(format!(
-            "--false-alarm {rate}: so rare an alarm takes at least {takes} reference items, got {} (`train --validation` holds more out)",
+            "--false-alarm {rate}: so rare an alarm takes at least {}, got {} (`train --validation` holds more out)",
+            count(takes, "reference item"),
             judged.references
         )
         .into());
@@ -115,9 +184,9 @@ fn told(reference: Option<&Reference>, judged: &Judged, aggregate: Aggregate) {
     /// With fewer, no p-value is below 5 %.
     const FEW: usize = 39;
     let Some(reference) = reference else { return };
-    let of = if aggregate == Aggregate::None { String::new() } else { format!(" of {} sources", judged.references) };
+    let of = if aggregate == Aggregate::None { String::new() } else { format!(" of {}", count(judged.references, "source")) };
     let few = if judged.references < FEW { ": so few that p-values are coarse" } else { "" };
-    output::say(format_args!("compared with {} validation items of the run{of}{few}", reference.len()));
+    output::say(format_args!("compared with {} of the run{of}{few}", count(reference.len(), "validation item")));
 }
 
 /// Standard errors of estimated log-likelihoods, where there are any.
@@ -152,19 +221,32 @@ fn columns(events: &Events, judged: &Judged, errors: Option<&[f64]>, is_compared
     columns
 }
 
-/// The part of −ln p that each column explains; in which order is said.
-fn by_column(opened: &Opened<f32>, items: &Items, options: &EvaluateOptions) -> Result<Vec<Column>> {
-    let found = score_by_column(&opened.model, items, &opened.events, options).map_err(|error| format!("--by-column: {error}"))?;
+/// The part of −ln p that each column explains.
+fn of_columns(found: &ByColumn, items: &dyn Dataset) -> Vec<Column> {
     let width = found.order.len();
-    let name = |column: usize| column_key(items.columns(), column);
-    let order: Vec<String> = found.order.iter().map(|&column| name(column)).collect();
-    output::say(format_args!("each column is given those before it: {}", order.join(", ")));
     let column = |at: usize| Column {
-        head: format!("nats_{}", name(at)),
+        head: format!("nats_{}", column_key(items.columns(), at)),
         values: found.nats.iter().skip(at).step_by(width).copied().collect(),
         high: true,
     };
-    Ok((0..width).map(column).collect())
+    (0..width).map(column).collect()
+}
+
+/// Given which others every column is.
+fn tell_order(found: &ByColumn, items: &dyn Dataset) {
+    let order: Vec<String> = found.order.iter().map(|&column| column_key(items.columns(), column)).collect();
+    output::say(format_args!("each column is given those before it: {}", order.join(", ")));
+}
+
+/// How many items have no finite likelihood, and why the first has none.
+fn tell_without_likelihood(scores: &Scores) {
+    let without = scores.log_likelihood.iter().filter(|density| !density.is_finite()).count();
+    if without > 0 {
+        let why = scores.failure.as_ref().map_or(String::new(), |failure| format!("; the first: {failure}"));
+        let (items, verbs) =
+            (count(without, "item"), agreeing(without, "has no finite likelihood and counts", "have no finite likelihood and count"));
+        output::say(format_args!("warning: {items} {verbs} as the most unusual{why}"));
+    }
 }
 
 /// Of every class: log p(x) by the mixture, log p(x | class) of each, and p(class | x) of each.

@@ -2,13 +2,16 @@
 
 use crate::arguments::{self, Data, Scoring, Training};
 use crate::{Result, output};
-use flow_api::spec::{EventShape, ModelSpec, Preprocessing, Spec, from_ron, set_field};
+use flow_api::FlowError;
+use flow_api::spec::{Conditioner, EventShape, ModelSpec, Preprocessing, Spec, from_ron, set_field};
 use flow_train::checkpoint::Opened;
-use flow_train::data::{DataSource, Dataset, Items, Part, SourceKind, Split, SplitRule, most_items, split_as_listed};
-use flow_train::{EvaluateOptions, Look, RunFolder, Settings, checkpoint, hold_out, waiting};
+use flow_train::data::{DataSource, Dataset, Items, Part, SourceKind, Split, SplitRule, Subset, most_items, split_as_listed};
+use flow_train::text::{agreeing, count};
+use flow_train::{EvaluateOptions, Look, RunFolder, Settings, TrainError, checkpoint, embed, hold_out, waiting};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 /// What begins the path of a setting in `--set`.
 const SETTINGS: &str = "settings.";
@@ -147,7 +150,11 @@ impl Told {
         }));
         if !skipped.is_empty() {
             let rest = if skipped.len() > SAID { "; `mixerflow data --json` names all of them" } else { "" };
-            warnings.push(format!("{} files or folders are left out{rest}", skipped.len()));
+            warnings.push(format!(
+                "{} {} left out{rest}",
+                skipped.len(),
+                agreeing(skipped.len(), "file or folder is", "files or folders are")
+            ));
         }
         warnings.extend(found.left_out_lines());
         Self { notes: found.notes.clone(), warnings }
@@ -169,7 +176,7 @@ impl Told {
 pub(super) fn parts_line(source: &DataSource, items: &Items, rule: &SplitRule) -> String {
     let [(_, train), (_, validation), (_, test)] = items.counts();
     let held = if validation > 0 { format!(", {validation} to validate on") } else { String::new() };
-    format!("{source}: {} items: {train} to train on{held}, {test} to test on ({rule})", items.len())
+    format!("{source}: {}: {train} to train on{held}, {test} to test on ({rule})", count(items.len(), "item"))
 }
 
 /// `source` with broken pictures left out, if that is asked for.
@@ -198,12 +205,12 @@ impl Chosen {
     /// What the items are: `test: 40 of 400 items (every tenth item)`.
     pub(super) fn title(&self, part: Option<Part>) -> String {
         match (self.seen, part) {
-            (true, Some(part)) => format!("{part}: {} of {} items ({})", self.items.len(), self.all, self.rule),
-            (true, None) => format!("all: {} items", self.items.len()),
+            (true, Some(part)) => format!("{part}: {} of {} ({})", self.items.len(), count(self.all, "item"), self.rule),
+            (true, None) => format!("all: {}", count(self.items.len(), "item")),
             (false, Some(part)) => {
-                format!("{part}: {} of {} items of data that the run has not seen ({})", self.items.len(), self.all, self.rule)
+                format!("{part}: {} of {} of data that the run has not seen ({})", self.items.len(), count(self.all, "item"), self.rule)
             }
-            (false, None) => format!("all: {} items that the run has not seen", self.items.len()),
+            (false, None) => format!("all: {} that the run has not seen", count(self.items.len(), "item")),
         }
     }
 }
@@ -318,4 +325,27 @@ pub(super) fn model(run: &Path) -> Result<checkpoint::Opened<f32>> {
         tracing::warn!("{note}");
     }
     Ok(opened)
+}
+
+/// The first of some items: what cannot be done is tried on it, before anything is computed for all of them.
+pub(super) fn first(items: &Items) -> Result<Subset> {
+    Ok(Subset::new(Arc::new(items.clone()), vec![0])?)
+}
+
+/// Checks that a model has the layer that `--layer` names.
+pub(super) fn check_layer(opened: &Opened<f32>, items: &Items, layer: Option<&str>) -> Result<()> {
+    let Some(layer) = layer else { return Ok(()) };
+    match embed(&opened.model, &first(items)?, &opened.events, layer, 1, |_| Ok(())) {
+        Err(TrainError::Flow(FlowError::Unsupported { layer: path, operation: "activations", .. })) if path == layer => {
+            Err(format!("--layer {layer}: the model has no such layer; `mixerflow inspect` shows them").into())
+        }
+        // What is wrong with the item is told where all are taken.
+        _ => Ok(()),
+    }
+}
+
+/// Checks that a model is conditioned on classes, where `--every-class` asks for them, before anything is computed.
+pub(super) fn has_classes(opened: &Opened<f32>, every_class: bool) -> Result<()> {
+    let classes = opened.model.conditioner().and_then(Conditioner::classes);
+    if every_class && classes.is_none() { Err(TrainError::NoClasses.into()) } else { Ok(()) }
 }

@@ -10,6 +10,7 @@ use crate::{INTERRUPTED, Result, interrupt, logging, output};
 use flow_api::device::{Engine, Precision};
 use flow_api::spec::{EventShape, to_ron};
 use flow_train::data::{DataError, Items, Mutated, SourceKind, Split, column_name, list_items, split_as_listed};
+use flow_train::text::{agreeing, count};
 use flow_train::{
     Bar, Ending, EventKind, Events, Observer, Report, RunFolder, RunPlan, Settings, Sharpness, TensorBoard, TrainError, Trainer, hold_out,
     model_for,
@@ -34,7 +35,7 @@ pub(crate) fn run(arguments: &Train, threads: Option<usize>) -> Result<ExitCode>
     let RunPlan { settings, data, .. } = run.plan();
     told.say();
     output::say(parts_line(data, &Items::of(&split, &hold_out(&*split.train, settings).0), &split.rule));
-    tracing::info!("{} of {data}: {} training items, {} steps", path.display(), split.train.len(), settings.steps);
+    tracing::info!("{} of {data}: {}, {}", path.display(), count(split.train.len(), "training item"), count(settings.steps, "step"));
 
     let stop = interrupt::flag()?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -182,7 +183,12 @@ fn resume(arguments: &Train, path: &Path, threads: Option<usize>) -> Result<Prep
         Some(list) if list_items(&split).as_ref() != Some(&list) => {
             let (split, gone) = split_as_listed(&list, split, &place, skip_bad)?;
             if !gone.is_empty() {
-                output::say(format_args!("warning: {} training items are left out from here on: {}", gone.len(), gone.join(", ")));
+                output::say(format_args!(
+                    "warning: {} {} left out from here on: {}",
+                    count(gone.len(), "training item"),
+                    agreeing(gone.len(), "is", "are"),
+                    gone.join(", ")
+                ));
             }
             split
         }

@@ -2,9 +2,10 @@
 
 use crate::{Result, output};
 use flow_train::checkpoint::Opened;
-use flow_train::data::column_names;
 use flow_train::data::npy::{Number, Writer};
+use flow_train::data::{ItemShape, column_names};
 use flow_train::picture::save_image;
+use flow_train::text;
 use flow_train::{draw_events, shades, write_whole};
 use std::path::Path;
 
@@ -37,6 +38,17 @@ impl Form {
                 let expected = "expected FILE.png, FILE.npy, FILE.csv or a folder; of a new folder with a dot end the name in /";
                 Err(format!("--out {}: {expected}", out.display()).into())
             }
+        }
+    }
+}
+
+/// Checks that the events of a model are pictures, before anything is computed for them.
+pub(super) fn makes_pictures(out: &Path, opened: &Opened<f32>) -> Result<()> {
+    match opened.events.kind().item() {
+        ItemShape::Image { .. } => Ok(()),
+        ItemShape::Vector { .. } => {
+            let (out, event) = (out.display(), opened.model.event());
+            Err(format!("{out}: events of shape {event} make no picture; write them to a .npy or .csv file").into())
         }
     }
 }
@@ -97,6 +109,5 @@ pub(super) fn write_table(out: &Path, heads: &[String], rows: impl Iterator<Item
 
 /// Says what was written.
 pub(super) fn wrote(out: &Path, count: usize) {
-    let events = if count == 1 { "event" } else { "events" };
-    output::say(format_args!("{}: {count} {events}", out.display()));
+    output::say(format_args!("{}: {}", out.display(), text::count(count, "event")));
 }

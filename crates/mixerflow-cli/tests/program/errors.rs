@@ -155,7 +155,7 @@ fn bad_pictures_are_named_or_left_out() {
     let output =
         place.program("train tiny.ron --data images:pictures --skip-bad --steps 2 --batch 4 --validation 0 --out photos").output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("zz.jpg is left out") && text.contains("1 files or folders are left out"), "{text}");
+    assert!(output.status.success() && text.contains("zz.jpg is left out") && text.contains("1 file or folder is left out"), "{text}");
     assert_eq!(place.read("photos/data.txt").trim(), "images:pictures?skip-bad=1&split=every-tenth");
 }
 

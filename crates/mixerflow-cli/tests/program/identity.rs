@@ -227,7 +227,7 @@ fn a_run_goes_on_without_a_picture() {
         text
     };
     let text = goes_on("train --resume --skip-bad --out photos");
-    assert!(text.contains("1 training items are left out from here on: 000007.png"), "{text}");
+    assert!(text.contains("1 training item is left out from here on: 000007.png"), "{text}");
     fs::remove_file(place.path("late/000007.png")).unwrap();
     goes_on("train --resume --out photos --steps 40");
     // Item 9 is a test item as it was, though the tenth picture is another one now.

@@ -286,3 +286,37 @@ fn what_cannot_be_scored_so_is_told() {
     }
     assert!(!place.path("no").exists());
 }
+
+/// What is wrong with a command is said before all items are scored: one that cannot be read would end the scoring.
+#[test]
+fn what_cannot_be_asked_for_is_told_before_anything_is_scored() {
+    let place = Place::new();
+    let album = |name: &str, count: usize| {
+        fs::create_dir(place.path(name)).unwrap();
+        for (i, levels) in noise(count).chunks(64).enumerate() {
+            fs::write(place.path(format!("{name}/{i:02}.pnm")), [b"P5 8 8 255\n", levels].concat()).unwrap();
+        }
+    };
+    album("album", 12);
+    album("others", 9);
+    place.run("train tiny.ron --data images:album --steps 2 --batch 4 --validation 0.1 --out run");
+    let broken = "08.pnm";
+    fs::write(place.path("others").join(broken), "P5 8 8 255\ncut").unwrap();
+    for (arguments, message) in [
+        ("score run --data images:others", broken),
+        ("score run --data images:others --sort=nope", "--sort=nope: expected one of log_likelihood, bits_per_dim, typicality"),
+        ("score run --data images:others --false-alarm 0.5", broken),
+        ("score run --data images:others --false-alarm 0.01", "takes at least 99 reference items, got 1 ("),
+        ("score run --data images:others --by-column", "--by-column: "),
+        ("score run --data images:others --every-class", "the model is not conditioned on classes"),
+        ("eval run --data images:others --every-class", "the model is not conditioned on classes"),
+        ("embed run --data images:others --layer bijector.9 --out z.npy", "--layer bijector.9: the model has no such layer"),
+    ] {
+        let (code, text) = place.fail(arguments);
+        assert!(code == 1 && text.contains(message) && (message == broken || !text.contains(broken)), "{arguments}: {code}\n{text}");
+    }
+    // One is one.
+    let output = place.program("score run --data images:album --part test").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("compared with 1 validation item of the run"), "{text}");
+}

@@ -344,3 +344,51 @@ fn a_density_that_runs_away_is_told() {
         assert!(times == 0 || told.contains("most of it along column `b` (2)"), "{told}");
     }
 }
+
+/// Outside a box there is no density: such a row is scored as what it is, and the others too.
+#[test]
+fn a_row_outside_the_support_is_the_most_unusual() {
+    let place = Place::new();
+    let uniform = |i: usize, step: f64| 1.8 * (i as f64 * step).fract() - 0.9;
+    let lines = (0..60).map(|i| format!("{},{}", uniform(i, 0.618_033_988_7), uniform(i, 0.754_877_666_2))).collect::<Vec<_>>();
+    fs::write(place.path("t.csv"), format!("a,b\n{}", lines.join("\n"))).unwrap();
+    fs::write(place.path("new.csv"), "a,b\n0.1,0.2\n0.3,5\n-0.5,0.4").unwrap();
+    let spec = "VectorFlow(flows: [LuLinear()], base: Uniform(low: -1.0, high: 1.0), preprocessing: (standardise: false))";
+    fs::write(place.path("s.ron"), spec).unwrap();
+    place.run("train s.ron --data t.csv --steps 1 --lr 1e-9 --batch 16 --validation 0.2 --out run");
+    let output = place.program("score run --data new.csv --sort --by-column").output().unwrap();
+    let (table, text) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned());
+    assert!(output.status.success(), "{text}");
+    let inside = -2.0 * 2_f64.ln();
+    let densities = column(&table, 4);
+    assert!(densities[0] == f64::NEG_INFINITY && densities[1..].iter().all(|density| (density - inside).abs() < 1e-4), "{table}");
+    assert!(table.lines().nth(1).is_some_and(|line| line.starts_with("1,")), "{table}");
+    let heads: Vec<&str> = table.lines().next().unwrap().split(',').collect();
+    let unusual = column(&table, heads.iter().position(|head| *head == "unusual").unwrap());
+    assert!(unusual[0] > 0.9 && unusual[0] > unusual[1], "{table}");
+    // The column that leaves the box has all of it.
+    let nats = |name: &str| column(&table, heads.iter().position(|head| *head == name).unwrap());
+    assert!((nats("nats_a")[0] - 2_f64.ln()).abs() < 1e-4 && nats("nats_b")[0] == f64::INFINITY, "{table}");
+    let told = "1 item has no finite likelihood and counts as the most unusual; the first: item 1: base: row 0: expected latents from -1 to 1, got 5";
+    assert!(text.contains(told), "{text}");
+    let evaluated = place.run("eval run --data new.csv --no-diagnostics");
+    assert!(evaluated.contains("33.33 %") && evaluated.contains("expected latents from -1 to 1"), "{evaluated}");
+}
+
+/// A column of the smallest numbers varies, and is not called constant.
+#[test]
+fn a_column_too_narrow_for_f64_is_told_as_such() {
+    let place = Place::new();
+    let lines = (0..60).map(|i| format!("{},{}e-310", normal(i, 1), i + 1)).collect::<Vec<_>>();
+    fs::write(place.path("t.csv"), format!("a,b\n{}", lines.join("\n"))).unwrap();
+    fs::write(place.path("s.ron"), format!("{AFFINE})")).unwrap();
+    for arguments in ["train s.ron --data t.csv --steps 1 --out run", "data t.csv"] {
+        let output = place.program(arguments).output().unwrap();
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+        assert!(
+            text.contains("column `b` (2) lies from 1e-310 to 5.9e-309") && text.contains("variance is lost in f64"),
+            "{arguments}: {text}"
+        );
+        assert!(!text.contains("constant"), "{arguments}: {text}");
+    }
+}

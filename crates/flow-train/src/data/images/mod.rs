@@ -5,6 +5,7 @@ mod parts;
 mod pictures;
 mod store;
 
+use crate::text::{agreeing, count};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
@@ -207,12 +208,18 @@ impl ImageFolder {
         }
         let (dir, shallow) = (self.dir.display(), kept.len() - deep);
         if self.depth == Depth::Sixteen && shallow > 0 {
-            found
-                .warnings
-                .push(format!("{dir}: {shallow} of {} pictures have 8 bits a value, scaled to 16: every 257th level", kept.len()));
+            found.warnings.push(format!(
+                "{dir}: {shallow} of {} {} 8 bits a value, scaled to 16: every 257th level",
+                count(kept.len(), "picture"),
+                agreeing(shallow, "has", "have")
+            ));
         } else if self.depth == Depth::Eight && deep > 0 {
             found.warnings.push(format!(
-                "{dir}: {deep} pictures have more than 8 bits a value and are scaled to 8, 256 levels of 65,536: depth=16 keeps them"
+                "{dir}: {} {} more than 8 bits a value and {} scaled to 8, 256 levels of 65,536: depth=16 keeps {}",
+                count(deep, "picture"),
+                agreeing(deep, "has", "have"),
+                agreeing(deep, "is", "are"),
+                agreeing(deep, "it", "them")
             ));
         }
         match first {

@@ -1,5 +1,6 @@
 //! What the folders of pictures mean: parts of the set, or classes.
 
+use crate::text::{agreeing, count};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -92,8 +93,11 @@ impl Parts {
         let are_classes = strays == 0 || (classes.len() > 1 && 10 * strays <= classed);
         if !are_classes {
             let warning = format!(
-                "{}: {strays} pictures lie in no folder of a class and {classed} do: the folders are not taken for classes",
-                dir.display()
+                "{}: {} {} in no folder of a class and {classed} {}: the folders are not taken for classes",
+                dir.display(),
+                count(strays, "picture"),
+                agreeing(strays, "lies", "lie"),
+                agreeing(classed, "does", "do")
             );
             found.warnings.push(warning);
         }

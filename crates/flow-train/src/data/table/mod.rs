@@ -4,6 +4,7 @@ mod dialect;
 #[cfg(feature = "parquet")]
 pub mod parquet;
 
+use crate::text::{agreeing, count};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
@@ -432,7 +433,12 @@ impl<'a> Body<'a> {
         let unlabelled = self.labels.iter().filter(|label| label.is_empty()).count();
         let keeps = options.missing == Missing::Unlabelled && unlabelled > 0;
         if keeps {
-            found.notes.push(format!("{}: {unlabelled} rows have no class: they are items without a label", self.path.display()));
+            found.notes.push(format!(
+                "{}: {} {} without a label",
+                self.path.display(),
+                count(unlabelled, "row"),
+                agreeing(unlabelled, "has no class: it is an item", "have no class: they are items")
+            ));
         }
         if kept.len() < self.roles.values.len() || keeps {
             let dims = self.roles.values.len();
@@ -489,7 +495,6 @@ impl<'a> Body<'a> {
         let labels = self.roles.label.map(|_| number_classes(&pick(self.labels, &rows)));
         let mut columns = Column::of(names.clone(), &values);
         columns.iter_mut().zip(kept).for_each(|(column, &at)| column.number = self.roles.values[at] + 1);
-        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         let shown = if self.dialect.names.is_some() { format!(" ({})", list(&names)) } else { String::new() };
         let given = if of_conditions.is_empty() { String::new() } else { format!(", conditioned on {}", list(&of_conditions)) };
         let (of, columns_of) = (count(self.rows, "row"), count(names.len(), "column"));

@@ -75,11 +75,7 @@ fn rows_without_a_class_are_items_without_a_label() -> Result<()> {
         Ok(table.rows.batch(&draws)?.labels)
     };
     assert_eq!((labels(&table)?, table.rows.classes().join(",")), (vec![Some(1), None, Some(0)], "a,b".to_owned()));
-    assert!(
-        table.found.notes.iter().any(|note| note.ends_with("1 rows have no class: they are items without a label")),
-        "{:?}",
-        table.found
-    );
+    assert!(table.found.notes.iter().any(|note| note.ends_with("1 row has no class: it is an item without a label")), "{:?}", table.found);
     assert_eq!(labels(&parse(text, &options(Missing::Drop))?)?, [Some(1), Some(0)]);
     let refused = parse(text, &options(Missing::Refuse)).unwrap_err().to_string();
     assert!(refused.contains("in line 2: the class 1"), "{refused}");
