@@ -188,7 +188,8 @@ impl<E: Scalar> ContinuousFlow<E> {
     /// conditions and without their log-dets: for pictures of the flow.
     ///
     /// # Errors
-    /// [`FlowError::Shape`] for numbers that are not whole rows, [`FlowError::Condition`] for a condition that does not
+    /// [`FlowError::Shape`](flow_api::FlowError::Shape) for numbers that are not whole rows,
+    /// [`FlowError::Condition`](flow_api::FlowError::Condition) for a condition that does not
     /// fit; failed solves.
     pub fn transport(&self, rows: &[E], from: f64, to: f64, cx: &Context<E>) -> Result<Vec<E>> {
         let kernel = self.field.kernel()?;

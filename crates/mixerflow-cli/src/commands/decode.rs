@@ -2,7 +2,7 @@
 
 use super::given::Rows;
 use super::on::model_on;
-use super::write::{Form, makes_pictures, write_events};
+use super::write::{Form, NUMBERS, makes_pictures, write_events};
 use crate::Result;
 use crate::arguments::Decode;
 use flow_api::Conditions;
@@ -19,7 +19,7 @@ pub(crate) fn run(arguments: &Decode) -> Result<()> {
     let form = Form::of(&arguments.out)?;
     let opened = model_on(&arguments.run, arguments.on.device)?;
     if matches!(form, Form::Grid | Form::Folder) {
-        makes_pictures(&arguments.out, &opened)?;
+        makes_pictures(&arguments.out, &opened, NUMBERS)?;
     }
     let latents = latents(&arguments.latents, opened.model.event().len())?;
     let mut events = Vec::with_capacity(latents.len());

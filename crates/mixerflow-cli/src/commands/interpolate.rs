@@ -11,7 +11,7 @@ use flow_train::{EventBatch, ScoredGiven, draw_events, interpolate};
 
 pub(crate) fn run(arguments: &Interpolate) -> Result<()> {
     let opened = model_on(&arguments.run, arguments.on.device)?;
-    makes_pictures(&arguments.out, &opened)?;
+    makes_pictures(&arguments.out, &opened, "")?;
     let items = arguments.data.choose(&arguments.run, &opened, test_part(arguments.part))?.items;
     let shape = opened.model.event();
     fits("--steps", arguments.steps.saturating_mul(arguments.pair.len()), shape)?;

@@ -3,7 +3,7 @@
 use super::given::Rows;
 use super::on::model_on;
 use super::sources::fits;
-use super::write::{Form, makes_pictures, write_events, wrote};
+use super::write::{Form, NUMBERS, makes_pictures, write_events, wrote};
 use crate::arguments::Sample;
 use crate::{Result, output};
 use flow_api::Conditions;
@@ -22,7 +22,7 @@ pub(crate) fn run(arguments: &Sample) -> Result<()> {
     let opened = model_on(&arguments.run, arguments.on.device)?;
     // Unguided, a grid may be a cloud of points of the plane too.
     if form == Form::Folder || form == Form::Grid && arguments.guidance.is_some() {
-        makes_pictures(out, &opened)?;
+        makes_pictures(out, &opened, NUMBERS)?;
     }
     let rows = arguments.given.rows(&opened)?;
     let (count, given) = conditions(arguments, form, &opened, rows.as_ref())?;
@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &Sample) -> Result<()> {
             wrote(out, count);
             return Ok(());
         }
-        return makes_pictures(out, &opened);
+        return makes_pictures(out, &opened, NUMBERS);
     }
     let samples = match arguments.guidance {
         None => sample_given(&opened.model, &given, count, temperature, *seed)?,

@@ -4,7 +4,7 @@ use super::on::model_on;
 use super::reference::{background, measured, reference};
 use super::rows::{self, Row, rows};
 use super::sources::{first, has_classes};
-use super::write::{makes_pictures, write_table};
+use super::write::write_table;
 use crate::arguments::Score;
 use crate::{Result, UNUSUAL, output};
 use flow_train::checkpoint::Opened;
@@ -82,8 +82,8 @@ impl Scorer<'_> {
                 return Err(format!("{option}: expected a row an item, without --aggregate").into());
             }
         }
-        if let Some(path) = &arguments.sheet {
-            makes_pictures(path, opened)?;
+        if let (Some(path), Kind::Row) = (&arguments.sheet, Kind::of(items)) {
+            return Err(format!("{}: a sheet shows pictures, and vectors are none", path.display()).into());
         }
         let first = first(items)?;
         let (found, groups) = (self.find(&first)?, self.groups(&first));

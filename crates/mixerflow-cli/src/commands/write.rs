@@ -42,13 +42,17 @@ impl Form {
     }
 }
 
-/// Checks that the events of a model are pictures, before anything is computed for them.
-pub(super) fn makes_pictures(out: &Path, opened: &Opened<f32>) -> Result<()> {
+/// What else than pictures events can be written as.
+pub(super) const NUMBERS: &str = "; write them to a .npy or .csv file";
+
+/// Checks that the events of a model are pictures, before anything is computed for them; `else_what` says what can be
+/// done with others.
+pub(super) fn makes_pictures(out: &Path, opened: &Opened<f32>, else_what: &str) -> Result<()> {
     match opened.events.kind().item() {
         ItemShape::Image { .. } => Ok(()),
         ItemShape::Vector { .. } => {
             let (out, event) = (out.display(), opened.model.event());
-            Err(format!("{out}: events of shape {event} make no picture; write them to a .npy or .csv file").into())
+            Err(format!("{out}: events of shape {event} make no picture{else_what}").into())
         }
     }
 }
