@@ -29,7 +29,8 @@ const DASHES: [Option<(u32, u32)>; 3] = [None, Some((14, 7)), Some((4, 5))];
 /// the reader's light or dark, whatever the theme.
 ///
 /// # Errors
-/// [`TrainError::Picture`] where there is nothing to draw, and [`TrainError::Io`] where the file cannot be written.
+/// [`TrainError::Picture`](crate::TrainError::Picture) where there is nothing to draw, and
+/// [`TrainError::Io`](crate::TrainError::Io) where the file cannot be written.
 pub fn save_curves(path: &Path, runs: &[(&str, &[Report])], unit: &str, theme: Theme) -> Result<()> {
     if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("svg")) {
         return replace_file(path, standalone(&curves_svg(runs, unit)?).as_bytes());

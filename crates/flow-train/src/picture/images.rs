@@ -14,7 +14,8 @@ use std::path::Path;
 /// One channel is grey, three are red, green and blue; of any other number the first is drawn.
 ///
 /// # Errors
-/// [`TrainError::Picture`] for vectors, and [`TrainError::Io`] where the file cannot be written.
+/// [`TrainError::Picture`](crate::TrainError::Picture) for vectors, and
+/// [`TrainError::Io`](crate::TrainError::Io) where the file cannot be written.
 pub fn save_grid(path: &Path, pixels: &[u8], shape: ItemShape, levels: u32, columns: usize) -> Result<()> {
     save(path, &grid(path, pixels, shape, levels, columns)?)
 }

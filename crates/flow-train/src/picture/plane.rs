@@ -11,7 +11,7 @@ use std::path::Path;
 /// Draws points of the plane (N × 2) over the square [−`half_side`, `half_side`]².
 ///
 /// # Errors
-/// [`TrainError::Io`] where the file cannot be written.
+/// [`TrainError::Io`](crate::TrainError::Io) where the file cannot be written.
 pub fn save_points(path: &Path, points: &[f64], half_side: f64) -> Result<()> {
     save_chart(path, (420, 420), |root| draw_points(path, root, points, half_side))
 }
@@ -61,7 +61,8 @@ pub fn plane_centres(half_side: f64) -> Vec<f64> {
 /// Draws panels side by side: clouds of points and densities of the plane, on one scale.
 ///
 /// # Errors
-/// [`TrainError::Picture`] for a density of another size, and [`TrainError::Io`] where the file cannot be written.
+/// [`TrainError::Picture`](crate::TrainError::Picture) for a density of another size, and
+/// [`TrainError::Io`](crate::TrainError::Io) where the file cannot be written.
 pub fn save_planes(path: &Path, panels: &[Plane<'_>], half_side: f64) -> Result<()> {
     const GAP: usize = 6;
     let failed = |reason: &dyn Display| picture_error(path, reason);
