@@ -141,7 +141,8 @@ impl Settings {
         require("batch", &expected, self.batch, self.batch <= most)
     }
 
-    /// How many of as many independent sources ([`Dataset::source`](crate::data::Dataset::source)) are held out for validation.
+    /// How many of as many independent sources ([`Dataset::source`](crate::data::Dataset::source)) are held out for
+    /// validation.
     pub fn held_out(&self, sources: usize) -> usize {
         let least = usize::from(self.validation > 0.0 && sources >= 2);
         num_traits::cast::<_, usize>(sources as f64 * self.validation).unwrap_or(0).clamp(least, sources)

@@ -152,8 +152,8 @@ impl<E: Scalar> Conditioner<E> {
     ///
     /// # Errors
     /// [`FlowError::Shape`] for other than whole items; [`FlowError::ConstantFeature`] for a number that is the same in
-    /// all of them, [`FlowError::NarrowFeature`] for one that varies too little, [`FlowError::NotFinite`] for one that is
-    /// none.
+    /// all of them, [`FlowError::NarrowFeature`] for one that varies too little, [`FlowError::NotFinite`] for one that
+    /// is none.
     pub fn fit(&mut self, items: &[f64]) -> Result<()> {
         let Input::Numbers { standard, fitted } = &mut self.input else { return Ok(()) };
         let width = standard.dim();

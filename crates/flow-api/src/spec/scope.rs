@@ -94,16 +94,18 @@ impl BuildScope {
         Self { path: format!("{}{dot}{name}", self.path), ..self.clone() }
     }
 
-    /// The same scope for the `index`-th of the flows that take turns ([`BuildRowFlow::takes_turns`](super::BuildRowFlow::takes_turns)).
+    /// The same scope for the `index`-th of the flows that take turns
+    /// ([`BuildRowFlow::takes_turns`](super::BuildRowFlow::takes_turns)).
     #[must_use]
     pub fn at(mut self, index: usize) -> Self {
         self.index = index;
         self
     }
 
-    /// Whose turn it is: how many flows that take turns ([`BuildRowFlow::takes_turns`](super::BuildRowFlow::takes_turns)) stand before this one in its
-    /// list, and in those of the layers before, whatever their kinds. Couplings move one part of the features where it
-    /// is even, and the other where it is odd.
+    /// Whose turn it is: how many flows that take turns
+    /// ([`BuildRowFlow::takes_turns`](super::BuildRowFlow::takes_turns)) stand before this one in its list, and in
+    /// those of the layers before, whatever their kinds. Couplings move one part of the features where it is even, and
+    /// the other where it is odd.
     pub fn index(&self) -> usize {
         self.index
     }
