@@ -6,8 +6,7 @@ use super::sources::check_layer;
 use crate::arguments::Probe;
 use crate::{Result, output};
 use flow_train::classify::{ProbeOptions, probe_parts};
-use flow_train::text::Table;
-use flow_train::text::count;
+use flow_train::text::{Table, count};
 
 pub(crate) fn run(arguments: &Probe) -> Result<()> {
     let opened = model_on(&arguments.run, arguments.on.device)?;
