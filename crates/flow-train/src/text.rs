@@ -24,7 +24,7 @@ pub fn number(x: f64) -> String {
 /// use flow_train::text::count;
 /// assert_eq!([count(1, "item"), count(2, "class"), count(0, "row")], ["1 item", "2 classes", "0 rows"]);
 /// ```
-pub fn count<N: Display + One + PartialEq>(number: N, noun: &str) -> String {
+pub fn count<N: Copy + Display + One + PartialEq>(number: N, noun: &str) -> String {
     let plural = if noun.ends_with('s') { "es" } else { "s" };
     let ending = if number == N::one() { "" } else { plural };
     format!("{number} {noun}{ending}")
@@ -36,7 +36,7 @@ pub fn count<N: Display + One + PartialEq>(number: N, noun: &str) -> String {
 /// use flow_train::text::agreeing;
 /// assert_eq!([agreeing(1, "is", "are"), agreeing(2, "is", "are")], ["is", "are"]);
 /// ```
-pub fn agreeing<'a, N: One + PartialEq>(number: N, one: &'a str, more: &'a str) -> &'a str {
+pub fn agreeing<'a, N: Copy + One + PartialEq>(number: N, one: &'a str, more: &'a str) -> &'a str {
     if number == N::one() { one } else { more }
 }
 
