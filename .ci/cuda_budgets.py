@@ -8,7 +8,8 @@ import ctypes, pathlib, re, subprocess, sys, tempfile
 
 WHEEL = "nvidia-cuda-nvrtc==13.0.88"
 ARCHITECTURES = ["sm_80", "sm_90", "sm_100", "sm_120"]
-KERNELS = pathlib.Path(__file__).parent.parent / "crates/flow-cuda/kernels"
+CRATES = pathlib.Path(__file__).parent.parent / "crates"
+KERNELS, ELEMENT_MAPS = CRATES / "flow-cuda/kernels", CRATES / "flow-api/src/spec/element_maps"
 
 
 def library():
@@ -46,6 +47,17 @@ def compiled(nvrtc, source, options, ptx):
     return found.value.decode()
 
 
+def text_of_flows():
+    """All element-wise maps as crates/flow-cuda/src/snippets.rs writes them: kernels of models that have any."""
+    text, cases = '#include "device.cuh"\n', ""
+    for i, file in enumerate(sorted(ELEMENT_MAPS.glob("*.cu"))):
+        own = file.read_text()
+        text += f"namespace snippet_{i} {{\n{own}}}\n"
+        parameters = max((int(k) + 1 for k in re.findall(r"\bp\[(\d+)\]", own)), default=0)
+        cases += f" CASE({i}, {parameters})"
+    return text + f"#define SNIPPETS(CASE){cases}\n"
+
+
 def main():
     nvrtc, reason = library()
     if nvrtc is None:
@@ -54,13 +66,17 @@ def main():
     faults = []
     # A program, its texts, and the definitions besides none that it is compiled with.
     for name, texts, definition in [
-        ("map.cu", ["side.cu", "map.cu"], ""),
-        ("map.cu in TF32", ["side.cu", "map.cu"], "-DTF32"),
-        ("pull.cu", ["side.cu", "pull.cu"], ""),
-        ("pull.cu in TF32", ["side.cu", "pull.cu"], "-DTF32"),
+        ("map.cu", ["transformers.cu", "side.cu", "map.cu"], ""),
+        ("map.cu in TF32", ["transformers.cu", "side.cu", "map.cu"], "-DTF32"),
+        ("pull.cu", ["transformers.cu", "side.cu", "pull.cu"], ""),
+        ("pull.cu in TF32", ["transformers.cu", "side.cu", "pull.cu"], "-DTF32"),
+        ("map.cu with text of flows", ["transformers.cu", "side.cu", "map.cu"], ""),
+        ("pull.cu with text of flows", ["transformers.cu", "side.cu", "pull.cu"], ""),
         ("step.cu", ["step.cu"], ""),
     ]:
         source = "".join((KERNELS / text).read_text() for text in texts)
+        if name.endswith("of flows"):
+            source = text_of_flows() + source
         options = ["--std=c++17"] + ([definition] if definition else [])
         budgets = dict(re.findall(r"^// Budget: (\w+) (\d+) registers", source, re.M))
         kernels = set(re.findall(r"^KERNEL\((\w+),", source, re.M))

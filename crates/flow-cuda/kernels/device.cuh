@@ -18,3 +18,9 @@ __device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4], const
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+
+// The same number, of which the compiler does not know that it is: what is computed of it is not kept from before.
+__device__ __forceinline__ int found_again(int x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}

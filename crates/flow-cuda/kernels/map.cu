@@ -4,17 +4,20 @@
 // Budget: side_of_16 128 registers
 // Budget: sum_log_dets 64 registers
 
-KERNEL(side_of_32, const int* description, const float* weights, const float* values, float* to, float* log_dets, int rows) {
-    side<2, false>(description, weights, values, to, log_dets, rows, nullptr, nullptr);
+KERNEL(side_of_32, const int* description, const float* weights, const float* conditions, const float* values, float* to, float* log_dets,
+       int rows) {
+    side<2, false>(description, weights, conditions, values, to, log_dets, rows, nullptr, nullptr);
 }
 
 // For rows and networks so wide that 32 rows do not fit a block's shared memory.
-KERNEL(side_of_16, const int* description, const float* weights, const float* values, float* to, float* log_dets, int rows) {
-    side<1, false>(description, weights, values, to, log_dets, rows, nullptr, nullptr);
+KERNEL(side_of_16, const int* description, const float* weights, const float* conditions, const float* values, float* to, float* log_dets,
+       int rows) {
+    side<1, false>(description, weights, conditions, values, to, log_dets, rows, nullptr, nullptr);
 }
 
 // The log-dets of whole samples, a block each: `sides` has for every side where its rows' log-dets begin, in samples of
-// one row, and how many rows a sample has there. Every thread has its part of the rows, and the first adds up the parts.
+// one row, and how many rows a sample has there. Every thread has its part of the rows, and the first adds up the
+// parts.
 KERNEL(sum_log_dets, const int* sides, int count, const float* rows, int capacity, double constant, float* log_dets) {
     SHARED(part_memory);
     double *parts = reinterpret_cast<double*>(part_memory), sum = 0;

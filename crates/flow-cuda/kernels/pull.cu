@@ -4,13 +4,16 @@
 // Budget: pull_of_16 128 registers
 // Budget: outer 64 registers
 // Budget: add_chunks 48 registers
+// Budget: add_conditions 48 registers
 
-KERNEL(pull_of_32, const int* description, const float* weights, const float* values, float* log_dets, int rows, float* cotangent, float* notes) {
-    side<2, true>(description, weights, values, nullptr, log_dets, rows, cotangent, notes);
+KERNEL(pull_of_32, const int* description, const float* weights, const float* conditions, const float* values, float* log_dets,
+       int rows, float* cotangent, float* notes) {
+    side<2, true>(description, weights, conditions, values, nullptr, log_dets, rows, cotangent, notes);
 }
 
-KERNEL(pull_of_16, const int* description, const float* weights, const float* values, float* log_dets, int rows, float* cotangent, float* notes) {
-    side<1, true>(description, weights, values, nullptr, log_dets, rows, cotangent, notes);
+KERNEL(pull_of_16, const int* description, const float* weights, const float* conditions, const float* values, float* log_dets,
+       int rows, float* cotangent, float* notes) {
+    side<1, true>(description, weights, conditions, values, nullptr, log_dets, rows, cotangent, notes);
 }
 
 // Gradients of linear layers: Σ g xᵀ and Σ g over the rows of a batch, of what a pullback noted.
@@ -35,8 +38,8 @@ __device__ __forceinline__ void add(const float* partial, int chunks, int size, 
 KERNEL(add_chunks, const float* partial, int chunks, int size, float* sums) { add(partial, chunks, size, sums, blockIdx.x); }
 
 // A block has 32 outputs × 32 inputs of a layer, and a chunk of the rows. The column behind the last input is all ones:
-// its sums are the bias's. A warp has 16 × 8 of the tile. Blocks behind the last tile add up the chunks of the side that
-// was pulled back before, which spares a launch.
+// its sums are the bias's. A warp has 16 × 8 of the tile. Blocks behind the last tile add up the chunks of the side
+// that was pulled back before, which spares a launch.
 KERNEL(outer, const int* layers, int count, const float* notes, int width, float* partial, int size, int rows, int chunk, int tiles,
        const float* earlier, int earlier_chunks, int earlier_size, float* earlier_sums) {
     SHARED(tile_memory);
@@ -81,5 +84,16 @@ KERNEL(outer, const int* layers, int count, const float* notes, int width, float
     for (int i = 0; i < 4; i++) {
         const int o = o0 + o_own + g + (i / 2) * 8, in = i0 + i_own + 2 * t + i % 2;
         if (o < outputs && in <= inputs) to[o * (inputs + 1) + in] = d[i];
+    }
+}
+
+// Adds the cotangents of the condition that the rows of a sample noted, in order, to the sample's; a block has a
+// sample.
+KERNEL(add_conditions, const float* notes, int width, int at, int rows, int condition, float* sums) {
+    const float* first = notes + (size_t)blockIdx.x * rows * width + at;
+    for (int c = threadIdx.x; c < condition; c += THREADS) {
+        double sum = 0;
+        for (int r = 0; r < rows; r++) sum += first[(size_t)r * width + c];
+        sums[(size_t)blockIdx.x * condition + c] += static_cast<float>(sum);
     }
 }

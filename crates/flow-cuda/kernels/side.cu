@@ -8,16 +8,27 @@
 
 constexpr int THREADS = 256, WARPS = THREADS / 32;
 
-// The head of a side's description, in ints; its flows follow, then the lists that it points to.
-enum { EVENT, ROWS, FEATURES, FLOWS, HIDDEN_STRIDE, ROW_OFFSETS, COLUMN_OFFSETS, NOTES, HEAD };
-// A flow. NOTE is where its notes begin among those of a row.
-enum { KIND, WEIGHTS, KEPT, MOVED, KEPT_LIST, MOVED_LIST, HIDDEN, BLOCKS, ACTIVATION, INVERSE, BOUND, NOTE, FLOW };
-enum { LINEAR, ADDITIVE, AFFINE };
+// The head of a side's description, in ints; its flows follow, then the lists that it points to. CONDITION is the width
+// of the condition that flows see, and FOR_CONDITION where its cotangent lies among the notes of a row.
+enum { EVENT, ROWS, FEATURES, FLOWS, HIDDEN_STRIDE, ROW_OFFSETS, COLUMN_OFFSETS, NOTES, CONDITION, FOR_CONDITION, HEAD };
+// A flow. Its network sees SEEN numbers: the KEPT features, and behind them the condition if there are more. SETTINGS
+// is how many numbers its transformer has besides those of features, which lie before its weights; a feature has EACH
+// numbers, number k of feature j at FEATURE_STEP · j + NUMBER_STEP · k, and PART features are moved at a time. In more
+// than one of PASSES every pass moves one feature alone, whose numbers those before it give. NOTE is where its notes
+// begin among those of a row. Without a network there are no inputs and no hidden values, and the numbers are the last
+// bias.
+enum {
+    KIND, WEIGHTS, SEEN, KEPT, MOVED, KEPT_LIST, MOVED_LIST, HIDDEN, BLOCKS, ACTIVATION, INVERSE, PASSES, TRANSFORMER, SETTINGS,
+    EACH, FEATURE_STEP, NUMBER_STEP, PART, NOTE, FLOW
+};
+enum { LINEAR, MOVES };
 enum { RELU, SILU, TANH, GELU };
 
 // Widths are padded with zeros to whole tiles of 8, and four more put the lanes of a fragment into different banks.
 __device__ __forceinline__ int padded(int n) { return (n + 7) & ~7; }
 __device__ __forceinline__ int stride(int n) { return padded(n) + 4; }
+// Numbers of features, and of every feature the logarithm of its slope, which takes the place of its first number.
+__device__ __forceinline__ int number_stride(int numbers, int features) { return stride(numbers > features ? numbers : features); }
 
 __device__ __forceinline__ void split(float x, unsigned& big, unsigned& small) {
     big = tf32(x);
@@ -31,11 +42,6 @@ __device__ __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4], 
     mma(d, a, b_small);
 #endif
     mma(d, a, b);
-}
-
-__device__ __forceinline__ float logistic(float x) {
-    const float e = expf(-fabsf(x));
-    return (x < 0 ? e : 1.0f) / (1.0f + e);
 }
 
 // NaN goes through, so that it is noticed.
@@ -125,12 +131,13 @@ struct Notes {
     }
 };
 
-// Works on the rows M · 16 · blockIdx.x and following. Without PULL: x → y, which go to `to`, the same place or another,
-// and log-dets of the rows. With PULL the values stay as they are; what the pullback needs is noted, ∂L/∂y becomes ∂L/∂x
-// in place, and what the parameters' gradients need is noted too; `log_dets` is ∂L/∂log-det of the samples.
+// Works on the rows M · 16 · blockIdx.x and following. Without PULL: x → y, which go to `to`, the same place or
+// another, and log-dets of the rows. With PULL the values stay as they are; what the pullback needs is noted, ∂L/∂y
+// becomes ∂L/∂x in place, and what the parameters' gradients need is noted too; `log_dets` is ∂L/∂log-det of the
+// samples. `conditions` has a vector a sample.
 template <int M, bool PULL>
-__device__ __forceinline__ void side(const int* __restrict__ side, const float* __restrict__ weights, const float* values, float* to, float* log_dets,
-                                     int rows, float* cotangent, float* notes) {
+__device__ __forceinline__ void side(const int* __restrict__ side, const float* __restrict__ weights, const float* __restrict__ conditions,
+                                     const float* values, float* to, float* log_dets, int rows, float* cotangent, float* notes) {
     constexpr int R = M * 16;
     SHARED(memory);
     const int each = side[ROWS], d = side[FEATURES], ldx = stride(d), ldh = side[HIDDEN_STRIDE], tid = threadIdx.x, first = blockIdx.x * R;
@@ -171,63 +178,76 @@ __device__ __forceinline__ void side(const int* __restrict__ side, const float* 
             y = other;
             continue;
         }
-        const bool affine = flow[KIND] == AFFINE, inverse = flow[INVERSE];
-        const int kept = flow[KEPT], moved = flow[MOVED], hidden = flow[HIDDEN], phi = flow[ACTIVATION], numbers = affine ? 2 * moved : moved;
-        const int *kept_list = side + flow[KEPT_LIST], *moved_list = side + flow[MOVED_LIST];
-        const Notes to(flow[NOTE], d, kept, hidden, flow[BLOCKS], numbers);
-        for (int i = tid; i < R * padded(kept); i += THREADS) {
-            const int r = i % R, k = i / R;
-            const float z = k < kept ? x[r * ldx + kept_list[k]] : 0.0f;
-            v[r * ldh + k] = z;
-            if (PULL) note(r)[to.kept + k] = z;
-        }
-        __syncthreads();
-        const Layer initial(at, hidden, kept);
-        product<M, false>(v, ldh, initial.weight, hidden, kept, [&](int r, int n, float z) {
-            z += initial.bias[n];
-            h[r * ldh + n] = z;
-            u[r * ldh + n] = activate(phi, z);
-            if (PULL) note(r)[to.hidden + n] = z;
-        });
-        at = initial.end;
-        __syncthreads();
-        for (int block = 0; block < flow[BLOCKS]; block++) {
-            const Layer inner(at, hidden, hidden), outer(inner.end, hidden, hidden);
-            const int z_at = to.hidden + (1 + 2 * block) * padded(hidden), h_at = z_at + padded(hidden);
-            product<M, false>(u, ldh, inner.weight, hidden, hidden, [&](int r, int n, float z) {
-                z += inner.bias[n];
-                v[r * ldh + n] = activate(phi, z);
-                if (PULL) note(r)[z_at + n] = z;
-            });
+        // What is pulled back went forward.
+        const int passes = PULL ? 1 : flow[PASSES];
+        const bool inverse = !PULL && flow[INVERSE], whole = passes == 1;
+        const int inputs = flow[SEEN], hidden = flow[HIDDEN], phi = flow[ACTIVATION];
+        const Notes to(flow[NOTE], d, inputs, hidden, flow[BLOCKS], flow[EACH] * flow[MOVED]);
+        for (int pass = 0; pass < passes; pass++) {
+            const int kept = flow[KEPT], *kept_list = side + flow[KEPT_LIST];
+            for (int i = tid; i < R * padded(inputs); i += THREADS) {
+                const int r = i % R, k = i / R;
+                float z = k < kept ? x[r * ldx + kept_list[k]] : 0.0f;
+                if (k >= kept && k < inputs && first + r < rows) z = conditions[(size_t)((first + r) / each) * side[CONDITION] + k - kept];
+                v[r * ldh + k] = z;
+                if (PULL) note(r)[to.kept + k] = z;
+            }
             __syncthreads();
-            product<M, false>(v, ldh, outer.weight, hidden, hidden, [&](int r, int n, float z) {
-                z += outer.bias[n] + h[r * ldh + n];
+            const Layer initial(weights + flow[WEIGHTS] + padded(flow[SETTINGS]), hidden, inputs);
+            product<M, false>(v, ldh, initial.weight, hidden, inputs, [&](int r, int n, float z) {
+                z += initial.bias[n];
                 h[r * ldh + n] = z;
                 u[r * ldh + n] = activate(phi, z);
-                if (PULL) note(r)[h_at + n] = z;
+                if (PULL) note(r)[to.hidden + n] = z;
             });
-            at = outer.end;
+            at = initial.end;
             __syncthreads();
+            for (int block = 0; block < flow[BLOCKS]; block++) {
+                const Layer inner(at, hidden, hidden), outer(inner.end, hidden, hidden);
+                const int z_at = to.hidden + (1 + 2 * block) * padded(hidden), h_at = z_at + padded(hidden);
+                product<M, false>(u, ldh, inner.weight, hidden, hidden, [&](int r, int n, float z) {
+                    z += inner.bias[n];
+                    v[r * ldh + n] = activate(phi, z);
+                    if (PULL) note(r)[z_at + n] = z;
+                });
+                __syncthreads();
+                product<M, false>(v, ldh, outer.weight, hidden, hidden, [&](int r, int n, float z) {
+                    z += outer.bias[n] + h[r * ldh + n];
+                    h[r * ldh + n] = z;
+                    u[r * ldh + n] = activate(phi, z);
+                    if (PULL) note(r)[h_at + n] = z;
+                });
+                at = outer.end;
+                __syncthreads();
+            }
+            const Layer last(at, flow[EACH] * flow[MOVED], hidden);
+            const int end = whole ? flow[MOVED] : pass + 1;
+            for (int from = whole ? 0 : pass / flow[PART] * flow[PART]; from < end; from += flow[PART]) {
+                // From here on u and v are one buffer, of the numbers of a part of the features.
+                const int features = min(flow[PART], flow[MOVED] - from), numbers = flow[EACH] * features, skipped = flow[EACH] * from;
+                const int ldn = number_stride(numbers, features), *list = side + flow[MOVED_LIST] + from;
+                product<M, false>(h, ldh, last.weight + (size_t)skipped * padded(hidden), numbers, hidden, [&](int r, int n, float z) {
+                    z += last.bias[skipped + n];
+                    u[r * ldn + n] = z;
+                    if (PULL) note(r)[to.numbers + skipped + n] = z;
+                });
+                __syncthreads();
+                for (int i = tid; i < R * features; i += THREADS) {
+                    const int r = i % R, k = i / R;
+                    float *own = u + r * ldn + k * flow[FEATURE_STEP], log_slope = 0;
+                    if (whole || from + k == pass)
+                        log_slope = move(flow[TRANSFORMER], weights + flow[WEIGHTS], own, flow[NUMBER_STEP], inverse, x[r * ldx + list[k]]);
+                    if (!PULL) own[0] = log_slope;
+                }
+                __syncthreads();
+                if (!PULL) {
+                    // The sum of a row in the order of its features.
+                    if (tid < R)
+                        for (int k = 0; k < features; k++) log_det[tid] += u[tid * ldn + k * flow[FEATURE_STEP]];
+                    __syncthreads();
+                }
+            }
         }
-        const Layer last(at, numbers, hidden);
-        product<M, false>(h, ldh, last.weight, numbers, hidden, [&](int r, int n, float z) {
-            z += last.bias[n];
-            v[r * ldh + n] = z;
-            if (PULL) note(r)[to.numbers + n] = z;
-        });
-        __syncthreads();
-        const float bound = __uint_as_float(flow[BOUND]);
-        for (int i = tid; i < R * moved; i += THREADS) {
-            const int r = i % R, k = i / R;
-            float& value = x[r * ldx + moved_list[k]];
-            const float s = affine ? bound * tanhf(v[r * ldh + k] / bound) : 0.0f, t = v[r * ldh + numbers - moved + k];
-            value = inverse ? (value - t) * expf(-s) : value * expf(s) + t;
-            u[r * ldh + k] = inverse ? -s : s;
-        }
-        __syncthreads();
-        // The sum of a row in the order of its features.
-        if (!PULL && affine && tid < R)
-            for (int k = 0; k < moved; k++) log_det[tid] += u[tid * ldh + k];
     }
     if (!PULL) {
         scatter(to);
@@ -236,6 +256,7 @@ __device__ __forceinline__ void side(const int* __restrict__ side, const float* 
     }
     // The way back: x holds the cotangent from here on.
     gather(cotangent);
+    for (int i = tid; i < R * side[CONDITION]; i += THREADS) note(i % R)[side[FOR_CONDITION] + i / R] = 0;
     __syncthreads();
     for (int f = side[FLOWS] - 1; f >= 0; f--) {
         const int* flow = side + HEAD + f * FLOW;
@@ -250,61 +271,62 @@ __device__ __forceinline__ void side(const int* __restrict__ side, const float* 
             y = other;
             continue;
         }
-        const bool affine = flow[KIND] == AFFINE;
-        const int kept = flow[KEPT], moved = flow[MOVED], hidden = flow[HIDDEN], blocks = flow[BLOCKS], phi = flow[ACTIVATION];
-        const int width = padded(hidden), numbers = affine ? 2 * moved : moved;
-        const int *kept_list = side + flow[KEPT_LIST], *moved_list = side + flow[MOVED_LIST];
-        const Notes from(flow[NOTE], d, kept, hidden, blocks, numbers);
-        const Layer initial(at, hidden, kept);
-        // A block's two layers are of one size.
-        const float* block_at = initial.end;
+        const int inputs = flow[SEEN], hidden = flow[HIDDEN], blocks = flow[BLOCKS], phi = flow[ACTIVATION], width = padded(hidden);
+        const Notes from(flow[NOTE], d, inputs, hidden, blocks, flow[EACH] * flow[MOVED]);
+        // From the last layer back to the first; a block's two layers are of one size.
         const int layer = width * width + width;
-        const float bound = __uint_as_float(flow[BOUND]);
-        for (int i = tid; i < R * padded(numbers); i += THREADS)
-            if (i / R >= numbers) {
-                v[i % R * ldh + i / R] = 0;
-                note(i % R)[from.for_numbers + i / R] = 0;
+        at = Layer(at + padded(flow[SETTINGS]), hidden, inputs).end + (size_t)2 * blocks * layer;
+        for (int before = 0; before < flow[MOVED]; before += flow[PART]) {
+            const int features = min(flow[PART], flow[MOVED] - before), numbers = flow[EACH] * features, skipped = flow[EACH] * before;
+            const int ldn = number_stride(numbers, features), step = flow[NUMBER_STEP], *list = side + flow[MOVED_LIST] + before;
+            for (int i = tid; i < R * (padded(numbers) - numbers); i += THREADS) u[i % R * ldn + numbers + i / R] = 0;
+            for (int i = tid; i < R * features; i += THREADS) {
+                // The number of a feature's first number in a row's notes, and that of its cotangent.
+                auto noted = [&](int i, int from) { return note(i % R) + from + skipped + i / R * flow[FEATURE_STEP]; };
+                float *own = u + i % R * ldn + i / R * flow[FEATURE_STEP], *numbers_of_i = noted(i, from.numbers);
+#pragma unroll 1
+                for (int n = 0; n < flow[EACH] * step; n += step) own[n] = numbers_of_i[n];
+                const float for_log_det = first + i % R < rows ? log_dets[(first + i % R) / each] : 0.0f;
+                const float value = note(i % R)[flow[NOTE] + list[i / R]], g = x[i % R * ldx + list[i / R]];
+                const float for_x = pull(flow[TRANSFORMER], weights + flow[WEIGHTS], own, step, value, g, for_log_det);
+                const int same = found_again(i);
+                own = u + same % R * ldn + same / R * flow[FEATURE_STEP];
+                x[same % R * ldx + list[same / R]] = for_x;
+                numbers_of_i = noted(same, from.for_numbers);
+#pragma unroll 1
+                for (int n = 0; n < flow[EACH] * step; n += step) numbers_of_i[n] = own[n];
             }
-        for (int i = tid; i < R * moved; i += THREADS) {
-            const int r = i % R, k = i / R;
-            float* notes_of_row = note(r);
-            float& g = x[r * ldx + moved_list[k]];
-            const float for_t = g;
-            if (affine) {
-                const float tanh = tanhf(notes_of_row[from.numbers + k] / bound), scale = expf(bound * tanh);
-                const float for_log_det = first + r < rows ? log_dets[(first + r) / each] : 0.0f;
-                const float for_s = g * notes_of_row[flow[NOTE] + moved_list[k]] * scale + for_log_det, for_r = for_s * (1.0f - tanh) * (1.0f + tanh);
-                v[r * ldh + k] = for_r;
-                notes_of_row[from.for_numbers + k] = for_r;
-                g *= scale;
-            }
-            v[r * ldh + numbers - moved + k] = for_t;
-            notes_of_row[from.for_numbers + numbers - moved + k] = for_t;
+            __syncthreads();
+            product<M, true>(u, ldn, at + (size_t)skipped * width, numbers, hidden, [&](int r, int n, float z) {
+                if (before > 0) z += h[r * ldh + n];
+                h[r * ldh + n] = z;
+                note(r)[from.for_h + blocks * width + n] = z;
+            });
+            __syncthreads();
         }
-        __syncthreads();
-        product<M, true>(v, ldh, block_at + (size_t)2 * blocks * layer, numbers, hidden, [&](int r, int n, float z) {
-            h[r * ldh + n] = z;
-            note(r)[from.for_h + blocks * width + n] = z;
-        });
-        __syncthreads();
         for (int block = blocks - 1; block >= 0; block--) {
-            const float *inner = block_at + (size_t)2 * block * layer, *outer = inner + layer;
             const int h_at = from.hidden + 2 * block * width, z_at = h_at + width;
-            product<M, true>(h, ldh, outer, hidden, hidden, [&](int r, int n, float z) {
+            at -= layer;
+            product<M, true>(h, ldh, at, hidden, hidden, [&](int r, int n, float z) {
                 z *= slope(phi, note(r)[z_at + n]);
                 u[r * ldh + n] = z;
                 note(r)[from.for_z + block * width + n] = z;
             });
             __syncthreads();
-            product<M, true>(u, ldh, inner, hidden, hidden, [&](int r, int n, float z) {
+            at -= layer;
+            product<M, true>(u, ldh, at, hidden, hidden, [&](int r, int n, float z) {
                 z = h[r * ldh + n] + z * slope(phi, note(r)[h_at + n]);
                 h[r * ldh + n] = z;
                 note(r)[from.for_h + block * width + n] = z;
             });
             __syncthreads();
         }
-        product<M, true>(h, ldh, initial.weight, hidden, kept, [&](int r, int n, float z) {
-            if (n < kept) x[r * ldx + kept_list[n]] += z;
+        const int kept = flow[KEPT], *kept_list = side + flow[KEPT_LIST];
+        product<M, true>(h, ldh, weights + flow[WEIGHTS] + padded(flow[SETTINGS]), hidden, inputs, [&](int r, int n, float z) {
+            if (n < kept)
+                x[r * ldx + kept_list[n]] += z;
+            else if (n < inputs)
+                note(r)[side[FOR_CONDITION] + n - kept] += z;
         });
         __syncthreads();
     }

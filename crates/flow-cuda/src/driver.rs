@@ -1,11 +1,11 @@
 //! The driver and the compiler behind safe calls: libraries, the device, memory.
 
-use crate::kernels::{Kernels, PullKernels, Target};
+use crate::kernels::{KernelSet, Kernels, PullKernels, Target};
 use crate::step_kernels::StepKernels;
 use cudarc::driver::{CudaContext, CudaGraph, CudaSlice, CudaStream, DeviceRepr, DriverError, ValidAsZeroBits, result, sys};
 use cudarc::nvrtc;
-use flow_api::device::{DeviceError, DeviceInfo, Precision};
-use std::sync::{Arc, OnceLock};
+use flow_api::device::{DeviceError, DeviceInfo, Precision, Snippet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use sys::{CUdevice_attribute_enum as Attribute, CUresult};
 
 /// The oldest devices that have the kernels' instructions.
@@ -100,16 +100,17 @@ pub(crate) struct Device {
     capability: (i32, i32),
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    /// Of every precision, from their first use on.
-    kernels: [OnceLock<Kernels>; 2],
-    pull_kernels: [OnceLock<PullKernels>; 2],
+    /// Without text of flows.
+    kernels: Arc<KernelSet>,
+    /// With that of models.
+    kernels_with: Mutex<Vec<Arc<KernelSet>>>,
     step_kernels: OnceLock<StepKernels>,
     /// The most that a block can have, in bytes.
     shared_memory: usize,
 }
 
 /// What `make` gives, made when it is first asked for.
-fn once<T>(cell: &OnceLock<T>, make: impl FnOnce() -> Result<T, DeviceError>) -> Result<&T, DeviceError> {
+pub(crate) fn once<T>(cell: &OnceLock<T>, make: impl FnOnce() -> Result<T, DeviceError>) -> Result<&T, DeviceError> {
     if let Some(made) = cell.get() {
         return Ok(made);
     }
@@ -145,8 +146,8 @@ impl Device {
         let stream = context.new_stream().map_err(&error)?;
         let shared = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN).map_err(&error)?;
         let shared_memory = usize::try_from(shared).unwrap_or(0);
-        let (kernels, pull_kernels, step_kernels) = Default::default();
-        let device = Self { info, capability, context, stream, kernels, pull_kernels, step_kernels, shared_memory };
+        let (kernels, kernels_with, step_kernels) = Default::default();
+        let device = Self { info, capability, context, stream, kernels, kernels_with, step_kernels, shared_memory };
         device.kernels(Precision::F32)?;
         Ok(device)
     }
@@ -159,29 +160,44 @@ impl Device {
         self.shared_memory
     }
 
+    /// The kernels with this text of flows, compiled when they are first asked for.
+    pub(crate) fn kernels_with(&self, snippets: &[Snippet]) -> Result<Arc<KernelSet>, DeviceError> {
+        if snippets.is_empty() {
+            return Ok(self.kernels.clone());
+        }
+        // A panic while they were compiled leaves the list as it was.
+        let mut known = self.kernels_with.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernels) = known.iter().find(|kernels| kernels.are_of(snippets)) {
+            return Ok(kernels.clone());
+        }
+        let kernels = Arc::new(KernelSet::new(self, snippets)?);
+        known.push(kernels.clone());
+        Ok(kernels)
+    }
+
     pub(crate) fn stream(&self) -> &Arc<CudaStream> {
         &self.stream
     }
 
-    /// What is compiled for.
-    fn target(&self, precision: Precision) -> Target<'_> {
+    /// What is compiled for, with text before that of the kernels.
+    pub(crate) fn target<'a>(&'a self, precision: Precision, text: &'a str) -> Target<'a> {
         let Self { info, capability, context, shared_memory, .. } = self;
-        Target { device: &info.device, capability: *capability, context, shared_memory: *shared_memory, precision }
+        Target { device: &info.device, capability: *capability, context, shared_memory: *shared_memory, precision, text }
     }
 
     /// The kernels of passes.
     pub(crate) fn kernels(&self, precision: Precision) -> Result<&Kernels, DeviceError> {
-        once(&self.kernels[usize::from(precision != Precision::F32)], || Kernels::new(&self.target(precision)))
+        self.kernels.map(self, precision)
     }
 
     /// Those of pullbacks.
     pub(crate) fn pull_kernels(&self, precision: Precision) -> Result<&PullKernels, DeviceError> {
-        once(&self.pull_kernels[usize::from(precision != Precision::F32)], || PullKernels::new(&self.target(precision)))
+        self.kernels.pull(self, precision)
     }
 
     /// Those of training steps, besides their sides.
     pub(crate) fn step_kernels(&self) -> Result<&StepKernels, DeviceError> {
-        once(&self.step_kernels, || StepKernels::new(&self.target(Precision::F32)))
+        once(&self.step_kernels, || StepKernels::new(&self.target(Precision::F32, "")))
     }
 
     /// An error of a call that is named in words.

@@ -1,16 +1,20 @@
 //! The kernels: compiled for the device, and launched with arguments that are checked.
 
-use crate::driver::{Device, Numbers};
+use crate::driver::{Device, Numbers, once};
 use crate::plan::{LAYER, SidePlan, Tile};
+use crate::snippets::prelude;
 use cudarc::driver::{CudaContext, CudaFunction, DevicePtrMut, LaunchConfig, PushKernelArg, sys};
 use cudarc::nvrtc::sys as nvrtc;
-use flow_api::device::{DeviceError, Precision};
+use flow_api::device::{DeviceError, Precision, Snippet};
 use std::ffi::{CString, c_char};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 const HEADER: &str = include_str!("../kernels/device.cuh");
-const MAP: &str = concat!(include_str!("../kernels/side.cu"), include_str!("../kernels/map.cu"));
-const PULL: &str = concat!(include_str!("../kernels/side.cu"), include_str!("../kernels/pull.cu"));
+const TRANSFORMERS: &str = include_str!("../kernels/transformers.cu");
+const MAP: &str =
+    concat!(include_str!("../kernels/transformers.cu"), include_str!("../kernels/side.cu"), include_str!("../kernels/map.cu"));
+const PULL: &str =
+    concat!(include_str!("../kernels/transformers.cu"), include_str!("../kernels/side.cu"), include_str!("../kernels/pull.cu"));
 
 /// Threads of a block, as in the kernels.
 pub(crate) const THREADS: u32 = 256;
@@ -36,11 +40,14 @@ pub(crate) struct Target<'a> {
     pub(crate) context: &'a Arc<CudaContext>,
     pub(crate) shared_memory: usize,
     pub(crate) precision: Precision,
+    /// What stands before the kernels' own text.
+    pub(crate) text: &'a str,
 }
 
 /// Machine code of a text.
 fn compile(target: &Target<'_>, source: &str) -> Result<Vec<u8>, DeviceError> {
     let Target { device, capability: (major, minor), .. } = *target;
+    let source = &[target.text, source].concat();
     let wrong = |log: String| DeviceError::Compiler { device: device.to_owned(), log };
     let text = |text: &str| CString::new(text).map_err(|error| wrong(error.to_string()));
     let (source, header) = (text(source)?, text(HEADER)?);
@@ -133,13 +140,57 @@ pub(crate) struct PullKernels {
     pull_of_16: CudaFunction,
     outer: CudaFunction,
     add_chunks: CudaFunction,
+    add_conditions: CudaFunction,
 }
 
 impl PullKernels {
     pub(crate) fn new(target: &Target<'_>) -> Result<Self, DeviceError> {
-        let names = ["pull_of_32", "pull_of_16", "outer", "add_chunks"];
-        let [pull_of_32, pull_of_16, outer, add_chunks] = load(target, PULL, names, 2)?;
-        Ok(Self { pull_of_32, pull_of_16, outer, add_chunks })
+        let names = ["pull_of_32", "pull_of_16", "outer", "add_chunks", "add_conditions"];
+        let [pull_of_32, pull_of_16, outer, add_chunks, add_conditions] = load(target, PULL, names, 2)?;
+        Ok(Self { pull_of_32, pull_of_16, outer, add_chunks, add_conditions })
+    }
+}
+
+/// The kernels with the text of a model's flows, or without any: of every precision, from their first use on.
+#[derive(Debug, Default)]
+pub(crate) struct KernelSet {
+    text: String,
+    map: [OnceLock<Kernels>; 2],
+    pull: [OnceLock<PullKernels>; 2],
+}
+
+impl KernelSet {
+    /// # Errors
+    /// [`DeviceError::Snippet`] with the flow whose text does not compile.
+    pub(crate) fn new(device: &Device, snippets: &[Snippet]) -> Result<Self, DeviceError> {
+        let set = Self { text: prelude(snippets), ..Self::default() };
+        set.map(device, Precision::F32).map_err(|error| {
+            // Which of them it is shows by itself.
+            let faulty = snippets.iter().find_map(|snippet| {
+                let text = prelude(std::slice::from_ref(snippet));
+                match compile(&device.target(Precision::F32, &text), TRANSFORMERS) {
+                    Err(DeviceError::Compiler { device, log }) => Some(DeviceError::Snippet { device, kind: snippet.kind.to_owned(), log }),
+                    _ => None,
+                }
+            });
+            faulty.unwrap_or(error)
+        })?;
+        Ok(set)
+    }
+
+    /// They have this text; settings are data.
+    pub(crate) fn are_of(&self, snippets: &[Snippet]) -> bool {
+        self.text == prelude(snippets)
+    }
+
+    /// Those of passes.
+    pub(crate) fn map(&self, device: &Device, precision: Precision) -> Result<&Kernels, DeviceError> {
+        once(&self.map[usize::from(precision != Precision::F32)], || Kernels::new(&device.target(precision, &self.text)))
+    }
+
+    /// Those of pullbacks.
+    pub(crate) fn pull(&self, device: &Device, precision: Precision) -> Result<&PullKernels, DeviceError> {
+        once(&self.pull[usize::from(precision != Precision::F32)], || PullKernels::new(&device.target(precision, &self.text)))
     }
 }
 
@@ -153,10 +204,14 @@ pub(crate) fn config(blocks: [usize; 2], shared_mem_bytes: usize) -> LaunchConfi
     LaunchConfig { grid_dim: (x, y, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: u32::try_from(shared_mem_bytes).unwrap_or(u32::MAX) }
 }
 
-/// A model's description and weights.
+/// A model's description and weights, with what else all its sides read.
 pub(crate) struct Weights {
     pub(crate) ints: Numbers<i32>,
     pub(crate) floats: Numbers<f32>,
+    /// The condition of every sample.
+    pub(crate) conditions: Numbers<f32>,
+    /// With the text that its flows bring.
+    pub(crate) kernels: Arc<KernelSet>,
 }
 
 /// The buffers of a pullback.
@@ -170,6 +225,8 @@ pub(crate) struct Pulling {
     pub(crate) partial: [Numbers<f32>; 2],
     /// Those of all sides, one side after the other.
     pub(crate) sums: Numbers<f32>,
+    /// ∂L/∂condition of every sample.
+    pub(crate) for_condition: Numbers<f32>,
 }
 
 /// Sums of chunks that are not added up yet.
@@ -200,11 +257,12 @@ impl Device {
         log_dets: &mut Numbers<f32>,
         (at, rows): (usize, usize),
     ) -> Result<(), DeviceError> {
-        let kernels = self.kernels(precision)?;
+        let kernels = weights.kernels.map(self, precision)?;
         let kernel = match side.tile {
             Tile::Rows32 => &kernels.side_of_32,
             Tile::Rows16 => &kernels.side_of_16,
         };
+        self.holds(&weights.conditions, rows / side.rows.max(1) * side.condition)?;
         self.holds(values, from.max(to) + rows / side.rows.max(1) * side.event)?;
         self.holds(log_dets, at + rows)?;
         self.holds(&weights.ints, side.ints_at)?;
@@ -216,11 +274,12 @@ impl Device {
         let (begin, _kept) = values.device_ptr_mut(self.stream());
         let [from, to] = [from, to].map(|at| begin + (at * size_of::<f32>()) as u64);
         let mut launch = self.stream().launch_builder(kernel);
-        launch.arg(&description).arg(&floats).arg(&from).arg(&to).arg(&mut log_dets).arg(&count);
+        launch.arg(&description).arg(&floats).arg(&weights.conditions).arg(&from).arg(&to).arg(&mut log_dets).arg(&count);
         // SAFETY: the arguments are those of the kernel in number, order and type. The description is a plan's, whose
         // lists lie in `ints` and whose weights in `floats`; `values`, which is borrowed for as long as the launch
-        // takes, has all samples of the rows behind either place, and `log_dets` a place a row, which was looked at
-        // above. A block reads its rows before it writes them, and no other rows.
+        // takes, has all samples of the rows behind either place, `conditions` their conditions and `log_dets` a place a
+        // row, which was looked at above. A block reads its rows before it writes them, and no other rows. Text of
+        // flows is the caller's.
         unsafe { launch.launch(config([rows.div_ceil(side.tile.rows()), 1], side.shared_memory)) }.map(drop).map_err(self.error("a side"))
     }
 
@@ -254,12 +313,12 @@ impl Device {
         (input, sums, rows): (usize, usize, usize),
         pending: Option<Pending>,
     ) -> Result<Option<Pending>, DeviceError> {
-        let kernels = self.pull_kernels(precision)?;
+        let kernels = weights.kernels.pull(self, precision)?;
         let kernel = match side.tile {
             Tile::Rows32 => &kernels.pull_of_32,
             Tile::Rows16 => &kernels.pull_of_16,
         };
-        let Pulling { inputs, cotangent, for_log_det, notes, partial: [first, second], sums: all_sums } = pulling;
+        let Pulling { inputs, cotangent, for_log_det, notes, partial: [first, second], sums: all_sums, for_condition } = pulling;
         let which = usize::from(pending.as_ref().is_some_and(|pending| pending.which == 0));
         let (partial, earlier) = if which == 0 { (first, &*second) } else { (second, &*first) };
         let before = pending.unwrap_or(Pending { which: 0, chunks: 0, at: 0, size: 0 });
@@ -267,6 +326,8 @@ impl Device {
         self.holds(inputs, input + samples * side.event)?;
         self.holds(cotangent, samples * side.event)?;
         self.holds(for_log_det, samples)?;
+        self.holds(&weights.conditions, samples * side.condition)?;
+        self.holds(for_condition, samples * side.condition)?;
         self.holds(notes, rows.next_multiple_of(side.tile.rows()) * plan.notes)?;
         self.holds(partial, chunks * plan.sums)?;
         self.holds(earlier, before.chunks * before.size)?;
@@ -277,11 +338,22 @@ impl Device {
         let count = int(rows);
         let mut input = inputs.slice_mut(input..input + samples * side.event);
         let mut launch = self.stream().launch_builder(kernel);
-        launch.arg(&description).arg(&floats).arg(&mut input).arg(&mut *for_log_det).arg(&count).arg(cotangent).arg(&mut *notes);
+        launch.arg(&description).arg(&floats).arg(&weights.conditions).arg(&mut input).arg(&mut *for_log_det).arg(&count);
+        launch.arg(cotangent).arg(&mut *notes);
         // SAFETY: the arguments are those of the kernel in number, order and type. Description and weights are a
-        // plan's; the input and the cotangent have all samples of the rows, there is a log-det's cotangent a sample,
-        // and notes for all rows of all tiles: this was looked at above.
+        // plan's; the input and the cotangent have all samples of the rows, there is a log-det's cotangent and a
+        // condition a sample, and notes for all rows of all tiles: this was looked at above. Text of flows is the
+        // caller's.
         unsafe { launch.launch(config([rows.div_ceil(side.tile.rows()), 1], side.shared_memory)) }.map_err(self.error("a pullback"))?;
+        if side.condition > 0 && samples > 0 {
+            let [width, at, each, condition] = [plan.notes, plan.for_condition, side.rows, side.condition].map(int);
+            let mut launch = self.stream().launch_builder(&kernels.add_conditions);
+            launch.arg(&*notes).arg(&width).arg(&at).arg(&each).arg(&condition).arg(for_condition);
+            // SAFETY: the arguments are those of the kernel in number, order and type. There are notes of all rows,
+            // whose cotangents of the condition lie at the plan's place, and a vector a sample, which was looked at
+            // above.
+            unsafe { launch.launch(config([samples, 1], 0)) }.map(drop).map_err(self.error("the sums of a pullback"))?;
+        }
         if plan.sums == 0 || rows == 0 {
             return Ok((before.size > 0).then_some(before));
         }

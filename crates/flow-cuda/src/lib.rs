@@ -26,8 +26,10 @@
 
 mod driver;
 mod kernels;
+mod moves;
 mod plan;
 mod session;
+mod snippets;
 mod step;
 mod step_kernels;
 mod step_plan;

@@ -1,25 +1,19 @@
 //! A model in one direction as the kernels read it: sizes and lists as integers, weights as numbers in tiles.
 
-use flow_api::device::{ActivationForm, CouplingForm, LinearForm, MissingForm, RowForm, SideForm, TransformerForm, missing_forms};
+use crate::moves::{Moves, hidden_stride, padded, snippets, stride};
+use flow_api::device::{ActivationForm, LinearForm, MissingForm, RowForm, SideForm, Snippet, missing_forms};
 use flow_api::rows::{AffineMap, Direction};
 use flow_api::threads::parallel;
 
 /// Ints at the beginning of a side's description, of each of its flows, and of a layer's sums: as in `kernels/`.
-const HEAD: usize = 8;
-const FLOW: usize = 12;
+const HEAD: usize = 10;
+const FLOW: usize = 19;
 pub(crate) const LAYER: usize = 7;
+/// Kinds of flows.
+const LINEAR: i32 = 0;
+const MOVES: i32 = 1;
 /// Outputs and inputs in a tile of sums.
 const SUMS_TILE: usize = 32;
-
-/// Features of a padded width.
-fn padded(n: usize) -> usize {
-    n.next_multiple_of(8)
-}
-
-/// Numbers between two rows in shared memory.
-fn stride(n: usize) -> usize {
-    padded(n) + 4
-}
 
 /// Rows that a block works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +42,8 @@ pub(crate) struct SidePlan {
     /// Rows in a sample.
     pub(crate) rows: usize,
     pub(crate) tile: Tile,
+    /// Width of the condition that its flows see, 0 without one.
+    pub(crate) condition: usize,
     /// Bytes a block.
     pub(crate) shared_memory: usize,
     /// Where the tiles of every linear layer begin among the side's weights, in the order of the layers' sums.
@@ -58,8 +54,9 @@ pub(crate) struct SidePlan {
 /// What a side's pullback leaves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PullPlan {
-    /// Numbers that it notes of a row.
+    /// Numbers that it notes of a row, and where the condition's cotangent begins among them.
     pub(crate) notes: usize,
+    pub(crate) for_condition: usize,
     /// Where the list of linear layers begins among the ints, and how many there are.
     pub(crate) layers_at: usize,
     pub(crate) layers: usize,
@@ -72,6 +69,8 @@ pub(crate) struct PullPlan {
 /// A model.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Plan {
+    /// The text that flows bring, in the order in which the kernels have it.
+    pub(crate) snippets: Vec<Snippet>,
     pub(crate) ints: Vec<i32>,
     pub(crate) floats: Vec<f32>,
     /// In the order in which they are run.
@@ -111,16 +110,19 @@ impl Plan {
         if direction == Direction::Inverse {
             fitting.reverse();
         }
-        let mut plan = Self::default();
-        for (writer, (side, tile, needed)) in parallel(fitting.len(), |i| Writer::new(fitting[i].0, direction)).into_iter().zip(&fitting) {
-            let Writer { ints, floats, mut pull, log_det, linears, .. } = writer?;
+        let mut plan = Self { snippets: snippets(sides), ..Self::default() };
+        let texts = &plan.snippets;
+        for (writer, (side, tile, needed)) in
+            parallel(fitting.len(), |i| Writer::new(fitting[i].0, direction, texts)).into_iter().zip(&fitting)
+        {
+            let Writer { ints, floats, mut pull, log_det, linears, condition, .. } = writer?;
             let (ints_at, floats_at) = (plan.ints.len(), plan.floats.len());
             pull.layers_at += ints_at;
             plan.ints.extend(ints);
             plan.floats.extend(floats);
             plan.log_det += log_det;
             let (event, rows) = (side.view.sample_len(), side.view.rows());
-            plan.sides.push(SidePlan { ints_at, floats_at, event, rows, tile: *tile, shared_memory: *needed, linears, pull });
+            plan.sides.push(SidePlan { ints_at, floats_at, event, rows, tile: *tile, condition, shared_memory: *needed, linears, pull });
         }
         Ok(plan)
     }
@@ -135,31 +137,35 @@ struct Writer {
     flows: Vec<i32>,
     lists: Vec<i32>,
     lists_at: usize,
+    hidden_stride: usize,
     layers: Vec<i32>,
     linears: Vec<usize>,
     pull: PullPlan,
+    condition: usize,
     log_det: f64,
 }
 
 impl Writer {
-    fn new(side: &SideForm<'_, f32>, direction: Direction) -> Result<Self, Refusal> {
+    fn new(side: &SideForm<'_, f32>, direction: Direction, texts: &[Snippet]) -> Result<Self, Refusal> {
         let view = &side.view;
-        let mut writer = Self { lists_at: HEAD + side.parts.len() * FLOW, ..Self::default() };
+        let hidden_stride = hidden_stride(side);
+        let mut writer = Self { lists_at: HEAD + side.parts.len() * FLOW, hidden_stride, ..Self::default() };
         let (row_offsets, column_offsets) = (writer.list(view.row_offsets())?, writer.list(view.column_offsets())?);
         let mut part = |part: &RowForm<'_, f32>| match part {
             RowForm::Affine { map, .. } => writer.affine(map.as_ref(), direction, view.rows()),
-            RowForm::Coupling(form) => writer.coupling(form, direction, view.dim()),
-            // Such a part was refused before.
-            _ => Err(Refusal::Missing(Vec::new())),
+            // A part without a form was refused before.
+            part => writer.moves(&Moves::of(part, view.dim()).ok_or(Refusal::Missing(Vec::new()))?, direction, view.dim(), texts),
         };
         match direction {
             Direction::Forward => side.parts.iter().try_for_each(&mut part)?,
             Direction::Inverse => side.parts.iter().rev().try_for_each(&mut part)?,
         }
-        let Self { flows, lists, layers, pull, .. } = &mut writer;
-        let head = [view.sample_len(), view.rows(), view.dim(), side.parts.len(), hidden_stride(side)];
+        let Self { flows, lists, layers, pull, condition, .. } = &mut writer;
+        pull.for_condition = pull.notes;
+        pull.notes += padded(*condition);
+        let head = [view.sample_len(), view.rows(), view.dim(), side.parts.len(), hidden_stride];
         let mut ints = head.into_iter().map(int).collect::<Result<Vec<_>, _>>()?;
-        ints.extend([row_offsets, column_offsets, int(pull.notes)?]);
+        ints.extend([row_offsets, column_offsets, int(pull.notes)?, int(*condition)?, int(pull.for_condition)?]);
         ints.append(flows);
         ints.append(lists);
         pull.layers_at = ints.len();
@@ -192,49 +198,60 @@ impl Writer {
         let note = self.pull.notes;
         self.pull.notes += 2 * padded(dim);
         self.sums([note + padded(dim), note], [dim, dim], -1)?;
-        self.flows.extend([0, at]);
+        self.flows.extend([LINEAR, at]);
         self.flows.resize(self.flows.len() + FLOW - 3, 0);
         self.flows.push(int(note)?);
         Ok(())
     }
 
-    fn coupling(&mut self, form: &CouplingForm<'_, f32>, direction: Direction, dim: usize) -> Result<(), Refusal> {
-        let CouplingForm { kept, moved, net, transformer } = form;
+    fn moves(&mut self, moves: &Moves<'_>, direction: Direction, dim: usize, texts: &[Snippet]) -> Result<(), Refusal> {
         let at = int(self.floats.len())?;
-        net.layers().for_each(|LinearForm { weight, bias }| self.linear(weight, bias));
-        #[expect(clippy::cast_possible_truncation, reason = "the bound was an f32")]
-        let (kind, bound) = match *transformer {
-            TransformerForm::Affine { bound } => (2, bound as f32),
-            _ => (1, 0.0),
-        };
-        let phi = match net.activation {
+        let (transformer, settings) = moves.transformer(texts);
+        self.floats.extend(&settings);
+        self.floats.resize(self.floats.len().next_multiple_of(8), 0.0);
+        let phi = match moves.activation() {
             ActivationForm::Relu => 0,
             ActivationForm::Silu => 1,
             ActivationForm::Tanh => 2,
             _ => 3,
         };
         // A row's notes, as `Notes` in side.cu.
-        let (hidden, numbers, blocks) = (net.initial.outputs(), net.last.outputs(), net.blocks.len());
+        let (hidden, blocks) = (moves.hidden(), moves.blocks());
+        let (seen, numbers) = (moves.seen(), moves.numbers.all());
         let width = padded(hidden);
         let note = self.pull.notes;
         let kept_at = note + padded(dim);
-        let hidden_at = kept_at + padded(kept.len());
+        let hidden_at = kept_at + padded(seen);
         let numbers_at = hidden_at + (1 + 2 * blocks) * width;
         let for_numbers = numbers_at + padded(numbers);
         let for_h = for_numbers + padded(numbers);
         let for_z = for_h + (1 + blocks) * width;
         self.pull.notes = for_z + blocks * width;
-        self.sums([for_h, kept_at], [hidden, kept.len()], -1)?;
-        for block in 0..blocks {
-            self.sums([for_z + block * width, hidden_at + 2 * block * width], [hidden, hidden], phi)?;
-            self.sums([for_h + (block + 1) * width, hidden_at + (2 * block + 1) * width], [hidden, hidden], phi)?;
+        if let Some(net) = moves.net {
+            net.layers().for_each(|LinearForm { weight, bias, .. }| self.linear(weight, bias));
+            self.sums([for_h, kept_at], [hidden, seen], -1)?;
+            for block in 0..blocks {
+                self.sums([for_z + block * width, hidden_at + 2 * block * width], [hidden, hidden], phi)?;
+                self.sums([for_h + (block + 1) * width, hidden_at + (2 * block + 1) * width], [hidden, hidden], phi)?;
+            }
+            self.sums([for_numbers, hidden_at + 2 * blocks * width], [numbers, hidden], -1)?;
+        } else if numbers > 0 {
+            self.linear(&[], moves.parameters);
+            self.sums([for_numbers, numbers_at], [numbers, 0], -1)?;
         }
-        self.sums([for_numbers, hidden_at + 2 * blocks * width], [numbers, hidden], -1)?;
+        self.condition = self.condition.max(moves.condition);
 
-        let sizes = [int(kept.len())?, int(moved.len())?, self.list(kept)?, self.list(moved)?, int(hidden)?, int(blocks)?];
-        self.flows.extend([kind, at]);
+        let by_steps = moves.by_steps && direction == Direction::Inverse;
+        let passes = if by_steps { moves.moved.len() } else { 1 };
+        let part = if by_steps { moves.numbers.least_part() } else { moves.numbers.part(self.hidden_stride) };
+        let (feature_step, number_step) = moves.numbers.steps();
+        let sizes = [int(seen)?, int(moves.kept.len())?, int(moves.moved.len())?, self.list(&moves.kept)?, self.list(&moves.moved)?];
+        self.flows.extend([MOVES, at]);
         self.flows.extend(sizes);
-        self.flows.extend([phi, i32::from(direction == Direction::Inverse), bound.to_bits().cast_signed(), int(note)?]);
+        self.flows.extend([int(hidden)?, int(blocks)?, phi, i32::from(direction == Direction::Inverse), int(passes)?, transformer]);
+        for size in [settings.len(), moves.numbers.each, feature_step, number_step, part, note] {
+            self.flows.push(int(size)?);
+        }
         Ok(())
     }
 
@@ -283,15 +300,6 @@ impl Writer {
 
 fn int(n: usize) -> Result<i32, Refusal> {
     i32::try_from(n).map_err(|_| Refusal::TooMany(n as u64))
-}
-
-/// Numbers between two rows of hidden values; 0 where there is no network.
-fn hidden_stride(side: &SideForm<'_, f32>) -> usize {
-    let widths = side.parts.iter().filter_map(|part| match part {
-        RowForm::Coupling(form) => Some(form.net.initial.outputs().max(form.kept.len()).max(form.net.last.outputs())),
-        _ => None,
-    });
-    widths.max().map_or(0, stride)
 }
 
 /// The larger tile that fits a block's shared memory, and the bytes that it needs; without one, those of the smaller.

@@ -3,7 +3,7 @@
 use crate::driver::{Device, Numbers};
 use crate::kernels::{CHUNK, Pulling, Weights};
 use crate::plan::{Plan, Refusal};
-use flow_api::device::{DeviceError, Precision, Session, SideForm};
+use flow_api::device::{DeviceError, Precision, PulledSums, Session, SideForm};
 use flow_api::rows::Direction;
 use std::sync::Arc;
 
@@ -14,6 +14,8 @@ const MOST_NUMBERS: usize = 1 << 29;
 pub(crate) struct CudaSession {
     device: Arc<Device>,
     event: usize,
+    /// Those of the samples of the next call.
+    condition: Vec<f32>,
     forward: Loaded,
     /// From the first inverse on.
     inverse: Option<Loaded>,
@@ -63,7 +65,9 @@ impl Loaded {
         let table: Vec<i32> = table.collect();
         let mut rows = device.zeros("the model's sides", table.len())?;
         device.upload(&table, &mut rows)?;
-        Ok(Self { plan, weights: Weights { ints, floats }, rows })
+        let conditions = device.zeros("the conditions", 0)?;
+        let kernels = device.kernels_with(&plan.snippets)?;
+        Ok(Self { plan, weights: Weights { ints, floats, conditions, kernels }, rows })
     }
 
     /// Other numbers of the same model.
@@ -74,6 +78,25 @@ impl Loaded {
         device.upload(&plan.ints, &mut self.weights.ints)?;
         self.plan = plan;
         Ok(())
+    }
+
+    /// Width of the condition, 0 without one.
+    fn condition(&self) -> usize {
+        self.plan.sides.iter().map(|side| side.condition).max().unwrap_or(0)
+    }
+
+    /// Brings the conditions of `samples` samples from number `first` on.
+    fn bring(&mut self, device: &Device, condition: &[f32], (first, samples): (usize, usize)) -> Result<(), DeviceError> {
+        let width = self.condition();
+        let own = condition.get(first * width..(first + samples) * width);
+        let Some(own) = own else { return device.check_size((first + samples) * width, condition.len()) };
+        if own.is_empty() {
+            return Ok(());
+        }
+        if self.weights.conditions.len() < own.len() {
+            self.weights.conditions = device.zeros("the conditions", own.len())?;
+        }
+        device.upload(own, &mut self.weights.conditions)
     }
 
     /// Rows of a sample in all sides together.
@@ -121,7 +144,7 @@ impl Loaded {
 impl CudaSession {
     pub(crate) fn load(device: Arc<Device>, event: usize, sides: &[SideForm<'_, f32>]) -> Result<Self, DeviceError> {
         let forward = Loaded::new(&device, plan(&device, event, sides, Direction::Forward)?)?;
-        Ok(Self { device, event, forward, inverse: None, room: None, training: None, passes: 0 })
+        Ok(Self { device, event, condition: Vec::new(), forward, inverse: None, room: None, training: None, passes: 0 })
     }
 
     /// Room for `samples` samples, or for as many as there may be at a time.
@@ -154,13 +177,15 @@ impl CudaSession {
     fn run(&mut self, direction: Direction, values: &mut [f32], log_det: &mut [f32]) -> Result<(), DeviceError> {
         self.device.check_size(log_det.len() * self.event, values.len())?;
         let mut room = self.room(log_det.len())?;
-        let loaded = match (direction, &self.inverse) {
-            (Direction::Forward, _) => &self.forward,
+        let loaded = match (direction, &mut self.inverse) {
+            (Direction::Forward, _) => &mut self.forward,
             (Direction::Inverse, Some(inverse)) => inverse,
             (Direction::Inverse, None) => return self.device.check_size(1, 0),
         };
-        for (values, log_det) in values.chunks_mut(room.capacity * self.event).zip(log_det.chunks_mut(room.capacity)) {
+        let parts = values.chunks_mut(room.capacity * self.event).zip(log_det.chunks_mut(room.capacity)).enumerate();
+        for (part, (values, log_det)) in parts {
             self.device.upload(values, &mut room.values)?;
+            loaded.bring(&self.device, &self.condition, (part * room.capacity, log_det.len()))?;
             loaded.run(&self.device, &mut room, log_det.len(), None)?;
             self.device.download(&room.values, values)?;
             self.device.download(&room.log_dets, log_det)?;
@@ -189,6 +214,7 @@ pub(crate) fn pulling(device: &Device, plan: &Plan, event: usize, capacity: usiz
         notes: zeros(capacity * most_notes(plan) + rest)?,
         partial: [zeros(partial)?, zeros(partial)?],
         sums: zeros(sides.iter().map(|side| side.pull.sums).sum())?,
+        for_condition: zeros(capacity * sides.iter().map(|side| side.condition).max().unwrap_or(0))?,
     })
 }
 
@@ -217,6 +243,11 @@ impl Session for CudaSession {
         }
     }
 
+    fn condition(&mut self, vectors: &[f32]) -> Result<(), DeviceError> {
+        vectors.clone_into(&mut self.condition);
+        Ok(())
+    }
+
     fn encode(&mut self, values: &mut [f32], log_det: &mut [f32]) -> Result<(), DeviceError> {
         self.run(Direction::Forward, values, log_det)
     }
@@ -234,6 +265,7 @@ impl Session for CudaSession {
             return self.encode(values, log_det).map(|()| None);
         }
         self.device.upload(values, &mut room.values)?;
+        self.forward.bring(&self.device, &self.condition, (0, log_det.len()))?;
         self.forward.run(&self.device, &mut room, log_det.len(), Some(&mut training))?;
         self.device.download(&room.values, values)?;
         self.device.download(&room.log_dets, log_det)?;
@@ -243,19 +275,22 @@ impl Session for CudaSession {
         Ok(Some(self.passes))
     }
 
-    fn pullback(&mut self, pass: Option<u64>, x: &[f32], cotangent: &mut [f32], log_det: &[f32]) -> Result<Vec<f32>, DeviceError> {
+    fn pullback(&mut self, pass: Option<u64>, x: &[f32], cotangent: &mut [f32], log_det: &[f32]) -> Result<PulledSums, DeviceError> {
         self.device.check_size(log_det.len() * self.event, cotangent.len())?;
         self.device.check_size(cotangent.len(), x.len())?;
         let mut training = self.training(log_det.len())?;
         let kept = pass.is_some() && training.pass == pass;
         training.pass = None;
         let mut room = self.room(training.capacity.min(log_det.len()))?;
-        let (device, sides) = (&self.device, &self.forward.plan.sides);
+        let device = &self.device;
         device.clear(&mut training.buffers.sums)?;
-        let part = training.capacity.min(room.capacity);
+        let (part, width) = (training.capacity.min(room.capacity), self.forward.condition());
+        let mut condition = vec![0.0; log_det.len() * width];
         let parts = x.chunks(part * self.event).zip(cotangent.chunks_mut(part * self.event)).zip(log_det.chunks(part));
-        for ((x, cotangent), log_det) in parts {
-            let samples = log_det.len();
+        for (number, ((x, cotangent), log_det)) in parts.enumerate() {
+            let (first, samples) = (number * part, log_det.len());
+            self.forward.bring(device, &self.condition, (first, samples))?;
+            device.clear(&mut training.buffers.for_condition)?;
             if !kept {
                 device.upload(x, &mut room.values)?;
                 self.forward.run(device, &mut room, samples, Some(&mut training))?;
@@ -265,10 +300,14 @@ impl Session for CudaSession {
             device.upload(log_det, &mut buffers.for_log_det)?;
             self.forward.pull(device, buffers, (*capacity, samples), Precision::F32)?;
             device.download(&buffers.cotangent, cotangent)?;
+            if width > 0 {
+                device.download(&buffers.for_condition, &mut condition[first * width..][..samples * width])?;
+            }
         }
+        let sides = &self.forward.plan.sides;
         let mut sums = vec![0.0; sides.iter().map(|side| side.pull.sums).sum()];
         device.download(&training.buffers.sums, &mut sums)?;
         (self.training, self.room) = (Some(training), Some(room));
-        Ok(sums)
+        Ok(PulledSums { parameters: sums, condition })
     }
 }

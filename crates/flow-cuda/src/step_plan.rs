@@ -63,6 +63,9 @@ impl StepPlan {
                         }
                         step.map(&pieces, [form.view.dim(), rows, weights, sums])?;
                     }
+                    RowForm::Coupling(coupling) if coupling.condition > 0 => {
+                        return Err(format!("{}: a condition", form.path));
+                    }
                     RowForm::Coupling(coupling) => {
                         for layer in coupling.net.layers() {
                             let places = linears.next(form, layer.outputs(), layer.inputs())?;

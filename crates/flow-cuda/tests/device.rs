@@ -4,15 +4,16 @@
 //! `cargo test -p flow-cuda --test device -- --ignored --nocapture` runs them on it and prints the figures.
 
 use flow_api::bijector::{Cotangent, Point};
-use flow_api::device::{DeviceError, Engine};
+use flow_api::device::{DeviceError, Engine, Snippet};
 use flow_api::module::{EntryMut, update};
 use flow_api::noise::Stream;
-use flow_api::rows::Real;
+use flow_api::rows::{ElementMap, Number, Real};
 use flow_api::spec::{EventShape, Model, ModelSpec, Spec, SpecScalar, from_ron};
 use flow_api::{Bijector, Context, FlowError, Gradients, Memory, Scalar};
 use flow_cuda::Cuda;
 use flow_train::data::DataSource;
 use flow_train::{Settings, Silent, Trainer, checkpoint};
+use flows_autoregressive as _;
 use flows_coupling as _;
 use flows_ffjord as _;
 use mixerflow as _;
@@ -23,7 +24,7 @@ const TOLERANCE: f64 = 1e-5;
 
 /// Networks of every activation and of widths that fill no tile, rows that do not either, one sample and a last partial
 /// tile.
-const MODELS: [(&str, EventShape, &[usize]); 6] = [
+const MODELS: [(&str, EventShape, &[usize]); 12] = [
     ("VectorFlow(flows: [ActNorm(), LuLinear(), AffineCoupling(hidden: 8, blocks: 1)])", EventShape::Vector(5), &[1, 37]),
     (
         "VectorFlow(flows: [AffineCoupling(hidden: 12, activation: Silu, bound: 0.7), LuLinear(), ActNorm(), \
@@ -36,7 +37,19 @@ const MODELS: [(&str, EventShape, &[usize]); 6] = [
         EventShape::Vector(17),
         &[32],
     ),
+    // Of the last layer, eight features' numbers are computed at a time.
+    (
+        "VectorFlow(flows: [SplineCoupling(hidden: 8, blocks: 1, tail_bound: 1.5), LuLinear(), SplineCoupling(hidden: 20, activation: Silu)])",
+        EventShape::Vector(21),
+        &[17],
+    ),
     ("VectorFlow(flows: [AffineCoupling(hidden: 256, blocks: 1)])", EventShape::Vector(20), &[3]),
+    // A bin of a spline is as narrow as it may be, and others have many; a last layer of 1,498 numbers.
+    (
+        "VectorFlow(flows: [SplineCoupling(hidden: 12, bins: 2, activation: Tanh), ActNorm(), SplineCoupling(hidden: 33, bins: 25, activation: Gelu)])",
+        EventShape::Vector(40),
+        &[18],
+    ),
     // So wide that a block takes 16 rows.
     ("VectorFlow(flows: [ActNorm(), AffineCoupling(hidden: 600, blocks: 1)])", EventShape::Vector(6), &[17]),
     (
@@ -45,11 +58,97 @@ const MODELS: [(&str, EventShape, &[usize]); 6] = [
         EventShape::Image { channels: 3, height: 6, width: 6 },
         &[1, 5],
     ),
+    (
+        "MixerFlow(patch: 2, layers: 2, channel: [LuLinear(), SplineCoupling(hidden: 16, bins: 5, condition: 2)], \
+         patches: [ActNorm(), SplineCoupling(hidden: 10, condition: 2)])",
+        EventShape::Image { channels: 3, height: 4, width: 4 },
+        &[3],
+    ),
+    (
+        "VectorFlow(flows: [AffineCoupling(hidden: 8, blocks: 1, condition: 3), LuLinear(), AdditiveCoupling(hidden: 9, condition: 3)])",
+        EventShape::Vector(7),
+        &[1, 19],
+    ),
+    // A feature's numbers come of those before it: the inverse goes feature by feature.
+    (
+        "VectorFlow(flows: [Autoregressive(hidden: 12, transformer: Spline(bins: 4)), LuLinear(), Autoregressive(hidden: 10, \
+         transformer: SigmoidAffine(max_scale: 3.0), order: Reverse, activation: Tanh, condition: 2)])",
+        EventShape::Vector(5),
+        &[1, 18],
+    ),
+    // Maps of single numbers, which bring text; the first without an inverse of its own.
+    (
+        "VectorFlow(flows: [Bump(), LeakyRelu(slope: 0.4), LuLinear(), SinhArcsinh(tail: 0.8), Softsign(), Logit(low: -1.0, high: 1.0)])",
+        EventShape::Vector(5),
+        &[1, 33],
+    ),
 ];
+
+/// x → x + e^w tanh x with a weight w for every feature, as a flow of one's own.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+struct Bump {}
+flow_api::register_row_flow!(Bump);
+
+impl ElementMap for Bump {
+    const KIND: &'static str = "Bump";
+
+    fn parameters(&self) -> Vec<(&'static str, f64)> {
+        vec![("log_weight", -0.5)]
+    }
+
+    fn map<N: Number>(&self, x: N, parameters: &[N]) -> (N, N) {
+        let (weight, tanh) = (parameters[0].exp(), x.tanh());
+        (x + weight * tanh, (N::of(1.0) + weight * (N::of(1.0) - tanh * tanh)).ln())
+    }
+
+    fn snippet(&self) -> Option<Snippet> {
+        let text = "
+            __device__ float forward(float x, const float* p, const float*, float& log_slope) {
+                const float weight = expf(p[0]), tanh = tanhf(x);
+                log_slope = log1pf(weight * (1.0f - tanh * tanh));
+                return x + weight * tanh;
+            }
+            __device__ float pullback(float x, const float* p, const float*, float for_y, float for_log_slope, float* for_p) {
+                const float weight = expf(p[0]), tanh = tanhf(x), steep = 1.0f - tanh * tanh, slope = 1.0f + weight * steep;
+                for_p[0] = weight * (for_y * tanh + for_log_slope * steep / slope);
+                return for_y * slope - 2.0f * for_log_slope * weight * tanh * steep / slope;
+            }";
+        Some(Snippet { kind: Self::KIND, text: text.into(), parameters: 1, settings: Vec::new(), inverse: false })
+    }
+}
+
+/// A flow whose text no compiler takes.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+struct Faulty {}
+flow_api::register_row_flow!(Faulty);
+
+impl ElementMap for Faulty {
+    const KIND: &'static str = "Faulty";
+
+    fn map<N: Number>(&self, x: N, _: &[N]) -> (N, N) {
+        (x, N::of(0.0))
+    }
+
+    fn snippet(&self) -> Option<Snippet> {
+        let text = "\n__device__ float forward(float x, const float*, const float*, float&) { return x + unheard_of; }".into();
+        Some(Snippet { kind: Self::KIND, text, parameters: 0, settings: Vec::new(), inverse: false })
+    }
+}
+
+/// A context with the condition that the model sees, if it does.
+fn context<E: SpecScalar>(model: &Model<E>, batch: usize) -> Context<E> {
+    let Some(width) = model.condition() else { return Context::new(0) };
+    Context::new(0).with_condition(E::tensor(noise(batch * width, "c"), (batch, width)))
+}
+
+fn mixer() -> (&'static str, EventShape) {
+    let (spec, event, _) = MODELS.into_iter().find(|(spec, ..)| spec.starts_with("MixerFlow")).unwrap();
+    (spec, event)
+}
 
 /// Without a barrier, small ones with several flows and blocks show it as well and sooner.
 fn models() -> &'static [(&'static str, EventShape, &'static [usize])] {
-    if std::env::var_os("EMULATE_WITHOUT_BARRIER").is_some() { &MODELS[1..3] } else { &MODELS }
+    if std::env::var_os("EMULATE_WITHOUT_BARRIER").is_some() { &MODELS[1..4] } else { &MODELS }
 }
 
 fn noise<E: SpecScalar>(count: usize, name: &str) -> Vec<E> {
@@ -104,8 +203,8 @@ fn values_and_log_dets_are_the_hosts() {
     let device = device();
     for &(spec, event, batches) in models() {
         let (exact, there) = (model::<f64>(spec, event), on(model(spec, event), &device));
-        let cx = (Context::new(0), Context::new(0));
         for &batch in batches {
+            let cx = (context(&exact, batch), context(&there, batch));
             let x = noise::<f32>(batch * event.len(), "x");
             let map = |values: &[f32], inverse: bool| {
                 let (a, b) = (exact.batch(doubles(values)).unwrap(), there.batch(values.to_vec()).unwrap());
@@ -144,13 +243,16 @@ fn gradients_are_the_hosts() {
             let shape = (batch, event.len());
             let x = noise::<f32>(batch * event.len(), "x");
             let (g, h) = (noise::<f64>(x.len(), "g"), noise::<f64>(batch, "h"));
-            let (mut expected, cx) = (Gradients::zeros(&exact), Context::new(0).child("bijector"));
+            let (mut expected, cx) = (Gradients::zeros(&exact), context(&exact, batch).child("bijector"));
             let cotangent = Cotangent { value: f64::tensor(g.clone(), shape), log_det: f64::tensor(h.clone(), (batch,)) };
             let at = Point::Input(f64::tensor(doubles(&x), shape));
-            let dx = exact.flow().bijector().pullback(at, cotangent, &mut expected, &cx).unwrap().cotangent.as_vec();
+            let pulled = exact.flow().bijector().pullback(at, cotangent, &mut expected, &cx).unwrap();
+            let (dx, dc) = (pulled.cotangent.as_vec(), pulled.condition.map(|condition| condition.as_vec()).unwrap_or_default());
+            assert_eq!(dc.len(), batch * exact.condition().unwrap_or(0));
 
             let singles = |values: &[f64]| values.iter().map(|&value| f32::of(value)).collect::<Vec<_>>();
-            let (store, recompute) = (Context::new(0).child("bijector"), Context::new(0).child("bijector").with_memory(Memory::Recompute));
+            let store = context(&there, batch).child("bijector");
+            let recompute = store.clone().with_memory(Memory::Recompute);
             let bijector = there.flow().bijector();
             let (mapped, kept) = bijector.forward_keeping(f32::tensor(x.clone(), shape), &store).unwrap();
             let (_, forgotten) = bijector.forward_keeping(f32::tensor(x.clone(), shape), &recompute).unwrap();
@@ -164,8 +266,9 @@ fn gradients_are_the_hosts() {
                 let cotangent = Cotangent { value: f32::tensor(singles(&g), shape), log_det: f32::tensor(singles(&h), (batch,)) };
                 let mut found = Gradients::zeros(&there);
                 let pulled = bijector.pullback(at, cotangent, &mut found, &store).unwrap();
-                let errors = [error(&pulled.cotangent.as_vec(), &dx), error(found.values(), expected.values())];
-                println!("{batch} × {event}, {name}: ∂x {:.1e}, ∂θ {:.1e}; {spec}", errors[0], errors[1]);
+                let condition = pulled.condition.map(|condition| condition.as_vec()).unwrap_or_default();
+                let errors = [error(&pulled.cotangent.as_vec(), &dx), error(found.values(), expected.values()), error(&condition, &dc)];
+                println!("{batch} × {event}, {name}: ∂x {:.1e}, ∂θ {:.1e}, ∂c {:.1e}; {spec}", errors[0], errors[1], errors[2]);
                 assert!(errors.iter().all(|error| *error <= TOLERANCE), "{spec}, {batch}, {name}: {errors:?}");
                 for ((path, found), (_, expected)) in found.iter().zip(expected.iter()) {
                     assert!(
@@ -236,7 +339,7 @@ fn training_is_the_hosts() {
 #[test]
 #[ignore = "runs on the device that there is"]
 fn results_do_not_depend_on_the_call() {
-    let (spec, event, _) = MODELS[5];
+    let (spec, event) = mixer();
     let (host, there) = (model::<f32>(spec, event), on(model(spec, event), &device()));
     let cx = Context::new(3);
     let x = noise::<f32>(3 * event.len(), "x");
@@ -270,14 +373,21 @@ fn new_parameters_are_brought() {
 #[ignore = "runs on the device that there is"]
 fn what_cannot_run_is_named() {
     let device = device();
-    let spec = "VectorFlow(flows: [SplineCoupling(hidden: 8), LuLinear(), AffineCoupling(hidden: 8, condition: 2), Ffjord()])";
+    let spec = "VectorFlow(flows: [SplineCoupling(network: Kan()), LuLinear(), AffineCoupling(hidden: 8), Ffjord()])";
     let spec: Spec<dyn ModelSpec> = from_ron(spec).unwrap();
     let Err(FlowError::Engine(DeviceError::Missing { parts, .. })) = spec.build::<f32>(EventShape::Vector(4), 7).unwrap().on(&device)
     else {
         panic!("loaded")
     };
     let names: Vec<String> = parts.iter().map(ToString::to_string).collect();
-    assert_eq!(names, ["bijector.0 (SplineCoupling)", "bijector.2 (AffineCoupling, with a condition)", "bijector.3 (Ffjord)"]);
+    assert_eq!(names, ["bijector.0 (SplineCoupling, whose network has no form)", "bijector.3 (Ffjord)"]);
+    // A text with a fault: the flow, and the compiler's line of it.
+    let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [Bump(), LuLinear(), Faulty()])").unwrap();
+    let Err(FlowError::Engine(DeviceError::Snippet { kind, log, .. })) = spec.build::<f32>(EventShape::Vector(4), 7).unwrap().on(&device)
+    else {
+        panic!("compiled")
+    };
+    assert!(kind == "Faulty" && log.contains("unheard_of") && log.contains("Faulty"), "{kind}: {log}");
     // A row that no block holds.
     let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [LuLinear()])").unwrap();
     let refused = spec.build::<f32>(EventShape::Vector(2000), 7).unwrap().on(&device).unwrap_err().to_string();
@@ -313,7 +423,7 @@ fn all_of_it_on_the_emulated_device() {
 /// With any barrier of the kernels taken away, some order of the warps gives something else.
 #[test]
 fn every_barrier_is_missed() {
-    let side = include_str!("../kernels/side.cu");
+    let side = concat!(include_str!("../kernels/transformers.cu"), include_str!("../kernels/side.cu"));
     let (all, back) = (side.lines().count(), side.lines().position(|line| line.contains("The way back")).unwrap());
     // What the pullback shares with the passes is taken away there, and what is its own here.
     let programs = [

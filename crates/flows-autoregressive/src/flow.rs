@@ -3,6 +3,7 @@
 use crate::Inverse;
 use crate::kernel::Kernel;
 use dfdx::prelude::*;
+use flow_api::device::{CouplingForm, RowForm};
 use flow_api::layers::Permutation;
 use flow_api::rows::{MappedRows, RowKernel, Taped, TapedMap, TapedRows};
 use flow_api::{Context, Facts, FlowError, InverseKind, Module, Result, RowFlow, Scalar, Tensor, module_fields};
@@ -102,6 +103,15 @@ impl<E: Scalar> RowFlow<E> for AutoregressiveFlow<E> {
 
     fn prepare<'a>(&'a self, rows: usize, cx: &Context<E>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         Ok(Box::new(Kernel::new(self.net.kernel(rows), self.transformer.as_ref(), self.order(), self.inverse, cx)))
+    }
+
+    fn device_form<'a>(&'a self, cx: &Context<E>) -> Result<Vec<RowForm<'a, E>>> {
+        let (Some(net), Some(transformer)) = (self.net.device_form(), self.transformer.device_form()) else {
+            return Ok(vec![RowForm::missing(cx, "Autoregressive", "whose transformer has no form")]);
+        };
+        let order = self.order().to_vec();
+        let condition = self.net.condition();
+        Ok(vec![RowForm::Autoregressive(CouplingForm { kept: order.clone(), moved: order, condition, net, transformer })])
     }
 
     fn taped(&self) -> Option<&dyn TapedRows<E>> {

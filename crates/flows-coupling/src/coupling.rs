@@ -110,14 +110,15 @@ impl<T: CouplingTransformer<E>, E: Scalar, N: ConditionerNet<E>> RowFlow<E> for 
     }
 
     fn device_form<'a>(&'a self, cx: &Context<E>) -> Result<Vec<RowForm<'a, E>>> {
-        let reason = if self.net.condition() > 0 { "with a condition" } else { "" };
-        let net = self.net.device_form().filter(|net| reason.is_empty() && net.parts == self.transformer.parameters());
-        let (Some(net), Some(transformer)) = (net, self.transformer.device_form()) else {
-            return Ok(vec![RowForm::missing(cx, T::KIND, reason)]);
+        let Some(net) = self.net.device_form().filter(|net| [1, self.transformer.parameters()].contains(&net.parts)) else {
+            return Ok(vec![RowForm::missing(cx, T::KIND, "whose network has no form")]);
+        };
+        let Some(transformer) = self.transformer.device_form() else {
+            return Ok(vec![RowForm::missing(cx, T::KIND, "whose transformer has no form")]);
         };
         let Partition { identity, transformed } = self.partition;
-        let (kept, moved) = (identity.features().collect(), transformed.features().collect());
-        Ok(vec![RowForm::Coupling(CouplingForm { kept, moved, net, transformer })])
+        let (kept, moved, condition) = (identity.features().collect(), transformed.features().collect(), self.net.condition());
+        Ok(vec![RowForm::Coupling(CouplingForm { kept, moved, condition, net, transformer })])
     }
 
     fn taped(&self) -> Option<&dyn TapedRows<E>> {

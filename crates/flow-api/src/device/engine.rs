@@ -57,6 +57,15 @@ pub trait Engine: Send + Sync + fmt::Debug {
     }
 }
 
+/// What a pullback on a device gives besides ∂L/∂x.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PulledSums {
+    /// What the parameters' gradients are made of, as [`Session::pullback`] has it.
+    pub parameters: Vec<f32>,
+    /// ∂L/∂condition, a vector a sample; empty without a condition.
+    pub condition: Vec<f32>,
+}
+
 /// A model on a device.
 pub trait Session: Send {
     /// Brings new numbers of the same model, for passes in this direction. Those of a forward pass are there when a
@@ -65,6 +74,13 @@ pub trait Session: Send {
     /// # Errors
     /// As [`Engine::load`].
     fn write(&mut self, sides: &[SideForm<'_, f32>], direction: Direction) -> Result<(), DeviceError>;
+
+    /// Brings what the samples of the calls that follow are conditioned on, one vector after the other; an empty slice
+    /// for a model without a condition.
+    ///
+    /// # Errors
+    /// As [`Session::encode`].
+    fn condition(&mut self, vectors: &[f32]) -> Result<(), DeviceError>;
 
     /// x → z of all samples in place, and log|det ∂z/∂x| of every sample.
     ///
@@ -90,9 +106,10 @@ pub trait Session: Send {
     /// inputs `x` are sent forward again.
     ///
     /// The sums are those of every affine map and every linear layer of a network, in order: ∂L/∂W with ∂L/∂b behind it
-    /// as one more column, outputs × (inputs + 1), without what log-dets that are the same for all rows add.
+    /// as one more column, outputs × (inputs + 1), without what log-dets that are the same for all rows add; and those
+    /// of the parameters of every map of single numbers.
     ///
     /// # Errors
     /// As [`Session::encode`].
-    fn pullback(&mut self, pass: Option<u64>, x: &[f32], cotangent: &mut [f32], log_det: &[f32]) -> Result<Vec<f32>, DeviceError>;
+    fn pullback(&mut self, pass: Option<u64>, x: &[f32], cotangent: &mut [f32], log_det: &[f32]) -> Result<PulledSums, DeviceError>;
 }

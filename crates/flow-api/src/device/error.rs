@@ -89,6 +89,16 @@ pub enum DeviceError {
         /// The compiler's words.
         log: String,
     },
+    /// The text that a flow brings as its form there could not be compiled.
+    #[error("{device}: the text of {kind} does not compile: {log}")]
+    Snippet {
+        /// The device.
+        device: String,
+        /// The flow's kind.
+        kind: String,
+        /// The compiler's words.
+        log: String,
+    },
     /// A call failed. Most failures of a device are final: what was loaded is lost.
     #[error("{device}: {what} failed: {message}")]
     Failed {

@@ -17,6 +17,11 @@ pub enum RowForm<'a, E: Scalar> {
     },
     /// Some features condition what is done to the others.
     Coupling(CouplingForm<'a, E>),
+    /// Every feature is conditioned by those before it: kept and moved are all features in their order, and masks of
+    /// the network see to it that numbers of a feature come of earlier ones. The inverse goes feature by feature.
+    Autoregressive(CouplingForm<'a, E>),
+    /// Every feature goes through a map by itself.
+    Elements(ElementsForm<'a, E>),
     /// There is no form.
     Missing(MissingForm),
 }
@@ -28,12 +33,54 @@ impl<E: Scalar> RowForm<'_, E> {
     }
 }
 
+/// A map of every feature by itself, with parameters of its own for each.
+pub struct ElementsForm<'a, E: Clone> {
+    /// The map.
+    pub map: Snippet,
+    /// The first parameter of all features, the second of all.
+    pub parameters: Cow<'a, [E]>,
+}
+
+/// An increasing map of one number as text in CUDA C, which an engine of CUDA compiles into its kernels: what a flow of
+/// one's own brings to run there. It takes parameters p of the feature (for a coupling what its network gives) and
+/// settings s that all features share.
+///
+/// The text has two functions, and a third if `inverse` says so:
+///
+/// ```c
+/// // f(x), and ln f′(x).
+/// __device__ float forward(float x, const float* p, const float* s, float& log_slope);
+/// // ∂L/∂x given ∂L/∂f(x) and ∂L/∂ln f′(x), and ∂L/∂p.
+/// __device__ float pullback(float x, const float* p, const float* s, float for_y, float for_log_slope, float* for_p);
+/// // The x of y, and ln f′(x).
+/// __device__ float inverse(float y, const float* p, const float* s, float& log_slope);
+/// ```
+///
+/// Without the third a map of all of ℝ is inverted by Newton's method within a bracket. Every text is in a namespace of
+/// its own, so that names in two of them do not meet. Where a map is not defined, its value is to be no number: the
+/// call's error then names the sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snippet {
+    /// Name of the kind, as in specs.
+    pub kind: &'static str,
+    /// The functions.
+    pub text: Cow<'static, str>,
+    /// Parameters of a feature.
+    pub parameters: usize,
+    /// s.
+    pub settings: Vec<f64>,
+    /// There is an `inverse`.
+    pub inverse: bool,
+}
+
 /// A coupling with a residual MLP.
-pub struct CouplingForm<'a, E> {
+pub struct CouplingForm<'a, E: Clone> {
     /// Features that pass and condition the others, in the order in which the network takes them.
     pub kept: Vec<usize>,
     /// Features that are moved, in the order in which the network's numbers are theirs.
     pub moved: Vec<usize>,
+    /// Width of the condition, one vector a sample, which the network takes behind the kept features; 0 without one.
+    pub condition: usize,
     /// The network of the kept features.
     pub net: NetForm<'a, E>,
     /// What is done to the moved features.
@@ -41,7 +88,7 @@ pub struct CouplingForm<'a, E> {
 }
 
 /// A residual MLP: h = W x + b; per block h ← h + W₁ φ(W₀ φ(h) + b₀) + b₁; out = V h + c.
-pub struct NetForm<'a, E> {
+pub struct NetForm<'a, E: Clone> {
     /// φ.
     pub activation: ActivationForm,
     /// W.
@@ -55,7 +102,7 @@ pub struct NetForm<'a, E> {
     pub parts: usize,
 }
 
-impl<'a, E> NetForm<'a, E> {
+impl<'a, E: Clone> NetForm<'a, E> {
     /// All layers in the order of their parameters.
     pub fn layers(&self) -> impl Iterator<Item = &LinearForm<'a, E>> {
         std::iter::once(&self.initial).chain(self.blocks.iter().flatten()).chain(std::iter::once(&self.last))
@@ -63,14 +110,16 @@ impl<'a, E> NetForm<'a, E> {
 }
 
 /// y = W x + b; the parameters are W, then b.
-pub struct LinearForm<'a, E> {
-    /// W, outputs × inputs, row-major.
-    pub weight: &'a [E],
+pub struct LinearForm<'a, E: Clone> {
+    /// W, outputs × inputs, row-major; zero where it is masked.
+    pub weight: Cow<'a, [E]>,
     /// b.
     pub bias: &'a [E],
+    /// Where weights are masked, which then have no gradient; empty without a mask.
+    pub masked: Vec<bool>,
 }
 
-impl<E> LinearForm<'_, E> {
+impl<E: Clone> LinearForm<'_, E> {
     /// Numbers that come out.
     pub fn outputs(&self) -> usize {
         self.bias.len()
@@ -97,7 +146,7 @@ pub enum ActivationForm {
 }
 
 /// What a coupling does to a moved feature.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum TransformerForm {
     /// y = x + t.
@@ -107,6 +156,46 @@ pub enum TransformerForm {
         /// c.
         bound: f64,
     },
+    /// y = (x + t) e^s with e^s = m/(1 + (m − 1) e^(−r)); the network gives r and t.
+    SigmoidAffine {
+        /// m.
+        max_scale: f64,
+    },
+    /// A rational-quadratic spline, whose formulas are those of `flow_nets::RationalQuadratic`; the network gives the
+    /// numbers of the widths, of the heights and of the inner slopes.
+    Spline(SplineForm),
+    /// A map of one's own; the network gives its parameters.
+    Custom(Snippet),
+}
+
+impl TransformerForm {
+    /// Numbers that the network gives for a feature.
+    pub fn parameters(&self) -> usize {
+        match self {
+            Self::Additive => 1,
+            Self::Affine { .. } | Self::SigmoidAffine { .. } => 2,
+            Self::Spline(spline) => 3 * spline.bins - 1,
+            Self::Custom(snippet) => snippet.parameters,
+        }
+    }
+}
+
+/// A spline of K bins on \[−B, B\], the identity outside. Widths and heights of bins are a softmax times `scale` plus
+/// `least`, slopes at inner knots are `least_slope` + softplus(number + `offset`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SplineForm {
+    /// K.
+    pub bins: usize,
+    /// B.
+    pub bound: f64,
+    /// Size of a bin per unit of softmax.
+    pub scale: f64,
+    /// Size of a bin at the least.
+    pub least: f64,
+    /// What is added to a slope's number.
+    pub offset: f64,
+    /// The least slope.
+    pub least_slope: f64,
 }
 
 /// Row flows on the rows of a view of the sample, which they change in place.

@@ -1,8 +1,8 @@
 //! Models on a device that is not the host: what a flow is there, as data, and the contract of an engine.
 //!
 //! A flow does not know devices. It describes itself: a [`RowFlow`](crate::RowFlow) by a list of [`RowForm`]s, affine
-//! maps and couplings with their numbers; a layer of whole samples by a list of [`SideForm`]s, rows of a view. An
-//! [`Engine`] turns the description of a whole model into a [`Session`], which maps batches there and back. What has
+//! maps, couplings and maps of single numbers with their parameters; a layer of whole samples by a list of
+//! [`SideForm`]s, rows of a view. An [`Engine`] turns the description of a whole model into a [`Session`], which maps batches there and back. What has
 //! no form is said by path, and no engine loads a model with such a part: nothing is moved to the host in silence.
 //!
 //! [`Model::on`](crate::spec::Model::on) puts a model's bijector on a device. It stays a model: scoring, sampling and
@@ -17,9 +17,11 @@ mod form;
 mod on_device;
 mod training;
 
-pub use engine::{DeviceInfo, Engine, Session};
+pub use engine::{DeviceInfo, Engine, PulledSums, Session};
 pub use error::{DeviceError, MissingForm};
-pub use form::{ActivationForm, CouplingForm, LinearForm, NetForm, RowForm, SideForm, TransformerForm, missing_forms};
+pub use form::{
+    ActivationForm, CouplingForm, ElementsForm, LinearForm, NetForm, RowForm, SideForm, Snippet, SplineForm, TransformerForm, missing_forms,
+};
 pub use on_device::OnDevice;
 pub use training::{
     AdamForm, AffinePiece, BaseForm, LevelsForm, Precision, StepForm, StepReport, StepSamples, TrainingSession, TrainingState,

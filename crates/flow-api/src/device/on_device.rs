@@ -1,10 +1,10 @@
 //! A bijector whose passes run on a device.
 
-use super::{DeviceError, Engine, RowForm, Session, SideForm};
+use super::{DeviceError, Engine, PulledSums, RowForm, Session, SideForm};
 use crate::bijector::{Cotangent, Kept, LayerInfo, Mapped, Point, Pulled};
 use crate::error::foreign_point;
 use crate::module::{Visitor, VisitorMut};
-use crate::rows::Direction;
+use crate::rows::{Direction, HostCondition};
 use crate::spec::EventBijector;
 use crate::threads::parallel;
 use crate::{Bijector, Context, Facts, FlowError, Gradients, Memory, Module, Result, Scalar, Tensor, to_host};
@@ -70,6 +70,11 @@ impl OnDevice {
         Ok(loaded)
     }
 
+    /// The condition of a batch; empty for a bijector that sees none.
+    fn condition(&self, batch: usize, cx: &Context<f32>) -> Result<Vec<f32>> {
+        Ok(HostCondition::of(cx, self.inner.facts().condition, batch)?.map_or_else(Vec::new, |condition| condition.values))
+    }
+
     /// A pass, and what else it gives.
     fn run<R>(
         &self,
@@ -81,7 +86,11 @@ impl OnDevice {
         let shape = *x.shape();
         self.inner.output_shape(&shape)?;
         let (mut values, mut log_det) = (to_host(x), vec![0.0; shape.0]);
-        let result = pass(self.loaded(direction, cx)?.session.as_mut(), &mut values, &mut log_det).map_err(FlowError::Engine)?;
+        let condition = self.condition(shape.0, cx)?;
+        let mut loaded = self.loaded(direction, cx)?;
+        let result = loaded.session.condition(&condition).and_then(|()| pass(loaded.session.as_mut(), &mut values, &mut log_det));
+        let result = result.map_err(FlowError::Engine)?;
+        drop(loaded);
         let mut samples = values.chunks_exact(shape.1.max(1)).zip(&log_det);
         match samples.position(|(values, log_det)| !log_det.is_finite() || values.iter().any(|value| !value.is_finite())) {
             Some(row) => Err(FlowError::NotFinite { layer: cx.layer("bijector").to_owned(), what: "what the device gives", row }),
@@ -123,10 +132,11 @@ fn finish(sides: &[SideForm<'_, f32>], sums: &[f32], log_det: f64, gradients: &m
 fn size(part: &RowForm<'_, f32>, dim: usize) -> (usize, usize) {
     match part {
         RowForm::Affine { parameters, .. } => (dim * (dim + 1), *parameters),
-        RowForm::Coupling(form) => {
+        RowForm::Coupling(form) | RowForm::Autoregressive(form) => {
             let parameters = form.net.layers().map(|layer| layer.weight.len() + layer.bias.len()).sum();
             (parameters, parameters)
         }
+        RowForm::Elements(form) => (form.parameters.len(), form.parameters.len()),
         RowForm::Missing(_) => (0, 0),
     }
 }
@@ -146,7 +156,8 @@ fn finish_side(side: &SideForm<'_, f32>, mut sums: &[f32], log_det: f64, mut gra
                 let log_det = (log_det * side.view.rows() as f64) as f32;
                 map.finish(&map.matrix().gathered(&for_matrix), &for_offset, log_det, own_gradients);
             }
-            RowForm::Coupling(form) => {
+            RowForm::Elements(_) => own_gradients.copy_from_slice(own),
+            RowForm::Coupling(form) | RowForm::Autoregressive(form) => {
                 let (mut sums, mut gradients) = (own, own_gradients);
                 for layer in form.net.layers() {
                     let inputs = layer.inputs();
@@ -158,6 +169,7 @@ fn finish_side(side: &SideForm<'_, f32>, mut sums: &[f32], log_det: f64, mut gra
                         weight.copy_from_slice(&row[..inputs]);
                         *bias = row[inputs];
                     }
+                    for_weight.iter_mut().zip(&layer.masked).filter(|(_, masked)| **masked).for_each(|(weight, _)| *weight = 0.0);
                     (sums, gradients) = (others, for_others);
                 }
             }
@@ -237,13 +249,17 @@ impl Bijector<(usize, usize), f32> for OnDevice {
         let shape = *x.shape();
         crate::bijector::check_cotangent(&shape, &cotangent, cx.layer("bijector"))?;
         let (mut values, log_det) = (to_host(&cotangent.value), to_host(&cotangent.log_det));
-        let sums = {
-            let mut loaded = self.loaded(Direction::Forward, cx)?;
-            loaded.session.pullback(number, &to_host(&x), &mut values, &log_det).map_err(FlowError::Engine)?
+        let condition = self.condition(shape.0, cx)?;
+        let PulledSums { parameters: sums, condition: for_condition } = {
+            let session = &mut self.loaded(Direction::Forward, cx)?.session;
+            session.condition(&condition).map_err(FlowError::Engine)?;
+            session.pullback(number, &to_host(&x), &mut values, &log_det).map_err(FlowError::Engine)?
         };
         let total = log_det.iter().map(|&l| f64::from(l)).sum();
         finish(&self.inner.device_form(cx)?, &sums, total, gradients.slice_mut(cx.path()));
-        Ok(Pulled::new(input, f32::tensor(values, shape)))
+        let width = self.inner.facts().condition.filter(|width| for_condition.len() == shape.0 * width);
+        let for_condition = width.map(|width| f32::tensor(for_condition, (shape.0, width)));
+        Ok(Pulled::new(input, f32::tensor(values, shape)).with_condition(for_condition))
     }
 
     fn initialise(&mut self, x: Events, cx: &Context<f32>) -> Result<Events> {

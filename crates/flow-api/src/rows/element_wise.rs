@@ -3,6 +3,7 @@
 use super::flow::RowFlow;
 use super::kernel::{Lanes, Pull, RowKernel, RowTape};
 use super::number::{Dual, Number, Plain};
+use crate::device::{ElementsForm, RowForm, Snippet};
 use crate::module::{Visitor, VisitorMut};
 use crate::{Context, Facts, FlowError, InverseKind, Module, Parameter, Result, Scalar};
 use flow_kernels::vectorized;
@@ -83,6 +84,12 @@ pub trait ElementMap: Clone + Send + Sync + 'static {
             (y.0, log_slope.0)
         };
         solve(map, y, self.domain())
+    }
+
+    /// The map in CUDA C, with which it runs on a device; none by default. Parameters come in the order of
+    /// [`ElementMap::parameters`].
+    fn snippet(&self) -> Option<Snippet> {
+        None
     }
 }
 
@@ -210,6 +217,16 @@ impl<M: ElementMap, E: Scalar> RowFlow<E> for ElementWise<M, E> {
 
     fn prepare<'a>(&'a self, _: usize, _: &Context<E>) -> Result<Box<dyn RowKernel<E> + 'a>> {
         Ok(Box::new(Kernel(self)))
+    }
+
+    fn device_form<'a>(&'a self, cx: &Context<E>) -> Result<Vec<RowForm<'a, E>>> {
+        let Some(map) = self.map.snippet() else { return Ok(vec![RowForm::missing(cx, M::KIND, "")]) };
+        if map.parameters != self.parameters.len() {
+            let (expected, got) = (self.parameters.len(), map.parameters);
+            return Ok(vec![RowForm::missing(cx, M::KIND, format!("whose text has {got} parameters and not {expected}"))]);
+        }
+        let parameters = self.parameters.iter().flat_map(|(_, parameter)| parameter.values()).copied().collect();
+        Ok(vec![RowForm::Elements(ElementsForm { map, parameters })])
     }
 }
 

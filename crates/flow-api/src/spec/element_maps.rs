@@ -1,6 +1,7 @@
 //! Element-wise maps, each of which is its own spec.
 
 use super::{BuildRowFlow, BuildScope, Cost, SpecError, SpecScalar};
+use crate::device::Snippet;
 use crate::rows::{ElementMap, ElementWise, Inverted, Number};
 use crate::{FlowError, InverseKind, Result, RowFlow, register_row_flow};
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,15 @@ impl ElementMap for LeakyRelu {
         let slope = if y < 0.0 { self.slope } else { 1.0 };
         Inverted::closed_form(y / slope, slope.ln())
     }
+    fn snippet(&self) -> Option<Snippet> {
+        Some(Snippet {
+            kind: Self::KIND,
+            text: include_str!("element_maps/leaky_relu.cu").into(),
+            parameters: 0,
+            settings: vec![self.slope],
+            inverse: true,
+        })
+    }
 }
 
 /// y = sinh(δ sinh⁻¹(x) − ε) with a skewness ε and a weight δ > 0 of the tails, both learned for every feature (Jones &
@@ -100,6 +110,10 @@ impl ElementMap for SinhArcsinh {
         let arc = (bent + parameters[0]) / parameters[1].exp();
         Inverted::closed_form(arc.sinh(), parameters[1] + ln_cosh(bent) - ln_cosh(arc))
     }
+    fn snippet(&self) -> Option<Snippet> {
+        let text = include_str!("element_maps/sinh_arcsinh.cu").into();
+        Some(Snippet { kind: Self::KIND, text, parameters: 2, settings: Vec::new(), inverse: true })
+    }
 }
 
 fn ln_cosh(x: f64) -> f64 {
@@ -126,6 +140,10 @@ impl ElementMap for Softsign {
     fn inverse(&self, y: f64, _: &[f64]) -> Inverted {
         let rest = 1.0 - y.abs();
         Inverted::closed_form(y / rest, 2.0 * rest.ln())
+    }
+    fn snippet(&self) -> Option<Snippet> {
+        let text = include_str!("element_maps/softsign.cu").into();
+        Some(Snippet { kind: Self::KIND, text, parameters: 0, settings: Vec::new(), inverse: true })
     }
 }
 
@@ -166,5 +184,9 @@ impl ElementMap for Logit {
         let part = width * small / (1.0 + small);
         let x = if y < 0.0 { self.low + part } else { self.high - part };
         Inverted::closed_form(x, y.abs() + 2.0 * small.ln_1p() - width.ln())
+    }
+    fn snippet(&self) -> Option<Snippet> {
+        let text = include_str!("element_maps/logit.cu").into();
+        Some(Snippet { kind: Self::KIND, text, parameters: 0, settings: vec![self.low, self.high], inverse: true })
     }
 }

@@ -8,8 +8,10 @@ pub use steps::MaskedSteps;
 
 use crate::residual_mlp::{Affine, Linear};
 use crate::{Activation, ConditionerKernel, ConditionerNet, ResidualMlp, ResidualMlpConfig, TapedNet};
+use flow_api::device::{LinearForm, NetForm};
 use flow_api::rows::Taped;
 use flow_api::{Module, Result, Scalar, module_fields};
+use std::borrow::Cow;
 
 /// Sizes of a [`MaskedMlp`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -159,6 +161,20 @@ impl<E: Scalar> ConditionerNet<E> for MaskedMlp<E> {
 
     fn kernel<'a>(&'a self, rows: usize) -> Box<dyn ConditionerKernel<E> + 'a> {
         Box::new(self.kernel(rows))
+    }
+
+    fn device_form(&self) -> Option<NetForm<'_, E>> {
+        Some(self.net.device_form_of(|place, layer| {
+            let mut weight = layer.weight.values().to_vec();
+            self.clear_masked(place, &mut weight);
+            let mut seen = vec![E::one(); weight.len()];
+            self.clear_masked(place, &mut seen);
+            LinearForm {
+                weight: Cow::Owned(weight),
+                bias: layer.bias.values(),
+                masked: seen.iter().map(|seen| *seen != E::one()).collect(),
+            }
+        }))
     }
 
     fn taped(&self) -> Option<&dyn TapedNet<E>> {

@@ -111,7 +111,7 @@ impl<E: Scalar> Linear<E> {
     }
 
     fn device_form(&self) -> LinearForm<'_, E> {
-        LinearForm { weight: self.weight.values(), bias: self.bias.values() }
+        LinearForm { weight: Cow::Borrowed(self.weight.values()), bias: self.bias.values(), masked: Vec::new() }
     }
 }
 
@@ -198,6 +198,18 @@ impl<E: Scalar> ResidualMlp<E> {
         ResidualMlpKernel::new(&self.config, initial, blocks, (next(), 1), rows)
     }
 
+    /// What it is on a device with every layer made by `prepare`, which gets a layer and its place.
+    pub(crate) fn device_form_of<'a>(&'a self, prepare: impl Fn(usize, &'a Linear<E>) -> LinearForm<'a, E>) -> NetForm<'a, E> {
+        let blocks = self.blocks.iter().enumerate();
+        NetForm {
+            activation: self.config.activation.into(),
+            initial: prepare(0, &self.initial),
+            blocks: blocks.map(|(k, [first, second])| [prepare(2 * k + 1, first), prepare(2 * k + 2, second)]).collect(),
+            last: prepare(2 * self.blocks.len() + 1, &self.last),
+            parts: self.parts,
+        }
+    }
+
     /// All layers, in the order of the visit.
     pub(crate) fn layers(&self) -> impl Iterator<Item = &Linear<E>> {
         std::iter::once(&self.initial).chain(self.blocks.iter().flatten()).chain([&self.last])
@@ -226,13 +238,7 @@ impl<E: Scalar> ConditionerNet<E> for ResidualMlp<E> {
     }
 
     fn device_form(&self) -> Option<NetForm<'_, E>> {
-        Some(NetForm {
-            activation: self.config.activation.into(),
-            initial: self.initial.device_form(),
-            blocks: self.blocks.iter().map(|[first, second]| [first.device_form(), second.device_form()]).collect(),
-            last: self.last.device_form(),
-            parts: self.parts,
-        })
+        Some(self.device_form_of(|_, layer| layer.device_form()))
     }
 
     fn taped(&self) -> Option<&dyn TapedNet<E>> {

@@ -1,6 +1,7 @@
 //! The affine transformer whose scale is a sigmoid.
 
 use super::{Transformer, within};
+use flow_api::device::TransformerForm;
 use flow_api::rows::RowTape;
 use flow_api::{Result, Scalar};
 use flow_kernels::Real;
@@ -62,6 +63,10 @@ impl<E: Scalar> Transformer<E> for SigmoidAffine<E> {
     /// s / ln m where the scale is above 1: below, there is no bound.
     fn bound_used(&self, parameters: &[E], lanes: usize) -> Option<E> {
         Some(shares(self.most, parameters, lanes))
+    }
+
+    fn device_form(&self) -> Option<TransformerForm> {
+        Some(TransformerForm::SigmoidAffine { max_scale: self.most.as_f64() })
     }
 }
 

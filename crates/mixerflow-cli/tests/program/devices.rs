@@ -96,7 +96,7 @@ fn a_gpu_gives_what_the_processor_gives() {
 #[test]
 fn what_is_missing_is_said() {
     let place = Place::new();
-    let spec = "MixerFlow(patch: 4, layers: 1, channel: [LuLinear(), SplineCoupling(hidden: 8)], patches: [SplineCoupling(hidden: 8)])";
+    let spec = "MixerFlow(patch: 4, layers: 1, channel: [LuLinear(), SplineCoupling(network: Kan(hidden: 8))], patches: [AdditiveCoupling(network: Kan(hidden: 8))])";
     std::fs::write(place.path("tiny.ron"), spec).unwrap();
     place.run(&train("splines", "--steps 2"));
     let fails = |mut program: Command| {
@@ -109,19 +109,23 @@ fn what_is_missing_is_said() {
     let last = errors.lines().last().unwrap();
     assert_eq!(
         last,
-        "mixerflow: cuda:0: these parts of the model cannot run there: bijector.layers.0.channel.1 (SplineCoupling); bijector.layers.0.patch.0 (SplineCoupling); \
+        "mixerflow: cuda:0: these parts of the model cannot run there: bijector.layers.0.channel.1 (SplineCoupling, whose network has no form); \
+         bijector.layers.0.patch.0 (AdditiveCoupling, whose network has no form); \
          --device cpu runs every model"
     );
     let [_, errors] = told(emulated(&place, "sample splines --device auto --count 1 --out x.npy").unwrap());
     assert!(
-        errors.contains("device: cpu (cuda: these parts of the model cannot run there: bijector.layers.0.channel.1 (SplineCoupling)"),
+        errors.contains("device: cpu (cuda: these parts of the model cannot run there: bijector.layers.0.channel.1 (SplineCoupling, whose"),
         "{errors}"
     );
 
     // Before anything is made.
     let (code, errors) = fails(emulated(&place, "train tiny.ron --data digits --steps 2 --out none --device cuda").unwrap());
     assert!(
-        code == Some(1) && errors.contains("cannot run there: bijector.layers.0.channel.1 (SplineCoupling); bijector.layers.0.patch.0"),
+        code == Some(1)
+            && errors.contains(
+                "cannot run there: bijector.layers.0.channel.1 (SplineCoupling, whose network has no form); bijector.layers.0.patch.0"
+            ),
         "{errors}"
     );
     assert!(!place.path("none").exists());

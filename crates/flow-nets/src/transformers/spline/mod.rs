@@ -4,6 +4,7 @@ mod kernel;
 mod segment;
 
 use super::{Transformer, within};
+use flow_api::device::{SplineForm, TransformerForm};
 use flow_api::rows::RowTape;
 use flow_api::{FlowError, Result, Scalar};
 use flow_kernels::scalar;
@@ -101,6 +102,12 @@ impl<E: Scalar> Transformer<E> for RationalQuadratic<E> {
         let (mut parameters, x) = (tape.pop()?, tape.pop()?);
         kernel::pull(self, &x, &mut parameters, cotangent, log_det);
         Ok(parameters)
+    }
+
+    fn device_form(&self) -> Option<TransformerForm> {
+        let [bound, scale, least, offset, least_slope] =
+            [self.bound, self.scale, self.least, self.offset, self.least_slope].map(flow_kernels::Real::as_f64);
+        Some(TransformerForm::Spline(SplineForm { bins: self.bins, bound, scale, least, offset, least_slope }))
     }
 }
 
