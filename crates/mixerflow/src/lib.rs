@@ -12,4 +12,4 @@ mod patches;
 mod spec;
 
 pub use patches::{ImageShape, Patches, Patchify};
-pub use spec::{Levels, MixerFlow, Shift};
+pub use spec::{Levels, MixerFlow, Shift, Turns};

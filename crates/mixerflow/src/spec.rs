@@ -22,6 +22,26 @@ pub struct Shift {
     /// Width of the frame that is set aside, in pixels; half a patch if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frame: Option<usize>,
+    /// Among which layers couplings take turns.
+    #[serde(default, skip_serializing_if = "Turns::is_default")]
+    pub turns: Turns,
+}
+
+/// Among which layers the couplings of a side take turns between the halves that they move.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Turns {
+    /// All: every second layer moves the other half. Where `every` is even, shifted layers then all move the same half,
+    /// and with `every: 2` so do all others.
+    #[default]
+    Together,
+    /// Shifted layers among themselves, and the others among themselves.
+    Apart,
+}
+
+impl Turns {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Levels of a multi-scale model: behind each but the last, maps after which the next one works on what they leave.
@@ -103,7 +123,7 @@ fn convolution() -> Vec<FlowSpec> {
 
 #[expect(clippy::unnecessary_wraps, reason = "serde's default has the field's type")]
 fn every_fourth() -> Option<Shift> {
-    Some(Shift { every: 4, frame: None })
+    Some(Shift { every: 4, frame: None, turns: Turns::Together })
 }
 
 impl MixerFlow {
@@ -134,6 +154,14 @@ impl MixerFlow {
         self.shift.is_some_and(|shift| shift.every > 0 && (layer + 1).is_multiple_of(shift.every))
     }
 
+    /// How many layers before this one its couplings take turns with.
+    fn turn(&self, layer: usize) -> usize {
+        match self.shift.map(|shift| shift.turns).unwrap_or_default() {
+            Turns::Together => layer,
+            Turns::Apart => (0..layer).filter(|before| self.is_shifted(*before) == self.is_shifted(layer)).count(),
+        }
+    }
+
     /// The maps between a level and the next.
     fn between(&self) -> &[SampleSpec] {
         self.levels.as_ref().map_or(&[], |levels| levels.between.as_slice())
@@ -145,7 +173,7 @@ impl MixerFlow {
             return Ok(Vec::new());
         }
         let path = format!("layers.{layer}.whole");
-        let (grid, own) = (patches.grid(), scope.child(&path).at(layer.saturating_mul(turns_of(&self.whole))));
+        let (grid, own) = (patches.grid(), scope.child(&path).at(self.turn(layer).saturating_mul(turns_of(&self.whole))));
         let (maps, behind) = build_sample_flows::<E>(&self.whole, grid, &own)?;
         if behind != *grid {
             return Err(scope.field_error("whole", format!("maps that leave the grid {grid} as it is"), behind));
@@ -181,7 +209,7 @@ impl BuildModel for MixerFlow {
                 let patches = if self.is_shifted(i) { &shifted } else { &straight };
                 let sides = [("channel", &self.channel, patches.channel_view()?), ("patch", &self.patches, patches.patch_view()?)];
                 let sides = sides.into_iter().filter(|(_, flows, _)| !flows.is_empty());
-                let sides = sides.map(|(name, flows, view)| side(format!("layers.{i}.{name}"), flows, view, i));
+                let sides = sides.map(|(name, flows, view)| side(format!("layers.{i}.{name}"), flows, view, self.turn(i)));
                 let mut layer = sides.collect::<Result<Vec<_>, SpecError>>()?;
                 layer.extend(self.whole::<E>(patches, i, &scope)?);
                 Ok::<_, SpecError>(layer)

@@ -94,7 +94,7 @@ pub(super) fn parts<E: SpecScalar>(
     Ok([part(kept)?, part(held)?])
 }
 
-/// Probes of the latents and of layers; none for data without classes.
+/// Probes of layers and, last, of the latents, those with a hidden layer before the linear ones; none for data without classes.
 pub(super) fn probes<E: SpecScalar>(
     probing: &Probing,
     model: &Model<E>,
@@ -110,10 +110,11 @@ pub(super) fn probes<E: SpecScalar>(
     let mut layers: Vec<String> = (1..=probing.layers).filter_map(at).chain(["bijector".to_owned()]).collect();
     // A model may have fewer.
     layers.dedup();
-    layers
-        .into_iter()
-        .map(|layer| probe_parts(model, events, split, settings, &ProbeOptions { layer, ..ProbeOptions::default() }))
-        .collect()
+    let kinds = probing.hidden.map(Some).into_iter().chain([None]);
+    let options = kinds.flat_map(|hidden| {
+        layers.iter().map(move |layer| ProbeOptions { layer: layer.clone(), hidden, ..ProbeOptions::default() })
+    });
+    options.map(|options| probe_parts(model, events, split, settings, &options)).collect()
 }
 
 /// A CRC-32 of all values and labels of both parts, in hexadecimal digits.

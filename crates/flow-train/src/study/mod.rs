@@ -204,6 +204,8 @@ impl Default for Testing {
 pub struct Probing {
     /// Layers, at equal distances in the model's table, besides the latents. Default none.
     pub layers: usize,
+    /// Units of one hidden layer: probes that have it, beside the linear ones. Default none.
+    pub hidden: Option<usize>,
 }
 
 /// A figure that others have published.

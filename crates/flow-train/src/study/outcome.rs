@@ -66,7 +66,7 @@ pub struct Outcome {
     pub validation: Option<Evaluation>,
     /// On the test items.
     pub test: Evaluation,
-    /// Probes of layers and, last, of the latents.
+    /// Probes of layers and of the latents; the last is the linear one of the latents.
     pub probes: Vec<Probe>,
     /// Borders of patches.
     pub borders: Option<Borders>,
@@ -82,7 +82,7 @@ impl Outcome {
         self.seconds / self.steps.max(1) as f64
     }
 
-    /// The probe of the latents.
+    /// The linear probe of the latents.
     pub fn latents(&self) -> Option<&Probe> {
         self.probes.last()
     }

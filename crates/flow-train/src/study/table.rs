@@ -109,9 +109,9 @@ impl Results {
         Shown { heads: columns.into_iter().map(|column| column.head).collect(), rows, words, best }
     }
 
-    /// The table of probes: a line a variant and layer.
+    /// The table of probes: a line a variant, layer and kind of classifier.
     pub(crate) fn probes(&self) -> Shown {
-        let heads = ["data", "spec", "layer", "features", "accuracy", "cross-entropy, bits", "calibration error"].map(str::to_owned);
+        let heads = ["data", "spec", "layer", "features", "hidden", "accuracy", "cross-entropy, bits", "calibration error"].map(str::to_owned);
         let mut rows = Vec::new();
         for line in Line::of(&self.runs) {
             let count = line.runs.iter().map(|run| run.probes.len()).min().unwrap_or(0);
@@ -119,9 +119,10 @@ impl Results {
                 let figure = |of: fn(&Classification) -> (f64, f64)| {
                     line.with_error(4, |run| run.probes[at].test.as_ref().map(of)).unwrap_or_else(|| DASH.to_owned())
                 };
-                let Probe { layer, features, .. } = &line.runs[0].probes[at];
+                let Probe { layer, features, hidden, .. } = &line.runs[0].probes[at];
                 let layer = if layer == "bijector" { "latents".to_owned() } else { layer.clone() };
-                let own = [line.data.to_owned(), line.variant.to_owned(), layer, features.to_string()];
+                let hidden = hidden.map_or_else(|| DASH.to_owned(), |units| units.to_string());
+                let own = [line.data.to_owned(), line.variant.to_owned(), layer, features.to_string(), hidden];
                 let figures = [
                     figure(|found| (found.accuracy, found.accuracy_error)),
                     figure(|found| (found.cross_entropy_bits, found.cross_entropy_bits_error)),

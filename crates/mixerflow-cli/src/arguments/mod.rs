@@ -58,7 +58,7 @@ pub(crate) enum Command {
     /// Write the class probabilities of items, by the classifier of a hybrid model, or by Bayes' rule with the
     /// densities of a model that is conditioned on classes
     Predict(Predict),
-    /// Fit a linear classifier to frozen latents or activations, and tell how good it is
+    /// Fit a classifier to frozen latents or activations, and tell how good it is
     Probe(Probe),
     /// Write a page about a run: curves, losses, samples, scores, the most and the least unusual items
     Report(Report),

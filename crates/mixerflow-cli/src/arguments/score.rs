@@ -195,6 +195,9 @@ pub(crate) struct Probe {
     /// [default: the latents]
     #[arg(long, value_name = "PATH")]
     pub(crate) layer: Option<String>,
+    /// Units of one hidden layer of the classifier [default: none, it is linear]
+    #[arg(long, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
+    pub(crate) hidden: Option<usize>,
     /// Items per batch
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
     pub(crate) batch: usize,

@@ -17,12 +17,13 @@ pub(crate) fn run(arguments: &Probe) -> Result<()> {
     }
     check_layer(&opened, &chosen.items, arguments.layer.as_deref())?;
     let layer = arguments.layer.clone().unwrap_or_else(|| "bijector".to_owned());
-    let options = ProbeOptions { layer, batch: arguments.batch };
+    let options = ProbeOptions { layer, hidden: arguments.hidden, batch: arguments.batch };
     let found = probe_parts(&opened.model, &opened.events, &chosen.split, &opened.settings, &options)?;
     if arguments.json {
         return Ok(output::line(serde_json::to_string_pretty(&found)?)?);
     }
-    output::line(format_args!("a linear probe of {} behind {}, {source}", count(found.features, "number"), found.layer))?;
+    let kind = found.hidden.map_or_else(|| "a linear probe".to_owned(), |units| format!("a probe with {}", count(units, "hidden unit")));
+    output::line(format_args!("{kind} of {} behind {}, {source}", count(found.features, "number"), found.layer))?;
     let heads = ["penalty", "held-out cross-entropy, bits"].map(str::to_owned);
     let bits = |nats: f64| nats / std::f64::consts::LN_2;
     let rows: Vec<Vec<String>> =

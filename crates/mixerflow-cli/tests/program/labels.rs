@@ -89,6 +89,13 @@ fn a_probe_tells_what_frozen_latents_know() {
     place.run("train plane.ron --data toy:two-moons?n=400 --batch 32 --steps 4 --validation 0 --out moons");
     let found = json(&place, "probe moons --json");
     assert!(found["held_out"].as_u64() == Some(80) && found["test"]["accuracy"].as_f64().unwrap() > 0.7, "{found}");
+    // No line parts the moons, and one hidden layer does.
+    place.run("train plane.ron --data toy:two-moons?n=2000 --batch 32 --steps 1 --validation 0 --out many");
+    let [linear, hidden] = ["", " --hidden 16"].map(|more| json(&place, &format!("probe many --json{more}")));
+    let accuracy = |found: &serde_json::Value| found["test"]["accuracy"].as_f64().unwrap();
+    assert!(hidden["hidden"] == 16 && linear["hidden"].is_null(), "{hidden}");
+    assert!(accuracy(&linear) < 0.95 && accuracy(&hidden) > 0.98, "{linear} {hidden}");
+    assert!(place.run("probe many --hidden 2").starts_with("a probe with 2 hidden units of 2 numbers behind bijector, toy:"));
 }
 
 #[test]
@@ -131,6 +138,7 @@ fn what_has_no_classes_is_refused() {
         ("inspect plane.ron --shape 2", 1, "plane.ron: objective: head: expected data with labels of at least 2 classes"),
         ("probe plain --layer bijector.9", 1, "--layer bijector.9: the model has no such layer"),
         ("probe plain --batch 0", 2, "expected at least 1"),
+        ("probe plain --hidden 0", 2, "expected at least 1"),
         ("probe nowhere", 1, "nowhere: there is no such folder"),
     ];
     for (arguments, code, message) in cases {

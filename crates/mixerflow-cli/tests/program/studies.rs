@@ -57,7 +57,7 @@ fn write_study(place: &Place, steps: u64) {
                 (name: "wider", from: "tiny.ron", set: ["channel.AffineCoupling.hidden=3"], width: ["patches.AffineCoupling.hidden"]),
             ],
             match: Parameters(0.1), seeds: [3, 4], budget: Steps({steps}), settings: (batch: 16, report_every: 5, validation: 0.1),
-            probes: (layers: 1), borders: 4, published: [(of: "nobody", figure: "9.99 bits/dim", source: "nowhere")],
+            probes: (layers: 1, hidden: 4), borders: 4, published: [(of: "nobody", figure: "9.99 bits/dim", source: "nowhere")],
         )"#
     );
     fs::write(place.path("study.ron"), text).unwrap();
@@ -77,6 +77,11 @@ fn what_is_done_is_not_done_again() {
     assert!(!table.lines().take_while(|line| !line.is_empty()).any(|line| line.contains("affine") && line.contains("9.99")));
     let before = written(&place.path("study/runs"));
     let first = results(&place, "study");
+    // Classifiers of a layer and of the latents, with a hidden layer and without.
+    let probes = first["runs"][0]["probes"].as_array().unwrap();
+    let kinds: Vec<(&str, Option<u64>)> = probes.iter().map(|one| (one["layer"].as_str().unwrap(), one["hidden"].as_u64())).collect();
+    let layer = kinds[0].0;
+    assert_eq!(kinds, [(layer, Some(4)), ("bijector", Some(4)), (layer, None), ("bijector", None)]);
     assert_eq!(place.run("experiment study.ron --out study"), table);
     assert_eq!(written(&place.path("study/runs")), before);
     assert_eq!(results(&place, "study"), first);
