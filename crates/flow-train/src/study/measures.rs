@@ -111,9 +111,8 @@ pub(super) fn probes<E: SpecScalar>(
     // A model may have fewer.
     layers.dedup();
     let kinds = probing.hidden.map(Some).into_iter().chain([None]);
-    let options = kinds.flat_map(|hidden| {
-        layers.iter().map(move |layer| ProbeOptions { layer: layer.clone(), hidden, ..ProbeOptions::default() })
-    });
+    let options =
+        kinds.flat_map(|hidden| layers.iter().map(move |layer| ProbeOptions { layer: layer.clone(), hidden, ..ProbeOptions::default() }));
     options.map(|options| probe_parts(model, events, split, settings, &options)).collect()
 }
 

@@ -111,7 +111,8 @@ impl Results {
 
     /// The table of probes: a line a variant, layer and kind of classifier.
     pub(crate) fn probes(&self) -> Shown {
-        let heads = ["data", "spec", "layer", "features", "hidden", "accuracy", "cross-entropy, bits", "calibration error"].map(str::to_owned);
+        let heads =
+            ["data", "spec", "layer", "features", "hidden", "accuracy", "cross-entropy, bits", "calibration error"].map(str::to_owned);
         let mut rows = Vec::new();
         for line in Line::of(&self.runs) {
             let count = line.runs.iter().map(|run| run.probes.len()).min().unwrap_or(0);
