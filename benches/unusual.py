@@ -140,6 +140,7 @@ def main():
     parser.add_argument("--cifar", type=pathlib.Path, help="folder of CIFAR-10's binary files")
     parser.add_argument("--photos", type=pathlib.Path, default="/usr/share/backgrounds/mate/nature", help="folder of photographs")
     parser.add_argument("--emoji", type=pathlib.Path, help="a font with emoji in one colour, to be held against CIFAR-10")
+    parser.add_argument("--model", type=pathlib.Path, help="a run of the data set of --only, in place of training one; there is no background model then")
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -161,8 +162,8 @@ def main():
     for name, (spec, more, data, test, levels) in cases.items():
         if options.only not in (None, name):
             continue
-        folder = options.out / name
-        for suffix, mutate in (("", []), ("-background", ["--mutate", "0.2"])):
+        folder, minus = (options.model, []) if options.model else (options.out / name, ["--minus", options.out / f"{name}-background"])
+        for suffix, mutate in () if options.model else (("", []), ("-background", ["--mutate", "0.2"])):
             train = ["train", ROOT / spec, *more, "--data", data, "--batch", 64, "--steps", options.steps, "--validation", 0.1]
             run(*train, *mutate, "--resume", "--out", f"{folder}{suffix}")
         if test is None:
@@ -194,7 +195,7 @@ def main():
         usual = options.out / f"{name}-usual.npy"
         np.save(usual, test[:1000])
         usual = f"npy:{usual}?layout=chw&levels={levels}"
-        found = json.loads(run("eval", folder, "--data", usual, "--minus", f"{folder}-background", *words, "--json"))
+        found = json.loads(run("eval", folder, "--data", usual, *minus, *words, "--json"))
         print(f"\n### {name}: {found['all']['loss']:.3f} bits/dim\n")
         print("| " + " | ".join(["other pictures", *SCORES]) + " |")
         print("|---" * (len(SCORES) + 1) + "|")
@@ -209,7 +210,7 @@ def main():
         np.save(options.out / f"{name}-hidden.npy", np.concatenate([test[: 5000 - len(odd)], odd]))
         hidden = f"npy:{options.out}/{name}-hidden.npy?layout=chw&levels={levels}"
         table = options.out / f"{name}-hidden.csv"
-        run("score", folder, "--data", hidden, "--minus", f"{folder}-background", "--out", table)
+        run("score", folder, "--data", hidden, *minus, "--out", table)
         scores = np.array([float(row["unusual"]) for row in csv.DictReader(open(table))])
         usual, odd = scores[: -len(odd)], scores[-len(odd) :]
         ranks = ", ".join(f"{title} {int((usual > score).sum()) + 1}" for title, score in zip(sets, odd))
