@@ -29,12 +29,22 @@ pub(crate) struct Sample {
     /// Seed of the latents
     #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
     pub(crate) seed: u64,
-    /// Images per row of the grid
-    #[arg(long, default_value_t = 8, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
-    pub(crate) columns: usize,
+    /// Images per row of the grid [default: 8; with --given, as many as --count, at most 64]
+    #[arg(long, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
+    pub(crate) columns: Option<usize>,
     /// What to write: a grid (.png), the numbers (.npy), a table (.csv), or a folder with one PNG per sample
     #[arg(long, value_name = "FILE.png|FILE.npy|FILE.csv|DIR")]
     pub(crate) out: PathBuf,
+}
+
+impl Sample {
+    /// Images per row of the grid: what a row of a file was asked for stands in a row.
+    pub(crate) fn columns(&self) -> usize {
+        const USUAL: usize = 8;
+        const WIDEST: usize = 64;
+        let by_row = self.count.filter(|count| self.given.given.is_some() && *count <= WIDEST);
+        self.columns.or(by_row).unwrap_or(USUAL)
+    }
 }
 
 /// What samples are given, of a model that is conditioned on something.

@@ -14,7 +14,8 @@ use flow_train::{Drawing, Guidance, draw_samples, drawn_conditions, sample_given
 const COUNT: usize = 32;
 
 pub(crate) fn run(arguments: &Sample) -> Result<()> {
-    let Sample { temperature, seed, columns, out, .. } = arguments;
+    let Sample { temperature, seed, out, .. } = arguments;
+    let columns = arguments.columns();
     if arguments.count == Some(0) {
         return Err("--count: expected at least 1, got 0".into());
     }
@@ -28,7 +29,7 @@ pub(crate) fn run(arguments: &Sample) -> Result<()> {
     let (count, given) = conditions(arguments, form, &opened, rows.as_ref())?;
     let temperature = f64::from(*temperature);
     if form == Form::Grid && arguments.guidance.is_none() {
-        let drawing = Drawing { count: Some(count), columns: *columns, temperature, seed: *seed, half_side: None };
+        let drawing = Drawing { count: Some(count), columns, temperature, seed: *seed, half_side: None };
         if draw_samples(out, &opened.model, &opened.events, &drawing, Some(&given))? {
             wrote(out, count);
             return Ok(());
@@ -47,7 +48,7 @@ pub(crate) fn run(arguments: &Sample) -> Result<()> {
             guided.values
         }
     };
-    write_events(out, form, &opened, &samples, *columns)
+    write_events(out, form, &opened, &samples, columns)
 }
 
 /// How many samples there are, and what each is given.
@@ -58,7 +59,7 @@ fn conditions(arguments: &Sample, form: Form, opened: &Opened<f32>, rows: Option
         return Ok((count, drawn_conditions(&opened.model, opened.events.record(), count, arguments.seed)?));
     };
     // A row of a file is a row of a grid; a class is one for all samples.
-    let by_row = if form == Form::Grid { arguments.columns } else { 1 };
+    let by_row = if form == Form::Grid { arguments.columns() } else { 1 };
     let each = arguments.count.unwrap_or(if arguments.given.class.is_some() { COUNT } else { by_row });
     let count = rows.count.saturating_mul(each);
     fits("--count", count, opened.model.event())?;

@@ -223,6 +223,9 @@ fn pictures_have_a_row_a_class() {
     place.run("sample run --given given.txt --columns 5 --out two.png");
     place.run("sample run --class 3 --count 10 --columns 5 --out three.png");
     assert_eq!(size("two.png"), size("three.png"));
+    // What a row was asked for stands in a row.
+    place.run("sample run --given given.txt --count 5 --out each.png");
+    assert_eq!(size("each.png"), size("two.png"));
     place.run("interpolate run --pair 0,1 --steps 3 --out way.png");
     place.run("inspect tiny.ron --data digits");
 }
