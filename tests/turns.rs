@@ -1,7 +1,7 @@
 //! Couplings of a list take turns, whatever their kinds and whoever wrote them.
 
 use flow_api::module::{EntryMut, update};
-use flow_api::spec::{BuildRowFlow, BuildScope, EventShape, FlowSpec, Model, ModelSpec, Spec, SpecError, SpecScalar, from_ron};
+use flow_api::spec::{BuildRowFlow, BuildScope, EventShape, FlowSpec, Model, ModelSpec, Spec, SpecError, SpecScalar, from_ron, to_ron};
 use flow_api::{Context, RowFlow, register_row_flow};
 use flow_kernels::noise::Stream;
 use mixerflow_toolkit as _; // registers all kinds
@@ -107,5 +107,22 @@ fn couplings_take_turns_over_layers() {
             let distinct: std::collections::BTreeSet<_> = both.iter().collect();
             assert!(both.len() == 16 && distinct.len() == 16, "{list}: {moved:?}");
         }
+    }
+}
+
+/// Where every second layer is shifted and all take turns together, the unshifted ones all move the same half, and half
+/// of the frame is never moved; apart from each other they move all of it.
+#[test]
+fn shifted_layers_can_take_turns_among_themselves() {
+    let event = EventShape::Image { channels: 1, height: 6, width: 8 };
+    for (turns, still) in [("", 12), (", turns: Together", 12), (", turns: Apart", 0)] {
+        let shift = format!("shift: (every: 2{turns})");
+        let ron = format!("MixerFlow(patch: 2, layers: 4, {shift}, pixel: [], channel: [AdditiveCoupling(hidden: 4)], patches: [])");
+        // Of 48 numbers 24 are in the frame, and half of these in the half that is moved.
+        let moved: std::collections::BTreeSet<usize> = moved(&shaken(&ron, event)).into_iter().flatten().collect();
+        assert_eq!(event.len() - moved.len(), still, "{turns}");
+        // What is not the default is kept in the spec of a run.
+        let spec: Spec<dyn ModelSpec> = from_ron(&ron).unwrap();
+        assert_eq!(to_ron(&spec).unwrap().contains("turns"), turns.contains("Apart"));
     }
 }

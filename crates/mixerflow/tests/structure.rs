@@ -255,33 +255,6 @@ fn whole_maps_are_a_part_of_their_layer() {
     assert_eq!(whole.into_iter().map(|(_, shape)| shape).collect::<Vec<_>>(), side.into_iter().map(|(_, shape)| shape).collect::<Vec<_>>());
 }
 
-/// Where every second layer is shifted and all take turns together, the unshifted ones all move the same half, and half
-/// of the frame is never moved; apart from each other they move all of it.
-#[test]
-fn shifted_layers_can_take_turns_among_themselves() {
-    let still = |turns: &str| {
-        let text = format!(
-            "MixerFlow(patch: 2, layers: 4, shift: (every: 2{turns}), channel: [AdditiveCoupling(hidden: 4)], patches: [], pixel: [])"
-        );
-        let spec: Spec<dyn ModelSpec> = from_ron(&text).unwrap();
-        assert_eq!(to_ron(&spec).unwrap().contains("turns"), turns.contains("Apart"));
-        let event = EventShape::Image { channels: 1, height: 6, width: 8 };
-        let mut model = f64::model(&spec, event, &BuildScope::new(1)).unwrap();
-        update(&mut model, |path, entry| {
-            if let EntryMut::Parameter { values, .. } = entry {
-                let len = values.len();
-                values.copy_from_slice(&noise(len, path.len() as u64));
-            }
-        })
-        .unwrap();
-        let x = noise(event.len(), 2);
-        let latents = model.encode(x.clone(), &Context::new(0)).unwrap();
-        x.iter().zip(&latents).filter(|(x, z)| x == z).count()
-    };
-    // Of 48 numbers 24 are in the frame.
-    assert_eq!([still(""), still(", turns: Together"), still(", turns: Apart")], [12, 12, 0]);
-}
-
 #[test]
 fn levels_work_on_what_is_left() {
     let flows = "channel: [ActNorm(), LuLinear(permutation: Random)], patches: [LuLinear()], shift: (every: 3)";
