@@ -23,7 +23,7 @@ pub struct Shift {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frame: Option<usize>,
     /// Among which layers couplings take turns.
-    #[serde(default, skip_serializing_if = "Turns::is_default")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub turns: Turns,
 }
 
@@ -38,10 +38,8 @@ pub enum Turns {
     Apart,
 }
 
-impl Turns {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Levels of a multi-scale model: behind each but the last, maps after which the next one works on what they leave.
