@@ -110,15 +110,14 @@ fn couplings_take_turns_over_layers() {
     }
 }
 
-/// Where every second layer is shifted and all take turns together, the unshifted ones all move the same half, and half
-/// of the frame is never moved; apart from each other they move all of it.
+/// Where every second layer is shifted, by half a patch, and all take turns together, the lower halves of patches are
+/// the upper ones of shifted patches: the same numbers move in all layers. Apart from each other they move all numbers.
 #[test]
 fn shifted_layers_can_take_turns_among_themselves() {
     let event = EventShape::Image { channels: 1, height: 6, width: 8 };
-    for (turns, still) in [("", 12), (", turns: Together", 12), (", turns: Apart", 0)] {
+    for (turns, still) in [("", 24), (", turns: Together", 24), (", turns: Apart", 0)] {
         let shift = format!("shift: (every: 2{turns})");
         let ron = format!("MixerFlow(patch: 2, layers: 4, {shift}, pixel: [], channel: [AdditiveCoupling(hidden: 4)], patches: [])");
-        // Of 48 numbers 24 are in the frame, and half of these in the half that is moved.
         let moved: std::collections::BTreeSet<usize> = moved(&shaken(&ron, event)).into_iter().flatten().collect();
         assert_eq!(event.len() - moved.len(), still, "{turns}");
         // What is not the default is kept in the spec of a run.
