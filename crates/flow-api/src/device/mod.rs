@@ -9,7 +9,7 @@
 //! embedding know nothing of it. The base density, dequantisation and preprocessing remain on the host there, so that
 //! latents and noise are the same bit for bit on every device. A whole training step, with the base density, the loss,
 //! the optimiser and the host's own noise, is the [`TrainingSession`] that an engine may have
-//! ([`Engine::train`](Engine::train)).
+//! ([`Engine::train`]).
 
 mod engine;
 mod error;

@@ -23,7 +23,7 @@ const HELD_OUT: f64 = 0.2;
 /// How to probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeOptions {
-    /// The layer whose activations are classified, as [`embed`] takes it: `bijector` for the latents.
+    /// The layer whose activations are classified, as [`embed`](crate::embed) takes it: `bijector` for the latents.
     pub layer: String,
     /// Units of the probe's hidden layer; none for a linear probe.
     pub hidden: Option<usize>,
