@@ -56,7 +56,7 @@ pub enum DataError {
         instead: &'static str,
     },
     /// A picture could not be decoded.
-    #[error("{}: not a readable picture: {reason}", path.display())]
+    #[error("{}: not a readable picture: {}", path.display(), reason.trim_end())]
     Image {
         /// The file.
         path: PathBuf,
@@ -391,4 +391,17 @@ fn differences(new: &[String], gone: &[String]) -> String {
     };
     let both = [say(gone, "gone", ": --skip-bad goes on without"), say(new, "new", ": the run goes on where they are taken away")];
     both.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Some decoders end what they say with a line of its own.
+    #[test]
+    fn an_error_of_a_picture_is_one_line() {
+        let reason = "Not enough bytes, expected 162 but found 49\n\n".to_owned();
+        let text = DataError::Image { path: "cut.jpg".into(), reason }.to_string();
+        assert_eq!(text, "cut.jpg: not a readable picture: Not enough bytes, expected 162 but found 49");
+    }
 }
