@@ -17,8 +17,8 @@ use std::sync::atomic::AtomicBool;
 
 /// y = x + e^w tanh x with a weight w that is learned for every feature: it draws a dense middle apart.
 ///
-/// `map` is the flow: its kernel on the host, gradients included, follows from it. `snippet` is the same for the device,
-/// where the inverse is solved for as on the host, since the text brings none.
+/// `map` is the flow: its kernel on the host, gradients included, follows from it. `snippet` is the same for the
+/// device, where the inverse is solved for as on the host, since the text brings none.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Spread {}

@@ -1,5 +1,5 @@
-//! Times a model on the device beside the host: passes, samples, and a training step: its passes with the rest left out,
-//! and all of it as one graph, in f32 and in TF32.
+//! Times a model on the device beside the host: passes, samples, and a training step: its passes with the rest left
+//! out, and all of it as one graph, in f32 and in TF32.
 //!
 //! `cargo run --release -p flow-cuda --example time_device -- [layers [batch…]]`: the layers of a `MixerFlow` on
 //! 32×32×3 and the sizes of batches, by default 30 and 64, 256 and 1024. A time is the least of five, after one that is

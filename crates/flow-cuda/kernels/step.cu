@@ -61,8 +61,9 @@ __device__ __forceinline__ void chacha8(const unsigned long long (&key)[4], unsi
 }
 
 // Levels x of samples, each of them behind all the items' numbers (epoch, item), become (x + u)/L − ½ with the noise of
-// (seed, purpose, epoch, item): sixteen bits a number, the lower half of a word first, behind those that say whether the
-// sample is mirrored, if it may be. As in flow-train's dequantise.rs, to the bit. A thread has a block of the stream.
+// (seed, purpose, epoch, item): sixteen bits a number, the lower half of a word first, behind those that say whether
+// the sample is mirrored, if it may be. As in flow-train's dequantise.rs, to the bit. A thread has a block of the
+// stream.
 KERNEL(dequantise, const unsigned long long* items, const unsigned char* levels, unsigned long long seed, unsigned long long purpose, int event,
        int row, double count, int dropped, int flip, float* values) {
     const int number = blockIdx.y * THREADS + threadIdx.x, sample = blockIdx.x;

@@ -246,8 +246,8 @@ impl Device {
         if buffer.len() >= least { Ok(()) } else { self.check_size(least, buffer.len()) }
     }
 
-    /// Runs a side over `rows` rows of whole samples, which begin at `from` among the values, and go to where `to` says;
-    /// the log-dets of its rows go to `log_dets` from `at` on.
+    /// Runs a side over `rows` rows of whole samples, which begin at `from` among the values, and go to where `to`
+    /// says; the log-dets of its rows go to `log_dets` from `at` on.
     pub(crate) fn run_side(
         &self,
         side: &SidePlan,
@@ -277,8 +277,8 @@ impl Device {
         launch.arg(&description).arg(&floats).arg(&weights.conditions).arg(&from).arg(&to).arg(&mut log_dets).arg(&count);
         // SAFETY: the arguments are those of the kernel in number, order and type. The description is a plan's, whose
         // lists lie in `ints` and whose weights in `floats`; `values`, which is borrowed for as long as the launch
-        // takes, has all samples of the rows behind either place, `conditions` their conditions and `log_dets` a place a
-        // row, which was looked at above. A block reads its rows before it writes them, and no other rows. Text of
+        // takes, has all samples of the rows behind either place, `conditions` their conditions and `log_dets` a place
+        // a row, which was looked at above. A block reads its rows before it writes them, and no other rows. Text of
         // flows is the caller's.
         unsafe { launch.launch(config([rows.div_ceil(side.tile.rows()), 1], side.shared_memory)) }.map(drop).map_err(self.error("a side"))
     }

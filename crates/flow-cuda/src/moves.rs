@@ -1,4 +1,5 @@
-//! What the kernels move features by, whichever form says it: a coupling, an autoregressive flow, a map of every number.
+//! What the kernels move features by, whichever form says it: a coupling, an autoregressive flow, a map of every
+//! number.
 
 use flow_api::device::{ActivationForm, CouplingForm, NetForm, RowForm, SideForm, Snippet, SplineForm, TransformerForm};
 use std::borrow::Cow;
@@ -85,8 +86,8 @@ impl<'a> Moves<'a> {
         self.net.map_or(ActivationForm::Relu, |net| net.activation)
     }
 
-    /// The transformer's number, and the numbers that it has besides those of features: as in `kernels/transformers.cu`.
-    /// Those that flows bring are counted as `texts` has them.
+    /// The transformer's number, and the numbers that it has besides those of features: as in
+    /// `kernels/transformers.cu`. Those that flows bring are counted as `texts` has them.
     #[expect(clippy::cast_possible_truncation, reason = "they were numbers of f32, or are rounded to it")]
     pub(crate) fn transformer(&self, texts: &[Snippet]) -> (i32, Vec<f32>) {
         let (kind, settings) = match self.map {

@@ -138,7 +138,8 @@ impl Device {
         let mut launch = self.stream().launch_builder(&self.step_kernels()?.prepare);
         launch.arg(&*items).arg(&*lists).arg(&*constants).arg(&*parameters).arg(weights).arg(scratch).arg(map_log_dets).arg(sums);
         // SAFETY: the arguments are those of the kernel in number, order and type. A plan's items have their places
-        // among as many lists, constants, parameters, weights, sums and numbers of scratch as the buffers were made for.
+        // among as many lists, constants, parameters, weights, sums and numbers of scratch as the buffers were made
+        // for.
         unsafe { launch.launch(config([plan.len(), plan.chunks[0]], 0)) }.map(drop).map_err(self.error(WHAT))
     }
 

@@ -19,9 +19,9 @@ use std::sync::atomic::AtomicBool;
 
 const EVENT: EventShape = EventShape::Image { channels: 1, height: 8, width: 8 };
 
-/// Smooth networks, maps of more columns than a block has, of several pieces and with a permutation, a layer that leaves
-/// a frame alone; levels that go up as they are, mirrored ones, and a logit that the host prepares; with all that the
-/// optimiser can do.
+/// Smooth networks, maps of more columns than a block has, of several pieces and with a permutation, a layer that
+/// leaves a frame alone; levels that go up as they are, mirrored ones, and a logit that the host prepares; with all
+/// that the optimiser can do.
 const MODELS: [&str; 3] = [
     "MixerFlow(patch: 4, layers: 2, channel: [ActNorm(), LuLinear(permutation: Random), AffineCoupling(hidden: 8, activation: Silu)], \
      patches: [ActNorm(), AdditiveCoupling(hidden: 9, activation: Tanh, blocks: 1)], preprocessing: (flip: true))",
@@ -81,8 +81,8 @@ fn state(trainer: &Trainer<f32>) -> [Vec<f32>; 4] {
     [flat_weights(trainer.model()), first, second, average.unwrap()]
 }
 
-/// Ten steps of the host's trainer with all of a step there: parameters, moments, average, losses and norms are those on
-/// the host.
+/// Ten steps of the host's trainer with all of a step there: parameters, moments, average, losses and norms are those
+/// on the host.
 #[test]
 #[ignore = "runs on the device that there is"]
 fn training_is_the_hosts() {
@@ -243,8 +243,8 @@ fn batches_of_any_size() {
     assert!(session.step(StepSamples::Levels { values: &[0; 5], items: &[[0, 0]] }, 0.0, 1).is_err());
 }
 
-/// What has no form of a step goes on with the host's loss and optimiser; a run that diverges is told of as on the host,
-/// and stays as it was.
+/// What has no form of a step goes on with the host's loss and optimiser; a run that diverges is told of as on the
+/// host, and stays as it was.
 #[test]
 #[ignore = "runs on the device that there is"]
 fn what_has_no_step_is_the_hosts() {
@@ -343,8 +343,8 @@ fn calls(test: &str) -> Option<Vec<(String, usize)>> {
     Some(calls.map(|(call, number)| (call.to_owned(), number.parse().unwrap())).collect())
 }
 
-/// The goals of a step: at most 200 nodes for 30 layers of two sides, and in a step one upload, one graph and one read of
-/// at most 64 bytes, and nothing else, no allocation above all.
+/// The goals of a step: at most 200 nodes for 30 layers of two sides, and in a step one upload, one graph and one read
+/// of at most 64 bytes, and nothing else, no allocation above all.
 #[test]
 fn a_step_is_few_calls() {
     let Some(all) = calls("thirty_layers") else { return };

@@ -2,8 +2,9 @@
 //!
 //! A flow does not know devices. It describes itself: a [`RowFlow`](crate::RowFlow) by a list of [`RowForm`]s, affine
 //! maps, couplings and maps of single numbers with their parameters; a layer of whole samples by a list of
-//! [`SideForm`]s, rows of a view. An [`Engine`] turns the description of a whole model into a [`Session`], which maps batches there and back. What has
-//! no form is said by path, and no engine loads a model with such a part: nothing is moved to the host in silence.
+//! [`SideForm`]s, rows of a view. An [`Engine`] turns the description of a whole model into a [`Session`], which maps
+//! batches there and back. What has no form is said by path, and no engine loads a model with such a part: nothing is
+//! moved to the host in silence.
 //!
 //! [`Model::on`](crate::spec::Model::on) puts a model's bijector on a device. It stays a model: scoring, sampling and
 //! embedding know nothing of it. The base density, dequantisation and preprocessing remain on the host there, so that

@@ -20,7 +20,8 @@ pub fn below<E: SpecScalar>(name: impl std::fmt::Display, layers: Vec<SampleLaye
 /// ([`BuildScope::at`]).
 ///
 /// # Errors
-/// As [`BuildSampleFlow::build`](super::BuildSampleFlow::build) and [`BuildSampleFlow::output`](super::BuildSampleFlow::output).
+/// As [`BuildSampleFlow::build`](super::BuildSampleFlow::build) and
+/// [`BuildSampleFlow::output`](super::BuildSampleFlow::output).
 pub fn build_sample_flows<E: SpecScalar>(
     flows: &[SampleSpec],
     grid: &Grid,

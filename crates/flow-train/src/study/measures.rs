@@ -94,7 +94,8 @@ pub(super) fn parts<E: SpecScalar>(
     Ok([part(kept)?, part(held)?])
 }
 
-/// Probes of layers and, last, of the latents, those with a hidden layer before the linear ones; none for data without classes.
+/// Probes of layers and, last, of the latents, those with a hidden layer before the linear ones; none for data without
+/// classes.
 pub(super) fn probes<E: SpecScalar>(
     probing: &Probing,
     model: &Model<E>,

@@ -37,7 +37,8 @@ use crate::{Result, RowFlow};
 /// # fn main() -> Result<(), SpecError> {
 /// let spec: Spec<dyn ModelSpec> = from_ron("VectorFlow(flows: [Ring(by: 1)])")?;
 /// assert_eq!(spec.build::<f64>(EventShape::Vector(3), 7)?.describe()?[0].kind, "Permutation");
-/// assert_eq!(spec.build::<f64>(EventShape::Vector(1), 7).unwrap_err().to_string(), "bijector.0: by: expected less than 1, got 1");
+/// let error = spec.build::<f64>(EventShape::Vector(1), 7).unwrap_err();
+/// assert_eq!(error.to_string(), "bijector.0: by: expected less than 1, got 1");
 /// # Ok(())
 /// # }
 /// ```

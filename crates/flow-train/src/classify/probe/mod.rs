@@ -70,10 +70,10 @@ pub struct Probe {
 
 /// Fits logits V x + c, or V tanh(U x + b) + c with a hidden layer, to the labels of `train`, where x are the
 /// activations of items behind a layer, every feature scaled to mean 0 and standard deviation 1 over the items that are
-/// fitted to, by minimising the mean cross-entropy + λ/2 (‖V‖² + ‖U‖²) with L-BFGS (Nocedal and Wright 2006, chapter 7).
-/// λ is that of the smallest cross-entropy on `held_out`, of nine between 1 and 10⁻⁶; the probe is then fitted to both
-/// parts with it. A linear fit begins where that of the penalty before it ended; one with a hidden layer, whose loss has
-/// many minima, begins at the same random U for every penalty.
+/// fitted to, by minimising the mean cross-entropy + λ/2 (‖V‖² + ‖U‖²) with L-BFGS (Nocedal and Wright 2006, chapter
+/// 7). λ is that of the smallest cross-entropy on `held_out`, of nine between 1 and 10⁻⁶; the probe is then fitted to
+/// both parts with it. A linear fit begins where that of the penalty before it ended; one with a hidden layer, whose
+/// loss has many minima, begins at the same random U for every penalty.
 ///
 /// Items without a label are left out.
 ///
